@@ -1,0 +1,44 @@
+# What a developer needs; `make help` lists it.
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help run test check bench ui clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+
+run: .venv/local  ## tune the embedded model on the embedded data, from a fresh clone
+	$(BIN)/python -m runner $(ARGS)
+
+test: .venv/dev  ## the whole test suite, slow tests included
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "slow or not slow" $(ARGS)
+
+check: .venv/dev  ## format, lint, types and the fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+
+bench: .venv/dev  ## the benchmarks; each ends with a line of JSON
+	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file $(ARGS) || exit 1; done
+
+ui: .venv/local  ## the MLflow page of the runs made here
+	$(BIN)/mlflow ui
+
+clean:  ## remove the environment and what tools left behind, never runs/ or mlflow.db
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON); install Python 3.11 or give PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/local: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing into .venv (about 2 minutes and 2 GB) …"
+	$(PIP) -e '.[local]'
+	@touch $@
+
+.venv/dev: .venv/local
+	$(PIP) -e '.[local,dev]'
+	@touch $@

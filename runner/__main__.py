@@ -1,0 +1,95 @@
+"""`python -m runner`: compose a request, plan it, execute it. The whole story is on this screen."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from runner import config
+from runner.errors import RunnerError, StopAsked
+
+if TYPE_CHECKING:
+    from runner.plan import Job
+
+
+def main() -> None:
+    """Run the command line; leave with 0, 1 (failed), 2 (wrong request or data) or 130 (stopped)."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that its errors reach us and not its own printer
+    import hydra
+
+    config.register()
+    codes: list[int] = []
+    conf = str(config.home() / "conf")
+    app = hydra.main(version_base="1.3", config_path=conf, config_name="config")(lambda one: codes.append(_trial(one)))
+    codes.append(_guarded(app))
+    sys.exit(max(codes))
+
+
+def _guarded(work: Any) -> int:
+    """Do some work and return the exit code; a user's mistake is told in a sentence, a bug with its traceback."""
+    try:
+        work()
+    except KeyboardInterrupt:
+        return StopAsked.exit_code
+    except Exception as error:
+        from runner import composition, console
+
+        told = composition.sentence(error)
+        if told is None:
+            raise
+        console.complain(str(told))
+        return told.exit_code
+    return 0
+
+
+def _trial(composed: Any) -> int:
+    """Plan and execute one composed request; in a sweep the others go on, whatever becomes of it."""
+    return _guarded(lambda: plan_and_run(composed))
+
+
+def plan_and_run(composed: Any) -> None:
+    """Check a request and make its plan; with `mode=run`, carry it out unless that was done before."""
+    from omegaconf import OmegaConf
+
+    from runner import console, execute, plan
+
+    job = plan.make(config.request(OmegaConf.to_container(composed, resolve=True)))
+    done = None if job.request.top.again else execute.finished(job)
+    console.show_plan(job, done)
+    if job.request.top.mode == "run":
+        if job.request.top.again:
+            execute.set_aside(job.folder)
+        run(job, train=done is None)
+        _point_to(job)
+
+
+def run(job: "Job", train: bool = True) -> None:
+    """Execute a job, followed by MLflow and the terminal, and report it. Without `train` MLflow only catches up."""
+    from runner import console, execute, report, tracking
+
+    with execute.alone(job.folder), tracking.following(job) as follower:
+        status, message = "finished", ""
+        try:
+            if train:
+                with console.Live() as live:
+                    execute.execute(job, live)
+        except BaseException as error:
+            stopped = isinstance(error, StopAsked | KeyboardInterrupt)
+            status, message = "stopped" if stopped else "failed", str(error)
+            raise
+        finally:
+            content = report.write(job, status, message) if train else report.read(job.folder)
+            place = follower.finish(status)
+            console.show_outcome(job, content, place, follower.problem)
+
+
+def _point_to(job: "Job") -> None:
+    """Leave in Hydra's own output folder where the run lives."""
+    from hydra.core.hydra_config import HydraConfig
+
+    output = HydraConfig.get().runtime.output_dir
+    with open(os.path.join(output, "run.txt"), "w", encoding="utf-8") as file:  # noqa: PTH118, PTH123
+        file.write(f"{job.folder.resolve()}\n")
+
+
+if __name__ == "__main__":
+    main()

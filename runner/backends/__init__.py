@@ -1,0 +1,54 @@
+"""What a backend is: a place that turns a plan into a tuned model, step by step. One package a backend.
+
+A backend's `__init__` is light: its keys (a dataclass) and `BACKEND`. What it needs to work (torch, the
+hosted service's client) is imported inside its steps. A backend knows neither Hydra nor MLflow nor the
+terminal: it yields events and returns JSON.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from runner.events import Event
+
+if TYPE_CHECKING:
+    from runner.plan import Job
+
+Events = Generator[Event, None, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stretch of work: `run()` yields events and returns a small JSON result, which the journal keeps.
+
+    A step is done when the journal holds its result under the same `key`; the key names what the step
+    depends on beyond the plan, so that asking for other samples does not train again.
+    """
+
+    name: str
+    run: Callable[[], Events]
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend as the rest of the runner sees it.
+
+    `settings` is the dataclass of the keys under `backend`; `resolve(settings, hyperparameters, num_rows)`
+    replaces each `auto` and returns the reasons by key, or raises `RequestError` for what the backend
+    cannot do; `identity(settings)` is the part of them that decides the result; `steps(job, results)`
+    lists the work, where `results` holds what earlier steps returned.
+    """
+
+    name: str
+    settings: type
+    resolve: Callable[[Any, Any, int], tuple[Any, Mapping[str, str]]]
+    identity: Callable[[Any], dict[str, Any]]
+    steps: Callable[["Job", Mapping[str, dict[str, Any]]], Sequence[Step]]
+
+
+def load(name: str) -> Backend:
+    """Return the backend of that name; `name` comes from a checked request."""
+    backend: Backend = import_module(f"runner.backends.{name}").BACKEND
+    return backend

@@ -1,0 +1,109 @@
+"""Models in memory: a base from its folder, adapters put on it, and what a run leaves behind."""
+
+import json
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner import models
+from runner.backends.local import Local
+from runner.errors import ModelError
+from runner.models import ModelIdentity, reference
+
+
+def device(wanted: str) -> torch.device:
+    """Return the device asked for; `auto` takes a GPU where there is one."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False) -> Any:
+    """Return the model that a folder describes, with all its adapters merged into the weights.
+
+    Raises `ModelError` where transformers cannot load it.
+    """
+    found = reference.read(folder)
+    if found is None or found.full:
+        return _load_plain(folder, dtype, trust_remote_code)
+    from peft import PeftModel
+
+    model = load(models.fetch(found.base.source), dtype, trust_remote_code)
+    for adapter in found.adapters:
+        model = PeftModel.from_pretrained(model, str(folder / adapter)).merge_and_unload()
+    return model
+
+
+def prepare(model: Any, settings: Local, seed: int) -> Any:
+    """Make a loaded model ready to learn: a fresh adapter on frozen weights, or every weight unlocked."""
+    if settings.tuning == "full":
+        return model.requires_grad_(True)
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    lora = settings.lora
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes fractions, its annotation does not
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(f"backend.lora.targets: got {lora.targets!r}; {str(error).splitlines()[0]}") from error
+
+
+def untouched(model: Any) -> AbstractContextManager[Any]:
+    """Switch the adapter off inside the block; without one, the model has to be untouched still."""
+    context: AbstractContextManager[Any] = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+    return context
+
+
+def save(model: Any, folder: Path, plan_id: str, start: ModelIdentity) -> reference.ModelReference:
+    """Write what was learned as a model reference: this adapter after those of the start, or all weights."""
+    draft = folder.with_name(f".{folder.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    source = models.fetch(start.source)
+    before = reference.read(source)
+    if not hasattr(model, "disable_adapter"):
+        model.save_pretrained(draft)
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            if (reference.tokenizer_folder(source) / name).exists():
+                shutil.copy(reference.tokenizer_folder(source) / name, draft / name)
+        found = reference.write(draft, plan_id, start, [], full=True)
+    else:
+        earlier = before.adapters if before and not before.full else []
+        for name in earlier:
+            shutil.copytree(source / name, draft / name)
+        adapter = f"adapter-{len(earlier) + 1}"
+        _save_adapter(model, draft / adapter, start)
+        base = before.base if before and not before.full else start
+        found = reference.write(draft, plan_id, base, [*earlier, adapter], full=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+    return found
+
+
+def _save_adapter(model: Any, folder: Path, start: ModelIdentity) -> None:
+    model.save_pretrained(str(folder))
+    (folder / "README.md").unlink(missing_ok=True)
+    # peft notes the folder that the base was loaded from, which means nothing on another machine.
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": start.source}, indent=2))
+
+
+def _load_plain(folder: Path, dtype: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model.source: {folder} cannot be loaded: {str(error).splitlines()[0]}") from error

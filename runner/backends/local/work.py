@@ -1,0 +1,202 @@
+"""The local backend's steps: prepare, train, save, evaluate, sample. Each finds what earlier ones left on disk.
+
+    prepare    reference log-probabilities of every row, from the untouched model      reference.f32
+    train      the loop, with checkpoints                                               checkpoints/
+    save       the result as a model reference                                          model/
+    evaluate   the result on the held-out rows, row by row                              evaluation.jsonl
+    sample     held-out prompts answered by the untouched and the tuned model           samples.json
+
+The model is loaded when a step first needs it, and stays for the next one.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+
+from runner import methods, models
+from runner.backends import Events
+from runner.backends.local import checkpoint, count_steps, layout, model, reference_logps
+from runner.backends.local.generate import answers
+from runner.backends.local.logps import exact
+from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train
+from runner.data.rows import Message, Pair, Row, row_id
+from runner.events import Metrics, Note, Progress, Samples
+from runner.models.reference import tokenizer_folder
+from runner.tokens import ChatTokenizer, TokenRow
+
+if TYPE_CHECKING:
+    from runner.plan import Job
+
+
+class Work:
+    """A job's work on this machine, and what it holds in memory between steps."""
+
+    def __init__(self, job: "Job", results: Mapping[str, dict[str, Any]]) -> None:
+        self.job, self.results = job, results
+        self.settings, self.evaluation = job.request.backend, job.request.evaluation
+        self.method = methods.load(job.plan.method)
+        self.checkpoints: Path = job.folder / "checkpoints"
+
+    def prepare(self) -> Events:
+        """Tokenise all rows, choose the layout, and note what the untouched model thinks of each answer."""
+        rows = self.token_rows["train"] + self.token_rows["validation"]
+        threads = torch.get_num_threads()
+        pairs = [row for row in rows if len(row.answers) > 1]
+        shared = not pairs or exact(self.model, pairs[0])
+        if not shared:
+            yield Note("this model does not give the same log-probabilities with a shared prompt; each answer is laid out alone")
+        chosen = layout.shared if shared else layout.plain
+        if self.method.needs_reference:
+            yield from reference_logps.fill(self.job.folder / "reference.f32", self.model, rows, chosen)
+        return {"layout": chosen.__name__, "threads": threads, "device": str(self.model.device)}
+
+    def train(self) -> Events:
+        """Run the training loop from where it stands."""
+        yield Progress("train", 0, self.recipe.num_steps)
+        at = yield from train(self.learner, self.examples["train"], self.examples["validation"], self.checkpoints)
+        return {"at": at, "num_steps": self.recipe.num_steps, "num_weights": self.num_weights}
+
+    def save(self) -> Events:
+        """Write the trained weights as a model reference."""
+        self._load_result()
+        found = model.save(self.model, self.job.folder / "model", self.job.plan.id, self.job.plan.model)
+        yield Progress("save", 1, 1)
+        return {"model": str(self.job.folder / "model"), "digest": found.digest}
+
+    def evaluate(self) -> Events:
+        """Judge the result on every held-out row."""
+        held_out = self.examples["validation"]
+        if not held_out:
+            yield Note("no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction")
+            return {}
+        self._load_result()
+        rows = yield from self.learner.evaluate(held_out)
+        lines = [
+            msgspec.json.encode({"row": row_id(row).hex(), **values})
+            for row, values in zip(self.rows["validation"], rows, strict=True)
+        ]
+        (self.job.folder / "evaluation.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+        values = mean(rows)
+        yield Metrics(self.results["train"]["at"], values)
+        return values
+
+    def sample(self) -> Events:
+        """Answer held-out prompts with the untouched and with the tuned model."""
+        prompts = [_prompt(row) for row in (self.rows["validation"] or self.rows["train"])][: self.evaluation.samples]
+        if not prompts:
+            return {}
+        self._load_result()
+        after = answers(self.model, self.tokenizer, prompts, self.evaluation.max_new_tokens)
+        yield Progress("sample", 1, 2)
+        with self._start() as start:
+            before = answers(start, self.tokenizer, prompts, self.evaluation.max_new_tokens)
+        yield Progress("sample", 2, 2)
+        rows = [
+            {"prompt": str(prompt[-1].content), "before": _shown(old), "after": _shown(new)}
+            for prompt, old, new in zip(prompts, before, after, strict=True)
+        ]
+        (self.job.folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+        yield Samples(rows)
+        return {"num_samples": len(rows)}
+
+    @cached_property
+    def rows(self) -> dict[str, list[Row]]:
+        """The kept rows of each split."""
+        return {split: list(self.job.rows(split)) for split in ("train", "validation")}
+
+    @cached_property
+    def token_rows(self) -> dict[str, list[TokenRow]]:
+        """Their tokens, cut to the length the settings allow."""
+        limit = self.settings.max_length
+        return {split: [self.tokenizer.row(row, limit) for row in rows] for split, rows in self.rows.items()}
+
+    @cached_property
+    def examples(self) -> dict[str, list[Example]]:
+        """The same with what the reference thinks of them."""
+        if not self.method.needs_reference:
+            return {split: [Example(row, None) for row in rows] for split, rows in self.token_rows.items()}
+        num_answers = len(self.token_rows["train"][0].answers)
+        logps = iter(reference_logps.read(self.job.folder / "reference.f32", num_answers))
+        return {split: [Example(row, next(logps)) for row in rows] for split, rows in self.token_rows.items()}
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the model that training starts from; fetched if need be."""
+        return models.fetch(self.job.plan.model.source)
+
+    @cached_property
+    def tokenizer(self) -> ChatTokenizer:
+        """The tokenizer of that model."""
+        return ChatTokenizer(tokenizer_folder(self.folder))
+
+    @cached_property
+    def model(self) -> Any:
+        """The model, ready to learn, on its device."""
+        runtime = self.settings.runtime
+        threads = self.results.get("prepare", {}).get("threads", runtime.threads)
+        if threads != "auto":
+            torch.set_num_threads(threads)
+        loaded = model.load(self.folder, self.settings.dtype, self.settings.trust_remote_code)
+        return model.prepare(loaded.to(model.device(runtime.device)), self.settings, self.job.plan.seed)
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The model with its optimizer."""
+        return Learner(self.model, self.recipe, getattr(layout, self.results["prepare"]["layout"]))
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What the training loop is to do."""
+        settings, hyperparameters = self.settings, self.job.hyperparameters
+        num_steps = count_steps(settings, hyperparameters, len(self.rows["train"]))
+        every, saves = self.evaluation.every, settings.runtime.checkpoint_every
+        return Recipe(
+            method=self.method,
+            hyperparameters=hyperparameters,
+            learning_rate=settings.learning_rate * hyperparameters.learning_rate_multiplier,
+            schedule=settings.schedule,
+            warmup_ratio=settings.warmup_ratio,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            num_steps=num_steps,
+            seed=self.job.plan.seed,
+            evaluate_every=math.ceil(num_steps / 4) if every == "auto" else every,
+            checkpoint_every=min(100, math.ceil(num_steps / 10)) if saves == "auto" else saves,
+            keep_best=self.evaluation.keep == "best",
+        )
+
+    @property
+    def num_weights(self) -> int:
+        """How many numbers are trained."""
+        return sum(weight.numel() for weight in self.learner.weights.values())
+
+    def _load_result(self) -> None:
+        path = result_weights(self.checkpoints, self.evaluation.keep == "best")
+        checkpoint.load_weights(path, self.learner.weights)
+
+    @contextmanager
+    def _start(self) -> Iterator[Any]:
+        """Lend the model as it was before training: the adapter off, or loaded anew."""
+        if self.settings.tuning == "full":
+            device = self.model.device
+            yield model.load(self.folder, self.settings.dtype, self.settings.trust_remote_code).to(device)
+        else:
+            with model.untouched(self.model):
+                yield self.model
+
+
+def _prompt(row: Row) -> tuple[Message, ...]:
+    """Return what an answer is asked to: a pair's prompt, or a conversation up to its last answer."""
+    return row.prompt if isinstance(row, Pair) else row.messages[:-1]
+
+
+def _shown(answer: tuple[str, bool]) -> str:
+    """Return an answer's text, marked where the limit cut it off."""
+    text, ended = answer
+    return text if ended else text + " […]"

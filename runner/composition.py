@@ -1,0 +1,79 @@
+"""Hydra's, OmegaConf's and YAML's errors in our words: place, what was found, what is allowed, the fix."""
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from runner.config import all_keys
+from runner.errors import RequestError, RunnerError
+
+
+def sentence(error: BaseException) -> RunnerError | None:
+    """Return the error to tell the user, or None where it is no mistake of theirs."""
+    if isinstance(error, RunnerError):
+        return error
+    if type(error).__module__.partition(".")[0] not in ("hydra", "omegaconf", "yaml"):
+        return None
+    # Hydra wraps what OmegaConf or YAML found, and the place is often in the inner one.
+    text = "\n".join(str(each) for each in (error, error.__cause__, error.__context__) if each)
+    for pattern, words in _FORMS:
+        found = re.search(pattern, text, re.DOTALL)
+        if found:
+            return RequestError(words(found))
+    return RequestError(f"the request cannot be composed: {text.splitlines()[0]}")
+
+
+def _unknown_option(found: re.Match[str]) -> str:
+    group, option = found["group"], found["option"]
+    options = re.findall(r"^\t(\S+)$", found["rest"], re.MULTILINE)
+    if not options:
+        return f"{group}: got '{option}'; there is no {group}/{option}.yaml here, nor among the runner's own."
+    return f"{group}: got '{option}'; {_meant(option, options)}allowed: {', '.join(options)}."
+
+
+def _unknown_key(found: re.Match[str]) -> str:
+    key, known = found["key"], all_keys()
+    if known.get(key):
+        return f"{key}: belongs to {known[key]}, which this request does not choose; choose it, or leave the key out."
+    return f"{key}: no such key; {_meant(key, known)}--cfg job shows all keys of a request."
+
+
+def _meant(word: str, known: "dict[str, str] | list[str]") -> str:
+    close = get_close_matches(word, known, 1)
+    return f"did you mean {close[0]}? " if close else ""
+
+
+_FORMS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
+    (r"Could not find '(?P<group>[\w/]+)/(?P<option>[^'/]+)'(?P<rest>.*)", _unknown_option),
+    (r"Could not override '(?P<key>[^']+)'", _unknown_key),
+    (
+        r"Could not append to config\. An item is already at '(?P<key>[^']+)'",
+        lambda found: f"{found['key']}: this key exists already; leave out the + before it.",
+    ),
+    (
+        r"Could not delete from config\. '?(?P<key>[\w.]+)|Could not delete '(?P<group>[^']+)'",
+        lambda found: f"{found['key'] or found['group']}: there is no such key or group to take away; leave out the ~.",
+    ),
+    (
+        r"(?:Lexer\w+: |)(?P<what>[^\n]*)\n[^\n]*\s*See https://hydra\.cc/docs/[^\n]*override_grammar",
+        lambda found: f"command line: {found['what'].strip()}; write key=value, and quote a value that holds "
+        "spaces, commas, brackets or = ('key=\"value\"').",
+    ),
+    (
+        r"(?P<problem>mapping values are not allowed here|while [^\n]+|could not find expected[^\n]*|found [^\n]+)"
+        r".*?in \"(?P<file>[^\"]+)\", line (?P<line>\d+)",
+        lambda found: f"{found['file']}:{found['line']}: not valid YAML: {found['problem']}; mend that line.",
+    ),
+    (
+        r"Interpolation key '(?P<key>[^']+)' not found.*?full_key: (?P<where>\S+)",
+        lambda found: f"{found['where']}: refers to ${{{found['key']}}}, which does not exist; name a key that does.",
+    ),
+    (
+        r"Environment variable '(?P<name>[^']+)' not found.*?full_key: (?P<where>\S+)",
+        lambda found: f"{found['where']}: needs the environment variable {found['name']}, which is not set; set it.",
+    ),
+    (
+        r"Ambiguous value for argument '(?P<override>[^=]+)=[^']*'",
+        lambda found: f"{found['override']}: several values make a sweep; add -m, or write a list as [a,b].",
+    ),
+]

@@ -1,0 +1,247 @@
+"""The request: every key that can be typed, its default, meaning and range; and its check.
+
+The keys under `dpo`, `sft` and `backend` stand beside their owners (`runner/methods/`,
+`runner/backends/`). Hydra composes YAML over these defaults; `request` turns the result into frozen values
+or says what is wrong, one sentence a key.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import inspect
+
+import runner.backends
+import runner.methods
+from runner.errors import RequestError
+from runner.values import Auto, Fraction, NonNegativeInt, PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Keys under `dataset`."""
+
+    train: str | list[str] = "???"
+    """File, glob or list of them: JSONL, JSON array, CSV or Parquet."""
+    validation: str | list[str] | None = None
+    """Held-out rows, likewise."""
+    format: str = "auto"
+    """Shape of the rows; auto recognises it from the first ones."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """Refuse data with rows that cannot be trained on, or leave those out."""
+    validation_fraction: Fraction = 0.0
+    """Without `validation`: the share of the training rows to hold out."""
+    split_seed: NonNegativeInt = 0
+    """Which rows are held out; a row stays where it is when others are added."""
+    max_rows: PositiveInt | None = None
+    """Use only the first so many rows of each split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Keys under `model`."""
+
+    source: str = "???"
+    """`pypi:NAME@VERSION@sha256:…`, `hf:ORG/NAME@REVISION`, `path:FOLDER`, or `run:RUN` for a run's result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Keys under `evaluation`."""
+
+    every: PositiveInt | Auto = "auto"
+    """Optimizer steps between evaluations on the held-out rows; auto makes four in a run."""
+    keep: Literal["best", "last"] = "last"
+    """Which checkpoint becomes the result: the last, or the one with the lowest held-out loss."""
+    samples: NonNegativeInt = 10
+    """Held-out prompts answered by the base and the tuned model."""
+    max_new_tokens: PositiveInt = 128
+    """Tokens an answer may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Keys under `tracking`."""
+
+    enabled: bool = True
+    """Log to MLflow."""
+    uri: str | None = None
+    """Where; null takes MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder."""
+    experiment: str = "runner"
+    """The MLflow experiment."""
+    register: str | None = None
+    """Also register the resulting model under this name (`models:/NAME`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Top:
+    """Keys at the top."""
+
+    name: str = "auto"
+    """What the run is called; auto takes method and data set."""
+    mode: Literal["run", "plan"] = "run"
+    """`plan` checks the data and prints the plan, and touches nothing."""
+    again: bool = False
+    """Run a plan that is finished already once more, from the start."""
+    seed: NonNegativeInt = 42
+    """Order of the rows, initial adapter, dropout."""
+    runs: str = "runs"
+    """Folder of the run folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asked for, checked: types and ranges hold, `auto` may still stand."""
+
+    top: Top
+    dataset: Dataset
+    model: Model
+    evaluation: Evaluation
+    tracking: Tracking
+    method: str
+    hyperparameters: Any
+    backend: Any
+
+
+SECTIONS: dict[str, type] = {"dataset": Dataset, "model": Model, "evaluation": Evaluation, "tracking": Tracking}
+
+
+def request(composed: Mapping[str, Any]) -> Request:
+    """Check a composed configuration and return it as frozen values.
+
+    Raises `RequestError` with one line for each key that is unknown, missing, of the wrong type or out of range.
+    """
+    method, backend = str(composed["method"]), str(composed["backend"]["name"])
+    owners = SECTIONS | {method: runner.methods.load(method).hyperparameters}
+    owners["backend"] = runner.backends.load(backend).settings
+    top = {key: value for key, value in composed.items() if key not in owners and key != "method"}
+    problems = [*_problems("", top, Top)]
+    for section, owner in owners.items():
+        problems += _problems(f"{section}.", composed[section] or {}, owner)
+    if problems:
+        raise RequestError("\n".join(problems))
+    values = {section: msgspec.convert(composed[section], owner) for section, owner in owners.items()}
+    return Request(
+        top=msgspec.convert(top, Top), method=method, hyperparameters=values.pop(method), **values
+    )
+
+
+def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[str]:
+    """Yield a sentence for each wrong key of one section, nested sections included."""
+    known = {each.name: each for each in fields(owner)}
+    for key in values:
+        if key not in known:
+            yield f"{prefix}{key}: no such key; {_allowed_keys(key, prefix, known)}."
+    hints = get_type_hints(owner, include_extras=True)
+    for key in known:
+        value = values.get(key, "???" if known[key].default is MISSING else known[key].default)
+        if is_dataclass(hints[key]) and isinstance(hints[key], type):
+            yield from _problems(f"{prefix}{key}.", values.get(key) or {}, hints[key])
+        elif value == "???":
+            yield f"{prefix}{key}: missing; give it {describe(hints[key])}, in YAML or as {prefix}{key}=…"
+        else:
+            try:
+                msgspec.convert(value, hints[key])
+            except msgspec.ValidationError:
+                yield f"{prefix}{key}: got {value!r}; allowed: {describe(hints[key])}."
+
+
+def _allowed_keys(key: str, prefix: str, known: Mapping[str, Any]) -> str:
+    close = get_close_matches(key, known, 1)
+    meant = f"did you mean {prefix}{close[0]}? " if close else ""
+    return f"{meant}allowed: {', '.join(prefix + each for each in known)}"
+
+
+def describe(annotation: Any) -> str:
+    """Say in words what a key's annotation allows: `an integer ≥ 1 or 'auto'`."""
+    return _describe(inspect.type_info(annotation))
+
+
+def _describe(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.UnionType(types):
+            return " or ".join(sorted((_describe(each) for each in types), key=_literals_last))
+        case inspect.IntType():
+            return "an integer" + _bounds(kind)
+        case inspect.FloatType():
+            return "a number" + _bounds(kind)
+        case inspect.LiteralType(values):
+            return " or ".join(repr(value) for value in values)
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.StrType():
+            return "text"
+        case inspect.NoneType():
+            return "null"
+        case inspect.ListType(item_type=item):
+            return f"a list of {_describe(item)}"
+    raise AssertionError(f"config.py uses a type it cannot describe: {kind}")
+
+
+def _literals_last(words: str) -> int:
+    return 1 + words.startswith("'") if words != "null" else 3
+
+
+def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
+    signs = {">": kind.gt, "≥": kind.ge, "<": kind.lt, "≤": kind.le}
+    given = [f"{sign} {bound:g}" for sign, bound in signs.items() if bound is not None]
+    return f" {' and '.join(given)}" if given else ""
+
+
+def all_keys() -> dict[str, str]:
+    """Return every key that some request can hold, and the choice it needs (`method=dpo`), empty if none."""
+    keys = dict.fromkeys(_keys("", Top), "")
+    for section, owner in SECTIONS.items():
+        keys |= dict.fromkeys(_keys(f"{section}.", owner), "")
+    for name in options(runner.methods):
+        keys |= dict.fromkeys(_keys(f"{name}.", runner.methods.load(name).hyperparameters), f"method={name}")
+    for name in options(runner.backends):
+        needed = _keys("backend.", runner.backends.load(name).settings)
+        keys |= {key: f"backend={name}" for key in needed if key not in keys}
+    return keys
+
+
+def _keys(prefix: str, owner: type) -> Iterator[str]:
+    for key, hint in get_type_hints(owner, include_extras=True).items():
+        nested = is_dataclass(hint) and isinstance(hint, type)
+        yield from _keys(f"{prefix}{key}.", hint) if nested else [f"{prefix}{key}"]
+
+
+def options(package: ModuleType) -> list[str]:
+    """Return the names of a package's modules: the methods or backends that exist."""
+    return [module.name for module in iter_modules(package.__path__)]
+
+
+def register() -> None:
+    """Give Hydra the defaults to compose over (`base`, and `keys/…` a method and a backend) and our folders."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    sections = {name: asdict(section()) for name, section in SECTIONS.items()}
+    store.store(name="base", node=asdict(Top()) | sections)
+    for name in options(runner.methods):
+        keys = {name: asdict(runner.methods.load(name).hyperparameters())}
+        store.store(group="keys/method", name=name, node=keys, package="_global_")
+    for name in options(runner.backends):
+        keys = {"backend": asdict(runner.backends.load(name).settings())}
+        store.store(group="keys/backend", name=name, node=keys, package="_global_")
+    OmegaConf.register_new_resolver("runner.searchpath", _search_path, replace=True)
+
+
+def home() -> Path:
+    """Return the folder that holds `conf/` and `experiments/`: the package's own once installed, else the checkout's."""
+    package = Path(__file__).parent
+    return package if (package / "conf").is_dir() else package.parent
+
+
+def _search_path() -> list[str]:
+    """List further folders with options: a user's own `conf/` and `experiments/` here, then our experiments."""
+    here = Path.cwd()
+    own = [path for path in (here / "conf", here) if path.is_dir() and path not in (home(), home() / "conf")]
+    return [f"file://{path}" for path in (*own, home())]

@@ -1,0 +1,116 @@
+"""What a person sees in the terminal: the plan before, and what came of it after. The live part is in live.py."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console as Terminal
+from rich.table import Table
+from rich.text import Text
+
+from runner.plan import Job
+from runner.tracking import Place
+
+terminal = Terminal(highlight=False)
+errors = Terminal(stderr=True, highlight=False)
+
+
+def say(text: str = "") -> None:
+    """Print a line as it is."""
+    terminal.print(Text(text), soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """Print an error on standard error."""
+    errors.print(Text(text, style="red" if errors.is_terminal else ""), soft_wrap=True)
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a small table; the first column names, the others say."""
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in head:
+        drawn.add_column(name, style="dim" if name == head[0] else "", overflow="fold", header_style="dim")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    terminal.print(drawn)
+    terminal.print()
+
+
+def duration(seconds: float) -> str:
+    """Return `0.4 s`, `8 s`, `2 min 5 s` or `1 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def show_plan(job: Job, done: bool) -> None:
+    """Print what is going to be done: data, what was found in it, the resolved hyperparameters, the steps."""
+    plan = job.plan
+    say(f"{job.folder.name}   plan {plan.id[:16]}…")
+    say()
+    _show_data(job)
+    _show_findings(job)
+    _show_values(job)
+    state = "finished before: nothing is done again (again=true starts anew)" if done else "to do"
+    say(f"{plan.method} on {plan.backend}, {state}; its folder is {job.folder}/")
+    say()
+
+
+def _show_data(job: Job) -> None:
+    rows = []
+    for name, split in job.survey.splits.items():
+        answers = f"{split.answer_characters.median:,} (longest {split.answer_characters.greatest:,})"
+        rows.append([name, f"{split.rows:,}", f"{split.turns.least} to {split.turns.greatest}", answers, split.fingerprint[:12]])
+    table("Data", ["split", "rows", "turns", "characters of an answer, median", "fingerprint"], rows)
+
+
+def _show_findings(job: Job) -> None:
+    for group in job.survey.findings:
+        more = f"  (and {group.count - 1} more of this kind)" if group.count > 1 else ""
+        say(f"{group.severity}: {group.examples[0]}{more}")
+    if job.survey.findings:
+        say()
+
+
+def _show_values(job: Job) -> None:
+    plan = job.plan
+    values = {f"{plan.method}.{key}": value for key, value in plan.hyperparameters.items()}
+    values |= {"model.source": plan.model.source, "backend.learning_rate": plan.settings.get("learning_rate")}
+    values |= {key: plan.settings[key.removeprefix("backend.")] for key in job.reasons if key.startswith("backend.")}
+    rows = [[key, str(value), job.reasons.get(key, "")] for key, value in values.items() if value is not None]
+    table("Plan", ["key", "value", "auto, because"], rows)
+
+
+def show_outcome(job: Job, content: Mapping[str, Any], place: Place | None, problem: str) -> None:
+    """Print how a run came out: metrics, answers before and after, where everything is, what to do next."""
+    say()
+    for sample in content["samples"][:3]:
+        table(f"“{sample['prompt']}”", ["", ""], [["before", sample["before"]], ["after", sample["after"]]])
+    if content["metrics"]:
+        shown = [[name, f"{value:.4g}"] for name, value in content["metrics"].items() if not name.startswith("system/")]
+        table("Metrics (last values)", ["name", "value"], shown)
+    rows = [["status", content["status"] + (f": {content['message']}" if content["message"] else "")]]
+    rows += [["time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())]]
+    if content["model"]:
+        rows.append(["model", content["model"]["model"]])
+    rows += [["MLflow", _tracked(place, problem)], ["report", f"{job.folder}/report.md"]]
+    table(job.folder.name, ["", ""], rows)
+    if content["status"] == "finished":
+        _show_next(job, place)
+
+
+def _tracked(place: Place | None, problem: str) -> str:
+    if place is None:
+        return "off (tracking=none)"
+    if problem:
+        return f"{place.uri} could not be reached ({problem}); nothing is lost: the same command sends what is missing"
+    model = f", model models:/{place.model_id}" if place.model_id else ""
+    return f"{place.uri}, run {place.run_id}{model}"
+
+
+def _show_next(job: Job, place: Place | None) -> None:
+    say("Next:")
+    if place is not None:
+        say("  mlflow ui                                     all runs, side by side")
+    say(f"  python -m runner.chat {job.folder.name}    talk to it, beside the model it came from")
+    say(f"  python -m runner model.source=run:{job.folder.name} …    go on from it")

@@ -1,0 +1,82 @@
+"""From files to blocks of raw rows: each row one line of JSON, with the line it stands on in the file.
+
+What a file is shows in its first bytes, or for CSV in its name. Whatever it is, memory stays constant: a
+block holds about a megabyte. Here a row is only found, not judged: that it is JSON, UTF-8 and of a known
+format is seen when it is decoded.
+"""
+
+import gzip
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from runner.data.files import DataFile
+from runner.errors import DataError
+
+BLOCK_BYTES = 1 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_FOREIGN = {
+    b"PK": "a ZIP or Excel file; save its table as CSV or JSON Lines",
+    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
+    b"\x28\xb5\x2f\xfd": "zstd-compressed; unpack it, or compress it with gzip",
+    b"BZh": "bzip2-compressed; unpack it, or compress it with gzip",
+}
+
+
+class Block(NamedTuple):
+    """Some rows of a file: JSON, one a line, and the number of the line where each begins in the file."""
+
+    numbers: Sequence[int]
+    lines: list[bytes]
+
+
+def open_text(path: Path) -> BinaryIO:
+    """Open a file for reading bytes, unpacked if it is gzip."""
+    with path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+
+
+def head(file: DataFile) -> bytes:
+    """Return the first bytes of a file's (unpacked) content.
+
+    Raises `DataError` if it is empty or of a kind that is not read here.
+    """
+    with open_text(file.path) as stream:
+        start = stream.read(4096)
+    if not start.removeprefix(BYTE_ORDER_MARK).strip():
+        raise DataError(
+            f"{file.name}: the file is empty; a row is needed, in JSON Lines, JSON, CSV or Parquet."
+        )
+    for magic, what in _FOREIGN.items():
+        if start.startswith(magic):
+            raise DataError(f"{file.name}: the file is {what}.")
+    return start
+
+
+def container_of(file: DataFile, start: bytes) -> str:
+    """Return which module of this package reads the file."""
+    suffixes = file.path.suffixes
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    if ".csv" in suffixes or ".tsv" in suffixes:
+        return "table"
+    return "array" if start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[") else "lines"
+
+
+def read_blocks(file: DataFile) -> Iterator[Block]:
+    """Yield the rows of a file, a block at a time.
+
+    Raises `DataError` if the file is empty, cut off or not a kind of file that is read here.
+    """
+    container = import_module(f"{__name__}.{container_of(file, head(file))}")
+    read: Callable[[DataFile], Iterator[Block]] = container.read
+    return read(file)
+
+
+def has_byte_order_mark(file: DataFile) -> bool:
+    """Say whether the text starts with U+FEFF, which readers other than this one may choke on."""
+    return head(file).startswith(BYTE_ORDER_MARK)

@@ -1,0 +1,95 @@
+"""One JSON array of rows, however it is laid out, cut into rows with no more than a block in memory.
+
+A row is found by counting brackets outside strings. An unclosed string ends with its line, so that a
+forgotten quote spoils one row and not the rest of the file.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, open_text
+from runner.data.files import DataFile
+from runner.errors import DataError
+
+ROWS_A_BLOCK = 1000
+_TO_NEXT_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\\n]++|\\.)*+["\n])*+[{}\[\]]', re.DOTALL)
+
+
+class BadArray(ValueError):
+    """The array has no end, or something follows it; `line` says where."""
+
+    def __init__(self, line: int, found: str) -> None:
+        super().__init__(found)
+        self.line = line
+
+
+def read(file: DataFile) -> Iterator[Block]:
+    """Yield the items of the file's array.
+
+    Raises `DataError` if the array is not closed, or is not all there is in the file.
+    """
+    with open_text(file.path) as stream:
+        if stream.read(3) != BYTE_ORDER_MARK:
+            stream.seek(0)
+        items = split_array(stream.read)
+        try:
+            while batch := list(islice(items, ROWS_A_BLOCK)):
+                yield Block([line for line, _ in batch], [item for _, item in batch])
+        except BadArray as bad:
+            raise DataError(
+                f"{file.name}:{bad.line}: {bad}; a .json file holds one array of rows: "
+                "repair it, or fetch it again if it was cut off."
+            ) from None
+
+
+def split_array(read: Callable[[int], bytes], size: int = BLOCK_BYTES) -> Iterator[tuple[int, bytes]]:
+    """Yield each item of a JSON array with the number of the line it begins on.
+
+    `read` returns up to so many bytes, none at the end. What stands wrongly between two items is given with
+    the second one, which then is not JSON. Raises `BadArray`.
+    """
+    text, line = read(size), 1
+    while b"[" not in text:
+        text += read(size)
+    at, separator = text.index(b"[") + 1, b""
+    line += text.count(b"\n", 0, at)
+    while True:
+        item = _next_item(text, at)
+        if item is None:
+            more = read(max(size, len(text) - at))
+            if not more:
+                raise BadArray(line + text[at:].rstrip().count(b"\n"), "the array is not closed by `]`")
+            text, at = text[at:] + more, 0
+            continue
+        start, end = item
+        between = text[at:start].strip()
+        line += text.count(b"\n", at, start)
+        if text[start:end] == b"]":
+            break
+        yield line, text[start:end] if between == separator else between + text[start:end]
+        line += text.count(b"\n", start, end)
+        at, separator = end, b","
+    if between:
+        yield line, between
+    _nothing_follows(text[end:], read, size, line)
+
+
+def _next_item(text: bytes, at: int) -> tuple[int, int] | None:
+    """Return where the next object or list begins and ends, or the array's own `]`; None if text is short."""
+    depth, start, end = 0, -1, at
+    while match := _TO_NEXT_BRACKET.match(text, end):
+        end = match.end()
+        start = end - 1 if start < 0 else start
+        depth += 1 if text[end - 1] in b"[{" else -1
+        if depth <= 0:
+            return start, end
+    return None
+
+
+def _nothing_follows(text: bytes, read: Callable[[int], bytes], size: int, line: int) -> None:
+    while text:
+        if text.strip():
+            raise BadArray(line + text[: len(text) - len(text.lstrip())].count(b"\n"), "the array ends here")
+        line += text.count(b"\n")
+        text = read(size)

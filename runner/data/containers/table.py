@@ -1,0 +1,55 @@
+"""CSV: a header with the names of the keys, and a row of texts below it for each row.
+
+The separator is whichever of comma, semicolon and tab the header has most of. Cells are texts, so the
+formats with lists of messages have no CSV form.
+"""
+
+import csv
+import io
+import sys
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
+
+from runner.data.containers import Block, open_text
+from runner.data.files import DataFile
+from runner.errors import DataError
+
+ROWS_A_BLOCK = 1000
+
+
+def read(file: DataFile) -> Iterator[Block]:
+    """Yield the rows below the header; a row of blank cells only is left out.
+
+    Raises `DataError` for bytes that are not UTF-8 and for quotes that do not close.
+    """
+    csv.field_size_limit(sys.maxsize)
+    with open_text(file.path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+        rows = _numbered_rows(text)
+        try:
+            while batch := list(islice(rows, ROWS_A_BLOCK)):
+                yield Block([line for line, _ in batch], [row for _, row in batch])
+        except UnicodeDecodeError as error:
+            wrong = error.object[error.start]
+            raise DataError(
+                f"{file.name}: byte 0x{wrong:02x} is not UTF-8; save the file as UTF-8."
+            ) from None
+
+
+def _numbered_rows(text: io.TextIOWrapper) -> Iterator[tuple[int, bytes]]:
+    """Yield each row as a JSON object, with the line it begins on (a quoted cell may hold line breaks)."""
+    header = text.readline()
+    separator = max(",;\t", key=header.count)
+    names = next(csv.reader([header], delimiter=separator))
+    rows = csv.reader(text, delimiter=separator)
+    begins = 2
+    for cells in rows:
+        if any(cells):
+            yield begins, msgspec.json.encode(_object(names, cells))
+        begins = rows.line_num + 2
+
+
+def _object(names: list[str], cells: list[str]) -> dict[str, str] | list[str]:
+    """Return the row by name; a row with another number of cells stays a list, which no format takes."""
+    return dict(zip(names, cells, strict=True)) if len(names) == len(cells) else cells

@@ -1,0 +1,60 @@
+"""Which format a file is in: the one that most of its first rows are recognised as.
+
+One row would not do: it may be the very one that lacks a key.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from runner.data.containers import Block
+from runner.data.explain import not_json
+from runner.data.files import DataFile
+from runner.data.formats import Format, formats, recognise
+from runner.errors import DataError
+
+ROWS = 100
+
+
+def detect(file: DataFile, block: Block) -> Format:
+    """Return the format of a file, seen in its first block.
+
+    Raises `DataError` if it is none that is known, or could be several.
+    """
+    votes: Counter[tuple[Format, ...]] = Counter()
+    problems = []
+    for number, line in islice(zip(block.numbers, block.lines, strict=True), ROWS):
+        try:
+            sample = msgspec.json.decode(line, type=dict[str, Any])
+        except ValueError as error:
+            if line.strip():
+                problems.append(f"{file.name}:{number}: {_no_object(error, line)}.")
+        else:
+            votes[tuple(recognise(sample))] += 1
+            problems.append(f"{file.name}:{number}: {_unknown(sample)}.")
+    del votes[()]
+    if not votes:
+        raise DataError(
+            problems[0] if problems else f"{file.name}: the file holds no rows; one at least is needed."
+        )
+    [(found, _)] = votes.most_common(1)
+    if len(found) > 1:
+        names = " or ".join(f"dataset.format={each.name}" for each in found)
+        raise DataError(f"{file.name}: its rows fit several formats; say which is meant: {names}.")
+    return found[0]
+
+
+def _no_object(error: ValueError, line: bytes) -> str:
+    if isinstance(error, msgspec.ValidationError):
+        return "the row is not an object; a row has keys and values, as {…}; repair it"
+    return str(not_json(error, line))
+
+
+def _unknown(sample: Mapping[str, Any]) -> str:
+    known = "; ".join(f"{each.name} has {', '.join(each.keys)}" for each in formats().values())
+    return (
+        f"a row with the keys {', '.join(sample) or '(none)'} is of no known format; {known}; rename its keys"
+    )

@@ -1,0 +1,70 @@
+"""From what a user types under `dataset.train` to files: paths, globs, lists, and `embedded:NAME`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from runner.errors import DataError
+
+EMBEDDED = "embedded:"
+"""Prefix of the files that come with the package."""
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file as the user calls it (for messages) and where it is."""
+
+    name: str
+    path: Path
+
+
+def locate(where: str | Sequence[str]) -> tuple[DataFile, ...]:
+    """Return the files meant by a path, a glob or a list of them, in the order given; globs are sorted.
+
+    Paths are relative to the current folder. Raises `DataError` for what does not exist or is no file.
+    """
+    names = [where] if isinstance(where, str) else list(where)
+    if not names:
+        raise DataError("dataset.train: got an empty list; give it a file, a glob or a list of them.")
+    return tuple(file for name in names for file in _matches(name))
+
+
+def _matches(name: str) -> Iterator[DataFile]:
+    embedded = name.startswith(EMBEDDED)
+    folder, pattern = (EMBEDDED_FOLDER, name.removeprefix(EMBEDDED)) if embedded else (Path(), name)
+    path = folder / Path(pattern).expanduser()
+    if path.is_file():
+        yield DataFile(name, path)
+    elif found := sorted(_glob(path)):
+        prefix = EMBEDDED if embedded else ""
+        yield from (DataFile(prefix + str(each.relative_to(folder)), each) for each in found)
+    else:
+        raise DataError(f"{name}: {_absence(path)}.")
+
+
+def _glob(path: Path) -> Iterator[Path]:
+    """Yield the files that match a pattern; nothing if the path is not a pattern."""
+    if any(sign in str(path) for sign in "*?["):
+        root = Path(path.anchor)
+        yield from (each for each in root.glob(str(path.relative_to(root))) if each.is_file())
+
+
+def _absence(path: Path) -> str:
+    """Say why a path gives no file, and what is there instead."""
+    if path.is_dir():
+        return f"is a folder; name its files, for example {path / '*.jsonl'}"
+    folder = next(each for each in (path.parent, *path.parents) if each.is_dir())
+    present = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+    close = get_close_matches(path.name, present, 1)
+    if folder != path.parent:
+        return f"no such file; its folder {path.parent} does not exist"
+    if close:
+        return f"no such file; did you mean {folder / close[0]}"
+    return f"no such file; {folder} holds {_some(present) or 'nothing'}"
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

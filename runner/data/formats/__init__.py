@@ -1,0 +1,75 @@
+"""What a format is: the shape people have their rows in, and how it becomes ours. One file a format.
+
+A new format is a file here that ends in `FORMAT = Format(...)`. Its `raw` type declares the keys that are
+read, the required ones without a default: a row is recognised by having them, unknown keys are ignored and
+values of a wrong type refused. Its `to_row` may raise `BadRow`. No other file lists the formats.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import msgspec
+
+from runner.data.rows import Kind, Message, Role, Row
+from runner.errors import DataError
+
+Text = str | tuple[Message, ...]
+"""What many formats allow for a prompt or an answer: plain text, or turns."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A shape of rows; `name` is what `dataset.format` takes, the name of the file."""
+
+    name: str
+    kind: Kind
+    raw: type[msgspec.Struct]
+    to_row: Callable[[Any], Row]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys a row of this format must have."""
+        return tuple(each.encode_name for each in msgspec.structs.fields(self.raw) if each.required)
+
+
+@cache
+def formats() -> Mapping[str, Format]:
+    """Return all formats by name."""
+    names = [module.name for module in iter_modules(__path__)]
+    return {name: import_module(f"{__name__}.{name}").FORMAT for name in names}
+
+
+def named(name: str) -> Format:
+    """Return the format of that name. Raises `DataError` if there is none."""
+    known = formats()
+    if name not in known:
+        close = get_close_matches(name, known, 1)
+        meant = f"did you mean '{close[0]}'? " if close else ""
+        raise DataError(f"dataset.format: got {name!r}; {meant}allowed: auto, {', '.join(known)}.")
+    return known[name]
+
+
+def recognise(sample: Mapping[str, Any]) -> list[Format]:
+    """Return the formats a row may be of: those it has most keys of and, if several, whose types it fits."""
+    complete = [each for each in formats().values() if sample.keys() >= set(each.keys)]
+    most = max((len(each.keys) for each in complete), default=0)
+    likely = [each for each in complete if len(each.keys) == most]
+    return likely if len(likely) == 1 else [each for each in likely if _fits(sample, each)]
+
+
+def turns(role: Role, text: Text) -> tuple[Message, ...]:
+    """Return text as one turn of that role; turns stay as they are."""
+    return (Message(role, text),) if isinstance(text, str) else text
+
+
+def _fits(sample: Mapping[str, Any], format: Format) -> bool:
+    try:
+        msgspec.convert(sample, format.raw)
+    except msgspec.ValidationError:
+        return False
+    return True

@@ -1,0 +1,15 @@
+"""Conversations as OpenAI, Microsoft Foundry and TRL take them: `messages` with role and content.
+
+Source: https://platform.openai.com/docs/guides/supervised-fine-tuning
+"""
+
+from runner.data.formats import Format
+from runner.data.rows import Conversation
+
+
+def to_row(conversation: Conversation) -> Conversation:
+    """Return the row as it is: this is our own form."""
+    return conversation
+
+
+FORMAT = Format("chat", "conversation", Conversation, to_row)

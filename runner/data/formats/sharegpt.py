@@ -1,0 +1,99 @@
+"""ShareGPT conversations: turns with `from` and `value`.
+
+Source: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md#sharegpt-format
+"""
+
+from typing import Any
+
+import msgspec
+
+from runner.data.formats import Format
+from runner.data.rows import BadRow, Conversation, Message, Role
+
+ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "assistant": "assistant",
+    "function_call": "assistant",
+    "system": "system",
+    "observation": "tool",
+    "tool": "tool",
+}
+
+
+class Turn(msgspec.Struct, gc=False):
+    """One turn as it stands in the file."""
+
+    sender: str = msgspec.field(name="from")
+    value: str
+
+
+class Raw(msgspec.Struct, gc=False):
+    """A row as it stands in the file; `tools` is a list, or the JSON text of one."""
+
+    conversations: tuple[Turn, ...]
+    system: str | None = None
+    tools: list[dict[str, Any]] | str | None = None
+
+
+class Call(msgspec.Struct):
+    """What a `function_call` turn holds as JSON text."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+def to_row(raw: Raw) -> Conversation:
+    """Translate the speakers; `system` goes first."""
+    return Conversation(messages(raw.system, *raw.conversations), tools(raw.tools))
+
+
+def messages(system: str | None, *turns: Turn) -> tuple[Message, ...]:
+    """Return turns as messages, each function call with an id that the observation after it carries.
+
+    Raises `BadRow` for a speaker or a function call that is not understood.
+    """
+    result = [Message("system", system)] if system else []
+    call = ""
+    for place, turn in enumerate(turns):
+        if turn.sender == "function_call":
+            call = f"call_{place}"
+            result.append(Message("assistant", tool_calls=[_function_call(call, turn.value)]))
+        else:
+            role = _role(turn)
+            result.append(Message(role, turn.value, tool_call_id=call if role == "tool" and call else None))
+    return tuple(result)
+
+
+def tools(given: list[dict[str, Any]] | str | None) -> list[dict[str, Any]] | None:
+    """Return the tools as a list. Raises `BadRow` for text that is not the JSON of one."""
+    if not isinstance(given, str):
+        return given
+    return _decoded("`tools`", given, list[dict[str, Any]]) if given.strip() else None
+
+
+def _role(turn: Turn) -> Role:
+    if turn.sender not in ROLES:
+        raise BadRow("unknown-role", f"`from` is {turn.sender!r}; allowed: {', '.join(ROLES)}; rename it")
+    return ROLES[turn.sender]
+
+
+def _function_call(call: str, text: str) -> dict[str, Any]:
+    made = _decoded("a function_call turn", text, Call)
+    arguments = msgspec.json.encode(made.arguments).decode()
+    return {"id": call, "type": "function", "function": {"name": made.name, "arguments": arguments}}
+
+
+def _decoded(what: str, text: str, wanted: Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=wanted)
+    except msgspec.DecodeError as error:
+        allowed = "a list of objects" if wanted is not Call else "an object with `name` and `arguments`"
+        raise BadRow("wrong-type", f"{what} is not the JSON of {allowed} ({error}); repair it") from None
+
+
+FORMAT = Format("sharegpt", "conversation", Raw, to_row)

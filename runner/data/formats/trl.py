@@ -1,0 +1,34 @@
+"""TRL's preference rows with an explicit prompt, as text or as messages.
+
+Answers that repeat the prompt's turns before their own, as in UltraFeedback, are relieved of them.
+Source: https://huggingface.co/docs/trl/dataset_formats#preference
+"""
+
+from typing import Any
+
+import msgspec
+
+from runner.data.formats import Format, Text, turns
+from runner.data.rows import Message, Pair
+
+
+class Raw(msgspec.Struct, gc=False):
+    """A row as it stands in the file."""
+
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    tools: list[dict[str, Any]] | None = None
+
+
+def to_row(raw: Raw) -> Pair:
+    """Make turns of texts: a prompt is the user's, an answer the assistant's."""
+    prompt = turns("user", raw.prompt)
+    chosen, rejected = turns("assistant", raw.chosen), turns("assistant", raw.rejected)
+    given = len(prompt)
+    if chosen[:given] == prompt == rejected[:given]:
+        chosen, rejected = chosen[given:], rejected[given:]
+    return Pair(prompt, chosen, rejected, raw.tools)
+
+
+FORMAT = Format("trl", "preference", Raw, to_row)

@@ -1,0 +1,32 @@
+"""TRL's prompt-completion rows, as text or as messages: only the completion is learned.
+
+Source: https://huggingface.co/docs/trl/dataset_formats#prompt-completion
+"""
+
+from typing import Any
+
+import msgspec
+
+from runner.data.formats import Format, Text, turns
+from runner.data.rows import Conversation, Message
+
+
+class Raw(msgspec.Struct, gc=False):
+    """A row as it stands in the file."""
+
+    prompt: Text
+    completion: Text
+    tools: list[dict[str, Any]] | None = None
+
+
+def to_row(raw: Raw) -> Conversation:
+    """Join both; the assistant's turns in the prompt get weight 0."""
+    prompt = tuple(map(_unlearned, turns("user", raw.prompt)))
+    return Conversation(prompt + turns("assistant", raw.completion), raw.tools)
+
+
+def _unlearned(turn: Message) -> Message:
+    return msgspec.structs.replace(turn, weight=0) if turn.role == "assistant" else turn
+
+
+FORMAT = Format("trl_completion", "conversation", Raw, to_row)

@@ -1,0 +1,41 @@
+"""TRL's preference rows without a prompt of their own: both answers are whole conversations that begin alike.
+
+Source: https://huggingface.co/docs/trl/dataset_formats#preference
+"""
+
+from typing import Any
+
+import msgspec
+
+from runner.data.formats import Format
+from runner.data.rows import Message, Pair
+
+
+class Raw(msgspec.Struct, gc=False):
+    """A row as it stands in the file."""
+
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    tools: list[dict[str, Any]] | None = None
+
+
+def to_row(raw: Raw) -> Pair:
+    """Take what both share for the prompt."""
+    return pair_of(raw.chosen, raw.rejected, raw.tools)
+
+
+def pair_of(
+    chosen: tuple[Message, ...], rejected: tuple[Message, ...], tools: list[dict[str, Any]] | None = None
+) -> Pair:
+    """Return two conversations as a pair: the prompt is what both share, up to a turn not the assistant's."""
+    shared = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if one != other:
+            break
+        shared += 1
+    while shared and chosen[shared - 1].role == "assistant":
+        shared -= 1
+    return Pair(chosen[:shared], chosen[shared:], rejected[shared:], tools)
+
+
+FORMAT = Format("trl_implicit", "preference", Raw, to_row)

@@ -1,0 +1,77 @@
+"""Which rows, and which prompts, occur more than once: found by their hashes, at eight bytes each."""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from runner.data.findings import Finding
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Seen:
+    """The rows met so far, in order: where each stands, and the hashes of it and of its prompt."""
+
+    def __init__(self) -> None:
+        self.rows = array("q")
+        self.prompts = array("q")
+        self._lines = array("L")
+        self._starts: list[int] = []
+        self._files: list[str] = []
+
+    def add(self, file: str, lines: list[int], rows: Iterable[int], prompts: Iterable[int]) -> None:
+        """Append further rows of a file: their lines and hashes."""
+        if self._files[-1:] != [file]:
+            self._starts.append(len(self._lines))
+            self._files.append(file)
+        self._lines.extend(lines)
+        self.rows.extend(rows)
+        self.prompts.extend(prompts)
+
+    def place(self, row: int) -> tuple[str, int]:
+        """Return file and line of the row with that number."""
+        return self._files[bisect_right(self._starts, row) - 1], self._lines[row]
+
+
+def find_repeats(splits: Sequence[Seen]) -> Iterator[Finding]:
+    """Yield a finding for each row that stood before, and for each prompt that did with other answers."""
+    import numpy as np
+
+    first_row = _first_positions([split.rows for split in splits])
+    first_prompt = _first_positions([split.prompts for split in splits])
+    same_row = first_row < np.arange(len(first_row))
+    same_prompt = (first_prompt < np.arange(len(first_prompt))) & ~same_row
+    for what, repeated, first in (("row", same_row, first_row), ("prompt", same_prompt, first_prompt)):
+        for position in np.flatnonzero(repeated).tolist():
+            yield _finding(what, _place(splits, int(first[position])), _place(splits, position))
+
+
+def _first_positions(hashes: Sequence["array[int]"]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return for each hash, counted through all splits, the position where it occurs first."""
+    import numpy as np
+
+    _, first, which = np.unique(np.concatenate(hashes), return_index=True, return_inverse=True)
+    return first[which]
+
+
+def _place(splits: Sequence[Seen], position: int) -> tuple[int, str, int]:
+    """Return split, file and line of the row at a position counted through all splits."""
+    number = 0
+    while position >= len(splits[number].rows):
+        position -= len(splits[number].rows)
+        number += 1
+    return number, *splits[number].place(position)
+
+
+def _finding(what: str, first: tuple[int, str, int], again: tuple[int, str, int]) -> Finding:
+    (first_split, *before), (split, file, line) = first, again
+    if split != first_split:
+        message = f"the {what} is trained on too, at {{}}:{{}}; held-out rows must be new: remove one of them"
+        return Finding("warning", f"shared-{what}", file, line, message.format(*before))
+    if what == "row":
+        message = "the row is the same as at {}:{}; it counts twice: remove one of them"
+        return Finding("warning", "duplicate-row", file, line, message.format(*before))
+    message = "the prompt is the same as at {}:{}, with another answer; this is fine if it is meant"
+    return Finding("note", "repeated-prompt", file, line, message.format(*before))

@@ -1,0 +1,46 @@
+"""Every error a user can meet, in one place.
+
+    RunnerError            1   the run failed
+    ├── RequestError       2   the request (YAML, command line) asks for something that cannot be
+    ├── DataError          2   the data cannot be trained on
+    ├── ModelError         2   a model cannot be found, fetched or loaded
+    ├── BusyError          1   another live process works on the same plan
+    └── StopAsked        130   the process was asked to stop, and did so at a safe point
+
+The number is the process's exit code. A message is one sentence: place, what was found, what is
+allowed, and the fix. `python -m runner` prints it without a traceback.
+"""
+
+
+class RunnerError(Exception):
+    """The run failed for a reason that the message explains."""
+
+    exit_code = 1
+
+
+class RequestError(RunnerError):
+    """The request asks for something that cannot be; nothing has been loaded or created yet."""
+
+    exit_code = 2
+
+
+class DataError(RunnerError):
+    """The data cannot be read, or holds rows that cannot be trained on."""
+
+    exit_code = 2
+
+
+class ModelError(RunnerError):
+    """A model source names something that cannot be found, fetched or loaded."""
+
+    exit_code = 2
+
+
+class BusyError(RunnerError):
+    """Another live process works on the same plan."""
+
+
+class StopAsked(RunnerError):
+    """The process was asked to stop; thrown into the running step, which saves what it has."""
+
+    exit_code = 130

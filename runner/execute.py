@@ -1,0 +1,175 @@
+"""A job is carried out: each step that the journal does not hold yet, its events noted and passed on.
+
+The order of things is what makes a run safe to kill: an event is in the journal before anyone hears of it;
+a step's result is synced before the next step begins; one live process works on a plan at a time.
+"""
+
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from runner import backends
+from runner.backends import Step
+from runner.errors import BusyError, RunnerError, StopAsked
+from runner.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped
+from runner.journal import Journal, Record
+from runner.plan import Job
+
+Listener = Callable[[Record], None]
+Results = dict[str, dict[str, Any]]
+
+PACKAGES = ("runner", "torch", "transformers", "peft", "mlflow", "hydra-core")
+
+
+def finished(job: Job) -> Results | None:
+    """Return the results of a job whose every step is done already, else None. Touches nothing."""
+    path = job.folder / "journal.jsonl"
+    if not path.exists():
+        return None
+    journal = Journal(path)
+    try:
+        steps = backends.load(job.plan.backend).steps(job, journal.results)
+        return journal.results if all(journal.done(step.name, step.key) for step in steps) else None
+    finally:
+        journal.close()
+
+
+def execute(job: Job, listener: Listener) -> Results:
+    """Carry out what is left of a job and return each step's result; every event goes to the listener.
+
+    Raises `BusyError` while another process works on the same plan, `StopAsked` after a signal, and whatever
+    a step raises; the journal says so in each case, and the same call goes on from there.
+    """
+    with alone(job.folder):
+        _write_plan(job)
+        journal = Journal(job.folder / "journal.jsonl")
+        run = _Run(journal, listener)
+        try:
+            run.note(Started(os.getpid(), platform.node(), versions()))
+            steps = backends.load(job.plan.backend).steps(job, journal.results)
+            with stop_flag() as asked:
+                for step in steps:
+                    if not journal.done(step.name, step.key):
+                        run.carry_out(step, asked)
+        except (StopAsked, KeyboardInterrupt) as stop:
+            run.note(Stopped(str(stop) or "interrupted"))
+            raise
+        except Exception as error:
+            run.note(Failed(_sentence(error)))
+            raise
+        finally:
+            journal.close()
+        return journal.results
+
+
+class _Run:
+    """The journal and the listener, one behind the other."""
+
+    def __init__(self, journal: Journal, listener: Listener) -> None:
+        self.journal, self.listener = journal, listener
+
+    def note(self, event: Event) -> None:
+        """Journal an event, then tell the listener; what the journal holds already is not told again."""
+        record = self.journal.add(event)
+        if isinstance(event, Progress):
+            record = Record(time.time(), event)
+        if record is not None:
+            self.listener(record)
+
+    def carry_out(self, step: Step, asked: Callable[[], bool]) -> None:
+        """Run a step to its result. A yield is a safe point: asked to stop, the step is told there."""
+        self.note(StepStarted(step.name))
+        started = time.perf_counter()
+        work = step.run()
+        try:
+            event = next(work)
+            while True:
+                self.note(event)
+                event = work.throw(StopAsked("stopped on request")) if asked() else next(work)
+        except StopIteration as end:
+            seconds = round(time.perf_counter() - started, 3)
+            self.note(StepDone(step.name, step.key, seconds, end.value))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run's folder for this process; the system lets go of it when the process dies, however it dies.
+
+    Raises `BusyError` with the process and machine that hold it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / "owner.json"
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        who = msgspec.json.decode(owner.read_bytes()) if owner.exists() else {}
+        raise BusyError(
+            f"{folder}: process {who.get('pid', '?')} on {who.get('host', '?')} works on this plan already; "
+            "wait for it, or stop it and give the same command again."
+        ) from error
+    try:
+        owner.write_bytes(msgspec.json.encode({"pid": os.getpid(), "host": platform.node()}))
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def stop_flag() -> Iterator[Callable[[], bool]]:
+    """Within the block the first SIGINT or SIGTERM only raises a flag, and the second one stops at once."""
+    asked: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # a launcher's worker thread gets no signals
+        before = {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a run's folder, so that the same plan begins anew; nothing is deleted."""
+    if folder.exists():
+        with alone(folder):
+            number = 1 + len(list(folder.parent.glob(f"{folder.name}.before-*")))
+            folder.rename(folder.with_name(f"{folder.name}.before-{number}"))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result, as far as installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version("finetune-runner" if name == "runner" else name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_plan(job: Job) -> None:
+    path = job.folder / "plan.json"
+    if not path.exists():
+        path.write_bytes(msgspec.json.format(job.plan.canonical))
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, RunnerError) else f"{type(error).__name__}: {error}"

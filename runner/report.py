@@ -1,0 +1,86 @@
+"""The report that every run folder ends with: `report.json` for programs, `report.md` for people."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runner.events import Metrics, Samples, StepDone
+from runner.execute import versions
+from runner.journal import Record, read
+from runner.plan import Job
+
+
+def write(job: Job, status: str, message: str = "") -> dict[str, Path]:
+    """Write both files from what the journal holds and return them by name."""
+    records = read(job.folder / "journal.jsonl")
+    content = build(job, status, message, records)
+    files = {name: job.folder / name for name in ("report.json", "report.md")}
+    files["report.json"].write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    files["report.md"].write_text(markdown(content), "utf-8")
+    return files
+
+
+def build(job: Job, status: str, message: str, records: Sequence[Record]) -> dict[str, Any]:
+    """Return the report as a JSON value; `status` is finished, stopped or failed, `message` its reason."""
+    steps = {each.event.step: each.event for each in records if isinstance(each.event, StepDone)}
+    samples = [each.event.rows for each in records if isinstance(each.event, Samples)]
+    return {
+        "plan_id": job.plan.id,
+        "name": job.folder.name,
+        "status": status,
+        "message": message,
+        "metrics": last_values(records),
+        "model": steps["save"].result if "save" in steps else None,
+        "seconds": {name: step.seconds for name, step in steps.items()},
+        "started": records[0].time if records else None,
+        "ended": records[-1].time if records else None,
+        "samples": samples[-1] if samples else [],
+        "versions": versions(),
+        "plan": msgspec.to_builtins(job.plan),
+    }
+
+
+def last_values(records: Sequence[Record]) -> dict[str, float]:
+    """Return the last value of each metric."""
+    values: dict[str, float] = {}
+    for record in records:
+        if isinstance(record.event, Metrics):
+            values |= record.event.values
+    return values
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """Return the report as a page: what was done, how it came out, what the model says now."""
+    plan = content["plan"]
+    lines = [
+        f"# {content['name']}",
+        "",
+        f"{content['status'].capitalize()}. {content['message']}".strip(),
+        "",
+        f"- plan `{content['plan_id']}`",
+        f"- {plan['method']} on {plan['train']['rows']} rows, backend {plan['backend']}, model `{plan['model']['source']}`",
+        f"- model reference: {_code(content['model'] and content['model']['model'])}",
+        "",
+        *_table(["metric", "value"], [[name, f"{value:.4g}"] for name, value in sorted(content["metrics"].items())]),
+        *_table(["step", "seconds"], [[name, f"{value:.1f}"] for name, value in content["seconds"].items()]),
+        *_table(["key", "value"], [[f"{plan['method']}.{key}", str(value)] for key, value in plan["hyperparameters"].items()]),
+    ]
+    for sample in content["samples"]:
+        lines += [f"**{sample['prompt']}**", "", "Before:", "", _quote(sample["before"]), "", "After:", "", _quote(sample["after"]), ""]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    if not rows:
+        return []
+    return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]] + [""]
+
+
+def _code(text: str | None) -> str:
+    return f"`{text}`" if text else "none yet"
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines())

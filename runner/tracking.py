@@ -1,0 +1,280 @@
+"""A run in MLflow: a thread follows the journal on disk and sends what is new, in batches.
+
+Training never waits for it. How far it has come is kept in `tracking.json`, so that a resumed run goes on
+in the same MLflow run, and what could not be sent while MLflow was down is sent the next time. Sending an
+event again does no harm: it carries its own step and time, and the store keeps one of each.
+"""
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.events import Metrics, Samples, StepDone
+from runner.journal import Record
+from runner.plan import Job
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+BATCH = 1000
+"""Metrics a request: the store's own limit."""
+PAGE_CHARACTERS = 7000
+"""Length of a run's description: the store cuts tags at 8,000."""
+TICK_SECONDS = 2.0
+"""Time between two looks at the journal."""
+STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+
+
+@dataclass
+class Place:
+    """Where a run stands in MLflow: how many bytes of its journal have been sent, and what exists there."""
+
+    uri: str
+    run_id: str = ""
+    experiment_id: str = ""
+    model_id: str = ""
+    sent_bytes: int = 0
+    status: str = ""
+
+
+class Follower:
+    """Follows one run's journal in a thread; `problem` says what went wrong last, if anything did."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.problem = job, ""
+        self._enabled = job.request.tracking.enabled
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="tracking", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        if self._enabled:
+            self._thread.start()
+
+    def finish(self, status: str) -> Place | None:
+        """Send what is left, the report and the status (`finished`, `stopped`, `failed`); return the place."""
+        self._over.set()
+        if not self._enabled:
+            return None
+        if self._thread.is_alive():
+            self._thread.join()
+        place = self._place()
+        if place.status != status or place.sent_bytes < (self.job.folder / "journal.jsonl").stat().st_size:
+            self._attempt(status)
+        return self._place()
+
+    def _follow(self) -> None:
+        while not self._over.wait(TICK_SECONDS):
+            self._attempt()
+
+    def _attempt(self, status: str = "") -> None:
+        """Send what is new. Whatever MLflow raises is kept for the end: it must never cost a run."""
+        # Without these the client tries a dead server for many minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        try:
+            Sender(self.job, self._place()).send(status)
+            self.problem = ""
+        except Exception as error:
+            self.problem = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+    def _place(self) -> Place:
+        path, uri = self.job.folder / "tracking.json", store(self.job.request.tracking.uri)
+        found = Place(**json.loads(path.read_bytes())) if path.exists() else Place(uri)
+        return found if found.uri == uri else Place(uri)
+
+
+@contextmanager
+def following(job: Job) -> Iterator[Follower]:
+    """Follow a job's journal inside the block; `finish` is to be called in it."""
+    follower = Follower(job)
+    follower.start()
+    yield follower
+
+
+def store(uri: str | None) -> str:
+    """Return the tracking URI: as asked for, else from the environment, else MLflow's own default."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+class Sender:
+    """Sends what a journal holds beyond a place to MLflow, and moves the place."""
+
+    def __init__(self, job: Job, place: Place) -> None:
+        from mlflow import MlflowClient
+
+        self.job, self.place = job, place
+        self.client: MlflowClient = MlflowClient(place.uri)
+
+    def send(self, status: str = "") -> None:
+        """Send new events; with a status also the report, and close the run."""
+        if not self.place.run_id:
+            self._open()
+        elif self.place.status and not status:
+            self.client.update_run(self.place.run_id, "RUNNING")
+            self._keep(status="")
+        records, end = self._new_records()
+        self._log_metrics([record for record in records if isinstance(record.event, Metrics)])
+        for record in records:
+            if isinstance(record.event, Samples):
+                self._log_samples(record.event)
+            elif isinstance(record.event, StepDone) and record.event.step == "save":
+                self._log_model(record.event)
+        self._keep(sent_bytes=end)
+        if status:
+            self._close(status)
+
+    def _open(self) -> None:
+        from mlflow.entities import Param, RunTag
+
+        name = self.job.request.tracking.experiment
+        found = self.client.get_experiment_by_name(name)
+        experiment = found.experiment_id if found else self.client.create_experiment(name)
+        run = self.client.create_run(experiment, run_name=self.job.folder.name)
+        self._keep(run_id=run.info.run_id, experiment_id=experiment)
+        params = [Param(key, str(value)[:6000]) for key, value in flat_params(self.job).items()]
+        tags = [RunTag(key, value) for key, value in self._tags().items()]
+        self.client.log_batch(run.info.run_id, params=params, tags=tags)
+        self.client.log_inputs(run.info.run_id, datasets=self._datasets())
+        self.client.log_artifact(run.info.run_id, str(self.job.folder / "plan.json"))
+
+    def _tags(self) -> dict[str, str]:
+        tags = {"runner.plan_id": self.job.plan.id, "runner.backend": self.job.plan.backend}
+        commit = git_commit()
+        return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+    def _datasets(self) -> list[Any]:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        plan, dataset = self.job.plan, self.job.request.dataset
+        splits = [("train", plan.train, dataset.train), ("validation", plan.validation, dataset.validation or dataset.train)]
+        return [
+            DatasetInput(
+                Dataset(
+                    name=f"{split}: {source if isinstance(source, str) else ', '.join(source)}"[:500],
+                    digest=identity.fingerprint[:36],
+                    source_type="local",
+                    source=json.dumps({"uri": source}),
+                    profile=json.dumps({"num_rows": identity.rows}),
+                ),
+                [InputTag("mlflow.data.context", split)],
+            )
+            for split, identity, source in splits
+            if identity
+        ]
+
+    def _new_records(self) -> tuple[list[Record], int]:
+        data = (self.job.folder / "journal.jsonl").read_bytes()
+        end = data.rfind(b"\n") + 1
+        decoder = msgspec.json.Decoder(Record)
+        return [decoder.decode(line) for line in data[self.place.sent_bytes : end].splitlines()], end
+
+    def _log_metrics(self, records: Sequence[Record]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, value, int(record.time * 1000), record.event.at)
+            for record in records
+            if isinstance(record.event, Metrics)
+            for name, value in record.event.values.items()
+        ]
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(self.place.run_id, metrics=metrics[start : start + BATCH])
+
+    def _log_samples(self, event: Samples) -> None:
+        table = {key: [row[key] for row in event.rows] for key in event.rows[0]}
+        self.client.log_table(self.place.run_id, table, "samples.json")
+
+    def _log_model(self, event: StepDone) -> None:
+        from mlflow.entities import LoggedModelOutput
+
+        if not self.place.model_id:
+            params = {key: str(value) for key, value in flat_params(self.job).items()}
+            model = self.client.create_logged_model(
+                self.place.experiment_id, self.job.folder.name, self.place.run_id, {"runner.plan_id": self.job.plan.id}, params
+            )
+            self._keep(model_id=model.model_id)
+        folder = Path(event.result["model"])
+        describe_for_mlflow(folder)
+        self.client.log_model_artifacts(self.place.model_id, str(folder))
+        self.client.finalize_logged_model(self.place.model_id, "READY")
+        self.client.log_outputs(self.place.run_id, [LoggedModelOutput(self.place.model_id, 0)])
+        self._register()
+
+    def _register(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        name = self.job.request.tracking.register
+        if name:
+            try:
+                self.client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            source = f"models:/{self.place.model_id}"
+            self.client.create_model_version(name, source, self.place.run_id, model_id=self.place.model_id)
+
+    def _close(self, status: str) -> None:
+        for name in ("report.json", "report.md"):
+            self.client.log_artifact(self.place.run_id, str(self.job.folder / name))
+        page = (self.job.folder / "report.md").read_text("utf-8")
+        self.client.set_tag(self.place.run_id, "mlflow.note.content", page[:PAGE_CHARACTERS])
+        self.client.set_terminated(self.place.run_id, STATUSES[status])
+        self._keep(status=status)
+
+    def _keep(self, **changes: Any) -> None:
+        for name, value in changes.items():
+            setattr(self.place, name, value)
+        draft = self.job.folder / ".tracking.json"
+        draft.write_text(json.dumps(asdict(self.place)))
+        draft.rename(self.job.folder / "tracking.json")
+
+
+def flat_params(job: Job) -> dict[str, Any]:
+    """Return the resolved plan by the keys people type: `dpo.n_epochs`, `backend.lora.rank`, `model.source`."""
+    plan = job.plan
+    nested = {
+        "method": plan.method,
+        plan.method: plan.hyperparameters,
+        "backend": plan.settings,
+        "model": {"source": plan.model.source, "digest": plan.model.digest},
+        "dataset": {"train": job.request.dataset.train, "validation": job.request.dataset.validation},
+        "evaluation": plan.evaluation,
+        "seed": plan.seed,
+    }
+    return dict(_flatten("", nested))
+
+
+def _flatten(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def git_commit() -> str:
+    """Return the commit checked out in the current folder, or nothing outside a repository."""
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=5).stdout.strip()
+    except OSError:
+        return ""
+
+
+def describe_for_mlflow(folder: Path) -> None:
+    """Write the `MLmodel` file that lets `mlflow.pyfunc.load_model` load a model reference from its URI alone."""
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    model = Model()
+    pyfunc.add_to_model(model, loader_module="runner.pyfunc")
+    model.save(str(folder / "MLmodel"))

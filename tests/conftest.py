@@ -1,0 +1,51 @@
+"""What many tests share: a small model, rows, and an environment without the developer's own settings."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's own settings and the network's hubs out of the tests."""
+    for name in ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR", "RUNNER_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_model(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def make(architecture: str) -> Path:
+        if architecture not in made:
+            made[architecture] = tiny.make_model(tmp_path_factory.mktemp(f"tiny-{architecture}"), architecture)
+        return made[architecture]
+
+    return make
+
+
+def pair_row(number: int) -> dict[str, object]:
+    """Return a preference row in the hosted service's shape; every number gives another one."""
+    question = f"How do I keep {number} loaves of bread fresh?"
+    return {
+        "input": {"messages": [{"role": "user", "content": question}]},
+        "preferred_output": [{"role": "assistant", "content": f"In short: wrap all {number} in cloth."}],
+        "non_preferred_output": [{"role": "assistant", "content": f"Well, {number} is a lot, it depends."}],
+    }
+
+
+@pytest.fixture
+def pairs_file(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(pair_row(number)) + "\n" for number in range(16)), "utf-8")
+    return path

@@ -1,0 +1,47 @@
+"""A small random model with a tokenizer of its own, made in a second: real parts, nothing downloaded."""
+
+from pathlib import Path
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXT = "How do I keep bread fresh? Wrap it in cloth. Why is the sky blue? Air scatters blue light. 0123456789 é 你好"
+
+
+def make_tokenizer(folder: Path) -> None:
+    """Train a byte-level BPE tokenizer on a few words and save it as transformers does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([TEXT] * 4, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+
+
+def make_model(folder: Path, architecture: str = "llama") -> Path:
+    """Save a random model of an architecture (`llama`, `qwen2`, `gpt2`) with a tokenizer; return the folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
+
+    make_tokenizer(folder)
+    sizes = {"vocab_size": 400, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
+    ends = {"eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 2}
+    configs = {
+        "llama": lambda: LlamaConfig(**sizes, **heads, **ends, tie_word_embeddings=True),
+        "qwen2": lambda: Qwen2Config(**sizes, **heads, **ends),
+        "gpt2": lambda: GPT2Config(vocab_size=400, n_embd=48, n_layer=2, n_head=4, n_positions=512, **ends),
+    }
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(configs[architecture]())
+    model.save_pretrained(folder)
+    return folder
