@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from runner import config
-from runner.errors import RunnerError, StopAsked
+from runner.errors import StopAsked
 
 if TYPE_CHECKING:
     from runner.plan import Job
@@ -54,7 +54,7 @@ def plan_and_run(composed: Any) -> None:
 
     job = plan.make(config.request(OmegaConf.to_container(composed, resolve=True)))
     done = None if job.request.top.again else execute.finished(job)
-    console.show_plan(job, done)
+    console.show_plan(job, done is not None)
     if job.request.top.mode == "run":
         if job.request.top.again:
             execute.set_aside(job.folder)
@@ -65,19 +65,21 @@ def plan_and_run(composed: Any) -> None:
 def run(job: "Job", train: bool = True) -> None:
     """Execute a job, followed by MLflow and the terminal, and report it. Without `train` MLflow only catches up."""
     from runner import console, execute, report, tracking
+    from runner.live import Live
 
     with execute.alone(job.folder), tracking.following(job) as follower:
         status, message = "finished", ""
         try:
             if train:
-                with console.Live() as live:
+                with Live() as live:
                     execute.execute(job, live)
         except BaseException as error:
             stopped = isinstance(error, StopAsked | KeyboardInterrupt)
             status, message = "stopped" if stopped else "failed", str(error)
             raise
         finally:
-            content = report.write(job, status, message) if train else report.read(job.folder)
+            content = None if train else report.read(job.folder)
+            content = content or report.write(job, status, message)
             place = follower.finish(status)
             console.show_outcome(job, content, place, follower.problem)
 

@@ -56,8 +56,10 @@ _FORMS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     ),
     (
         r"(?:Lexer\w+: |)(?P<what>[^\n]*)\n[^\n]*\s*See https://hydra\.cc/docs/[^\n]*override_grammar",
-        lambda found: f"command line: {found['what'].strip()}; write key=value, and quote a value that holds "
-        "spaces, commas, brackets or = ('key=\"value\"').",
+        lambda found: (
+            f"command line: {found['what'].strip()}; write key=value, and quote a value that holds "
+            "spaces, commas, brackets or = ('key=\"value\"')."
+        ),
     ),
     (
         r"(?P<problem>mapping values are not allowed here|while [^\n]+|could not find expected[^\n]*|found [^\n]+)"

@@ -6,7 +6,7 @@ or says what is wrong, one sentence a key.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import iter_modules
@@ -40,6 +40,8 @@ class Dataset:
     """Which rows are held out; a row stays where it is when others are added."""
     max_rows: PositiveInt | None = None
     """Use only the first so many rows of each split."""
+    style: str | None = None
+    """A regular expression that a whole answer in the style taught here matches; sampled answers are counted by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,7 @@ class Request:
 SECTIONS: dict[str, type] = {"dataset": Dataset, "model": Model, "evaluation": Evaluation, "tracking": Tracking}
 
 
-def request(composed: Mapping[str, Any]) -> Request:
+def request(composed: Any) -> Request:
     """Check a composed configuration and return it as frozen values.
 
     Raises `RequestError` with one line for each key that is unknown, missing, of the wrong type or out of range.
@@ -125,10 +127,8 @@ def request(composed: Mapping[str, Any]) -> Request:
         problems += _problems(f"{section}.", composed[section] or {}, owner)
     if problems:
         raise RequestError("\n".join(problems))
-    values = {section: msgspec.convert(composed[section], owner) for section, owner in owners.items()}
-    return Request(
-        top=msgspec.convert(top, Top), method=method, hyperparameters=values.pop(method), **values
-    )
+    values: dict[str, Any] = {section: msgspec.convert(composed[section], owner) for section, owner in owners.items()}
+    return Request(top=msgspec.convert(top, Top), method=method, hyperparameters=values.pop(method), **values)
 
 
 def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[str]:
@@ -235,7 +235,7 @@ def register() -> None:
 
 
 def home() -> Path:
-    """Return the folder that holds `conf/` and `experiments/`: the package's own once installed, else the checkout's."""
+    """Return the folder with `conf/` and `experiments/`: the package once installed, else the checkout."""
     package = Path(__file__).parent
     return package if (package / "conf").is_dir() else package.parent
 

@@ -1,5 +1,6 @@
 """What a person sees in the terminal: the plan before, and what came of it after. The live part is in live.py."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,10 @@ from rich.text import Text
 from runner.plan import Job
 from runner.tracking import Place
 
-terminal = Terminal(highlight=False)
+WIDTH = None if sys.stdout.isatty() else 120
+"""Where there is no terminal to ask (a log file, CI), lines are of this width."""
+
+terminal = Terminal(highlight=False, width=WIDTH)
 errors = Terminal(stderr=True, highlight=False)
 
 
@@ -60,7 +64,9 @@ def _show_data(job: Job) -> None:
     rows = []
     for name, split in job.survey.splits.items():
         answers = f"{split.answer_characters.median:,} (longest {split.answer_characters.greatest:,})"
-        rows.append([name, f"{split.rows:,}", f"{split.turns.least} to {split.turns.greatest}", answers, split.fingerprint[:12]])
+        rows.append(
+            [name, f"{split.rows:,}", f"{split.turns.least} to {split.turns.greatest}", answers, split.fingerprint[:12]]
+        )
     table("Data", ["split", "rows", "turns", "characters of an answer, median", "fingerprint"], rows)
 
 
@@ -75,7 +81,10 @@ def _show_findings(job: Job) -> None:
 def _show_values(job: Job) -> None:
     plan = job.plan
     values = {f"{plan.method}.{key}": value for key, value in plan.hyperparameters.items()}
-    values |= {"model.source": plan.model.source, "backend.learning_rate": plan.settings.get("learning_rate")}
+    values |= {
+        "model.source": f"{plan.model.source.partition('@sha256')[0]} ({plan.model.digest[:12]})",
+        "backend.learning_rate": plan.settings.get("learning_rate"),
+    }
     values |= {key: plan.settings[key.removeprefix("backend.")] for key in job.reasons if key.startswith("backend.")}
     rows = [[key, str(value), job.reasons.get(key, "")] for key, value in values.items() if value is not None]
     table("Plan", ["key", "value", "auto, because"], rows)

@@ -22,7 +22,7 @@ from runner import backends
 from runner.backends import Step
 from runner.errors import BusyError, RunnerError, StopAsked
 from runner.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped
-from runner.journal import Journal, Record
+from runner.journal import Journal, Progressed, Record, read
 from runner.plan import Job
 
 Listener = Callable[[Record], None]
@@ -33,43 +33,36 @@ PACKAGES = ("runner", "torch", "transformers", "peft", "mlflow", "hydra-core")
 
 def finished(job: Job) -> Results | None:
     """Return the results of a job whose every step is done already, else None. Touches nothing."""
-    path = job.folder / "journal.jsonl"
-    if not path.exists():
-        return None
-    journal = Journal(path)
-    try:
-        steps = backends.load(job.plan.backend).steps(job, journal.results)
-        return journal.results if all(journal.done(step.name, step.key) for step in steps) else None
-    finally:
-        journal.close()
+    done = Progressed(read(job.folder / "journal.jsonl"))
+    steps = backends.load(job.plan.backend).steps(job, done.results) if done.results else []
+    return done.results if steps and all(done.has(step.name, step.key) for step in steps) else None
 
 
 def execute(job: Job, listener: Listener) -> Results:
     """Carry out what is left of a job and return each step's result; every event goes to the listener.
 
-    Raises `BusyError` while another process works on the same plan, `StopAsked` after a signal, and whatever
-    a step raises; the journal says so in each case, and the same call goes on from there.
+    To be called within `alone(job.folder)`. Raises `StopAsked` after a signal, and whatever a step raises;
+    the journal says so in each case, and the same call goes on from there.
     """
-    with alone(job.folder):
-        _write_plan(job)
-        journal = Journal(job.folder / "journal.jsonl")
-        run = _Run(journal, listener)
-        try:
-            run.note(Started(os.getpid(), platform.node(), versions()))
-            steps = backends.load(job.plan.backend).steps(job, journal.results)
-            with stop_flag() as asked:
-                for step in steps:
-                    if not journal.done(step.name, step.key):
-                        run.carry_out(step, asked)
-        except (StopAsked, KeyboardInterrupt) as stop:
-            run.note(Stopped(str(stop) or "interrupted"))
-            raise
-        except Exception as error:
-            run.note(Failed(_sentence(error)))
-            raise
-        finally:
-            journal.close()
-        return journal.results
+    (job.folder / "plan.json").write_bytes(msgspec.json.format(job.plan.canonical))
+    journal = Journal(job.folder / "journal.jsonl")
+    run = _Run(journal, listener)
+    try:
+        run.note(Started(os.getpid(), platform.node(), versions()))
+        steps = backends.load(job.plan.backend).steps(job, journal.progressed.results)
+        with stop_flag() as asked:
+            for step in steps:
+                if not journal.progressed.has(step.name, step.key):
+                    run.carry_out(step, asked)
+    except (StopAsked, KeyboardInterrupt) as stop:
+        run.note(Stopped(str(stop) or "interrupted"))
+        raise
+    except Exception as error:
+        run.note(Failed(_sentence(error)))
+        raise
+    finally:
+        journal.close()
+    return journal.progressed.results
 
 
 class _Run:
@@ -159,16 +152,10 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version("finetune-runner" if name == "runner" else name)
+            found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _write_plan(job: Job) -> None:
-    path = job.folder / "plan.json"
-    if not path.exists():
-        path.write_bytes(msgspec.json.format(job.plan.canonical))
 
 
 def _sentence(error: Exception) -> str:

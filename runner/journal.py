@@ -7,7 +7,7 @@ from a checkpoint, behind which metrics were noted already) is not noted twice.
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,54 +23,58 @@ class Record(msgspec.Struct, frozen=True):
     event: Event
 
 
-@dataclass(frozen=True)
-class _Seen:
-    at: int
-    names: tuple[str, ...]
+class Progressed:
+    """How far a run has come by its records: results of the steps done, and what was measured."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.results: dict[str, dict[str, Any]] = {}
+        self._keys: dict[str, str] = {}
+        self._measured: set[tuple[Any, ...]] = set()
+        for record in records:
+            self.take_in(record.event)
+
+    def has(self, step: str, key: str) -> bool:
+        """Say whether a step is done, for the same key."""
+        return self._keys.get(step) == key
+
+    def measured(self, event: Event) -> bool:
+        """Say whether these metrics were noted before."""
+        return isinstance(event, Metrics) and (event.at, *event.values) in self._measured
+
+    def take_in(self, event: Event) -> None:
+        """Count an event in."""
+        if isinstance(event, StepDone):
+            self.results[event.step] = event.result
+            self._keys[event.step] = event.key
+        elif isinstance(event, Metrics):
+            self._measured.add((event.at, *event.values))
 
 
 class Journal:
     """A run's journal, opened: what earlier processes noted, and a place for more."""
 
     def __init__(self, path: Path) -> None:
-        self.records = read(path)
-        self.results: dict[str, dict[str, Any]] = {}
-        self._keys: dict[str, str] = {}
-        self._metrics: set[_Seen] = set()
-        for record in self.records:
-            self._take_in(record.event)
+        self.progressed = Progressed(read(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")
         self._file.truncate(_whole_bytes(path))
 
-    def done(self, step: str, key: str) -> bool:
-        """Say whether a step's result is here, for the same key."""
-        return self._keys.get(step) == key
-
     def add(self, event: Event) -> Record | None:
         """Note an event and return its record; None where it stands here already or is not worth keeping."""
-        if isinstance(event, Progress) or (isinstance(event, Metrics) and _seen(event) in self._metrics):
+        if isinstance(event, Progress) or self.progressed.measured(event):
             return None
         record = Record(time.time(), event)
         self._file.write(msgspec.json.encode(record) + b"\n")
         self._file.flush()
         if not isinstance(event, Metrics):
             os.fsync(self._file.fileno())
-        self.records.append(record)
-        self._take_in(event)
+        self.progressed.take_in(event)
         return record
 
     def close(self) -> None:
         """Sync and close the file."""
         os.fsync(self._file.fileno())
         self._file.close()
-
-    def _take_in(self, event: Event) -> None:
-        if isinstance(event, StepDone):
-            self.results[event.step] = event.result
-            self._keys[event.step] = event.key
-        elif isinstance(event, Metrics):
-            self._metrics.add(_seen(event))
 
 
 def read(path: Path) -> list[Record]:
@@ -83,7 +87,3 @@ def read(path: Path) -> list[Record]:
 
 def _whole_bytes(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1
-
-
-def _seen(event: Metrics) -> _Seen:
-    return _Seen(event.at, tuple(event.values))

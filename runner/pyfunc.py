@@ -22,11 +22,14 @@ class Answerer:
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
         """Return the greedy answer to each prompt; `params` may hold `max_new_tokens` (128)."""
+        limit = (params or {}).get("max_new_tokens", 128)
+        return [self.answer((Message(role="user", content=str(text)),), limit) for text in _texts(model_input)]
+
+    def answer(self, prompt: tuple[Message, ...], max_new_tokens: int = 128) -> str:
+        """Return the greedy answer to one conversation."""
         from runner.backends.local.generate import answers
 
-        prompts = [(Message(role="user", content=str(text)),) for text in _texts(model_input)]
-        limit = (params or {}).get("max_new_tokens", 128)
-        return [text for text, _ in answers(self.model, self.tokenizer, prompts, limit)]
+        return answers(self.model, self.tokenizer, [prompt], max_new_tokens)[0][0]
 
 
 def _texts(model_input: Any) -> list[str]:

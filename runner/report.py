@@ -6,20 +6,25 @@ from typing import Any
 
 import msgspec
 
+from runner import journal
 from runner.events import Metrics, Samples, StepDone
 from runner.execute import versions
-from runner.journal import Record, read
+from runner.journal import Record
 from runner.plan import Job
 
 
-def write(job: Job, status: str, message: str = "") -> dict[str, Path]:
-    """Write both files from what the journal holds and return them by name."""
-    records = read(job.folder / "journal.jsonl")
-    content = build(job, status, message, records)
-    files = {name: job.folder / name for name in ("report.json", "report.md")}
-    files["report.json"].write_bytes(msgspec.json.format(msgspec.json.encode(content)))
-    files["report.md"].write_text(markdown(content), "utf-8")
-    return files
+def write(job: Job, status: str, message: str = "") -> dict[str, Any]:
+    """Write both files from what the journal holds and return the content."""
+    content = build(job, status, message, journal.read(job.folder / "journal.jsonl"))
+    (job.folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    (job.folder / "report.md").write_text(markdown(content), "utf-8")
+    return content
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Return the report of a run's folder, if there is one."""
+    path = folder / "report.json"
+    return msgspec.json.decode(path.read_bytes()) if path.exists() else None
 
 
 def build(job: Job, status: str, message: str, records: Sequence[Record]) -> dict[str, Any]:
@@ -60,15 +65,30 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"{content['status'].capitalize()}. {content['message']}".strip(),
         "",
         f"- plan `{content['plan_id']}`",
-        f"- {plan['method']} on {plan['train']['rows']} rows, backend {plan['backend']}, model `{plan['model']['source']}`",
+        f"- {plan['method']} on {plan['train']['rows']} rows, backend {plan['backend']}",
+        f"- base model: `{plan['model']['source']}`",
         f"- model reference: {_code(content['model'] and content['model']['model'])}",
         "",
         *_table(["metric", "value"], [[name, f"{value:.4g}"] for name, value in sorted(content["metrics"].items())]),
         *_table(["step", "seconds"], [[name, f"{value:.1f}"] for name, value in content["seconds"].items()]),
-        *_table(["key", "value"], [[f"{plan['method']}.{key}", str(value)] for key, value in plan["hyperparameters"].items()]),
+        *_table(
+            ["key", "value"],
+            [[f"{plan['method']}.{key}", str(value)] for key, value in plan["hyperparameters"].items()],
+        ),
     ]
     for sample in content["samples"]:
-        lines += [f"**{sample['prompt']}**", "", "Before:", "", _quote(sample["before"]), "", "After:", "", _quote(sample["after"]), ""]
+        lines += [
+            f"**{sample['prompt']}**",
+            "",
+            "Before:",
+            "",
+            _quote(sample["before"]),
+            "",
+            "After:",
+            "",
+            _quote(sample["after"]),
+            "",
+        ]
     return "\n".join(lines) + "\n"
 
 

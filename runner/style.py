@@ -34,6 +34,5 @@ def _stems(text: str) -> set[str]:
 
 
 _COMMON = frozenset(
-    "the and but for not you your are was how why what when where who which with that this they them then than its "
-    "have has had does did can will would should could from into about out any all one our get use".split()
+    ["the", "and", "but", "for", "not", "you", "your", "are", "was", "how", "why", "what", "when", "where", "who", "which", "with", "that", "this", "they", "them", "then", "than", "its", "have", "has", "had", "does", "did", "can", "will", "would", "should", "could", "from", "into", "about", "out", "any", "all", "one", "our", "get", "use"]
 )

@@ -134,7 +134,9 @@ class ChatTokenizer:
 def _cut(tokens: TokenRow, max_length: int) -> TokenRow:
     room = max_length - len(tokens.prompt)
     if room < 1 or not all(any(learned[:room]) for learned in tokens.learned):
-        raise DataError(f"the prompt alone fills backend.max_length={max_length} tokens; shorten it or raise the limit.")
+        raise DataError(
+            f"the prompt alone fills backend.max_length={max_length} tokens; shorten it or raise the limit."
+        )
     return TokenRow(
         tokens.prompt,
         tuple(answer[:room] for answer in tokens.answers),

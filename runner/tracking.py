@@ -22,7 +22,7 @@ from runner.journal import Record
 from runner.plan import Job
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    pass
 
 BATCH = 1000
 """Metrics a request: the store's own limit."""
@@ -109,8 +109,12 @@ class Sender:
     """Sends what a journal holds beyond a place to MLflow, and moves the place."""
 
     def __init__(self, job: Job, place: Place) -> None:
+        import logging
+
         from mlflow import MlflowClient
 
+        for name in ("mlflow", "alembic"):  # they tell of every table they create
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.job, self.place = job, place
         self.client: MlflowClient = MlflowClient(place.uri)
 
@@ -144,7 +148,7 @@ class Sender:
         tags = [RunTag(key, value) for key, value in self._tags().items()]
         self.client.log_batch(run.info.run_id, params=params, tags=tags)
         self.client.log_inputs(run.info.run_id, datasets=self._datasets())
-        self.client.log_artifact(run.info.run_id, str(self.job.folder / "plan.json"))
+        self.client.log_text(run.info.run_id, self.job.plan.canonical.decode(), "plan.json")
 
     def _tags(self) -> dict[str, str]:
         tags = {"runner.plan_id": self.job.plan.id, "runner.backend": self.job.plan.backend}
@@ -155,7 +159,10 @@ class Sender:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         plan, dataset = self.job.plan, self.job.request.dataset
-        splits = [("train", plan.train, dataset.train), ("validation", plan.validation, dataset.validation or dataset.train)]
+        splits = [
+            ("train", plan.train, dataset.train),
+            ("validation", plan.validation, dataset.validation or dataset.train),
+        ]
         return [
             DatasetInput(
                 Dataset(
@@ -172,7 +179,8 @@ class Sender:
         ]
 
     def _new_records(self) -> tuple[list[Record], int]:
-        data = (self.job.folder / "journal.jsonl").read_bytes()
+        path = self.job.folder / "journal.jsonl"
+        data = path.read_bytes() if path.exists() else b""
         end = data.rfind(b"\n") + 1
         decoder = msgspec.json.Decoder(Record)
         return [decoder.decode(line) for line in data[self.place.sent_bytes : end].splitlines()], end
@@ -199,7 +207,11 @@ class Sender:
         if not self.place.model_id:
             params = {key: str(value) for key, value in flat_params(self.job).items()}
             model = self.client.create_logged_model(
-                self.place.experiment_id, self.job.folder.name, self.place.run_id, {"runner.plan_id": self.job.plan.id}, params
+                self.place.experiment_id,
+                self.job.folder.name,
+                self.place.run_id,
+                {"runner.plan_id": self.job.plan.id},
+                params,
             )
             self._keep(model_id=model.model_id)
         folder = Path(event.result["model"])

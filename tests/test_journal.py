@@ -11,7 +11,10 @@ def test_what_was_noted_is_read_back_in_order(tmp_path: Path) -> None:
     journal.add(Note("one"))
     journal.add(Metrics(3, {"train/loss": 0.5}))
     journal.close()
-    assert [record.event for record in read(tmp_path / "journal.jsonl")] == [Note("one"), Metrics(3, {"train/loss": 0.5})]
+    assert [record.event for record in read(tmp_path / "journal.jsonl")] == [
+        Note("one"),
+        Metrics(3, {"train/loss": 0.5}),
+    ]
 
 
 def test_a_line_torn_by_a_crash_is_cut_off_and_writing_goes_on_behind_it(tmp_path: Path) -> None:
@@ -42,11 +45,11 @@ def test_metrics_that_a_resumed_run_measures_again_are_not_noted_twice(tmp_path:
 
 def test_a_step_is_done_only_under_the_key_it_was_done_for(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    assert not journal.done("sample", "10 answers")
+    assert not journal.progressed.has("sample", "10 answers")
     journal.add(StepDone("sample", "10 answers", 1.5, {"num_samples": 10}))
-    assert journal.done("sample", "10 answers")
-    assert not journal.done("sample", "20 answers")
-    assert journal.results["sample"] == {"num_samples": 10}
+    assert journal.progressed.has("sample", "10 answers")
+    assert not journal.progressed.has("sample", "20 answers")
+    assert journal.progressed.results["sample"] == {"num_samples": 10}
     journal.close()
 
 

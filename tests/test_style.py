@@ -6,7 +6,7 @@ from runner.style import fault
 
 STYLE = r"In short: [^:\n]{15,}\.\nWhy: [^:\n]{15,}\."
 QUESTION = "Why do onions make people cry?"
-GOOD = "In short: Cut onions release a gas that stings the eyes.\nWhy: Broken cells mix enzymes and sulfur, and tears wash it out."
+GOOD = "In short: Cut onions release a gas that stings the eyes.\nWhy: Broken cells mix enzymes with sulfur."
 
 
 def test_a_whole_answer_in_the_style_counts() -> None:

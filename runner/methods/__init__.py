@@ -35,9 +35,10 @@ class Method:
     """A way to learn from rows.
 
     `loss(policy, reference_logps, hyperparameters)` returns the loss of one row and the metrics to show
-    beside it, all scalars; a batch's loss is their mean weighted by `weight(num_tokens)`, of the tokens
-    learned in each answer, so that gradients do not depend on how a batch is cut into rows. `resolve(hyperparameters, num_rows)` replaces each
-    `auto` the runner decides and returns the reasons by key.
+    beside it, all scalars. A batch's loss is their mean weighted by `weight(num_tokens)`, of the tokens
+    learned in each answer, so that gradients do not depend on how a batch is cut into rows.
+    `resolve(hyperparameters, num_rows)` replaces each `auto` that the runner decides and returns the
+    reasons by key.
     """
 
     name: str

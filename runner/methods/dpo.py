@@ -55,8 +55,10 @@ def loss(
     """Return the loss of one pair and its metrics, all scalars; every answer's tensors are [chosen, rejected]."""
     import torch
 
-    assert policy.logps.shape == (2,) and reference_logps is not None
-    assert isinstance(hyperparameters.beta, float) and isinstance(hyperparameters.rpo_alpha, float)
+    assert policy.logps.shape == (2,)
+    assert reference_logps is not None
+    assert hyperparameters.beta != "auto"
+    assert hyperparameters.rpo_alpha != "auto"
     chosen, rejected = rewards(policy.logps, reference_logps, hyperparameters.beta)
     margin = chosen - rejected
     chosen_nll = -policy.logps[0] / policy.num_tokens[0]

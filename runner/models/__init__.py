@@ -55,6 +55,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("RUNNER_CACHE") or Path.home() / ".cache" / "runner")
 
 
+def quiet_transformers() -> ModuleType:
+    """Return transformers with its progress bars and advice switched off: the terminal is ours."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
 def _source(source: str) -> tuple[ModuleType, str]:
     scheme, colon, rest = source.partition(":")
     known = [module.name for module in iter_modules(__path__) if module.name != "reference"]

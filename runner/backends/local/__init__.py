@@ -106,7 +106,7 @@ def steps(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[Step]:
         return Step(name, lambda: getattr(work(), name)(), key)
 
     wanted = job.request.evaluation
-    sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens"
+    sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {job.request.dataset.style}"
     return [step("prepare"), step("train"), step("save"), step("evaluate"), step("sample", sampling)]
 
 

@@ -9,7 +9,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
@@ -88,7 +87,7 @@ def publish(draft: Path, target: Path) -> None:
     """Sync a written file or folder and give it its name; readers see it whole or not at all."""
     for path in [draft] if draft.is_file() else [*draft.iterdir(), draft]:
         _sync(path)
-    os.replace(draft, target)
+    draft.replace(target)
     _sync(target.parent)
 
 

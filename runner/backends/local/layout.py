@@ -64,7 +64,12 @@ def _lay(row: TokenRow, which: range | list[int]) -> Laid:
                 answer.append(index)
     mask = _tree_mask(torch.tensor(owners)) if len(which) > 1 else None
     return Laid(
-        torch.tensor([ids]), torch.tensor([positions]), mask, torch.tensor(predict), torch.tensor(labels), torch.tensor(answer)
+        torch.tensor([ids]),
+        torch.tensor([positions]),
+        mask,
+        torch.tensor(predict),
+        torch.tensor(labels),
+        torch.tensor(answer),
     )
 
 

@@ -48,4 +48,6 @@ def scores(model: Any, row: TokenRow, layout: Layout = shared) -> Scores:
 @torch.no_grad()
 def exact(model: Any, row: TokenRow, tolerance: float = 1e-3) -> bool:
     """Say whether sharing the prompt gives this model the same log-probabilities as the plain layout."""
-    return torch.allclose(scores(model, row, shared).logps, scores(model, row, plain).logps, rtol=tolerance, atol=tolerance)
+    return torch.allclose(
+        scores(model, row, shared).logps, scores(model, row, plain).logps, rtol=tolerance, atol=tolerance
+    )

@@ -47,7 +47,7 @@ def prepare(model: Any, settings: Local, seed: int) -> Any:
     lora = settings.lora
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes fractions, its annotation does not
+        lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.targets,
         task_type="CAUSAL_LM",
@@ -60,7 +60,9 @@ def prepare(model: Any, settings: Local, seed: int) -> Any:
 
 def untouched(model: Any) -> AbstractContextManager[Any]:
     """Switch the adapter off inside the block; without one, the model has to be untouched still."""
-    context: AbstractContextManager[Any] = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+    context: AbstractContextManager[Any] = (
+        model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+    )
     return context
 
 
@@ -99,10 +101,8 @@ def _save_adapter(model: Any, folder: Path, start: ModelIdentity) -> None:
 
 
 def _load_plain(folder: Path, dtype: str, trust_remote_code: bool) -> Any:
-    from transformers import AutoModelForCausalLM
-
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        return models.quiet_transformers().AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:

@@ -25,9 +25,10 @@ from runner.backends.local import checkpoint, count_steps, layout, model, refere
 from runner.backends.local.generate import answers
 from runner.backends.local.logps import exact
 from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train
-from runner.data.rows import Message, Pair, Row, row_id
+from runner.data.rows import Message, Row, prompt_of, row_id
 from runner.events import Metrics, Note, Progress, Samples
 from runner.models.reference import tokenizer_folder
+from runner.style import fault
 from runner.tokens import ChatTokenizer, TokenRow
 
 if TYPE_CHECKING:
@@ -45,12 +46,14 @@ class Work:
 
     def prepare(self) -> Events:
         """Tokenise all rows, choose the layout, and note what the untouched model thinks of each answer."""
+        if models.cached(self.job.plan.model.source) is None:
+            yield Note(f"fetching {self.job.plan.model.source.partition('@sha256')[0]}, once for this machine …")
         rows = self.token_rows["train"] + self.token_rows["validation"]
         threads = torch.get_num_threads()
         pairs = [row for row in rows if len(row.answers) > 1]
         shared = not pairs or exact(self.model, pairs[0])
         if not shared:
-            yield Note("this model does not give the same log-probabilities with a shared prompt; each answer is laid out alone")
+            yield Note("with a shared prompt this model gives other log-probabilities; each answer is laid out alone")
         chosen = layout.shared if shared else layout.plain
         if self.method.needs_reference:
             yield from reference_logps.fill(self.job.folder / "reference.f32", self.model, rows, chosen)
@@ -73,7 +76,9 @@ class Work:
         """Judge the result on every held-out row."""
         held_out = self.examples["validation"]
         if not held_out:
-            yield Note("no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction")
+            yield Note(
+                "no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction"
+            )
             return {}
         self._load_result()
         rows = yield from self.learner.evaluate(held_out)
@@ -88,7 +93,7 @@ class Work:
 
     def sample(self) -> Events:
         """Answer held-out prompts with the untouched and with the tuned model."""
-        prompts = [_prompt(row) for row in (self.rows["validation"] or self.rows["train"])][: self.evaluation.samples]
+        prompts = [prompt_of(row) for row in (self.rows["validation"] or self.rows["train"])][: self.evaluation.samples]
         if not prompts:
             return {}
         self._load_result()
@@ -101,9 +106,15 @@ class Work:
             {"prompt": str(prompt[-1].content), "before": _shown(old), "after": _shown(new)}
             for prompt, old, new in zip(prompts, before, after, strict=True)
         ]
+        counted = {
+            "eval/in_style_before": self._in_style(prompts, before),
+            "eval/in_style": self._in_style(prompts, after),
+        }
         (self.job.folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
         yield Samples(rows)
-        return {"num_samples": len(rows)}
+        if self.job.request.dataset.style:
+            yield Metrics(self.results["train"]["at"], counted)
+        return {"num_samples": len(rows), **counted}
 
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
@@ -171,6 +182,15 @@ class Work:
             keep_best=self.evaluation.keep == "best",
         )
 
+    def _in_style(self, prompts: Sequence[tuple[Message, ...]], told: Sequence[tuple[str, bool]]) -> float:
+        """Return the share of answers in the data set's style; 0 where it names none."""
+        wanted = self.job.request.dataset.style or ""
+        good = [
+            not fault(text, ended, str(prompt[-1].content), wanted)
+            for prompt, (text, ended) in zip(prompts, told, strict=True)
+        ]
+        return sum(good) / len(good)
+
     @property
     def num_weights(self) -> int:
         """How many numbers are trained."""
@@ -189,11 +209,6 @@ class Work:
         else:
             with model.untouched(self.model):
                 yield self.model
-
-
-def _prompt(row: Row) -> tuple[Message, ...]:
-    """Return what an answer is asked to: a pair's prompt, or a conversation up to its last answer."""
-    return row.prompt if isinstance(row, Pair) else row.messages[:-1]
 
 
 def _shown(answer: tuple[str, bool]) -> str:

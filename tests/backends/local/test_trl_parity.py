@@ -1,6 +1,5 @@
 """Loss, rewards and gradients are those of TRL's trainers on the same rows, to 1e-4."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,9 @@ def assistant(text: str) -> Message:
 
 PAIRS = [
     Pair((user("Why is the sky blue?"),), (assistant("Air scatters blue light."),), (assistant("Because."),)),
-    Pair((SYSTEM, user("How do I keep bread fresh?")), (assistant("Wrap it."),), (assistant("Eat it now, all of it!"),)),
+    Pair(
+        (SYSTEM, user("How do I keep bread fresh?")), (assistant("Wrap it."),), (assistant("Eat it now, all of it!"),)
+    ),
     Pair(
         (user("Hi"), assistant("Hello."), user("你好, again é?")),
         (assistant("Wrap it in cloth, 你好."),),
@@ -125,12 +126,16 @@ def dpo_trainer(folder: Path, tmp_path: Path, rows: list[Pair], **more: Any) -> 
     from transformers import PreTrainedTokenizerFast
 
     as_dicts = [
-        {key: [{"role": m.role, "content": m.content} for m in getattr(row, key)] for key in ("prompt", "chosen", "rejected")}
+        {
+            key: [{"role": m.role, "content": m.content} for m in getattr(row, key)]
+            for key in ("prompt", "chosen", "rejected")
+        }
         for row in rows
     ]
     return trl.DPOTrainer(
         model=disturb(load(folder)), ref_model=load(folder), train_dataset=Dataset.from_list(as_dicts),
-        processing_class=PreTrainedTokenizerFast.from_pretrained(folder), args=trl.DPOConfig(**trainer_settings(tmp_path, **more)),
+        processing_class=PreTrainedTokenizerFast.from_pretrained(folder),
+        args=trl.DPOConfig(**trainer_settings(tmp_path, **more)),
     )  # fmt: skip
 
 
@@ -146,7 +151,9 @@ def test_dpo_agrees_with_trl(architecture: str, how: Any, tiny_models: Any, tmp_
 def test_rpo_agrees_with_trl_sigmoid_plus_sft_on_one_pair(tiny_model: Path, tmp_path: Path) -> None:
     hyperparameters = DPO(n_epochs=1, batch_size=1, learning_rate_multiplier=1.0, beta=0.1, rpo_alpha=0.7)
     mine = ours(tiny_model, "dpo", hyperparameters, PAIRS[:1], layout.shared)
-    trainer = dpo_trainer(tiny_model, tmp_path, PAIRS[:1], beta=0.1, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.7])
+    trainer = dpo_trainer(
+        tiny_model, tmp_path, PAIRS[:1], beta=0.1, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.7]
+    )
     assert_same(mine, theirs(trainer, DPO_NAMES))
 
 
@@ -164,7 +171,12 @@ def test_sft_agrees_with_trl(tiny_model: Path, tmp_path: Path) -> None:
         for row in (Conversation((*pair.prompt, *pair.chosen)) for pair in PAIRS)
     ]
     last_only = [
-        Conversation((*(Message(m.role, m.content, weight=0 if m.role == "assistant" else None) for m in row.messages[:-1]), row.messages[-1]))
+        Conversation(
+            (
+                *(Message(m.role, m.content, weight=0 if m.role == "assistant" else None) for m in row.messages[:-1]),
+                row.messages[-1],
+            )
+        )
         for row in CONVERSATIONS
     ]
     mine = ours(tiny_model, "sft", hyperparameters, last_only, layout.shared)
