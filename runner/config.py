@@ -5,6 +5,7 @@ The keys under `dpo`, `sft` and `backend` stand beside their owners (`runner/met
 or says what is wrong, one sentence a key.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
@@ -57,7 +58,7 @@ class Evaluation:
     """Keys under `evaluation`."""
 
     every: PositiveInt | Auto = "auto"
-    """Optimizer steps between evaluations on the held-out rows; auto makes four in a run."""
+    """Optimizer steps between evaluations on the held-out rows; auto evaluates at the start, half-way and at the end."""
     keep: Literal["best", "last"] = "last"
     """Which checkpoint becomes the result: the last, or the one with the lowest held-out loss."""
     samples: NonNegativeInt = 10
@@ -125,6 +126,7 @@ def request(composed: Any) -> Request:
     problems = [*_problems("", top, Top)]
     for section, owner in owners.items():
         problems += _problems(f"{section}.", composed[section] or {}, owner)
+    problems += _pattern_problems(composed["dataset"].get("style"))
     if problems:
         raise RequestError("\n".join(problems))
     values: dict[str, Any] = {section: msgspec.convert(composed[section], owner) for section, owner in owners.items()}
@@ -149,6 +151,13 @@ def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[s
                 msgspec.convert(value, hints[key])
             except msgspec.ValidationError:
                 yield f"{prefix}{key}: got {value!r}; allowed: {describe(hints[key])}."
+
+
+def _pattern_problems(style: Any) -> Iterator[str]:
+    try:
+        re.compile(style if isinstance(style, str) else "")
+    except re.error as error:
+        yield f"dataset.style: '{style}' is not a regular expression ({error}); mend it, or set it to null."
 
 
 def _allowed_keys(key: str, prefix: str, known: Mapping[str, Any]) -> str:

@@ -54,6 +54,8 @@ class Live:
                 self._tell(f"  note: {text}")
 
     def _advance(self, step: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if done <= self._begun.get(step, (0.0, 0))[1]:
+            self._begun.pop(step, None)  # the step begins anew, as an evaluation in the course of training does
         since, first = self._begun.setdefault(step, (time.monotonic(), done))
         if done == total and step not in self._tasks and not terminal.is_terminal:
             return  # the line that says the step is done follows at once

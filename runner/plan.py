@@ -101,8 +101,7 @@ def make(request: Request) -> Job:
     found = survey(selection, _limit(request))
     found.require_trainable(dataset.on_bad_row)
     num_rows = found.splits["train"].rows
-    hyperparameters, why = method.resolve(request.hyperparameters, num_rows)
-    settings, why_settings = backend.resolve(request.backend, hyperparameters, num_rows)
+    settings, hyperparameters, reasons = backend.resolve(request.backend, method, request.hyperparameters, num_rows)
     plan = JobPlan(
         format=FORMAT,
         method=request.method,
@@ -115,8 +114,6 @@ def make(request: Request) -> Job:
         evaluation={"every": request.evaluation.every, "keep": request.evaluation.keep},
         seed=request.top.seed,
     )
-    reasons = {f"{request.method}.{key}": reason for key, reason in why.items()}
-    reasons |= {f"backend.{key}": reason for key, reason in why_settings.items()}
     return Job(
         plan=plan,
         request=replace(request, backend=settings),

@@ -33,6 +33,8 @@ def _stems(text: str) -> set[str]:
     return {word[:4] for word in re.findall(r"[^\W\d_]{3,}", text.lower()) if word not in _COMMON}
 
 
-_COMMON = frozenset(
-    ["the", "and", "but", "for", "not", "you", "your", "are", "was", "how", "why", "what", "when", "where", "who", "which", "with", "that", "this", "they", "them", "then", "than", "its", "have", "has", "had", "does", "did", "can", "will", "would", "should", "could", "from", "into", "about", "out", "any", "all", "one", "our", "get", "use"]
-)
+_COMMON = {
+    *("the", "and", "but", "for", "not", "you", "your", "are", "was", "how", "why", "what", "when", "where", "who"),
+    *("which", "with", "that", "this", "they", "them", "then", "than", "its", "have", "has", "had", "does", "did"),
+    *("can", "will", "would", "should", "could", "from", "into", "about", "out", "any", "all", "one", "our", "get"),
+}

@@ -11,9 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from runner.events import Event
+from runner.methods import Method
 
 if TYPE_CHECKING:
     from runner.plan import Job
+
+Resolved = tuple[Any, Any, Mapping[str, str]]
+"""Settings and hyperparameters without `auto`, and the reason for each value chosen, by key."""
 
 Events = Generator[Event, None, dict[str, Any]]
 
@@ -35,15 +39,15 @@ class Step:
 class Backend:
     """A backend as the rest of the runner sees it.
 
-    `settings` is the dataclass of the keys under `backend`; `resolve(settings, hyperparameters, num_rows)`
-    replaces each `auto` and returns the reasons by key, or raises `RequestError` for what the backend
-    cannot do; `identity(settings)` is the part of them that decides the result; `steps(job, results)`
+    `settings` is the dataclass of the keys under `backend`; `resolve(settings, method, hyperparameters,
+    num_rows)` replaces each `auto` that the runner decides and returns the reasons by full key, or raises
+    `RequestError` for what the backend cannot do; `identity(settings)` is the part of them that decides the result; `steps(job, results)`
     lists the work, where `results` holds what earlier steps returned.
     """
 
     name: str
     settings: type
-    resolve: Callable[[Any, Any, int], tuple[Any, Mapping[str, str]]]
+    resolve: Callable[[Any, Method, Any, int], Resolved]
     identity: Callable[[Any], dict[str, Any]]
     steps: Callable[["Job", Mapping[str, dict[str, Any]]], Sequence[Step]]
 

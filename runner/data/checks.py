@@ -1,33 +1,30 @@
 """What makes a row one that cannot be trained on: pure functions that pass it, or say why not.
 
-Each raises `BadRow` with a sentence made of what was found, what is allowed, and the fix. Rows come here
-decoded: types and texts are as `rows.py` declares them.
+Each raises `BadRow` with what was found, what is allowed, and the fix, and returns what is odd but may stand.
 """
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
-from runner.data.rows import BadRow, Conversation, Kind, Message, Oddity, Pair
+from runner.data.rows import BadRow, Conversation, Kind, Message, Oddity, Pair, prompt_of
 
-SYSTEM_ROLES = ("system", "developer")
+SYSTEM_ROLES = frozenset({"system", "developer"})
 
 
 def check_pair(pair: Pair) -> tuple[Oddity, ...]:
-    """Raise `BadRow` unless the pair has a prompt that asks for an answer, and two different answers.
-
-    Return what is odd about the order of its turns.
-    """
+    """Raise `BadRow` unless a pair has a prompt that asks for an answer, and two different answers."""
+    if is_plain(pair):
+        return ()
     prompt = pair.prompt
     if not prompt or not has_text(prompt[-1]):
-        raise BadRow(
-            "no-prompt", "the prompt is empty; a pair needs a question that both answers reply to; add it"
-        )
-    oddities = check_order(tuple([message.role for message in prompt]))
+        raise BadRow("no-prompt", "the prompt is empty; both answers must reply to something; add it")
+    oddities = check_order(tuple([turn.role for turn in prompt]))
     if prompt[-1].role not in ("user", "tool"):
         raise BadRow(
             "role-order",
-            f"the prompt ends with the {prompt[-1].role}'s turn; it must end with the user's (or a tool's); "
-            "move that turn into both answers or remove it",
+            f"the prompt ends with a turn of the {prompt[-1].role}; it must end with the user's or a tool's; "
+            "move that turn into both answers, or remove it",
         )
     check_answer("chosen", pair.chosen)
     check_answer("rejected", pair.rejected)
@@ -40,94 +37,107 @@ def check_pair(pair: Pair) -> tuple[Oddity, ...]:
 
 
 def check_answer(which: str, answer: tuple[Message, ...]) -> None:
-    """Raise `BadRow` unless an answer of a pair is the assistant's, from its first turn to its last, with text."""
+    """Raise `BadRow` unless an answer is the assistant's (tools may speak in between) and ends with text."""
     if not answer:
-        raise BadRow(
-            "empty-answer", f"the {which} answer has no message; it needs one of the assistant's; add it"
-        )
-    for place in (0, -1):
-        if answer[place].role != "assistant":
-            raise BadRow(
-                "role-order",
-                f"the {which} answer {'begins' if place == 0 else 'ends'} with the {answer[place].role}'s turn; "
-                "only the assistant's is allowed there; move the turns before it into the prompt",
-            )
-    if len(answer) > 1 and (strange := {turn.role for turn in answer} - {"assistant", "tool"}):
+        raise BadRow("empty-answer", f"the {which} answer has no turn; it needs one of the assistant; add it")
+    ends = {answer[0].role, answer[-1].role} - {"assistant"}
+    if foreign := ends | {turn.role for turn in answer} - {"assistant", "tool"}:
         raise BadRow(
             "role-order",
-            f"the {which} answer has a turn of the {min(strange)}; only the assistant's and tools' are allowed; "
-            "move what both answers share into the prompt",
+            f"the {which} answer has a turn of the {min(foreign)} where only the assistant's is allowed; "
+            "move what both answers share into the prompt, or remove it",
         )
     if not has_text(answer[-1]):
         raise BadRow(
-            "empty-answer", f"the {which} answer is empty; text is needed; write it or remove the row"
+            "empty-answer", f"the {which} answer is empty; it needs text; write it or remove the row"
         )
 
 
 def check_conversation(conversation: Conversation) -> tuple[Oddity, ...]:
-    """Raise `BadRow` unless the conversation has something to learn: an answer of the assistant's to a prompt.
-
-    Return what is odd about the order of its turns.
-    """
-    messages = conversation.messages
-    if not messages:
-        raise BadRow("no-prompt", "there are no messages; a user's and an assistant's are needed; add them")
-    oddities = check_order(tuple([message.role for message in messages]))
-    if messages[-1].role != "assistant":
+    """Raise `BadRow` unless a conversation has something to learn: an answer to a prompt."""
+    turns = conversation.messages
+    if not turns:
+        raise BadRow("no-prompt", "the conversation is empty; it needs a question and an answer; add them")
+    oddities = check_order(tuple([turn.role for turn in turns]))
+    if turns[-1].role != "assistant":
         raise BadRow(
             "last-turn",
-            f"the last turn is the {messages[-1].role}'s; it must be the assistant's; add the answer",
+            f"the last turn is the {turns[-1].role}'s; it must be the assistant's; add the answer",
         )
-    learned = [turn for turn in messages if turn.role == "assistant" and turn.weight != 0]
+    if not any(turn.role == "user" and has_text(turn) for turn in prompt_of(conversation)):
+        raise BadRow("no-prompt", "the user's turns are empty; the answer must reply to something; add it")
+    learned = [turn for turn in turns if turn.role == "assistant" and turn.weight != 0]
     if not learned:
         raise BadRow(
             "nothing-to-learn",
-            "every assistant turn has weight 0; one at least needs weight 1; set it or remove the row",
+            "every turn of the assistant has weight 0; one at least needs weight 1; set it or remove the row",
         )
-    for turn in learned:
-        if not has_text(turn) and not turn.tool_calls:
-            raise BadRow(
-                "empty-answer", "an answer is empty; text is needed; write it or set its weight to 0"
-            )
+    if not all(has_text(turn) or turn.tool_calls for turn in learned):
+        raise BadRow("empty-answer", "an answer is empty; it needs text; write it, or set its weight to 0")
     return oddities
 
 
-def has_text(message: Message) -> bool:
-    """Say whether a message has any text but blanks."""
-    return bool(message.content) and not message.content.isspace()  # type: ignore[union-attr]
+def is_plain(pair: Pair) -> bool:
+    """Say whether a pair is of the commonest sort, which no check of a pair minds: user and assistant in turn.
+
+    The other checks would say the same in three times the time.
+    """
+    before = "assistant"
+    for turn in pair.prompt:
+        if turn.role == before or (turn.role != "user" and turn.role != "assistant"):
+            return False
+        before = turn.role
+    if before != "user" or len(pair.chosen) != 1 or len(pair.rejected) != 1:
+        return False
+    chosen, rejected = pair.chosen[0], pair.rejected[0]
+    return (
+        chosen.role == "assistant" == rejected.role
+        and chosen.content != rejected.content
+        and has_text(chosen)
+        and has_text(rejected)
+        and has_text(turn)
+    )
+
+
+def has_text(turn: Message) -> bool:
+    """Say whether a turn has any text but blanks."""
+    text = turn.content
+    return isinstance(text, str) and text != "" and not text.isspace()
 
 
 @lru_cache(maxsize=4096)
 def check_order(roles: tuple[str, ...]) -> tuple[Oddity, ...]:
-    """Raise `BadRow` for roles in an order that no conversation has; return what is odd about it.
+    """Raise `BadRow` for turns in an order that no conversation has, known by the roles.
 
     Data has few distinct orders, so each is judged once.
     """
     start = next((place for place, role in enumerate(roles) if role not in SYSTEM_ROLES), None)
     if start is None:
-        raise BadRow("no-prompt", "there are only system turns; a user's turn is needed; add it")
+        raise BadRow("no-prompt", "there are only system turns; one of the user is needed; add it")
     if roles[start] != "user":
         raise BadRow(
             "role-order",
-            f"the conversation begins with the {roles[start]}'s turn; the user's must come first; add or move it",
+            f"the conversation begins with a turn of the {roles[start]}; the user must come first; "
+            "add what was asked, or remove that turn",
         )
-    for place in range(start + 1, len(roles)):
-        if roles[place] in SYSTEM_ROLES:
+    for place, (before, role) in enumerate(pairwise(roles[start:]), start + 2):
+        if role in SYSTEM_ROLES:
             raise BadRow(
                 "role-order",
-                f"turn {place + 1} is a {roles[place]} turn; these are allowed at the start only; move it there",
+                f"turn {place} is a {role} turn; these are allowed at the start only; move it there",
             )
-        if roles[place] == "tool" and roles[place - 1] not in ("assistant", "tool"):
+        if role == "tool" and before not in ("assistant", "tool"):
             raise BadRow(
                 "role-order",
-                f"turn {place + 1} is a tool's after the {roles[place - 1]}'s; it must follow the assistant's call",
+                f"turn {place} is a tool's after the {before}'s; a tool replies to the assistant; "
+                "add the assistant's call, or remove that turn",
             )
     return tuple(
         Oddity(
-            "repeated-turn", f"turns {place} and {place + 1} are both the user's; join them if they are one"
+            "repeated-turn", f"turns {place - 1} and {place} are both the user's; join them if they are one"
         )
-        for place in range(1, len(roles))
-        if roles[place - 1] == roles[place] == "user"
+        for place, (before, role) in enumerate(pairwise(roles), 2)
+        if before == role == "user"
     )
 
 

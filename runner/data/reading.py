@@ -1,6 +1,6 @@
 """From a file to good rows: decoded, brought into our form and checked; bad rows are set aside."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -13,19 +13,26 @@ from runner.data.explain import explain
 from runner.data.files import DataFile
 from runner.data.findings import Finding
 from runner.data.formats import Format, named
-from runner.data.rows import BadRow, Kind, Oddity, Pair, Row
+from runner.data.rows import Kind, Oddity, Pair, Row
 from runner.errors import DataError
-
-Parse = Callable[[bytes], tuple[Row, tuple[Oddity, ...]]]
 
 
 class RowBlock(NamedTuple):
     """Good rows of a part of a file, for each the line it begins on, and what was found bad or odd there."""
 
     file: DataFile
-    lines: list[int]
+    lines: Sequence[int]
     rows: list[Row]
     findings: list[Finding]
+
+
+class Steps(NamedTuple):
+    """What makes a line a row; each step raises `ValueError` for a bad one, the last returns what is odd."""
+
+    format: Format
+    decode: Callable[[bytes], Any]
+    to_row: Callable[[Any], Row]
+    check: Callable[[Row], tuple[Oddity, ...]]
 
 
 def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock]:
@@ -35,7 +42,7 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
     """
     if head(file).startswith(BYTE_ORDER_MARK):
         message = (
-            "the file begins with U+FEFF, at which other programs stumble; save it without byte order mark"
+            "the file begins with U+FEFF, which other programs trip over; save it without byte order mark"
         )
         yield RowBlock(file, [], [], [Finding("warning", "byte-order-mark", file.name, 1, message)])
     blocks = read_blocks(file)
@@ -46,47 +53,49 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
             f"{file.name}: holds conversations (format {format.name}), but the method learns from pairs of a "
             "chosen and a rejected answer; give it such data, or learn from conversations with method=sft."
         )
-    parse = _parser(format, kind)
+    to_row = format.to_row if format.kind == kind else _chosen_only(format.to_row)
+    steps = Steps(format, msgspec.json.Decoder(format.raw).decode, to_row, CHECKS[kind])
     for block in chain([first], blocks):
-        yield _good_rows(file, block, parse)
+        yield good_rows(file, block, steps)
 
 
-def _parser(format: Format, kind: Kind) -> Parse:
-    """Return what makes a line a row, with what is odd about it, or raises `BadRow`."""
-    decode, check = msgspec.json.Decoder(format.raw).decode, CHECKS[kind]
-    to_row = _chosen_only(format) if format.kind != kind else format.to_row
+def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
+    """Take a block through the steps whole, which is quick; if that fails, row by row."""
+    try:
+        rows = list(map(steps.to_row, map(steps.decode, block.lines)))
+        oddities = list(map(steps.check, rows))
+    except ValueError as error:
+        if len(block.lines) == 1:
+            return RowBlock(file, [], [], _bad_row(file, block, error, steps.format))
+        singles = [Block([number], [line]) for number, line in zip(block.numbers, block.lines, strict=True)]
+        return _joined([good_rows(file, single, steps) for single in singles])
+    findings = [
+        Finding("warning", odd.rule, file.name, number, odd.message)
+        for number, found in zip(block.numbers, oddities, strict=True)
+        for odd in found
+    ]
+    return RowBlock(file, block.numbers, rows, findings)
 
-    def parse(line: bytes) -> tuple[Row, tuple[Oddity, ...]]:
-        try:
-            row = to_row(decode(line))
-            return row, check(row)
-        except ValueError as error:
-            raise explain(error, line, format) from None
 
-    return parse
+def _bad_row(file: DataFile, block: Block, error: ValueError, format: Format) -> list[Finding]:
+    """Return why a row is bad; a blank line is no row."""
+    [number], [line] = block
+    if not line.strip():
+        return []
+    bad = explain(error, line, format)
+    return [Finding("error", bad.rule, file.name, number, str(bad))]
 
 
-def _chosen_only(format: Format) -> Callable[[Any], Row]:
+def _joined(blocks: list[RowBlock]) -> RowBlock:
+    files, lines, rows, findings = zip(*blocks, strict=True)
+    return RowBlock(files[0], *(list(chain.from_iterable(each)) for each in (lines, rows, findings)))
+
+
+def _chosen_only(to_row: Callable[[Any], Row]) -> Callable[[Any], Row]:
     """Return what reads a format of pairs as conversations."""
 
-    def to_row(raw: Any) -> Row:
-        row = format.to_row(raw)
+    def to_conversation(raw: Any) -> Row:
+        row = to_row(raw)
         return row.as_conversation() if isinstance(row, Pair) else row
 
-    return to_row
-
-
-def _good_rows(file: DataFile, block: Block, parse: Parse) -> RowBlock:
-    good = RowBlock(file, [], [], [])
-    for number, line in zip(block.numbers, block.lines, strict=True):
-        try:
-            row, oddities = parse(line)
-        except BadRow as bad:
-            if line.strip():
-                good.findings.append(Finding("error", bad.rule, file.name, number, str(bad)))
-            continue
-        for odd in oddities:
-            good.findings.append(Finding("warning", odd.rule, file.name, number, odd.message))
-        good.lines.append(number)
-        good.rows.append(row)
-    return good
+    return to_conversation

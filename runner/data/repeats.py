@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runner.data.findings import Finding
+from runner.data.rows import Message, Row, canonical
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,18 +22,28 @@ class Seen:
         self._starts: list[int] = []
         self._files: list[str] = []
 
-    def add(self, file: str, lines: list[int], rows: Iterable[int], prompts: Iterable[int]) -> None:
+    def add(
+        self, file: str, lines: Iterable[int], prompts: Iterable[tuple[Message, ...]], rows: Iterable[Row]
+    ) -> None:
         """Append further rows of a file: their lines and hashes."""
         if self._files[-1:] != [file]:
             self._starts.append(len(self._lines))
             self._files.append(file)
         self._lines.extend(lines)
-        self.rows.extend(rows)
-        self.prompts.extend(prompts)
+        self.prompts.fromlist(list(map(_hash, prompts)))
+        self.rows.fromlist(list(map(_hash, rows)))
 
     def place(self, row: int) -> tuple[str, int]:
         """Return file and line of the row with that number."""
         return self._files[bisect_right(self._starts, row) - 1], self._lines[row]
+
+
+def _hash(value: Row | tuple[Message, ...]) -> int:
+    """Return 64 bits that are the same for equal values in this process; only tools, as dicts, have none."""
+    try:
+        return hash(value)
+    except TypeError:
+        return hash(canonical(value))
 
 
 def find_repeats(splits: Sequence[Seen]) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ across runs by it.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -72,8 +73,17 @@ class Pair(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 Row = Pair | Conversation
 
-canonical = msgspec.json.Encoder(order="deterministic").encode
-"""Return the canonical bytes of a row: one line of JSON, keys in a fixed order, absent fields left out."""
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def canonical(value: Row | tuple[Message, ...]) -> bytes:
+    """Return the canonical bytes of a row or some turns: one line of JSON, without absent fields."""
+    return _encoder.encode(value)
+
+
+def canonical_lines(rows: Sequence[Row]) -> bytes:
+    """Return the canonical bytes of rows, each followed by LF."""
+    return _encoder.encode_lines(rows)
 
 
 def row_id(row: Row) -> bytes:
@@ -82,7 +92,7 @@ def row_id(row: Row) -> bytes:
 
 
 def prompt_of(row: Row) -> tuple[Message, ...]:
-    """Return what the row's last answer replies to: a pair's prompt, or all before the last assistant turn."""
+    """Return what a row's last answer replies to: a pair's prompt, or all before the last assistant turn."""
     if isinstance(row, Pair):
         return row.prompt
     last = len(row.messages) - 1

@@ -7,12 +7,13 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from runner.data.findings import Finding, Findings, Group
 from runner.data.reading import RowBlock
 from runner.data.repeats import find_repeats
-from runner.data.rows import Row, canonical
+from runner.data.rows import Row, canonical, canonical_lines
 from runner.data.selection import Selection, Split, row_blocks, splits_of
 from runner.data.tally import SplitSurvey, Tally
 from runner.data.texts import may_be_odd, odd_texts
@@ -64,9 +65,9 @@ def survey(selection: Selection, limit: TokenLimit | None = None) -> Survey:
     tallies = {split: Tally() for split in splits_of(selection)}
     with _no_garbage_collection():
         for split, block in row_blocks(selection, splits_of(selection), findings.add):
-            lines = list(map(canonical, block.rows))
+            lines = canonical_lines(block.rows)
             tallies[split].take(block, lines)
-            for finding in _oddities(block, lines, limit):
+            for finding in chain(_odd_texts(block, lines), _too_long(block, limit) if limit else ()):
                 findings.add(finding)
     for finding in find_repeats([tally.seen for tally in tallies.values()]):
         findings.add(finding)
@@ -86,18 +87,17 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _oddities(block: RowBlock, lines: list[bytes], limit: TokenLimit | None) -> Iterator[Finding]:
-    """Yield what is odd in the texts and the lengths of rows, given with their canonical lines."""
-    file = block.file.name
-    if may_be_odd(b"\n".join(lines)):
-        for place, row, line in zip(block.lines, block.rows, lines, strict=True):
+def _odd_texts(block: RowBlock, lines: bytes) -> Iterator[Finding]:
+    """Yield what is odd in the texts of rows, given with their canonical lines."""
+    if may_be_odd(lines):
+        for number, row, line in zip(block.lines, block.rows, lines.split(b"\n"), strict=False):
             for odd in odd_texts(row) if may_be_odd(line) else ():
-                yield Finding("warning", odd.rule, file, place, odd.message)
-    if limit is not None:
-        for place, row, line in zip(block.lines, block.rows, lines, strict=True):
-            tokens = limit.count_tokens(row) if len(line) > limit.max_tokens else 0
-            if tokens > limit.max_tokens:
-                message = (
-                    f"the row has {tokens} tokens; {limit.max_tokens} are allowed; what is over is cut off"
-                )
-                yield Finding("warning", "too-long", file, place, message)
+                yield Finding("warning", odd.rule, block.file.name, number, odd.message)
+
+
+def _too_long(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:
+    """Yield the rows over the limit; only those with more bytes than it are counted."""
+    for number, row in zip(block.lines, block.rows, strict=True):
+        if len(canonical(row)) > limit.max_tokens and (tokens := limit.count_tokens(row)) > limit.max_tokens:
+            message = f"the row has {tokens} tokens; {limit.max_tokens} are allowed; what is over is cut off"
+            yield Finding("warning", "too-long", block.file.name, number, message)

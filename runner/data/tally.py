@@ -2,13 +2,13 @@
 
 import hashlib
 from array import array
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from runner.data.checks import SYSTEM_ROLES
 from runner.data.reading import RowBlock
 from runner.data.repeats import Seen
-from runner.data.rows import Message, Pair, Row, canonical, prompt_of
+from runner.data.rows import Message, Pair, Row, prompt_of
 
 
 class Spread(NamedTuple):
@@ -19,13 +19,12 @@ class Spread(NamedTuple):
     greatest: int
 
 
-@dataclass(frozen=True)
-class SplitSurvey:
+class SplitSurvey(NamedTuple):
     """The rows of a split in numbers.
 
     `fingerprint` is the sha256 of their canonical lines (what `sha256sum` says of a file of them), so format,
-    container and refused rows do not change it. `bytes` is the length of those lines. `turns` counts prompt and
-    answer; characters are those of an answer's last turn, `rejected_characters` is None for conversations.
+    container and refused rows do not change it. `bytes` is the length of those lines. `turns` counts those of
+    prompt and answer; characters are those of an answer's last turn; conversations have none rejected.
     """
 
     rows: int
@@ -34,34 +33,31 @@ class SplitSurvey:
     with_system: int
     turns: Spread
     answer_characters: Spread
-    rejected_characters: Spread | None
+    rejected_characters: Spread
 
 
 class Tally:
-    """Takes the rows of a split as they come; keeps some thirty bytes of each."""
+    """Takes the rows of a split as they come; keeps forty bytes of each."""
 
     def __init__(self) -> None:
         self.seen = Seen()
         self._sha256 = hashlib.sha256()
         self._bytes = self._with_system = 0
-        self._turns, self._answers, self._rejected = array("L"), array("L"), array("L")
+        self._turns, self._answers, self._rejected = array("I"), array("I"), array("I")
 
-    def take(self, block: RowBlock, lines: list[bytes]) -> None:
+    def take(self, block: RowBlock, canonical: bytes) -> None:
         """Add a block's rows, given with their canonical lines."""
-        text = b"".join([line + b"\n" for line in lines])
-        self._sha256.update(text)
-        self._bytes += len(text)
-        prompts = list(map(prompt_of, block.rows))
-        self.seen.add(
-            block.file.name, block.lines, map(hash, lines), [hash(canonical(each)) for each in prompts]
-        )
-        answers = list(map(_answer, block.rows))
+        self._sha256.update(canonical)
+        self._bytes += len(canonical)
+        rows = block.rows
+        prompts = list(map(prompt_of, rows))
+        answers = list(map(_answer, rows))
+        rejected = [row.rejected for row in rows if isinstance(row, Pair)]
+        self.seen.add(block.file.name, block.lines, prompts, rows)
         self._with_system += sum([prompt[0].role in SYSTEM_ROLES for prompt in prompts])
-        self._turns.extend(
-            [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        )
-        self._answers.extend(map(_characters, answers))
-        self._rejected.extend([_characters(row.rejected) for row in block.rows if isinstance(row, Pair)])
+        self._turns.fromlist([len(prompt) + len(answer) for prompt, answer in zip(prompts, answers)])
+        self._answers.fromlist(_characters(answers))
+        self._rejected.fromlist(_characters(rejected))
 
     def sum(self) -> SplitSurvey:
         """Return the numbers of all rows taken."""
@@ -72,7 +68,7 @@ class Tally:
             with_system=self._with_system,
             turns=_spread(self._turns),
             answer_characters=_spread(self._answers),
-            rejected_characters=_spread(self._rejected) if self._rejected else None,
+            rejected_characters=_spread(self._rejected),
         )
 
 
@@ -80,8 +76,8 @@ def _answer(row: Row) -> tuple[Message, ...]:
     return row.chosen if isinstance(row, Pair) else row.messages[len(prompt_of(row)) :]
 
 
-def _characters(answer: tuple[Message, ...]) -> int:
-    return len(answer[-1].content or "")
+def _characters(answers: Iterable[tuple[Message, ...]]) -> list[int]:
+    return [len(answer[-1].content or "") for answer in answers]
 
 
 def _spread(values: "array[int]") -> Spread:

@@ -45,7 +45,8 @@ def _markup(name: str, pattern: str, marks: str, advice: str, answers_only: bool
 
 
 def _invisible(name: str, characters: list[str]) -> TextRule:
-    marks = frozenset(msgspec.json.encode(each)[1:-1][:4] for each in characters)
+    encoded = [msgspec.json.encode(each)[1:-1] for each in characters]
+    marks = frozenset(each[:2] if each.startswith(b"\\") else each for each in encoded)
     advice = "a reader does not see it, but the model learns it: remove or replace it"
     return TextRule(name, re.compile(f"[{''.join(characters)}]"), marks, advice)
 
@@ -65,7 +66,7 @@ RULES = (
     _markup(
         "special-token",
         r"<\|[\w-]+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>",
-        "<| [INST] [/INST] <<SYS>> <</SYS>> <s> </s> <start_of <end_of",
+        "<| NST] <<SYS>> <</SYS>> <s> </s> <start_of <end_of",
         "chat templates add these themselves: remove it",
     ),
     *(_invisible(name, characters) for name, characters in INVISIBLE.items()),

@@ -57,11 +57,15 @@ def cache_folder() -> Path:
 
 def quiet_transformers() -> ModuleType:
     """Return transformers with its progress bars and advice switched off: the terminal is ours."""
+    import warnings
+
     import transformers
 
+    warnings.filterwarnings("ignore", module="transformers")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    return transformers
+    module: ModuleType = transformers
+    return module
 
 
 def _source(source: str) -> tuple[ModuleType, str]:

