@@ -75,7 +75,8 @@ def run(job: "Job", train: bool = True) -> None:
                     execute.execute(job, live)
         except BaseException as error:
             stopped = isinstance(error, StopAsked | KeyboardInterrupt)
-            status, message = "stopped" if stopped else "failed", str(error)
+            status = "stopped" if stopped else "failed"
+            message = "give the same command again to go on" if stopped else str(error)
             raise
         finally:
             content = None if train else report.read(job.folder)

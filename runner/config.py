@@ -58,7 +58,7 @@ class Evaluation:
     """Keys under `evaluation`."""
 
     every: PositiveInt | Auto = "auto"
-    """Optimizer steps between evaluations on the held-out rows; auto evaluates at the start, half-way and at the end."""
+    """Optimizer steps between evaluations on the held-out rows; auto: at the start, half-way, at the end."""
     keep: Literal["best", "last"] = "last"
     """Which checkpoint becomes the result: the last, or the one with the lowest held-out loss."""
     samples: NonNegativeInt = 10

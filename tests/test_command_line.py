@@ -77,6 +77,7 @@ WRONG_REQUESTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "told"), WRONG_REQUESTS, ids=lambda value: " ".join(value)[:40])
 def test_a_wrong_request_is_told_in_a_sentence_before_anything_is_made(
     arguments: list[str], told: str, command: Command, tmp_path: Path
@@ -143,6 +144,7 @@ BAD_ROWS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "told"), BAD_ROWS)
 def test_a_bad_row_is_told_with_its_place(line: str, told: str, command: Command, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(GOOD)}\n{line}\n", "utf-8")

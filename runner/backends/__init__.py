@@ -39,10 +39,10 @@ class Step:
 class Backend:
     """A backend as the rest of the runner sees it.
 
-    `settings` is the dataclass of the keys under `backend`; `resolve(settings, method, hyperparameters,
-    num_rows)` replaces each `auto` that the runner decides and returns the reasons by full key, or raises
-    `RequestError` for what the backend cannot do; `identity(settings)` is the part of them that decides the result; `steps(job, results)`
-    lists the work, where `results` holds what earlier steps returned.
+    `settings` is the dataclass of the keys under `backend`. `resolve(settings, method, hyperparameters,
+    num_rows)` replaces each `auto` that the runner decides, with the reasons by full key, or raises
+    `RequestError` for what the backend cannot do. `identity(settings)` is the part of them that decides the
+    result. `steps(job, results)` lists the work, where `results` holds what earlier steps returned.
     """
 
     name: str

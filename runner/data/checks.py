@@ -17,7 +17,7 @@ def check_pair(pair: Pair) -> tuple[Oddity, ...]:
     if is_plain(pair):
         return ()
     prompt = pair.prompt
-    if not prompt or not has_text(prompt[-1]):
+    if not prompt or not has_text(prompt[-1].content):
         raise BadRow("no-prompt", "the prompt is empty; both answers must reply to something; add it")
     oddities = check_order(tuple([turn.role for turn in prompt]))
     if prompt[-1].role not in ("user", "tool"):
@@ -47,7 +47,7 @@ def check_answer(which: str, answer: tuple[Message, ...]) -> None:
             f"the {which} answer has a turn of the {min(foreign)} where only the assistant's is allowed; "
             "move what both answers share into the prompt, or remove it",
         )
-    if not has_text(answer[-1]):
+    if not has_text(answer[-1].content):
         raise BadRow(
             "empty-answer", f"the {which} answer is empty; it needs text; write it or remove the row"
         )
@@ -64,7 +64,7 @@ def check_conversation(conversation: Conversation) -> tuple[Oddity, ...]:
             "last-turn",
             f"the last turn is the {turns[-1].role}'s; it must be the assistant's; add the answer",
         )
-    if not any(turn.role == "user" and has_text(turn) for turn in prompt_of(conversation)):
+    if not any(turn.role == "user" and has_text(turn.content) for turn in prompt_of(conversation)):
         raise BadRow("no-prompt", "the user's turns are empty; the answer must reply to something; add it")
     learned = [turn for turn in turns if turn.role == "assistant" and turn.weight != 0]
     if not learned:
@@ -72,37 +72,37 @@ def check_conversation(conversation: Conversation) -> tuple[Oddity, ...]:
             "nothing-to-learn",
             "every turn of the assistant has weight 0; one at least needs weight 1; set it or remove the row",
         )
-    if not all(has_text(turn) or turn.tool_calls for turn in learned):
+    if not all(has_text(turn.content) or turn.tool_calls for turn in learned):
         raise BadRow("empty-answer", "an answer is empty; it needs text; write it, or set its weight to 0")
     return oddities
 
 
 def is_plain(pair: Pair) -> bool:
-    """Say whether a pair is of the commonest sort, which no check of a pair minds: user and assistant in turn.
+    """Say whether a pair is of the commonest sort, good for certain: user and assistant in turn, one answer each.
 
-    The other checks would say the same in three times the time.
+    The other checks would pass it too, in three times the time.
     """
-    before = "assistant"
+    before, question = "assistant", None
     for turn in pair.prompt:
-        if turn.role == before or (turn.role != "user" and turn.role != "assistant"):
+        role, question = turn.role, turn.content
+        if role == before or (role != "user" and role != "assistant"):
             return False
-        before = turn.role
+        before = role
     if before != "user" or len(pair.chosen) != 1 or len(pair.rejected) != 1:
         return False
     chosen, rejected = pair.chosen[0], pair.rejected[0]
     return (
         chosen.role == "assistant" == rejected.role
         and chosen.content != rejected.content
-        and has_text(chosen)
-        and has_text(rejected)
-        and has_text(turn)
+        and has_text(chosen.content)
+        and has_text(rejected.content)
+        and has_text(question)
     )
 
 
-def has_text(turn: Message) -> bool:
-    """Say whether a turn has any text but blanks."""
-    text = turn.content
-    return isinstance(text, str) and text != "" and not text.isspace()
+def has_text(content: str | None) -> bool:
+    """Say whether there is anything but blanks."""
+    return bool(content and not content.isspace())
 
 
 @lru_cache(maxsize=4096)

@@ -29,7 +29,7 @@ def detect(file: DataFile, block: Block) -> Format:
     for number, line in islice(zip(block.numbers, block.lines, strict=True), ROWS):
         try:
             sample = msgspec.json.decode(line, type=dict[str, Any])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if line.strip():
                 problems.append(f"{file.name}:{number}: {_no_object(error, line)}.")
         else:
@@ -47,9 +47,9 @@ def detect(file: DataFile, block: Block) -> Format:
     return found[0]
 
 
-def _no_object(error: ValueError, line: bytes) -> str:
+def _no_object(error: ValueError | RecursionError, line: bytes) -> str:
     if isinstance(error, msgspec.ValidationError):
-        return "the row is not an object; a row has keys and values, as {…}; repair it"
+        return "the row is not an object; keys and values are needed, as {…}, in CSV a cell for each name; repair it"
     return str(not_json(error, line))
 
 

@@ -21,7 +21,7 @@ _WORDS = {
 }
 
 
-def explain(error: ValueError, line: bytes, format: Format) -> BadRow:
+def explain(error: ValueError | RecursionError, line: bytes, format: Format) -> BadRow:
     """Return the reason why decoding a line as a row of a format failed."""
     match error:
         case BadRow():
@@ -32,11 +32,15 @@ def explain(error: ValueError, line: bytes, format: Format) -> BadRow:
     return not_json(error, line)
 
 
-def not_json(error: ValueError, line: bytes) -> BadRow:
+def not_json(error: ValueError | RecursionError, line: bytes) -> BadRow:
     """Return the reason why a line is not JSON; the mistakes that programs make are named."""
     if isinstance(error, UnicodeDecodeError):
         byte = error.object[error.start]
         return BadRow("not-utf8", f"byte 0x{byte:02x} is not UTF-8, as text must be; save the file as UTF-8")
+    if isinstance(error, RecursionError):
+        return BadRow(
+            "not-json", "lists or objects are nested too deeply to be read; a row is flatter; repair it"
+        )
     if re.search(rb"[:\[,]\s*(?:NaN|-?Infinity)\b", line):
         return BadRow(
             "not-json", "NaN or Infinity stands for a number, which JSON does not allow; write null"
@@ -68,7 +72,8 @@ def _wrong_value(found: str, place: str, line: bytes, format: Format) -> BadRow:
         allowed, got = (
             " or ".join(_WORDS.get(name, name) for name in each.split(" | ")) for each in types.groups()
         )
-        return BadRow("wrong-type", f"{where} is {got}; allowed: {allowed}; change it")
+        table = " (in CSV, as many cells as the header has names)" if not place else ""
+        return BadRow("wrong-type", f"{where} is {got}; allowed: {allowed}{table}; change it")
     if value := re.fullmatch(r"Invalid enum value (.*)", found):
         allowed = ", ".join(get_args(Role)) if place.endswith("role") else "0, 1"
         rule = "unknown-role" if place.endswith("role") else "wrong-value"

@@ -64,7 +64,7 @@ def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
     try:
         rows = list(map(steps.to_row, map(steps.decode, block.lines)))
         oddities = list(map(steps.check, rows))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if len(block.lines) == 1:
             return RowBlock(file, [], [], _bad_row(file, block, error, steps.format))
         singles = [Block([number], [line]) for number, line in zip(block.numbers, block.lines, strict=True)]
@@ -77,7 +77,9 @@ def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
     return RowBlock(file, block.numbers, rows, findings)
 
 
-def _bad_row(file: DataFile, block: Block, error: ValueError, format: Format) -> list[Finding]:
+def _bad_row(
+    file: DataFile, block: Block, error: ValueError | RecursionError, format: Format
+) -> list[Finding]:
     """Return why a row is bad; a blank line is no row."""
     [number], [line] = block
     if not line.strip():

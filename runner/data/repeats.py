@@ -3,13 +3,9 @@
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
 from runner.data.findings import Finding
 from runner.data.rows import Message, Row, canonical
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Seen:
@@ -48,23 +44,29 @@ def _hash(value: Row | tuple[Message, ...]) -> int:
 
 def find_repeats(splits: Sequence[Seen]) -> Iterator[Finding]:
     """Yield a finding for each row that stood before, and for each prompt that did with other answers."""
+    rows = _repeats([split.rows for split in splits])
+    for first, again in rows:
+        yield _finding("row", _place(splits, first), _place(splits, again))
+    same_rows = {again for _, again in rows}
+    for first, again in _repeats([split.prompts for split in splits]):
+        if again not in same_rows:
+            yield _finding("prompt", _place(splits, first), _place(splits, again))
+
+
+def _repeats(hashes: Sequence["array[int]"]) -> list[tuple[int, int]]:
+    """Return the first position, counted through all splits, and the later one of each hash that comes again."""
     import numpy as np
 
-    first_row = _first_positions([split.rows for split in splits])
-    first_prompt = _first_positions([split.prompts for split in splits])
-    same_row = first_row < np.arange(len(first_row))
-    same_prompt = (first_prompt < np.arange(len(first_prompt))) & ~same_row
-    for what, repeated, first in (("row", same_row, first_row), ("prompt", same_prompt, first_prompt)):
-        for position in np.flatnonzero(repeated).tolist():
-            yield _finding(what, _place(splits, int(first[position])), _place(splits, position))
-
-
-def _first_positions(hashes: Sequence["array[int]"]) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Return for each hash, counted through all splits, the position where it occurs first."""
-    import numpy as np
-
-    _, first, which = np.unique(np.concatenate(hashes), return_index=True, return_inverse=True)
-    return first[which]
+    values = np.concatenate(hashes)
+    ordered = np.sort(values)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    first: dict[int, int] = {}
+    found = []
+    for position in np.flatnonzero(np.isin(values, repeated)).tolist():
+        earlier = first.setdefault(int(values[position]), position)
+        if earlier != position:
+            found.append((earlier, position))
+    return found
 
 
 def _place(splits: Sequence[Seen], position: int) -> tuple[int, str, int]:

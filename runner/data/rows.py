@@ -7,12 +7,16 @@ across runs by it.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Kind = Literal["preference", "conversation"]
+if TYPE_CHECKING:
+    Content = str | None
+else:  # what is decoded may also be a list of parts; `Message` joins them
+    Content = str | list[dict[str, Any]] | None
 
 
 class BadRow(ValueError):
@@ -38,15 +42,16 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
 
     role: Role
-    content: str | list[dict[str, Any]] | None = None
+    content: Content = None
     name: str | None = None
     weight: Literal[0, 1] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
 
     def __post_init__(self) -> None:
-        if self.content.__class__ is list:
-            msgspec.structs.force_setattr(self, "content", _joined(self.content))
+        content: object = self.content
+        if isinstance(content, list):
+            msgspec.structs.force_setattr(self, "content", _joined(content))
 
 
 class Conversation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -101,7 +106,7 @@ def prompt_of(row: Row) -> tuple[Message, ...]:
     return row.messages[:last]
 
 
-def _joined(parts: Any) -> str:
+def _joined(parts: list[dict[str, Any]]) -> str:
     for part in parts:
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise ValueError(f"content has a part of type {part.get('type')!r}; only text parts are allowed")

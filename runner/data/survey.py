@@ -5,6 +5,7 @@ No row is kept, only some forty bytes of each: its line, its hash and its prompt
 
 import gc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -16,7 +17,7 @@ from runner.data.repeats import find_repeats
 from runner.data.rows import Row, canonical, canonical_lines
 from runner.data.selection import Selection, Split, row_blocks, splits_of
 from runner.data.tally import SplitSurvey, Tally
-from runner.data.texts import may_be_odd, odd_texts
+from runner.data.texts import odd_rows
 from runner.errors import DataError
 
 
@@ -62,17 +63,18 @@ def survey(selection: Selection, limit: TokenLimit | None = None) -> Survey:
     Bad rows and oddities become findings. Raises `DataError` if a file cannot be read at all.
     """
     findings = Findings()
-    tallies = {split: Tally() for split in splits_of(selection)}
-    with _no_garbage_collection():
-        for split, block in row_blocks(selection, splits_of(selection), findings.add):
+    splits = splits_of(selection)
+    with ThreadPoolExecutor(max_workers=1) as helper, _no_garbage_collection():
+        tallies = {split: Tally(helper) for split in splits}
+        for split, block in row_blocks(selection, splits, findings.add):
             lines = canonical_lines(block.rows)
             tallies[split].take(block, lines)
             for finding in chain(_odd_texts(block, lines), _too_long(block, limit) if limit else ()):
                 findings.add(finding)
-    for finding in find_repeats([tally.seen for tally in tallies.values()]):
-        findings.add(finding)
-    splits = {split: tally.sum() for split, tally in tallies.items()}
-    return Survey(splits, tuple(findings), findings.count("error"))
+        for finding in find_repeats([tally.seen for tally in tallies.values()]):
+            findings.add(finding)
+        sums = {split: tally.sum() for split, tally in tallies.items()}
+    return Survey(sums, tuple(findings), findings.count("error"))
 
 
 @contextmanager
@@ -87,12 +89,9 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _odd_texts(block: RowBlock, lines: bytes) -> Iterator[Finding]:
-    """Yield what is odd in the texts of rows, given with their canonical lines."""
-    if may_be_odd(lines):
-        for number, row, line in zip(block.lines, block.rows, lines.split(b"\n"), strict=False):
-            for odd in odd_texts(row) if may_be_odd(line) else ():
-                yield Finding("warning", odd.rule, block.file.name, number, odd.message)
+def _odd_texts(block: RowBlock, canonical: bytes) -> Iterator[Finding]:
+    for place, odd in odd_rows(block.rows, canonical):
+        yield Finding("warning", odd.rule, block.file.name, block.lines[place], odd.message)
 
 
 def _too_long(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:

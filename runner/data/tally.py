@@ -1,14 +1,18 @@
 """A split's rows in numbers, gathered block by block and summed up at the end."""
 
-import hashlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from operator import add
 from typing import NamedTuple
 
 from runner.data.checks import SYSTEM_ROLES
+from runner.data.fingerprint import Fingerprint
 from runner.data.reading import RowBlock
 from runner.data.repeats import Seen
-from runner.data.rows import Message, Pair, Row, prompt_of
+from runner.data.rows import Conversation, Message, Pair, Row, prompt_of
+
+Turns = tuple[Message, ...]
 
 
 class Spread(NamedTuple):
@@ -39,31 +43,28 @@ class SplitSurvey(NamedTuple):
 class Tally:
     """Takes the rows of a split as they come; keeps forty bytes of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, helper: Executor) -> None:
         self.seen = Seen()
-        self._sha256 = hashlib.sha256()
+        self._fingerprint = Fingerprint(helper)
         self._bytes = self._with_system = 0
         self._turns, self._answers, self._rejected = array("I"), array("I"), array("I")
 
     def take(self, block: RowBlock, canonical: bytes) -> None:
         """Add a block's rows, given with their canonical lines."""
-        self._sha256.update(canonical)
+        self._fingerprint.update(canonical)
         self._bytes += len(canonical)
-        rows = block.rows
-        prompts = list(map(prompt_of, rows))
-        answers = list(map(_answer, rows))
-        rejected = [row.rejected for row in rows if isinstance(row, Pair)]
-        self.seen.add(block.file.name, block.lines, prompts, rows)
+        prompts, answers, rejected = columns(block.rows)
+        self.seen.add(block.file.name, block.lines, prompts, block.rows)
         self._with_system += sum([prompt[0].role in SYSTEM_ROLES for prompt in prompts])
-        self._turns.fromlist([len(prompt) + len(answer) for prompt, answer in zip(prompts, answers)])
-        self._answers.fromlist(_characters(answers))
-        self._rejected.fromlist(_characters(rejected))
+        self._turns.fromlist(list(map(add, map(len, prompts), map(len, answers))))
+        self._answers.fromlist([len(answer[-1].content or "") for answer in answers])
+        self._rejected.fromlist([len(answer[-1].content or "") for answer in rejected])
 
     def sum(self) -> SplitSurvey:
         """Return the numbers of all rows taken."""
         return SplitSurvey(
             rows=len(self._turns),
-            fingerprint=self._sha256.hexdigest(),
+            fingerprint=self._fingerprint.hexdigest(),
             bytes=self._bytes,
             with_system=self._with_system,
             turns=_spread(self._turns),
@@ -72,12 +73,17 @@ class Tally:
         )
 
 
-def _answer(row: Row) -> tuple[Message, ...]:
-    return row.chosen if isinstance(row, Pair) else row.messages[len(prompt_of(row)) :]
-
-
-def _characters(answers: Iterable[tuple[Message, ...]]) -> list[int]:
-    return [len(answer[-1].content or "") for answer in answers]
+def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns], list[Turns]]:
+    """Return prompts, answers and rejected answers of rows of one kind; conversations have none rejected."""
+    pairs = [row for row in rows if isinstance(row, Pair)]
+    conversations = [row for row in rows if isinstance(row, Conversation)]
+    asked = list(map(prompt_of, conversations))
+    answered = [row.messages[len(before) :] for row, before in zip(conversations, asked, strict=True)]
+    return (
+        [pair.prompt for pair in pairs] + asked,
+        [pair.chosen for pair in pairs] + answered,
+        [pair.rejected for pair in pairs],
+    )
 
 
 def _spread(values: "array[int]") -> Spread:

@@ -7,7 +7,7 @@ which `re` skips quickly (0.2 s). Only where one is found are texts looked at.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -66,30 +66,60 @@ RULES = (
     _markup(
         "special-token",
         r"<\|[\w-]+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>",
-        "<| NST] <<SYS>> <</SYS>> <s> </s> <start_of <end_of",
+        "<| INST] <<SYS>> <</SYS>> <s> </s> <start_of <end_of",
         "chat templates add these themselves: remove it",
     ),
     *(_invisible(name, characters) for name, characters in INVISIBLE.items()),
 )
 
 
-def _gates(rules: tuple[TextRule, ...]) -> list[tuple[bytes, re.Pattern[bytes]]]:
-    """Return one pattern for each distinct first byte of the rules' marks."""
-    rests: dict[bytes, set[bytes]] = defaultdict(set)
-    for mark in frozenset[bytes]().union(*(rule.marks for rule in rules)):
-        rests[mark[:1]].add(re.escape(mark[1:]))
-    return [
-        (first, re.compile(re.escape(first) + b"(?=" + b"|".join(sorted(ends)) + b")"))
-        for first, ends in sorted(rests.items())
-    ]
+def odd_rows(rows: Sequence[Row], canonical: bytes) -> Iterator[tuple[int, Oddity]]:
+    """Yield what is odd in the texts of rows, each with the row's place; `canonical` is all their lines."""
+    row = before = 0
+    looked_at = -1
+    for position in sorted(_positions(canonical)):
+        row += canonical.count(b"\n", before, position)
+        before = position
+        if row != looked_at:
+            yield from ((row, odd) for odd in odd_texts(rows[row]))
+            looked_at = row
 
 
-GATES = _gates(RULES)
+def _positions(canonical: bytes) -> Iterator[int]:
+    """Yield where marks stand in canonical lines."""
+    for hint, marks in _SEARCHES:
+        if hint in canonical if len(hint) == 1 else _holds(canonical, hint):
+            yield from (found.start() for found in marks.finditer(canonical))
 
 
-def may_be_odd(canonical: bytes) -> bool:
-    """Say whether rows with these canonical bytes may break a rule; False is certain."""
-    return any(first in canonical and gate.search(canonical) for first, gate in GATES)
+def _searches(marks: Iterable[bytes]) -> Iterator[tuple[bytes, re.Pattern[bytes]]]:
+    """Yield patterns that find all marks between them, each with bytes without which it finds nothing.
+
+    Marks that begin with a common byte are searched one by one, and only if their last four or two bytes are
+    there. Others are searched together by their first byte, to which `re` skips.
+    """
+    by_first: dict[bytes, list[bytes]] = defaultdict(list)
+    for mark in sorted(marks):
+        if re.match(rb"[A-Za-z{]", mark):
+            yield mark[-4:] if len(mark) >= 4 else mark[-2:], re.compile(re.escape(mark))
+        else:
+            by_first[mark[:1]].append(re.escape(mark[1:]))
+    for first, rests in by_first.items():
+        yield first, re.compile(re.escape(first) + b"(?:" + b"|".join(rests) + b")")
+
+
+_SEARCHES = tuple(_searches(frozenset[bytes]().union(*(rule.marks for rule in RULES))))
+
+
+def _holds(text: bytes, word: bytes) -> bool:
+    """Say whether two or four bytes stand in a text: numpy compares them whole, in a quarter of the time of `in`."""
+    import numpy as np
+
+    size = len(word)
+    integer = np.dtype(f"=u{size}")
+    wanted = np.frombuffer(word, integer)[0]
+    shifted = (np.frombuffer(text, integer, (len(text) - shift) // size, shift) for shift in range(size))
+    return any((words == wanted).any() for words in shifted)
 
 
 def odd_texts(row: Row) -> Iterator[Oddity]:

@@ -29,6 +29,7 @@ def fetch(rest: str) -> Path:
 
     folder = _folder(rest)
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
         got = Path(mlflow.artifacts.download_artifacts(f"models:{rest}", dst_path=str(folder), tracking_uri=uri))

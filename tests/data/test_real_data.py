@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def folder() -> Path:
     return Path(given)
 
 
+@cache
 def look(path: Path, max_rows: int | None = None) -> Survey:
     kind = "preference" if ".dpo." in path.name else "conversation"
     return survey(Selection(train=str(path), kind=kind, max_rows=max_rows))

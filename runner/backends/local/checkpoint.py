@@ -30,6 +30,8 @@ def save(
 ) -> None:
     """Write the state after `at` optimizer steps and remove older ones but the last `keep`."""
     target = folder / f"step-{at:08d}"
+    if target.exists():
+        return  # it was reached before, and the same steps lead to the same state
     draft = folder / f".{target.name}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)

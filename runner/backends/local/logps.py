@@ -46,8 +46,8 @@ def scores(model: Any, row: TokenRow, layout: Layout = shared) -> Scores:
 
 
 @torch.no_grad()
-def exact(model: Any, row: TokenRow, tolerance: float = 1e-3) -> bool:
+def exact(model: Any, row: TokenRow) -> bool:
     """Say whether sharing the prompt gives this model the same log-probabilities as the plain layout."""
-    return torch.allclose(
-        scores(model, row, shared).logps, scores(model, row, plain).logps, rtol=tolerance, atol=tolerance
-    )
+    one, other = scores(model, row, shared).logps, scores(model, row, plain).logps
+    tolerance = 1e-4 if getattr(model, "dtype", torch.float32) == torch.float32 else 2e-2
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance)

@@ -175,9 +175,9 @@ def train(
             at += 1
             num_tokens = sum(example.num_tokens for example in chosen)
             values["system/tokens_per_second"] = num_tokens / (time.perf_counter() - started)
-            if at % recipe.checkpoint_every == 0:
+            yield Metrics(at, values)  # noted before the checkpoint: what lies before one is never measured again
+            if at % recipe.checkpoint_every == 0 and at < recipe.num_steps:
                 checkpoint.save(folder, at, learner.weights, learner.adam, best)
-            yield Metrics(at, values)
             yield Progress("train", at, recipe.num_steps, values)
         if held_out and recipe.keep_best:
             best = yield from _judge(learner, held_out, folder, at, best)

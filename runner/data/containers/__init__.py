@@ -6,7 +6,9 @@ format is seen when it is decoded.
 """
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -43,9 +45,9 @@ def open_text(path: Path) -> BinaryIO:
 def head(file: DataFile) -> bytes:
     """Return the first bytes of a file's (unpacked) content.
 
-    Raises `DataError` if it is empty or of a kind that is not read here.
+    Raises `DataError` if it is empty, cannot be opened or is of a kind that is not read here.
     """
-    with open_text(file.path) as stream:
+    with _told(file), open_text(file.path) as stream:
         start = stream.read(4096)
     if not start.removeprefix(BYTE_ORDER_MARK).strip():
         raise DataError(
@@ -74,9 +76,25 @@ def read_blocks(file: DataFile) -> Iterator[Block]:
     """
     container = import_module(f"{__name__}.{container_of(file, head(file))}")
     read: Callable[[DataFile], Iterator[Block]] = container.read
-    return read(file)
+    with _told(file):
+        yield from read(file)
 
 
 def has_byte_order_mark(file: DataFile) -> bool:
     """Say whether the text starts with U+FEFF, which readers other than this one may choke on."""
     return head(file).startswith(BYTE_ORDER_MARK)
+
+
+@contextmanager
+def _told(file: DataFile) -> Iterator[None]:
+    """Tell what the system says of a file in a user's words."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise DataError(
+            f"{file.name}: the gzip file is cut off or damaged; a whole one is needed, fetch it again."
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"{file.name}: {error.strerror}; a file that can be read is needed; check it."
+        ) from None

@@ -1,7 +1,7 @@
 """One JSON array of rows, however it is laid out, cut into rows with no more than a block in memory.
 
-A row is found by counting brackets outside strings. An unclosed string ends with its line, so that a
-forgotten quote spoils one row and not the rest of the file.
+A row is found by counting brackets outside strings. An unclosed string ends with its line: where brackets
+stand on lines of their own, a forgotten quote spoils one row and not the rest of the file.
 """
 
 import re
@@ -13,6 +13,7 @@ from runner.data.files import DataFile
 from runner.errors import DataError
 
 ROWS_A_BLOCK = 1000
+NOT_CLOSED = "the row that begins here is not closed"
 _TO_NEXT_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\\n]++|\\.)*+["\n])*+[{}\[\]]', re.DOTALL)
 
 
@@ -39,7 +40,7 @@ def read(file: DataFile) -> Iterator[Block]:
         except BadArray as bad:
             raise DataError(
                 f"{file.name}:{bad.line}: {bad}; a .json file holds one array of rows: "
-                "repair it, or fetch it again if it was cut off."
+                "look for a missing comma, quote or bracket, or fetch it again if it was cut off."
             ) from None
 
 
@@ -59,7 +60,7 @@ def split_array(read: Callable[[int], bytes], size: int = BLOCK_BYTES) -> Iterat
         if item is None:
             more = read(max(size, len(text) - at))
             if not more:
-                raise BadArray(line + text[at:].rstrip().count(b"\n"), "the array is not closed by `]`")
+                raise _not_closed(text[at:].rstrip(), line)
             text, at = text[at:] + more, 0
             continue
         start, end = item
@@ -67,6 +68,10 @@ def split_array(read: Callable[[int], bytes], size: int = BLOCK_BYTES) -> Iterat
         line += text.count(b"\n", at, start)
         if text[start:end] == b"]":
             break
+        if text[start] == ord("{") and text[end - 1] == ord("]"):
+            raise BadArray(line, NOT_CLOSED)
+        if separator and not between:
+            raise BadArray(line, "no comma stands before the row that begins here")
         yield line, text[start:end] if between == separator else between + text[start:end]
         line += text.count(b"\n", start, end)
         at, separator = end, b","
@@ -88,8 +93,17 @@ def _next_item(text: bytes, at: int) -> tuple[int, int] | None:
 
 
 def _nothing_follows(text: bytes, read: Callable[[int], bytes], size: int, line: int) -> None:
-    while text:
+    while text := text or read(size):
         if text.strip():
-            raise BadArray(line + text[: len(text) - len(text.lstrip())].count(b"\n"), "the array ends here")
+            raise BadArray(
+                line + text[: len(text) - len(text.lstrip())].count(b"\n"), "the array has ended before"
+            )
         line += text.count(b"\n")
-        text = read(size)
+        text = b""
+
+
+def _not_closed(text: bytes, line: int) -> BadArray:
+    """Return what is wrong with an array whose last item, or itself, has no end."""
+    if begun := _TO_NEXT_BRACKET.match(text):
+        return BadArray(line + text.count(b"\n", 0, begun.end()), NOT_CLOSED)
+    return BadArray(line + text.count(b"\n"), "the array is not closed by `]`")

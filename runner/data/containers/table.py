@@ -26,7 +26,7 @@ def read(file: DataFile) -> Iterator[Block]:
     """
     csv.field_size_limit(sys.maxsize)
     with open_text(file.path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
-        rows = _numbered_rows(text)
+        rows = _numbered_rows(file, text)
         try:
             while batch := list(islice(rows, ROWS_A_BLOCK)):
                 yield Block([line for line, _ in batch], [row for _, row in batch])
@@ -37,17 +37,26 @@ def read(file: DataFile) -> Iterator[Block]:
             ) from None
 
 
-def _numbered_rows(text: io.TextIOWrapper) -> Iterator[tuple[int, bytes]]:
+def _numbered_rows(file: DataFile, text: io.TextIOWrapper) -> Iterator[tuple[int, bytes]]:
     """Yield each row as a JSON object, with the line it begins on (a quoted cell may hold line breaks)."""
-    header = text.readline()
+    line = 1
+    while not (header := text.readline()).strip():
+        line += 1
     separator = max(",;\t", key=header.count)
-    names = next(csv.reader([header], delimiter=separator))
-    rows = csv.reader(text, delimiter=separator)
-    begins = 2
-    for cells in rows:
-        if any(cells):
-            yield begins, msgspec.json.encode(_object(names, cells))
-        begins = rows.line_num + 2
+    begins = line
+    try:
+        names = next(csv.reader([header], delimiter=separator, strict=True))
+        rows = csv.reader(text, delimiter=separator, strict=True)
+        begins = line + 1
+        for cells in rows:
+            if any(cells):
+                yield begins, msgspec.json.encode(_object(names, cells))
+            begins = line + rows.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{file.name}:{begins}: the row that begins here is not CSV ({error}); a cell with quotes or line "
+            "breaks is quoted whole, its quotes doubled; repair it."
+        ) from None
 
 
 def _object(names: list[str], cells: list[str]) -> dict[str, str] | list[str]:

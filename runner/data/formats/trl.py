@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from runner.data.formats import Format, Text, turns
-from runner.data.rows import Message, Pair
+from runner.data.rows import Pair
 
 
 class Raw(msgspec.Struct, gc=False):

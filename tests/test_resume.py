@@ -1,0 +1,175 @@
+"""A run can be killed or stopped anywhere, and the same command goes on to the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runner.events import Metrics, StepDone
+from runner.journal import read
+
+pytestmark = pytest.mark.slow
+
+FORK_AND_RUN = """
+import os, sys, time, signal, random
+import torch, transformers, peft, peft.tuners.lora, numpy, rich.progress, msgspec
+from runner.__main__ import main
+seconds, kills, seed = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+arguments = sys.argv[4:]
+rng, landed = random.Random(seed), []
+for attempt in range(kills + 1):
+    child = os.fork()
+    if child == 0:
+        sys.argv = ["runner", *arguments]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        try:
+            main()
+        finally:
+            os._exit(0 if sys.exc_info()[1] is None or sys.exc_info()[1].code == 0 else 1)
+    if attempt < kills:
+        time.sleep(rng.uniform(0, seconds))
+        os.kill(child, signal.SIGKILL)
+    landed.append(os.waitpid(child, 0)[1])
+print(landed)
+"""
+
+
+def arguments(model: Path, data: Path, *more: str) -> list[str]:
+    return [
+        f"model.source=path:{model}", f"dataset.train={data}", "dataset.validation=null", "dataset.style=null",
+        "dataset.validation_fraction=0.25", "evaluation.samples=2", "evaluation.max_new_tokens=4", "evaluation.every=7",
+        "dpo.n_epochs=6", "dpo.batch_size=2", "backend.lora.dropout=0.1", "backend.runtime.threads=1",
+        "backend.runtime.checkpoint_every=3", "tracking=none", *more,
+    ]  # fmt: skip
+
+
+def run_command(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def the_run(folder: Path) -> Path:
+    (found,) = (path.parent for path in folder.glob("runs/*/journal.jsonl"))
+    return found
+
+
+def adapter(folder: Path) -> bytes:
+    return (the_run(folder) / "model" / "adapter-1" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("more", [[], ["evaluation.keep=best"], ["backend.tuning=full"]], ids=["lora", "best", "full"])
+def test_twenty_kills_at_random_moments_change_no_bit(
+    more: list[str], tiny_model: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed.mkdir(), killed.mkdir()
+    line = arguments(tiny_model, pairs_file, *more)
+    started = time.monotonic()
+    assert run_command(undisturbed, "-c", FORK_AND_RUN, "0", "0", "0", *line).returncode == 0
+    seconds = (time.monotonic() - started) / 4  # a child lives about so long, imports left out
+    process = run_command(killed, "-c", FORK_AND_RUN, str(seconds), "20", "5", *line)
+    assert process.returncode == 0, process.stderr
+    statuses = json.loads(process.stdout)
+    assert statuses[-1] == 0
+    assert statuses.count(signal.SIGKILL) >= 3, "the kills came too late to disturb anything"
+    weights = "model.safetensors" if "full" in "".join(more) else "adapter-1/adapter_model.safetensors"
+    one, other = the_run(undisturbed), the_run(killed)
+    assert one.name == other.name
+    assert (one / "model" / weights).read_bytes() == (other / "model" / weights).read_bytes()
+    assert measured(one) == measured(other)
+    assert (one / "evaluation.jsonl").read_bytes() == (other / "evaluation.jsonl").read_bytes()
+
+
+def measured(run: Path) -> list[tuple[int, dict[str, float]]]:
+    """Return what the journal holds of metrics, in order of steps, but for the speed."""
+    events = [record.event for record in read(run / "journal.jsonl") if isinstance(record.event, Metrics)]
+    kept = [(e.at, {k: v for k, v in e.values.items() if not k.startswith("system/")}) for e in events]
+    return sorted(kept, key=lambda each: (each[0], sorted(each[1])))
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "runner", *arguments(tiny_model, pairs_file, "dpo.n_epochs=2000")]
+    process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_metrics(tmp_path, 5)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "give the same command again to go on" in output
+    report = json.loads((the_run(tmp_path) / "report.json").read_bytes())
+    assert report["status"] == "stopped"
+    stopped_at = max(
+        record.event.at for record in read(the_run(tmp_path) / "journal.jsonl") if isinstance(record.event, Metrics)
+    )
+    again = run_command(tmp_path, "-m", "runner", *arguments(tiny_model, pairs_file, "dpo.n_epochs=2000"), "mode=plan")
+    assert again.returncode == 0
+    assert list((the_run(tmp_path) / "checkpoints").glob("step-*"))[-1].name == f"step-{stopped_at:08d}"
+
+
+def test_two_processes_with_one_plan_do_not_both_work(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
+    line = arguments(tiny_model, pairs_file, "dpo.n_epochs=2000")
+    first = subprocess.Popen([sys.executable, "-m", "runner", *line], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        wait_for_metrics(tmp_path, 1)
+        second = run_command(tmp_path, "-m", "runner", *line)
+    finally:
+        first.kill()
+        first.wait()
+    assert second.returncode == 1
+    assert f"process {first.pid} " in second.stderr
+    assert "works on this plan already" in second.stderr
+
+
+def test_a_finished_plan_is_not_trained_again_unless_asked(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
+    line = arguments(tiny_model, pairs_file)
+    assert run_command(tmp_path, "-m", "runner", *line).returncode == 0
+    before, weights = (the_run(tmp_path) / "journal.jsonl").read_bytes(), adapter(tmp_path)
+    second = run_command(tmp_path, "-m", "runner", *line, "name=other")
+    assert second.returncode == 0
+    assert "finished before" in second.stdout
+    assert (the_run(tmp_path) / "journal.jsonl").read_bytes() == before
+    assert run_command(tmp_path, "-m", "runner", *line, "again=true").returncode == 0
+    (anew,) = (path for path in tmp_path.glob("runs/*/journal.jsonl") if ".before-" not in path.parent.name)
+    assert anew.read_bytes() != before
+    assert (anew.parent / "model" / "adapter-1" / "adapter_model.safetensors").read_bytes() == weights
+
+
+def test_other_samples_are_drawn_without_training_again(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
+    assert run_command(tmp_path, "-m", "runner", *arguments(tiny_model, pairs_file)).returncode == 0
+    more = run_command(tmp_path, "-m", "runner", *arguments(tiny_model, pairs_file, "evaluation.samples=3"))
+    assert more.returncode == 0, more.stderr
+    done = [r.event.step for r in read(the_run(tmp_path) / "journal.jsonl") if isinstance(r.event, StepDone)]
+    assert done == ["prepare", "train", "save", "evaluate", "sample", "sample"]
+
+
+def test_a_second_stage_starts_from_the_first_ones_model(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
+    assert run_command(tmp_path, "-m", "runner", *arguments(tiny_model, pairs_file, "name=first")).returncode == 0
+    line = [*arguments(tiny_model, pairs_file, "name=second"), "model.source=run:first"]
+    second = run_command(tmp_path, "-m", "runner", *line)
+    assert second.returncode == 0, second.stderr
+    (folder,) = tmp_path.glob("runs/second-*")
+    reference = json.loads((folder / "model" / "reference.json").read_bytes())
+    assert reference["adapters"] == ["adapter-1", "adapter-2"]
+    assert reference["base"]["source"] == f"path:{tiny_model}"
+    chat = subprocess.run(
+        [sys.executable, "-m", "runner.chat", folder.name], cwd=tmp_path, input="Why?\n\n", capture_output=True, text=True,
+        check=False, env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    assert chat.returncode == 0, chat.stderr
+    assert "tuned" in chat.stdout
+
+
+def wait_for_metrics(folder: Path, count: int) -> None:
+    for _ in range(600):
+        journals = list(folder.glob("runs/*/journal.jsonl"))
+        if journals and sum(isinstance(record.event, Metrics) for record in read(journals[0])) >= count:
+            return
+        time.sleep(0.1)
+    pytest.fail("the run measured nothing within a minute")

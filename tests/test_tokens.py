@@ -1,0 +1,72 @@
+"""The ids are those that transformers and TRL make of the same rows."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.data.rows import Conversation, Message, Pair
+from runner.errors import DataError, ModelError
+from runner.tokens import ChatTokenizer
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("tokenizer")
+    tiny.make_tokenizer(made)
+    return made
+
+
+text = st.text(st.characters(codec="utf-8", exclude_characters="<"), min_size=1, max_size=40)
+
+
+@settings(max_examples=50, deadline=None)
+@given(question=text, answer=text)
+def test_a_rendered_conversation_has_the_ids_of_transformers(folder: Path, question: str, answer: str) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    chat = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    messages = [Message(**message) for message in chat]
+    ours = ChatTokenizer(folder)
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder).apply_chat_template(chat, tokenize=True, return_dict=False)
+    assert ours.encode(ours.render(messages)) == theirs
+
+
+def test_a_pair_shares_its_prompt_and_each_answer_ends_its_turn(folder: Path) -> None:
+    tokenizer = ChatTokenizer(folder)
+    row = tokenizer.row(Pair((Message("user", "Hi"),), (Message("assistant", "Yes"),), (Message("assistant", "No"),)))
+    assert tokenizer.decode(row.prompt).endswith("assistant\n")
+    assert [tokenizer.decode(answer) for answer in row.answers] == ["Yes\n", "No\n"]
+    assert all(2 in answer for answer in row.answers)
+    assert tokenizer.count(
+        Pair((Message("user", "Hi"),), (Message("assistant", "Yes"),), (Message("assistant", "No"),))
+    ) == (len(row.prompt) + max(map(len, row.answers)))
+
+
+def test_only_the_assistants_own_turns_are_learned_and_weight_nought_is_left_out(folder: Path) -> None:
+    tokenizer = ChatTokenizer(folder)
+    turns = (Message("user", "a"), Message("assistant", "b", weight=0), Message("user", "c"), Message("assistant", "d"))
+    row = tokenizer.row(Conversation(turns))
+    learned = [token for token, wanted in zip(row.answers[0], row.learned[0], strict=True) if wanted]
+    assert tokenizer.decode(learned) == "d\n"
+    all_turns = tokenizer.row(Conversation(tuple(Message(turn.role, turn.content) for turn in turns)))
+    learned = [token for token, wanted in zip(all_turns.answers[0], all_turns.learned[0], strict=True) if wanted]
+    assert tokenizer.decode(learned) == "b\nd\n"
+
+
+def test_a_long_row_is_cut_at_its_end_and_one_whose_prompt_fills_the_limit_is_refused(folder: Path) -> None:
+    tokenizer = ChatTokenizer(folder)
+    pair = Pair((Message("user", "Hi"),), (Message("assistant", "Yes " * 30),), (Message("assistant", "No"),))
+    whole = tokenizer.row(pair)
+    cut = tokenizer.row(pair, len(whole.prompt) + 5)
+    assert cut.answers[0] == whole.answers[0][:5]
+    with pytest.raises(DataError, match=r"the prompt alone fills backend\.max_length"):
+        tokenizer.row(pair, len(whole.prompt))
+
+
+def test_a_model_without_a_template_is_refused_with_the_way_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    with pytest.raises(ModelError, match="the model has no chat template; choose an instruction-tuned model"):
+        ChatTokenizer(tmp_path).render([Message("user", "Hi")])
