@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ PAGE_CHARACTERS = 7000
 """Length of a run's description: the store cuts tags at 8,000."""
 TICK_SECONDS = 2.0
 """Time between two looks at the journal."""
+PATIENCE_SECONDS = 20.0
+"""How long a finished run waits for a store that has not answered yet."""
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -49,7 +52,7 @@ class Follower:
     """Follows one run's journal in a thread; `problem` says what went wrong last, if anything did."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.problem = job, ""
+        self.job, self.problem, self._status = job, "", ""
         self._enabled = job.request.tracking.enabled
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="tracking", daemon=True)
@@ -60,20 +63,29 @@ class Follower:
             self._thread.start()
 
     def finish(self, status: str) -> Place | None:
-        """Send what is left, the report and the status (`finished`, `stopped`, `failed`); return the place."""
-        self._over.set()
+        """Send what is left, the report and the status (`finished`, `stopped`, `failed`); return the place.
+
+        A store that has not let the run in yet is waited for `PATIENCE_SECONDS`, no longer: a dead database
+        is tried again by MLflow itself for a quarter of an hour.
+        """
         if not self._enabled:
             return None
-        if self._thread.is_alive():
-            self._thread.join()
-        place = self._place()
-        if place.status != status or place.sent_bytes < (self.job.folder / "journal.jsonl").stat().st_size:
-            self._attempt(status)
+        self._status = status
+        self._over.set()
+        began = time.monotonic()
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+            if time.monotonic() - began > PATIENCE_SECONDS and not self._place().run_id:
+                self.problem = f"no answer for {PATIENCE_SECONDS:.0f} seconds"
+                break
         return self._place()
 
     def _follow(self) -> None:
         while not self._over.wait(TICK_SECONDS):
             self._attempt()
+        place, journal = self._place(), self.job.folder / "journal.jsonl"
+        if place.status != self._status or not journal.exists() or place.sent_bytes < journal.stat().st_size:
+            self._attempt(self._status)
 
     def _attempt(self, status: str = "") -> None:
         """Send what is new. Whatever MLflow raises is kept for the end: it must never cost a run."""

@@ -1,6 +1,6 @@
 """From what a user types under `dataset.train` to files: paths, globs, lists, and `embedded:NAME`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -33,15 +33,18 @@ def locate(where: str | Sequence[str]) -> tuple[DataFile, ...]:
 
 def _matches(name: str) -> Iterator[DataFile]:
     embedded = name.startswith(EMBEDDED)
-    folder, pattern = (EMBEDDED_FOLDER, name.removeprefix(EMBEDDED)) if embedded else (Path(), name)
-    path = folder / Path(pattern).expanduser()
+    path = EMBEDDED_FOLDER / name.removeprefix(EMBEDDED) if embedded else Path(name).expanduser()
     if path.is_file():
         yield DataFile(name, path)
     elif found := sorted(_glob(path)):
-        prefix = EMBEDDED if embedded else ""
-        yield from (DataFile(prefix + str(each.relative_to(folder)), each) for each in found)
+        yield from (DataFile(_named(each) if embedded else str(each), each) for each in found)
     else:
-        raise DataError(f"{name}: {_absence(path)}.")
+        raise DataError(f"{name}: {_absence(path, _named if embedded else str)}.")
+
+
+def _named(path: Path) -> str:
+    """Return what the user calls an embedded file."""
+    return f"{EMBEDDED}{path.relative_to(EMBEDDED_FOLDER)}"
 
 
 def _glob(path: Path) -> Iterator[Path]:
@@ -51,8 +54,8 @@ def _glob(path: Path) -> Iterator[Path]:
         yield from (each for each in root.glob(str(path.relative_to(root))) if each.is_file())
 
 
-def _absence(path: Path) -> str:
-    """Say why a path gives no file, and what is there instead."""
+def _absence(path: Path, called: Callable[[Path], str]) -> str:
+    """Say why a path gives no file, and what is there instead, as the user would call it."""
     if path.is_dir():
         return f"is a folder; name its files, for example {path / '*.jsonl'}"
     folder = next(each for each in (path.parent, *path.parents) if each.is_dir())
@@ -61,7 +64,7 @@ def _absence(path: Path) -> str:
     if folder != path.parent:
         return f"no such file; its folder {path.parent} does not exist"
     if close:
-        return f"no such file; did you mean {folder / close[0]}"
+        return f"no such file; did you mean {called(folder / close[0])}"
     return f"no such file; {folder} holds {_some(present) or 'nothing'}"
 
 

@@ -198,7 +198,8 @@ ODD_TEXTS = [
     ),
     (
         text_pair("What is 1+2?", "<<1+2=3>>3"),
-        "calculator-mark data.jsonl:2: `<<1+2=3>>` stands in the chosen answer; the model learns to write it: remove it",
+        "calculator-mark data.jsonl:2: `<<1+2=3>>` stands in the chosen answer; the model learns to write it: "
+        "remove it",
     ),
     *(
         (
@@ -261,7 +262,7 @@ def test_odd_texts_of_conversations_are_told_by_turn(tmp_path: Path) -> None:
     odd = {"role": "assistant", "content": "Human: {{name}}"}
     messages = after_a_good_row(tmp_path, "conversation", chat({"role": "user", "content": "Human: {{x}}"}, odd))
     places = [message.split(" stands in ")[1].split(";")[0] for message in messages]
-    assert places == ["turn 2", "turn 1", "turn 2"]
+    assert places == ["turn 1", "turn 2", "turn 2"]
 
 
 def test_two_turns_of_the_user_in_a_row_are_odd(tmp_path: Path) -> None:

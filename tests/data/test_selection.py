@@ -1,0 +1,217 @@
+"""The rows asked for are the rows read: by path, glob or list, up to a number, held out in the same way each time."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.data.files import locate
+from runner.data.rows import Pair, Row
+from runner.data.selection import Selection, Split, read_rows, splits_of
+from runner.data.survey import survey
+from runner.errors import DataError
+from tests.data.samples import assistant, foundry, look, simple_pair, told, trl, unhurried, user, write_lines
+
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+def write(path: Path, numbers: Sequence[int]) -> Path:
+    write_lines(path, [foundry(simple_pair(number)) for number in numbers])
+    return path
+
+
+def divided(path: Path, fraction: float = 0.3, seed: int = 0, max_rows: int | None = None) -> dict[Split, list[Row]]:
+    """Return the rows of both splits."""
+    chosen = Selection(
+        train=str(path), kind="preference", validation_fraction=fraction, split_seed=seed, max_rows=max_rows
+    )
+    return {split: list(read_rows(chosen, split)) for split in SPLITS}
+
+
+def test_without_validation_there_is_one_split(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", range(3))
+    assert splits_of(Selection(train=str(path), kind="preference")) == ("train",)
+    assert list(look(path).splits) == ["train"]
+
+
+def test_each_row_falls_to_one_split_and_keeps_its_order(tmp_path: Path) -> None:
+    rows = divided(write(tmp_path / "data.jsonl", range(200)))
+    held = set(map(id, rows["validation"]))
+    assert sorted(rows["train"] + rows["validation"], key=str) == sorted(map(simple_pair, range(200)), key=str)
+    assert 40 < len(held) < 80
+    order = [int(row.prompt[0].content.split()[-1][:-1]) for row in rows["train"] if isinstance(row, Pair)]
+    assert order == sorted(order)
+
+
+def test_rows_stay_in_their_split_when_others_are_added_removed_or_moved(tmp_path: Path) -> None:
+    before = divided(write(tmp_path / "a.jsonl", range(100)))
+    after = divided(write(tmp_path / "b.jsonl", [*range(250, 150, -1), *range(99, 20, -1)]))
+    for split in SPLITS:
+        kept = [row for row in before[split] if row in map(simple_pair, range(21, 100))]
+        assert [row for row in reversed(after[split]) if row in before[split]] == kept
+
+
+def test_rows_with_the_same_prompt_are_never_divided(tmp_path: Path) -> None:
+    rows = [
+        trl(Pair((user(f"Why {number % 20}?"),), (assistant(f"A {number}"),), (assistant("B"),)))
+        for number in range(100)
+    ]
+    write_lines(path := tmp_path / "data.jsonl", rows)
+    prompts = {split: {row.prompt for row in rows if isinstance(row, Pair)} for split, rows in divided(path).items()}
+    assert prompts["train"]
+    assert prompts["validation"]
+    assert not prompts["train"] & prompts["validation"]
+
+
+def test_a_pair_and_its_conversation_fall_to_the_same_split(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", range(50))
+    chosen = Selection(train=str(path), kind="conversation", validation_fraction=0.3)
+    pairs = [row.as_conversation() for row in divided(path)["validation"] if isinstance(row, Pair)]
+    assert list(read_rows(chosen, "validation")) == pairs
+
+
+def test_another_seed_holds_out_other_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", range(100))
+    assert divided(path, seed=1)["validation"] != divided(path, seed=2)["validation"]
+    assert divided(path, seed=1) == divided(path, seed=1)
+
+
+def test_a_larger_fraction_holds_out_the_same_rows_and_more(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", range(100))
+    few, more = divided(path, 0.1)["validation"], divided(path, 0.4)["validation"]
+    assert all(row in more for row in few)
+    assert len(few) < len(more)
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 7, 100])
+def test_max_rows_takes_the_first_rows_of_each_split(tmp_path: Path, max_rows: int) -> None:
+    path = write(tmp_path / "data.jsonl", range(40))
+    whole, cut = divided(path), divided(path, max_rows=max_rows)
+    assert cut == {split: rows[:max_rows] for split, rows in whole.items()}
+
+
+def test_max_rows_counts_good_rows_and_what_comes_after_is_not_judged(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", range(3))
+    lines = path.read_text("utf-8").splitlines()
+    path.write_text("\n".join([lines[0], "{", lines[1], lines[2], "{"]), "utf-8")
+    found = look(path, max_rows=2)
+    assert (found.refused, found.splits["train"].rows) == (1, 2)
+    assert [each.split(" the JSON")[0] for each in told(found, tmp_path)] == ["error not-json data.jsonl:2:"]
+
+
+def test_max_rows_holds_over_several_files(tmp_path: Path) -> None:
+    files = [str(write(tmp_path / f"{name}.jsonl", numbers)) for name, numbers in [("a", range(3)), ("b", range(3, 6))]]
+    chosen = Selection(train=files, kind="preference", max_rows=4)
+    assert list(read_rows(chosen, "train")) == [simple_pair(number) for number in range(4)]
+
+
+def test_max_rows_holds_for_a_validation_file_too(tmp_path: Path) -> None:
+    train, held = write(tmp_path / "a.jsonl", range(5)), write(tmp_path / "b.jsonl", range(5, 10))
+    found = survey(Selection(train=str(train), validation=str(held), kind="preference", max_rows=2))
+    assert {name: split.rows for name, split in found.splits.items()} == {"train": 2, "validation": 2}
+
+
+@unhurried
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=40),
+    st.sampled_from([0.0, 0.3, 0.9]),
+    st.none() | st.integers(1, 9),
+    st.integers(0, 2),
+)
+def test_training_reads_the_rows_that_were_surveyed(
+    tmp_path: Path, numbers: list[int], fraction: float, max_rows: int | None, seed: int
+) -> None:
+    path = write(tmp_path / "data.jsonl", numbers)
+    chosen = Selection(
+        train=str(path), kind="preference", validation_fraction=fraction, max_rows=max_rows, split_seed=seed
+    )
+    for split, summed in survey(chosen).splits.items():
+        write_lines(
+            alone := tmp_path / "alone.jsonl", [trl(row) for row in read_rows(chosen, split) if isinstance(row, Pair)]
+        )
+        if summed.rows:
+            assert look(alone).splits["train"] == summed
+
+
+def test_a_glob_gives_its_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "a", "c"):
+        write(tmp_path / f"{name}.jsonl", range(2))
+    (tmp_path / "d.jsonl").mkdir()
+    assert [file.name for file in locate("*.jsonl")] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert [file.name for file in locate(["c.jsonl", "[ab].jsonl"])] == ["c.jsonl", "a.jsonl", "b.jsonl"]
+    assert [file.path for file in locate(f"{tmp_path}/?.jsonl")] == [tmp_path / f"{name}.jsonl" for name in "abc"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "data[1].jsonl", range(2))
+    assert [file.path for file in locate(str(path))] == [path]
+
+
+def test_embedded_files_are_called_by_their_name() -> None:
+    [file] = locate("embedded:house_style.train.dpo.jsonl")
+    assert file.name == "embedded:house_style.train.dpo.jsonl"
+    assert {each.name for each in locate("embedded:house_style.*.dpo.jsonl")} == {
+        "embedded:house_style.train.dpo.jsonl",
+        "embedded:house_style.validation.dpo.jsonl",
+    }
+
+
+def test_embedded_data_have_no_fault() -> None:
+    for method, kind in (("dpo", "preference"), ("sft", "conversation")):
+        name = "embedded:house_style.{}." + method + ".jsonl"
+        found = survey(Selection(train=name.format("train"), validation=name.format("validation"), kind=kind))
+        assert found.findings == ()
+        found.require_trainable("stop")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("pairs.json", "{}/pairs.json: no such file; did you mean {}/pairs.jsonl."),
+        ("zzz", "{}/zzz: no such file; {} holds folder, pairs.jsonl."),
+        ("no/pairs.jsonl", "{}/no/pairs.jsonl: no such file; its folder {}/no does not exist."),
+        ("folder", "{}/folder: is a folder; name its files, for example {}/folder/*.jsonl."),
+        ("folder/*.jsonl", "{}/folder/*.jsonl: no such file; {}/folder holds nothing."),
+    ],
+)
+def test_what_is_no_file_is_told_with_what_is_there(tmp_path: Path, asked: str, message: str) -> None:
+    write(tmp_path / "pairs.jsonl", range(2))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError) as caught:
+        look(tmp_path / asked)
+    assert str(caught.value) == message.replace("{}", str(tmp_path))
+
+
+def test_an_embedded_file_that_does_not_exist_is_told_with_one_that_does() -> None:
+    with pytest.raises(
+        DataError, match=r"^embedded:house_style\.train\.dpo: no such file; did you mean embedded:house_"
+    ):
+        locate("embedded:house_style.train.dpo")
+
+
+def test_an_empty_list_is_refused() -> None:
+    with pytest.raises(DataError, match=r"^dataset\.train: got an empty list; "):
+        locate([])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read_is_told_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", range(2))
+    path.chmod(0)
+    with pytest.raises(DataError) as caught:
+        look(path)
+    assert str(caught.value) == f"{path}: Permission denied; a file that can be read is needed; check it."
+
+
+def test_a_data_folder_may_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    write(first / "data.jsonl", range(5))
+    shutil.copytree(first, second)
+    monkeypatch.chdir(second)
+    assert look(Path("data.jsonl")).splits == look(first / "data.jsonl").splits
