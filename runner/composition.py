@@ -12,6 +12,13 @@ def sentence(error: BaseException) -> RunnerError | None:
     """Return the error to tell the user, or None where it is no mistake of theirs."""
     if isinstance(error, RunnerError):
         return error
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename or "the system"
+        return RunnerError(
+            f"{place}: {error.strerror}; mend that, and the same command goes on from the last checkpoint."
+        )
+    if type(error).__name__ == "OutOfMemoryError":
+        return RunnerError("backend: the device's memory is full; lower backend.max_length, or take a smaller model.")
     if type(error).__module__.partition(".")[0] not in ("hydra", "omegaconf", "yaml"):
         return None
     # Hydra wraps what OmegaConf or YAML found, and the place is often in the inner one.

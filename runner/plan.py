@@ -14,11 +14,13 @@ from typing import Any
 import msgspec
 
 from runner import backends, methods, models
+from runner.backends import Backend
 from runner.config import Request
 from runner.data.rows import Row
 from runner.data.selection import Selection, Split, read_rows
 from runner.data.survey import Survey, TokenLimit, survey
 from runner.data.tally import SplitSurvey
+from runner.errors import DataError
 from runner.models import ModelIdentity
 from runner.models.reference import tokenizer_folder
 from runner.tokens import ChatTokenizer
@@ -100,6 +102,7 @@ def make(request: Request) -> Job:
     )
     found = survey(selection, _limit(request))
     found.require_trainable(dataset.on_bad_row)
+    _refuse_tools(found, backend)
     num_rows = found.splits["train"].rows
     settings, hyperparameters, reasons = backend.resolve(request.backend, method, request.hyperparameters, num_rows)
     plan = JobPlan(
@@ -123,6 +126,15 @@ def make(request: Request) -> Job:
         reasons=reasons,
         folder=_folder(request, plan),
     )
+
+
+def _refuse_tools(found: Survey, backend: Backend) -> None:
+    for name, split in found.splits.items():
+        if split.with_tools and not backend.takes_tools:
+            raise DataError(
+                f"dataset.{name}: {split.with_tools:,} of {split.rows:,} rows declare or call tools, which "
+                f"backend={backend.name} cannot train on; take them out, or use a backend that can (foundry)."
+            )
 
 
 def tokenizer(request: Request) -> ChatTokenizer | None:

@@ -210,3 +210,25 @@ def test_chat_without_a_run_says_how_to_make_one(command: Command) -> None:
     process = command(module="runner.chat")
     assert process.returncode == 2
     assert "no run has a model yet" in process.stderr
+
+
+@pytest.mark.parametrize("key", ["tools", "tool_calls"])
+def test_tools_are_refused_where_they_cannot_be_trained_on(key: str, command: Command, tmp_path: Path) -> None:
+    calls = [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]
+    answer = {"role": "assistant", "content": "Noon.", **({"tool_calls": calls} if key == "tool_calls" else {})}
+    row = GOOD | {"preferred_output": [answer]}
+    if key == "tools":
+        row["input"] = GOOD["input"] | {"tools": [{"type": "function", "function": {"name": "now"}}]}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(GOOD) + "\n", "utf-8")
+    line = ["mode=plan", "dataset.train=pairs.jsonl", "dataset.validation=null"]
+    local = command(*line)
+    assert local.returncode == 2
+    assert "dataset.train: 1 of 2 rows declare or call tools, which backend=local cannot train on" in local.stderr
+    assert command(*line, "backend=foundry").returncode == 0
+
+
+def test_the_word_tool_in_a_text_is_no_tool(command: Command, tmp_path: Path) -> None:
+    row = GOOD | {"preferred_output": [{"role": "assistant", "content": 'A "tool" is "tools".'}]}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    process = command("mode=plan", "dataset.train=pairs.jsonl", "dataset.validation=null")
+    assert process.returncode == 0, process.stderr

@@ -42,13 +42,15 @@ class Backend:
     `settings` is the dataclass of the keys under `backend`. `resolve(settings, method, hyperparameters,
     num_rows)` replaces each `auto` that the runner decides, with the reasons by full key, or raises
     `RequestError` for what the backend cannot do. `identity(settings)` is the part of them that decides the
-    result. `steps(job, results)` lists the work, where `results` holds what earlier steps returned.
+    result. `takes_tools` says whether rows with tools can be trained on. `steps(job, results)` lists the work, where
+    `results` holds what earlier steps returned.
     """
 
     name: str
     settings: type
     resolve: Callable[[Any, Method, Any, int], Resolved]
     identity: Callable[[Any], dict[str, Any]]
+    takes_tools: bool
     steps: Callable[["Job", Mapping[str, dict[str, Any]]], Sequence[Step]]
 
 

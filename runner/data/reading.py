@@ -13,6 +13,7 @@ from runner.data.explain import explain
 from runner.data.files import DataFile
 from runner.data.findings import Finding
 from runner.data.formats import Format, named
+from runner.data.parts import join_parts
 from runner.data.rows import Kind, Oddity, Pair, Row
 from runner.errors import DataError
 
@@ -27,11 +28,12 @@ class RowBlock(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What makes a line a row; each step raises `ValueError` for a bad one, the last returns what is odd."""
+    """What makes lines rows; all but `passes` raise `ValueError` for a bad one, and `check` returns what is odd."""
 
     format: Format
     decode: Callable[[bytes], Any]
     to_row: Callable[[Any], Row]
+    passes: Callable[[Row], bool]
     check: Callable[[Row], tuple[Oddity, ...]]
 
 
@@ -54,7 +56,7 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
             "chosen and a rejected answer; give it such data, or learn from conversations with method=sft."
         )
     to_row = format.to_row if format.kind == kind else _chosen_only(format.to_row)
-    steps = Steps(format, msgspec.json.Decoder(format.raw).decode, to_row, CHECKS[kind])
+    steps = Steps(format, msgspec.json.Decoder(format.raw).decode, to_row, *CHECKS[kind])
     for block in chain([first], blocks):
         yield good_rows(file, block, steps)
 
@@ -62,30 +64,33 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
 def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
     """Take a block through the steps whole, which is quick; if that fails, row by row."""
     try:
-        rows = list(map(steps.to_row, map(steps.decode, block.lines)))
-        oddities = list(map(steps.check, rows))
-    except (ValueError, RecursionError) as error:
-        if len(block.lines) == 1:
-            return RowBlock(file, [], [], _bad_row(file, block, error, steps.format))
-        singles = [Block([number], [line]) for number, line in zip(block.numbers, block.lines, strict=True)]
-        return _joined([good_rows(file, single, steps) for single in singles])
+        return _checked(file, block.numbers, list(map(steps.to_row, map(steps.decode, block.lines))), steps)
+    except ValueError:
+        return _joined([_good_row(file, number, line, steps) for number, line in zip(*block, strict=True)])
+
+
+def _checked(file: DataFile, numbers: Sequence[int], rows: list[Row], steps: Steps) -> RowBlock:
     findings = [
         Finding("warning", odd.rule, file.name, number, odd.message)
-        for number, found in zip(block.numbers, oddities, strict=True)
-        for odd in found
+        for number, row in zip(numbers, rows, strict=True)
+        if not steps.passes(row)
+        for odd in steps.check(row)
     ]
-    return RowBlock(file, block.numbers, rows, findings)
+    return RowBlock(file, numbers, rows, findings)
 
 
-def _bad_row(
-    file: DataFile, block: Block, error: ValueError | RecursionError, format: Format
-) -> list[Finding]:
-    """Return why a row is bad; a blank line is no row."""
-    [number], [line] = block
-    if not line.strip():
-        return []
-    bad = explain(error, line, format)
-    return [Finding("error", bad.rule, file.name, number, str(bad))]
+def _good_row(file: DataFile, number: int, line: bytes, steps: Steps) -> RowBlock:
+    """Take one line through the steps; a bad row becomes a finding, a blank line nothing."""
+    try:
+        try:
+            raw = steps.decode(line)
+        except msgspec.ValidationError:
+            raw = msgspec.convert(join_parts(msgspec.json.decode(line)), steps.format.raw)
+        return _checked(file, [number], [steps.to_row(raw)], steps)
+    except ValueError as error:
+        bad = explain(error, line, steps.format)
+        findings = [Finding("error", bad.rule, file.name, number, str(bad))] if line.strip() else []
+        return RowBlock(file, [], [], findings)
 
 
 def _joined(blocks: list[RowBlock]) -> RowBlock:

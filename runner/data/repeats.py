@@ -2,7 +2,7 @@
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from runner.data.findings import Finding
 from runner.data.rows import Message, Row, canonical
@@ -19,26 +19,33 @@ class Seen:
         self._files: list[str] = []
 
     def add(
-        self, file: str, lines: Iterable[int], prompts: Iterable[tuple[Message, ...]], rows: Iterable[Row]
+        self, file: str, lines: Sequence[int], prompts: Sequence[tuple[Message, ...]], rows: Sequence[Row]
     ) -> None:
         """Append further rows of a file: their lines and hashes."""
         if self._files[-1:] != [file]:
             self._starts.append(len(self._lines))
             self._files.append(file)
         self._lines.extend(lines)
-        self.prompts.fromlist(list(map(_hash, prompts)))
-        self.rows.fromlist(list(map(_hash, rows)))
+        self.prompts.fromlist(_hashes(prompts))
+        self.rows.fromlist(_hashes(rows))
 
     def place(self, row: int) -> tuple[str, int]:
         """Return file and line of the row with that number."""
         return self._files[bisect_right(self._starts, row) - 1], self._lines[row]
 
 
+def _hashes(values: Sequence[Row | tuple[Message, ...]]) -> list[int]:
+    """Return 64 bits of each value, the same for equal values while this process lives."""
+    try:
+        return list(map(hash, values))
+    except TypeError:
+        return list(map(_hash, values))
+
+
 def _hash(value: Row | tuple[Message, ...]) -> int:
-    """Return 64 bits that are the same for equal values in this process; only tools, as dicts, have none."""
     try:
         return hash(value)
-    except TypeError:
+    except TypeError:  # it has tools, which are dicts
         return hash(canonical(value))
 
 

@@ -7,16 +7,12 @@ across runs by it.
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Kind = Literal["preference", "conversation"]
-if TYPE_CHECKING:
-    Content = str | None
-else:  # what is decoded may also be a list of parts; `Message` joins them
-    Content = str | list[dict[str, Any]] | None
 
 
 class BadRow(ValueError):
@@ -35,23 +31,14 @@ class Oddity(NamedTuple):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """One turn. `weight: 0` leaves an assistant turn out of the loss; tool fields are carried through.
-
-    Content given as a list of text parts is joined to one text, so that identity does not depend on how it
-    was written. Raises `ValueError` for parts that are not text.
-    """
+    """One turn. `weight: 0` leaves an assistant turn out of the loss; tool fields are carried through."""
 
     role: Role
-    content: Content = None
+    content: str | None = None
     name: str | None = None
     weight: Literal[0, 1] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
-
-    def __post_init__(self) -> None:
-        content: object = self.content
-        if isinstance(content, list):
-            msgspec.structs.force_setattr(self, "content", _joined(content))
 
 
 class Conversation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -104,10 +91,3 @@ def prompt_of(row: Row) -> tuple[Message, ...]:
     while last > 0 and row.messages[last].role != "assistant":
         last -= 1
     return row.messages[:last]
-
-
-def _joined(parts: list[dict[str, Any]]) -> str:
-    for part in parts:
-        if part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise ValueError(f"content has a part of type {part.get('type')!r}; only text parts are allowed")
-    return "".join(part["text"] for part in parts)

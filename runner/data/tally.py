@@ -1,5 +1,6 @@
 """A split's rows in numbers, gathered block by block and summed up at the end."""
 
+import re
 from array import array
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -35,6 +36,7 @@ class SplitSurvey(NamedTuple):
     fingerprint: str
     bytes: int
     with_system: int
+    with_tools: int
     turns: Spread
     answer_characters: Spread
     rejected_characters: Spread
@@ -46,7 +48,7 @@ class Tally:
     def __init__(self, helper: Executor) -> None:
         self.seen = Seen()
         self._fingerprint = Fingerprint(helper)
-        self._bytes = self._with_system = 0
+        self._bytes = self._with_system = self._with_tools = 0
         self._turns, self._answers, self._rejected = array("I"), array("I"), array("I")
 
     def take(self, block: RowBlock, canonical: bytes) -> None:
@@ -56,6 +58,7 @@ class Tally:
         prompts, answers, rejected = columns(block.rows)
         self.seen.add(block.file.name, block.lines, prompts, block.rows)
         self._with_system += sum([prompt[0].role in SYSTEM_ROLES for prompt in prompts])
+        self._with_tools += _lines_with_tools(canonical)
         self._turns.fromlist(list(map(add, map(len, prompts), map(len, answers))))
         self._answers.fromlist([len(answer[-1].content or "") for answer in answers])
         self._rejected.fromlist([len(answer[-1].content or "") for answer in rejected])
@@ -67,6 +70,7 @@ class Tally:
             fingerprint=self._fingerprint.hexdigest(),
             bytes=self._bytes,
             with_system=self._with_system,
+            with_tools=self._with_tools,
             turns=_spread(self._turns),
             answer_characters=_spread(self._answers),
             rejected_characters=_spread(self._rejected),
@@ -83,6 +87,15 @@ def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns], list[Turns]]
         [pair.prompt for pair in pairs] + asked,
         [pair.chosen for pair in pairs] + answered,
         [pair.rejected for pair in pairs],
+    )
+
+
+def _lines_with_tools(canonical: bytes) -> int:
+    """Return how many rows declare, call or answer tools; a quotation mark inside a text is written with a backslash."""
+    if b'"tool' not in canonical:
+        return 0
+    return sum(
+        re.search(rb'(?<!\\)"tool(s|_calls|_call_id)?"', line) is not None for line in canonical.splitlines()
     )
 
 

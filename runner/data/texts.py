@@ -23,6 +23,8 @@ INVISIBLE = {
     "replacement-character": ["\ufffd"],
 }
 """Characters that a reader does not see, or that stand for ones that were lost; all but tab, LF and CR."""
+BACKSLASH = rb"\\"
+"""A backslash in JSON."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,17 @@ def _positions(canonical: bytes) -> Iterator[int]:
     """Yield where marks stand in canonical lines."""
     for hint, marks in _SEARCHES:
         if hint in canonical if len(hint) == 1 else _holds(canonical, hint):
-            yield from (found.start() for found in marks.finditer(canonical))
+            yield from (found.start() for found in marks.finditer(canonical) if found[0] != BACKSLASH)
 
 
 def _searches(marks: Iterable[bytes]) -> Iterator[tuple[bytes, re.Pattern[bytes]]]:
     """Yield patterns that find all marks between them, each with bytes without which it finds nothing.
 
     Marks that begin with a common byte are searched one by one, and only if their last four or two bytes are
-    there. Others are searched together by their first byte, to which `re` skips.
+    there. Others are searched together by their first byte, to which `re` skips. A backslash that stands for
+    itself is passed as a whole, so that what follows it is not taken for its escape: formulas are full of them.
     """
-    by_first: dict[bytes, list[bytes]] = defaultdict(list)
+    by_first: dict[bytes, list[bytes]] = defaultdict(list, {BACKSLASH[:1]: [BACKSLASH]})
     for mark in sorted(marks):
         if re.match(rb"[A-Za-z{]", mark):
             yield mark[-4:] if len(mark) >= 4 else mark[-2:], re.compile(re.escape(mark))
@@ -119,7 +122,7 @@ def _holds(text: bytes, word: bytes) -> bool:
     integer = np.dtype(f"=u{size}")
     wanted = np.frombuffer(word, integer)[0]
     shifted = (np.frombuffer(text, integer, (len(text) - shift) // size, shift) for shift in range(size))
-    return any((words == wanted).any() for words in shifted)
+    return len(text) >= size and any((words == wanted).any() for words in shifted)
 
 
 def odd_texts(row: Row) -> Iterator[Oddity]:

@@ -42,4 +42,4 @@ def steps(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[Step]:
     )
 
 
-BACKEND = Backend(name="foundry", settings=Foundry, resolve=resolve, identity=asdict, steps=steps)
+BACKEND = Backend(name="foundry", settings=Foundry, resolve=resolve, identity=asdict, takes_tools=True, steps=steps)

@@ -115,4 +115,4 @@ def steps(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[Step]:
     return [step("prepare"), step("train"), step("save"), step("evaluate"), step("sample", sampling)]
 
 
-BACKEND = Backend(name="local", settings=Local, resolve=resolve, identity=identity, steps=steps)
+BACKEND = Backend(name="local", settings=Local, resolve=resolve, identity=identity, takes_tools=False, steps=steps)

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from runner.data.parts import join_parts
 from runner.data.rows import Kind, Message, Role, Row
 from runner.errors import DataError
 
@@ -69,7 +70,7 @@ def turns(role: Role, text: Text) -> tuple[Message, ...]:
 
 def _fits(sample: Mapping[str, Any], format: Format) -> bool:
     try:
-        msgspec.convert(sample, format.raw)
-    except msgspec.ValidationError:
+        msgspec.convert(join_parts(sample), format.raw)
+    except ValueError:
         return False
     return True

