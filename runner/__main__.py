@@ -50,11 +50,11 @@ def plan_and_run(composed: Any) -> None:
     """Check a request and make its plan; with `mode=run`, carry it out unless that was done before."""
     from omegaconf import OmegaConf
 
-    from runner import console, execute, plan
+    from runner import console, estimate, execute, plan
 
     job = plan.make(config.request(OmegaConf.to_container(composed, resolve=True)))
     done = None if job.request.top.again else execute.finished(job)
-    console.show_plan(job, done is not None)
+    console.show_plan(job, done is not None, estimate.estimate(job))
     if job.request.top.mode == "run":
         if job.request.top.again:
             execute.set_aside(job.folder)

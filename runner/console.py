@@ -8,6 +8,7 @@ from rich.console import Console as Terminal
 from rich.table import Table
 from rich.text import Text
 
+from runner.estimate import Estimate
 from runner.plan import Job
 from runner.tracking import Place
 
@@ -47,27 +48,35 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def show_plan(job: Job, done: bool) -> None:
+def show_plan(job: Job, done: bool, work: Estimate | None) -> None:
     """Print what is going to be done: data, what was found in it, the resolved hyperparameters, the steps."""
     plan = job.plan
     say(f"{job.folder.name}   plan {plan.id[:16]}…")
     say()
-    _show_data(job)
+    _show_data(job, work)
     _show_findings(job)
     _show_values(job)
     state = "finished before: nothing is done again (again=true starts anew)" if done else "to do"
     say(f"{plan.method} on {plan.backend}, {state}; its folder is {job.folder}/")
+    if not done:
+        say(f"time to train: {_time(work)}")
     say()
 
 
-def _show_data(job: Job) -> None:
+def _time(work: Estimate | None) -> str:
+    if work is None or work.seconds is None:
+        return "not known before the first run of this model here"
+    return f"about {duration(work.seconds)}, at the pace of the last run of this model"
+
+
+def _show_data(job: Job, work: Estimate | None) -> None:
     rows = []
     for name, split in job.survey.splits.items():
+        tokens = f"{'' if work.exact else 'about '}{work.tokens[name]:,}" if work else "model not here yet"
         answers = f"{split.answer_characters.median:,} (longest {split.answer_characters.greatest:,})"
-        rows.append(
-            [name, f"{split.rows:,}", f"{split.turns.least} to {split.turns.greatest}", answers, split.fingerprint[:12]]
-        )
-    table("Data", ["split", "rows", "turns", "characters of an answer, median", "fingerprint"], rows)
+        turns = f"{split.turns.least} to {split.turns.greatest}"
+        rows.append([name, f"{split.rows:,}", tokens, turns, answers, split.fingerprint[:12]])
+    table("Data", ["split", "rows", "tokens", "turns", "characters of an answer, median", "fingerprint"], rows)
 
 
 def _show_findings(job: Job) -> None:

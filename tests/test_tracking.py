@@ -78,7 +78,7 @@ history = client.get_metric_history(run.info.run_id, "train/loss")
 print(json.dumps({
     "status": run.info.status, "params": run.data.params, "metrics": run.data.metrics, "tags": run.data.tags,
     "losses": [each.step for each in history],
-    "datasets": {each.tags[0].value: json.loads(each.dataset.profile)["num_rows"] for each in run.inputs.dataset_inputs},
+    "datasets": {e.tags[0].value: json.loads(e.dataset.profile)["num_rows"] for e in run.inputs.dataset_inputs},
     "artifacts": [each.path for each in client.list_artifacts(run.info.run_id)],
     "models": len(client.search_logged_models([run.info.experiment_id])),
     "registered": [each.name for each in client.search_registered_models()],

@@ -47,9 +47,7 @@ def check_answer(which: str, answer: tuple[Message, ...]) -> None:
             "move what both answers share into the prompt, or remove it",
         )
     if not has_text(answer[-1].content):
-        raise BadRow(
-            "empty-answer", f"the {which} answer is empty; it needs text; write it or remove the row"
-        )
+        raise BadRow("empty-answer", f"the {which} answer is empty; it needs text; write it or remove the row")
 
 
 def check_conversation(conversation: Conversation) -> tuple[Oddity, ...]:
@@ -109,9 +107,7 @@ def check_order(roles: tuple[str, ...]) -> tuple[Oddity, ...]:
                 "add the assistant's call, or remove that turn",
             )
     return tuple(
-        Oddity(
-            "repeated-turn", f"turns {place - 1} and {place} are both the user's; join them if they are one"
-        )
+        Oddity("repeated-turn", f"turns {place - 1} and {place} are both the user's; join them if they are one")
         for place, (before, role) in enumerate(pairwise(roles), 2)
         if before == role == "user"
     )

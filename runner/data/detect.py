@@ -37,9 +37,7 @@ def detect(file: DataFile, block: Block) -> Format:
             problems.append(f"{file.name}:{number}: {_unknown(sample)}.")
     del votes[()]
     if not votes:
-        raise DataError(
-            problems[0] if problems else f"{file.name}: the file holds no rows; one at least is needed."
-        )
+        raise DataError(problems[0] if problems else f"{file.name}: the file holds no rows; one at least is needed.")
     [(found, _)] = votes.most_common(1)
     if len(found) > 1:
         names = " or ".join(f"dataset.format={each.name}" for each in found)
@@ -55,6 +53,4 @@ def _no_object(error: ValueError | RecursionError, line: bytes) -> str:
 
 def _unknown(sample: Mapping[str, Any]) -> str:
     known = "; ".join(f"{each.name} has {', '.join(each.keys)}" for each in formats().values())
-    return (
-        f"a row with the keys {', '.join(sample) or '(none)'} is of no known format; {known}; rename its keys"
-    )
+    return f"a row with the keys {', '.join(sample) or '(none)'} is of no known format; {known}; rename its keys"

@@ -38,19 +38,13 @@ def not_json(error: ValueError | RecursionError, line: bytes) -> BadRow:
         byte = error.object[error.start]
         return BadRow("not-utf8", f"byte 0x{byte:02x} is not UTF-8, as text must be; save the file as UTF-8")
     if isinstance(error, RecursionError):
-        return BadRow(
-            "not-json", "lists or objects are nested too deeply to be read; a row is flatter; repair it"
-        )
+        return BadRow("not-json", "lists or objects are nested too deeply to be read; a row is flatter; repair it")
     if re.search(rb"[:\[,]\s*(?:NaN|-?Infinity)\b", line):
-        return BadRow(
-            "not-json", "NaN or Infinity stands for a number, which JSON does not allow; write null"
-        )
+        return BadRow("not-json", "NaN or Infinity stands for a number, which JSON does not allow; write null")
     if re.search(rb"\\u[dD][89a-fA-F]", line) and _is_json(line):
         return BadRow("not-json", "half a surrogate pair (\\ud800 to \\udfff) is not a character; remove it")
     if str(error).endswith("truncated"):
-        return BadRow(
-            "not-json", "the JSON ends too early; a row is one whole object on one line; complete it"
-        )
+        return BadRow("not-json", "the JSON ends too early; a row is one whole object on one line; complete it")
     reason = str(error).removeprefix("JSON is malformed: ")
     return BadRow("not-json", f"not JSON ({reason}); a row is one whole object on one line; repair it")
 
@@ -69,9 +63,7 @@ def _wrong_value(found: str, place: str, line: bytes, format: Format) -> BadRow:
     if missing := re.fullmatch(r"Object missing required field `(.*)`", found):
         return _missing_key(missing[1], where, line, format)
     if types := re.fullmatch(r"Expected `(.*)`, got `(.*)`", found):
-        allowed, got = (
-            " or ".join(_WORDS.get(name, name) for name in each.split(" | ")) for each in types.groups()
-        )
+        allowed, got = (" or ".join(_WORDS.get(name, name) for name in each.split(" | ")) for each in types.groups())
         table = " (in CSV, as many cells as the header has names)" if not place else ""
         return BadRow("wrong-type", f"{where} is {got}; allowed: {allowed}{table}; change it")
     if value := re.fullmatch(r"Invalid enum value (.*)", found):
@@ -89,6 +81,4 @@ def _missing_key(key: str, where: str, line: bytes, format: Format) -> BadRow:
     close = get_close_matches(key, present, 1)
     fix = f"rename `{close[0]}`" if close and close[0] not in format.keys else "add it"
     needs = ", ".join(format.keys)
-    return BadRow(
-        "missing-key", f"the row has no `{key}`; a row of format {format.name} needs {needs}; {fix}"
-    )
+    return BadRow("missing-key", f"the row has no `{key}`; a row of format {format.name} needs {needs}; {fix}")

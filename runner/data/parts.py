@@ -6,25 +6,25 @@ from runner.data.rows import BadRow
 
 
 def join_parts(value: Any) -> Any:
-    """Return decoded JSON with each `content` that is a list of text parts replaced by their text.
+    """Return decoded JSON in which each message's content is a text, joined from its parts if it has some.
 
     Raises `BadRow` for a part that is not text.
     """
     if isinstance(value, list):
         return [join_parts(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _text(each) if key == "content" else join_parts(each) for key, each in value.items()}
-    return value
+    if not isinstance(value, dict):
+        return value
+    if "role" in value and isinstance(value.get("content"), list):
+        return value | {"content": _joined(value["content"])}
+    return {key: join_parts(each) for key, each in value.items()}
 
 
-def _text(content: Any) -> Any:
-    if not isinstance(content, list):
-        return content
-    for part in content:
+def _joined(parts: list[Any]) -> str:
+    for part in parts:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text" or not isinstance(part.get("text"), str):
             raise BadRow(
                 "not-text",
                 f"a message's content has a part of type {kind!r}; only text is learned; leave it out",
             )
-    return "".join(part["text"] for part in content)
+    return "".join(part["text"] for part in parts)

@@ -43,9 +43,7 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
     Raises `DataError` if the file cannot be read, or if its format is not known or does not hold such rows.
     """
     if head(file).startswith(BYTE_ORDER_MARK):
-        message = (
-            "the file begins with U+FEFF, which other programs trip over; save it without byte order mark"
-        )
+        message = "the file begins with U+FEFF, which other programs trip over; save it without byte order mark"
         yield RowBlock(file, [], [], [Finding("warning", "byte-order-mark", file.name, 1, message)])
     blocks = read_blocks(file)
     first = next(blocks, Block([], []))
@@ -65,7 +63,7 @@ def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
     """Take a block through the steps whole, which is quick; if that fails, row by row."""
     try:
         return _checked(file, block.numbers, list(map(steps.to_row, map(steps.decode, block.lines))), steps)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _joined([_good_row(file, number, line, steps) for number, line in zip(*block, strict=True)])
 
 
@@ -87,7 +85,7 @@ def _good_row(file: DataFile, number: int, line: bytes, steps: Steps) -> RowBloc
         except msgspec.ValidationError:
             raw = msgspec.convert(join_parts(msgspec.json.decode(line)), steps.format.raw)
         return _checked(file, [number], [steps.to_row(raw)], steps)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         bad = explain(error, line, steps.format)
         findings = [Finding("error", bad.rule, file.name, number, str(bad))] if line.strip() else []
         return RowBlock(file, [], [], findings)

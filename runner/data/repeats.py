@@ -18,9 +18,7 @@ class Seen:
         self._starts: list[int] = []
         self._files: list[str] = []
 
-    def add(
-        self, file: str, lines: Sequence[int], prompts: Sequence[tuple[Message, ...]], rows: Sequence[Row]
-    ) -> None:
+    def add(self, file: str, lines: Sequence[int], prompts: Sequence[tuple[Message, ...]], rows: Sequence[Row]) -> None:
         """Append further rows of a file: their lines and hashes."""
         if self._files[-1:] != [file]:
             self._starts.append(len(self._lines))

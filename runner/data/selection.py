@@ -69,9 +69,7 @@ def row_blocks(
                 break
 
 
-def _sources(
-    selection: Selection, wanted: Sequence[Split]
-) -> list[tuple[tuple[DataFile, ...], Sequence[Split]]]:
+def _sources(selection: Selection, wanted: Sequence[Split]) -> list[tuple[tuple[DataFile, ...], Sequence[Split]]]:
     """Return the files to read together with the splits that are taken from them."""
     if selection.validation is None:
         return [(locate(selection.train), wanted)]
@@ -84,9 +82,7 @@ def _blocks(selection: Selection, files: Sequence[DataFile]) -> Iterator[RowBloc
         yield from read_file(file, selection.format, selection.kind)
 
 
-def _divide(
-    selection: Selection, block: RowBlock, splits: Sequence[Split]
-) -> Iterator[tuple[Split, RowBlock]]:
+def _divide(selection: Selection, block: RowBlock, splits: Sequence[Split]) -> Iterator[tuple[Split, RowBlock]]:
     """Yield the part of a block that belongs to each split that is taken from its file."""
     if selection.validation is not None or selection.validation_fraction == 0:
         yield splits[0], block
@@ -101,8 +97,4 @@ def _divide(
 
 
 def _first(block: RowBlock, count: int) -> RowBlock:
-    return (
-        block
-        if len(block.rows) <= count
-        else block._replace(lines=block.lines[:count], rows=block.rows[:count])
-    )
+    return block if len(block.rows) <= count else block._replace(lines=block.lines[:count], rows=block.rows[:count])

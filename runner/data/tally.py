@@ -91,12 +91,10 @@ def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns], list[Turns]]
 
 
 def _lines_with_tools(canonical: bytes) -> int:
-    """Return how many rows declare, call or answer tools; a quotation mark inside a text is written with a backslash."""
+    """Return how many rows declare, call or answer tools; inside a text, quotation marks have a backslash."""
     if b'"tool' not in canonical:
         return 0
-    return sum(
-        re.search(rb'(?<!\\)"tool(s|_calls|_call_id)?"', line) is not None for line in canonical.splitlines()
-    )
+    return sum(re.search(rb'(?<!\\)"tool(s|_calls|_call_id)?"', line) is not None for line in canonical.splitlines())
 
 
 def _spread(values: "array[int]") -> Spread:

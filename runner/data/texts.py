@@ -61,9 +61,7 @@ RULES = (
         "a transcript may not have been cut into its turns: remove it unless it is meant",
         answers_only=True,
     ),
-    _markup(
-        "placeholder", r"\{\{\s*[\w.-]+\s*\}\}", "{{", "a template was not filled in: put the value there"
-    ),
+    _markup("placeholder", r"\{\{\s*[\w.-]+\s*\}\}", "{{", "a template was not filled in: put the value there"),
     _markup("calculator-mark", r"<<[^<>\n]*=[^<>\n]*>>", "<<", "the model learns to write it: remove it"),
     _markup(
         "special-token",
@@ -90,6 +88,9 @@ def odd_rows(rows: Sequence[Row], canonical: bytes) -> Iterator[tuple[int, Oddit
 def _positions(canonical: bytes) -> Iterator[int]:
     """Yield where marks stand in canonical lines."""
     for hint, marks in _SEARCHES:
+        # Formulas are full of backslashes that stand for themselves: without them, there are few to look at.
+        if hint == BACKSLASH[:1] and not marks.search(canonical.replace(BACKSLASH, b"")):
+            continue
         if hint in canonical if len(hint) == 1 else _holds(canonical, hint):
             yield from (found.start() for found in marks.finditer(canonical) if found[0] != BACKSLASH)
 
@@ -99,9 +100,9 @@ def _searches(marks: Iterable[bytes]) -> Iterator[tuple[bytes, re.Pattern[bytes]
 
     Marks that begin with a common byte are searched one by one, and only if their last four or two bytes are
     there. Others are searched together by their first byte, to which `re` skips. A backslash that stands for
-    itself is passed as a whole, so that what follows it is not taken for its escape: formulas are full of them.
+    itself is passed as a whole, so that what follows it is not taken for its escape.
     """
-    by_first: dict[bytes, list[bytes]] = defaultdict(list, {BACKSLASH[:1]: [BACKSLASH]})
+    by_first: dict[bytes, list[bytes]] = defaultdict(list, {BACKSLASH[:1]: [re.escape(BACKSLASH[1:])]})
     for mark in sorted(marks):
         if re.match(rb"[A-Za-z{]", mark):
             yield mark[-4:] if len(mark) >= 4 else mark[-2:], re.compile(re.escape(mark))

@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from hashlib import file_digest
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
@@ -86,7 +88,8 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
 
     transformers = quiet_transformers()
-    model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    with redirect_stderr(StringIO()):  # its progress bar has no switch
+        model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     settings = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
     # transformers refuses to save a model flagged as quantised, so its weights move into a fresh one.
     fresh = transformers.AutoModelForCausalLM.from_config(type(model.config)(**settings), dtype=torch.float32)

@@ -43,7 +43,10 @@ def main() -> None:
         print(f"{name:6} {statistics.median(values):.2f} s   {min(values):.2f} to {max(values):.2f}")
     ratios = [cfg / empty for cfg, empty in zip(seconds["cfg"], seconds["empty"], strict=True)]
     more = [plan - cfg for plan, cfg in zip(seconds["plan"], seconds["cfg"], strict=True)]
-    result = {"cfg_over_empty": round(statistics.median(ratios), 2), "plan_more_seconds": round(statistics.median(more), 2)}
+    result = {
+        "cfg_over_empty": round(statistics.median(ratios), 2),
+        "plan_more_seconds": round(statistics.median(more), 2),
+    }
     print(json.dumps(result | {"cfg_over_empty_spread": [round(min(ratios), 2), round(max(ratios), 2)]}))
 
 

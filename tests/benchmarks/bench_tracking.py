@@ -46,7 +46,8 @@ def main() -> None:
         try:
             __main__.main()
         except SystemExit as end:
-            assert end.code == 0
+            if end.code:
+                raise
     seconds = training[1] - training[0]
     print(json.dumps({"share_percent": round(100 * sum(spent) / seconds, 2), "train_seconds": round(seconds, 1)}))
 

@@ -111,7 +111,8 @@ def write_parquet(path: Path, rows: Sequence[Raw]) -> None:
     from pyarrow import Table
     from pyarrow.parquet import write_table
 
-    write_table(Table.from_pylist(list(rows)), path)
+    names = dict.fromkeys(name for row in rows for name in row)
+    write_table(Table.from_pydict({name: [row.get(name) for row in rows] for name in names}), path)
 
 
 def write_gzip(path: Path, rows: Sequence[Raw]) -> None:

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from runner.data.rows import Conversation, Kind
-from tests.data.samples import look, rows_of, told
+from runner.data.rows import Conversation, Kind, Pair, canonical_lines
+from runner.data.texts import odd_rows, odd_texts
+from tests.data.samples import assistant, look, rows_of, told, unhurried, user
 
 QUESTION, ANSWER = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Gas."}
 OTHER, SYSTEM = {"role": "assistant", "content": "No."}, {"role": "system", "content": "Be brief."}
@@ -245,6 +248,7 @@ PLAIN_TEXTS = [
     text_pair("f'{{}}' {1} {a: {b: 1}}", "1 << 2, a <b> and c > d, <br>, [INSTALL]"),
     text_pair("Näher, “quoted” – 中文 🦊 ½", "ﬁne…"),
     text_pair("x <| y |> z", "<| a b |>"),
+    text_pair(r"\frac{a}{b} \begin{x} \u0041 \\f", r"C:\bin\users\f"),
 ]
 
 
@@ -256,6 +260,21 @@ def test_what_seldom_belongs_into_a_text_is_told(tmp_path: Path, row: str, messa
 @pytest.mark.parametrize("row", PLAIN_TEXTS)
 def test_ordinary_texts_are_not_odd(tmp_path: Path, row: str) -> None:
     assert after_a_good_row(tmp_path, "preference", row) == []
+
+
+snippets = st.sampled_from(["\\", "\f", "\b", "f", "u", "n", '"', "{{", "x", "}}", "<", "<|", "|>", "[INST]", "Human:"])
+letters = st.characters(codec="utf-8")
+texts = st.lists(snippets | letters | st.sampled_from(["\u00a0", "\u200b", "\ufeff", "é", "\n"]), min_size=1).map(
+    "".join
+)
+
+
+@unhurried
+@given(st.lists(texts, min_size=1, max_size=5))
+def test_the_quick_search_for_odd_texts_misses_none(parts: list[str]) -> None:
+    rows = [Pair((user(part),), (assistant(f"{part}."),), (assistant("No."),)) for part in parts]
+    expected = [(place, odd) for place, row in enumerate(rows) for odd in odd_texts(row)]
+    assert list(odd_rows(rows, canonical_lines(rows))) == expected
 
 
 def test_odd_texts_of_conversations_are_told_by_turn(tmp_path: Path) -> None:

@@ -156,8 +156,8 @@ def test_a_picture_among_the_parts_is_refused(written: Callable[..., Path], tmp_
     parts = '[{"type": "image_url", "image_url": {"url": "data:"}}]'
     path = written(PAIRS["foundry"], PAIRS["foundry"].replace('"What rises?"', parts))
     assert told(look(path), tmp_path) == [
-        "error wrong-type data.jsonl:2: `input.messages[0]`: content has a part of type 'image_url'; "
-        "only text parts are allowed; change it"
+        "error not-text data.jsonl:2: a message's content has a part of type 'image_url'; only text is learned; "
+        "leave it out"
     ]
 
 
@@ -346,4 +346,12 @@ def test_any_pair_comes_back_from_any_shape_and_container(
 ) -> None:
     path = tmp_path / f"data.{container}"
     CONTAINERS[container](path, [SHAPES[shape](pair) for pair in wanted])
+    assert rows_of(path, format=shape) == wanted
+
+
+@unhurried
+@given(st.lists(pairs().filter(lambda pair: len(pair.prompt) == 1), min_size=1), st.sampled_from(sorted(TEXT_SHAPES)))
+def test_any_pair_of_one_question_comes_back_from_a_table(tmp_path: Path, wanted: list[Pair], shape: str) -> None:
+    path = tmp_path / "data.csv"
+    write_csv(path, [TEXT_SHAPES[shape](pair) for pair in wanted])
     assert rows_of(path, format=shape) == wanted

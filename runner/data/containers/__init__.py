@@ -50,9 +50,7 @@ def head(file: DataFile) -> bytes:
     with _told(file), open_text(file.path) as stream:
         start = stream.read(4096)
     if not start.removeprefix(BYTE_ORDER_MARK).strip():
-        raise DataError(
-            f"{file.name}: the file is empty; a row is needed, in JSON Lines, JSON, CSV or Parquet."
-        )
+        raise DataError(f"{file.name}: the file is empty; a row is needed, in JSON Lines, JSON, CSV or Parquet.")
     for magic, what in _FOREIGN.items():
         if start.startswith(magic):
             raise DataError(f"{file.name}: the file is {what}.")
@@ -95,6 +93,4 @@ def _told(file: DataFile) -> Iterator[None]:
             f"{file.name}: the gzip file is cut off or damaged; a whole one is needed, fetch it again."
         ) from None
     except OSError as error:
-        raise DataError(
-            f"{file.name}: {error.strerror}; a file that can be read is needed; check it."
-        ) from None
+        raise DataError(f"{file.name}: {error.strerror}; a file that can be read is needed; check it.") from None

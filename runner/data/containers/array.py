@@ -95,9 +95,7 @@ def _next_item(text: bytes, at: int) -> tuple[int, int] | None:
 def _nothing_follows(text: bytes, read: Callable[[int], bytes], size: int, line: int) -> None:
     while text := text or read(size):
         if text.strip():
-            raise BadArray(
-                line + text[: len(text) - len(text.lstrip())].count(b"\n"), "the array has ended before"
-            )
+            raise BadArray(line + text[: len(text) - len(text.lstrip())].count(b"\n"), "the array has ended before")
         line += text.count(b"\n")
         text = b""
 

@@ -32,9 +32,7 @@ def read(file: DataFile) -> Iterator[Block]:
                 yield Block([line for line, _ in batch], [row for _, row in batch])
         except UnicodeDecodeError as error:
             wrong = error.object[error.start]
-            raise DataError(
-                f"{file.name}: byte 0x{wrong:02x} is not UTF-8; save the file as UTF-8."
-            ) from None
+            raise DataError(f"{file.name}: byte 0x{wrong:02x} is not UTF-8; save the file as UTF-8.") from None
 
 
 def _numbered_rows(file: DataFile, text: io.TextIOWrapper) -> Iterator[tuple[int, bytes]]:

@@ -30,9 +30,7 @@ class Raw(msgspec.Struct, gc=False):
 def to_row(raw: Raw) -> Pair:
     """Rename the parts."""
     given = raw.input
-    return Pair(
-        given.messages, raw.preferred_output, raw.non_preferred_output, given.tools, given.parallel_tool_calls
-    )
+    return Pair(given.messages, raw.preferred_output, raw.non_preferred_output, given.tools, given.parallel_tool_calls)
 
 
 FORMAT = Format("foundry", "preference", Raw, to_row)

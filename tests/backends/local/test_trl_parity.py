@@ -148,6 +148,13 @@ def test_dpo_agrees_with_trl(architecture: str, how: Any, tiny_models: Any, tmp_
     assert_same(mine, theirs(dpo_trainer(folder, tmp_path, PAIRS, beta=0.3), DPO_NAMES))
 
 
+@pytest.mark.slow
+def test_dpo_agrees_with_trl_on_the_embedded_model(embedded_model: Path, tmp_path: Path) -> None:
+    hyperparameters = DPO(n_epochs=1, batch_size=2, learning_rate_multiplier=1.0, beta=0.1, rpo_alpha=0.0)
+    mine = ours(embedded_model, "dpo", hyperparameters, PAIRS[:2], layout.shared)
+    assert_same(mine, theirs(dpo_trainer(embedded_model, tmp_path, PAIRS[:2], beta=0.1), DPO_NAMES))
+
+
 def test_rpo_agrees_with_trl_sigmoid_plus_sft_on_one_pair(tiny_model: Path, tmp_path: Path) -> None:
     hyperparameters = DPO(n_epochs=1, batch_size=1, learning_rate_multiplier=1.0, beta=0.1, rpo_alpha=0.7)
     mine = ours(tiny_model, "dpo", hyperparameters, PAIRS[:1], layout.shared)
