@@ -118,8 +118,8 @@ def is_plain_pair(pair: Pair) -> bool:
 
     `check_pair` passes all of these without oddities; this is to know in a third of the time.
     """
-    before, question = "assistant", None
-    for turn in pair.prompt:
+    before, question, prompt = "assistant", None, pair.prompt
+    for turn in prompt[1:] if prompt and prompt[0].role == "system" else prompt:
         role, question = turn.role, turn.content
         if role == before or (role != "user" and role != "assistant"):
             return False

@@ -12,6 +12,7 @@ from runner.data.fingerprint import Fingerprint
 from runner.data.reading import RowBlock
 from runner.data.repeats import Seen
 from runner.data.rows import Conversation, Message, Pair, Row, prompt_of
+from runner.data.texts import holds
 
 Turns = tuple[Message, ...]
 
@@ -80,19 +81,17 @@ class Tally:
 def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns], list[Turns]]:
     """Return prompts, answers and rejected answers of rows of one kind; conversations have none rejected."""
     pairs = [row for row in rows if isinstance(row, Pair)]
+    if pairs:
+        return [pair.prompt for pair in pairs], [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
     conversations = [row for row in rows if isinstance(row, Conversation)]
     asked = list(map(prompt_of, conversations))
     answered = [row.messages[len(before) :] for row, before in zip(conversations, asked, strict=True)]
-    return (
-        [pair.prompt for pair in pairs] + asked,
-        [pair.chosen for pair in pairs] + answered,
-        [pair.rejected for pair in pairs],
-    )
+    return asked, answered, []
 
 
 def _lines_with_tools(canonical: bytes) -> int:
     """Return how many rows declare, call or answer tools; inside a text, quotation marks have a backslash."""
-    if b'"tool' not in canonical:
+    if not holds(canonical, b'"too'):
         return 0
     return sum(re.search(rb'(?<!\\)"tool(s|_calls|_call_id)?"', line) is not None for line in canonical.splitlines())
 

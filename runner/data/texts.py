@@ -91,7 +91,7 @@ def _positions(canonical: bytes) -> Iterator[int]:
         # Formulas are full of backslashes that stand for themselves: without them, there are few to look at.
         if hint == BACKSLASH[:1] and not marks.search(canonical.replace(BACKSLASH, b"")):
             continue
-        if hint in canonical if len(hint) == 1 else _holds(canonical, hint):
+        if hint in canonical if len(hint) == 1 else holds(canonical, hint):
             yield from (found.start() for found in marks.finditer(canonical) if found[0] != BACKSLASH)
 
 
@@ -115,7 +115,7 @@ def _searches(marks: Iterable[bytes]) -> Iterator[tuple[bytes, re.Pattern[bytes]
 _SEARCHES = tuple(_searches(frozenset[bytes]().union(*(rule.marks for rule in RULES))))
 
 
-def _holds(text: bytes, word: bytes) -> bool:
+def holds(text: bytes, word: bytes) -> bool:
     """Say whether two or four bytes stand in a text: numpy compares them whole, in a quarter of the time of `in`."""
     import numpy as np
 

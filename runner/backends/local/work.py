@@ -26,6 +26,7 @@ from runner.backends.local.generate import answers
 from runner.backends.local.logps import exact
 from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train
 from runner.data.rows import Message, Row, prompt_of, row_id
+from runner.errors import DataError
 from runner.events import Metrics, Note, Progress, Samples
 from runner.models.reference import tokenizer_folder
 from runner.style import fault
@@ -124,8 +125,7 @@ class Work:
     @cached_property
     def token_rows(self) -> dict[str, list[TokenRow]]:
         """Their tokens, cut to the length the settings allow."""
-        limit = self.settings.max_length
-        return {split: [self.tokenizer.row(row, limit) for row in rows] for split, rows in self.rows.items()}
+        return {split: self._tokenise(split, rows) for split, rows in self.rows.items()}
 
     @cached_property
     def examples(self) -> dict[str, list[Example]]:
@@ -181,6 +181,15 @@ class Work:
             checkpoint_every=min(100, math.ceil(num_steps / 10)) if saves == "auto" else saves,
             keep_best=self.evaluation.keep == "best",
         )
+
+    def _tokenise(self, split: str, rows: Sequence[Row]) -> list[TokenRow]:
+        found = []
+        for number, row in enumerate(rows, 1):
+            try:
+                found.append(self.tokenizer.row(row, self.settings.max_length))
+            except DataError as error:
+                raise DataError(f"dataset.{split}, row {number}: {error}") from error
+        return found
 
     def _in_style(self, prompts: Sequence[tuple[Message, ...]], told: Sequence[tuple[str, bool]]) -> float:
         """Return the share of answers in the data set's style; 0 where it names none."""
