@@ -105,7 +105,8 @@ def show_outcome(job: Job, content: Mapping[str, Any], place: Place | None, prob
     for sample in content["samples"][:3]:
         table(f"“{sample['prompt']}”", ["", ""], [["before", sample["before"]], ["after", sample["after"]]])
     if content["metrics"]:
-        shown = [[name, f"{value:.4g}"] for name, value in content["metrics"].items() if not name.startswith("system/")]
+        told = ("eval/", "train/loss")
+        shown = [[name, f"{value:.4g}"] for name, value in content["metrics"].items() if name.startswith(told)]
         table("Metrics (last values)", ["name", "value"], shown)
     rows = [["status", content["status"] + (f": {content['message']}" if content["message"] else "")]]
     rows += [["time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())]]
