@@ -25,6 +25,7 @@ INVISIBLE = {
 """Characters that a reader does not see, or that stand for ones that were lost; all but tab, LF and CR."""
 BACKSLASH = rb"\\"
 """A backslash in JSON."""
+_ESCAPE = re.compile(rb"\\[bfu]")
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,18 @@ def odd_rows(rows: Sequence[Row], canonical: bytes) -> Iterator[tuple[int, Oddit
 def _positions(canonical: bytes) -> Iterator[int]:
     """Yield where marks stand in canonical lines."""
     for hint, marks in _SEARCHES:
-        # Formulas are full of backslashes that stand for themselves: without them, there are few to look at.
-        if hint == BACKSLASH[:1] and not marks.search(canonical.replace(BACKSLASH, b"")):
+        if hint == BACKSLASH[:1] and not _has_escape(canonical):
             continue
         if hint in canonical if len(hint) == 1 else holds(canonical, hint):
             yield from (found.start() for found in marks.finditer(canonical) if found[0] != BACKSLASH)
+
+
+def _has_escape(canonical: bytes) -> bool:
+    """Say whether a control character stands there, escaped.
+
+    Formulas are full of backslashes that stand for themselves (`\\\\frac`): without these, few are left to look at.
+    """
+    return bool(_ESCAPE.search(canonical)) and bool(_ESCAPE.search(canonical.replace(BACKSLASH, b"")))
 
 
 def _searches(marks: Iterable[bytes]) -> Iterator[tuple[bytes, re.Pattern[bytes]]]:

@@ -11,6 +11,7 @@ from runner.data.containers import container_of, head, read_blocks
 from runner.data.detect import detect
 from runner.data.files import DataFile
 from runner.data.findings import Group
+from runner.data.rows import Kind
 from runner.data.selection import Selection
 from runner.data.survey import Survey, survey
 
@@ -36,7 +37,7 @@ def folder() -> Path:
 
 @cache
 def look(path: Path, max_rows: int | None = None) -> Survey:
-    kind = "preference" if ".dpo." in path.name else "conversation"
+    kind: Kind = "preference" if ".dpo." in path.name else "conversation"
     return survey(Selection(train=str(path), kind=kind, max_rows=max_rows))
 
 
