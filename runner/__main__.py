@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import config
@@ -17,6 +18,8 @@ def main() -> None:
     import hydra
 
     config.register()
+    # argparse takes no overrides before a flag: `mode=plan -m seed=1,2` would be refused.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))
     codes: list[int] = []
     conf = str(config.home() / "conf")
     app = hydra.main(version_base="1.3", config_path=conf, config_name="config")(lambda one: codes.append(_trial(one)))
@@ -58,8 +61,8 @@ def plan_and_run(composed: Any) -> None:
     if job.request.top.mode == "run":
         if job.request.top.again:
             execute.set_aside(job.folder)
-        run(job, train=done is None)
         _point_to(job)
+        run(job, train=done is None)
 
 
 def run(job: "Job", train: bool = True) -> None:
@@ -89,9 +92,7 @@ def _point_to(job: "Job") -> None:
     """Leave in Hydra's own output folder where the run lives."""
     from hydra.core.hydra_config import HydraConfig
 
-    output = HydraConfig.get().runtime.output_dir
-    with open(os.path.join(output, "run.txt"), "w", encoding="utf-8") as file:  # noqa: PTH118, PTH123
-        file.write(f"{job.folder.resolve()}\n")
+    Path(HydraConfig.get().runtime.output_dir, "run.txt").write_text(f"{job.folder.resolve()}\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ def _unknown_option(found: re.Match[str]) -> str:
 
 def _unknown_key(found: re.Match[str]) -> str:
     key, known = found["key"], all_keys()
+    if key == "experiments":
+        return "experiments: a named request is added, not set; write +experiments=NAME."
     if known.get(key):
         return f"{key}: belongs to {known[key]}, which this request does not choose; choose it, or leave the key out."
     return f"{key}: no such key; {_meant(key, known)}--cfg job shows all keys of a request."

@@ -119,17 +119,22 @@ def request(composed: Any) -> Request:
 
     Raises `RequestError` with one line for each key that is unknown, missing, of the wrong type or out of range.
     """
+    gone = [section for section in ("method", "backend", *SECTIONS) if section not in composed]
+    if gone:
+        raise RequestError(f"{gone[0]}: missing; every request needs one; leave out ~{gone[0]}.")
     method, backend = str(composed["method"]), str(composed["backend"]["name"])
     owners = SECTIONS | {method: runner.methods.load(method).hyperparameters}
     owners["backend"] = runner.backends.load(backend).settings
     top = {key: value for key, value in composed.items() if key not in owners and key != "method"}
     problems = [*_problems("", top, Top)]
     for section, owner in owners.items():
-        problems += _problems(f"{section}.", composed[section] or {}, owner)
-    problems += _pattern_problems(composed["dataset"].get("style"))
+        problems += _problems(f"{section}.", composed.get(section) or {}, owner)
+    problems = problems or [*_name_problems(top), *_dataset_problems(composed["dataset"])]
     if problems:
         raise RequestError("\n".join(problems))
-    values: dict[str, Any] = {section: msgspec.convert(composed[section], owner) for section, owner in owners.items()}
+    values: dict[str, Any] = {
+        section: msgspec.convert(composed.get(section) or {}, owner) for section, owner in owners.items()
+    }
     return Request(top=msgspec.convert(top, Top), method=method, hyperparameters=values.pop(method), **values)
 
 
@@ -153,11 +158,25 @@ def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[s
                 yield f"{prefix}{key}: got {value!r}; allowed: {describe(hints[key])}."
 
 
-def _pattern_problems(style: Any) -> Iterator[str]:
+def _name_problems(top: Mapping[str, Any]) -> Iterator[str]:
+    name = top.get("name", "auto")
+    if not re.fullmatch(r"\w[\w.-]{0,79}", name):
+        yield f"name: got '{name}'; allowed: up to 80 letters, digits, - _ and ., as it becomes a folder's name."
+
+
+def _dataset_problems(dataset: Mapping[str, Any]) -> Iterator[str]:
+    style, validation = dataset.get("style"), dataset.get("validation")
     try:
-        re.compile(style if isinstance(style, str) else "")
+        re.compile(style or "")
     except re.error as error:
         yield f"dataset.style: '{style}' is not a regular expression ({error}); mend it, or set it to null."
+    if validation and dataset.get("validation_fraction"):
+        yield "dataset.validation_fraction: dataset.validation gives held-out rows already; set one to null or 0."
+    elif "embedded:" in str(validation) and "embedded:" not in str(dataset["train"]):
+        yield (
+            "dataset.validation: is still the embedded data's, while dataset.train is your own; "
+            "add dataset=files, which starts empty, or set dataset.validation."
+        )
 
 
 def _allowed_keys(key: str, prefix: str, known: Mapping[str, Any]) -> str:

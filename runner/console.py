@@ -56,6 +56,9 @@ def show_plan(job: Job, done: bool, work: Estimate | None) -> None:
     _show_data(job, work)
     _show_findings(job)
     _show_values(job)
+    name = job.request.top.name
+    if name != "auto" and not job.folder.name.startswith(f"{name}-"):
+        say(f"note: this plan has a folder already, {job.folder}; name={name} is not used")
     state = "finished before: nothing is done again (again=true starts anew)" if done else "to do"
     say(f"{plan.method} on {plan.backend}, {state}; its folder is {job.folder}/")
     if not done:
@@ -81,8 +84,9 @@ def _show_data(job: Job, work: Estimate | None) -> None:
 
 def _show_findings(job: Job) -> None:
     for group in job.survey.findings:
+        severity = "left out" if group.severity == "error" else group.severity
         more = f"  (and {group.count - 1} more of this kind)" if group.count > 1 else ""
-        say(f"{group.severity}: {group.examples[0]}{more}")
+        say(f"{severity}: {group.examples[0]}{more}")
     if job.survey.findings:
         say()
 

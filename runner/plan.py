@@ -20,7 +20,7 @@ from runner.data.rows import Row
 from runner.data.selection import Selection, Split, read_rows
 from runner.data.survey import Survey, TokenLimit, survey
 from runner.data.tally import SplitSurvey
-from runner.errors import DataError
+from runner.errors import DataError, RequestError
 from runner.models import ModelIdentity
 from runner.models.reference import tokenizer_folder
 from runner.tokens import ChatTokenizer
@@ -103,6 +103,11 @@ def make(request: Request) -> Job:
     found = survey(selection, _limit(request))
     found.require_trainable(dataset.on_bad_row)
     _refuse_tools(found, backend)
+    if request.evaluation.keep == "best" and "validation" not in found.splits:
+        raise RequestError(
+            "evaluation.keep: got best, but there are no held-out rows to judge by; "
+            "set dataset.validation or dataset.validation_fraction, or keep=last."
+        )
     num_rows = found.splits["train"].rows
     settings, hyperparameters, reasons = backend.resolve(request.backend, method, request.hyperparameters, num_rows)
     plan = JobPlan(

@@ -7,14 +7,16 @@ event again does no harm: it carries its own step and time, and the store keeps 
 
 import json
 import os
+import socket
+import sqlite3
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -31,8 +33,9 @@ PAGE_CHARACTERS = 7000
 """Length of a run's description: the store cuts tags at 8,000."""
 TICK_SECONDS = 2.0
 """Time between two looks at the journal."""
-PATIENCE_SECONDS = 20.0
-"""How long a finished run waits for a store that has not answered yet."""
+CONNECT_SECONDS = 5.0
+"""How long a store may take to answer at all."""
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -63,21 +66,12 @@ class Follower:
             self._thread.start()
 
     def finish(self, status: str) -> Place | None:
-        """Send what is left, the report and the status (`finished`, `stopped`, `failed`); return the place.
-
-        A store that has not let the run in yet is waited for `PATIENCE_SECONDS`, no longer: a dead database
-        is tried again by MLflow itself for a quarter of an hour.
-        """
+        """Send what is left, the report and the status (`finished`, `stopped`, `failed`); return the place."""
         if not self._enabled:
             return None
         self._status = status
         self._over.set()
-        began = time.monotonic()
-        while self._thread.is_alive():
-            self._thread.join(0.1)
-            if time.monotonic() - began > PATIENCE_SECONDS and not self._place().run_id:
-                self.problem = f"no answer for {PATIENCE_SECONDS:.0f} seconds"
-                break
+        self._thread.join()
         return self._place()
 
     def _follow(self) -> None:
@@ -93,6 +87,7 @@ class Follower:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         try:
+            demand_answer(self._place().uri)
             Sender(self.job, self._place()).send(status)
             self.problem = ""
         except Exception as error:
@@ -115,6 +110,21 @@ def following(job: Job) -> Iterator[Follower]:
 def store(uri: str | None) -> str:
     """Return the tracking URI: as asked for, else from the environment, else MLflow's own default."""
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def demand_answer(uri: str) -> None:
+    """Raise `OSError` or `sqlite3.Error` where nothing answers at a tracking URI.
+
+    MLflow itself tries a dead database again for a quarter of an hour, and must not be cut short once it
+    creates tables; so it is asked only where something answers.
+    """
+    where = urlsplit(uri)
+    scheme = where.scheme.partition("+")[0]
+    if scheme == "sqlite":
+        with closing(sqlite3.connect(uri.partition("///")[2])) as database:
+            database.execute("PRAGMA schema_version")
+    elif where.hostname and scheme in PORTS:
+        socket.create_connection((where.hostname, where.port or PORTS[scheme]), CONNECT_SECONDS).close()
 
 
 class Sender:

@@ -37,14 +37,15 @@ class Survey:
     refused: int
 
     @property
-    def first_error(self) -> Finding | None:
-        """The first reason for which a row was refused."""
-        return next((group.examples[0] for group in self.findings if group.severity == "error"), None)
+    def errors(self) -> list[Finding]:
+        """The reasons for which rows were refused, a few of each kind."""
+        return [each for group in self.findings if group.severity == "error" for each in group.examples]
 
     def require_trainable(self, on_bad_row: Literal["stop", "skip"]) -> None:
         """Raise `DataError` if rows were refused and are not to be skipped, or if a split has none left."""
         found = self.refused + sum(split.rows for split in self.splits.values())
-        refused = f"{self.first_error}; {self.refused} of {found} rows cannot be trained on"
+        reasons = "\n".join(str(each) for each in self.errors)
+        refused = f"{reasons}; {self.refused} of {found} rows cannot be trained on"
         if self.refused and on_bad_row == "stop":
             raise DataError(f"{refused}: fix them, or leave them out with dataset.on_bad_row=skip.")
         for name, split in self.splits.items():

@@ -252,6 +252,24 @@ def test_a_row_of_parquet_has_its_number(write: Write, tmp_path: Path) -> None:
     ]
 
 
+def test_rows_of_parquet_are_numbered_over_blocks(tmp_path: Path) -> None:
+    rows = [trl_text(simple_pair(number)) for number in range(1, 1002)]
+    write_parquet(path := tmp_path / "data.parquet", [*rows, rows[-1] | {"chosen": ""}])
+    [message] = [each for each in told(look(path), tmp_path) if each.startswith("error")]
+    assert message.startswith("error empty-answer data.parquet:1002: ")
+
+
+def test_an_item_of_an_array_has_the_line_on_which_it_begins(write: Write) -> None:
+    path = write("data.json", json.dumps([{"a": 1}, {"a": [2, {}]}, {"a": 3}], indent=1))
+    assert [number for number, _ in numbered(path)] == [2, 5, 11]
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 100])
+def test_what_follows_an_array_is_seen_wherever_a_block_ends(size: int) -> None:
+    with pytest.raises(BadArray, match="the array has ended before"):
+        split("[{}]\n\nx", size)
+
+
 def test_line_numbers_go_on_over_blocks(write: Write) -> None:
     long = "x" * 3000
     lines = [json.dumps({"prompt": f"{number} {long}", "completion": "So."}) for number in range(1, 2000)]

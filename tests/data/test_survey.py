@@ -110,8 +110,7 @@ def test_five_places_of_a_rule_are_kept_and_all_are_counted(tmp_path: Path) -> N
 def test_errors_are_told_first(tmp_path: Path) -> None:
     found = look(write(tmp_path / "data.jsonl", 1, 1, BAD))
     assert [group.severity for group in found.findings] == ["error", "warning"]
-    assert found.first_error is not None
-    assert found.first_error.line == 3
+    assert [error.line for error in found.errors] == [3]
 
 
 def test_only_rows_with_more_bytes_than_tokens_are_allowed_are_counted(tmp_path: Path) -> None:

@@ -99,7 +99,13 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(with_body=True)
 
     def answer(self, with_body: bool) -> None:
-        if "/api/models/org/name" in self.path:
+        if "/api/models/org/name/tree/" in self.path:
+            files = [
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
+                for file in self.folder.iterdir()
+            ]
+            body, tag = json.dumps(files).encode(), "tree"
+        elif "/api/models/org/name" in self.path:
             files = [{"rfilename": file.name} for file in self.folder.iterdir()]
             body, tag = json.dumps({"id": "org/name", "sha": COMMIT, "siblings": files}).encode(), "info"
         else:

@@ -37,8 +37,8 @@ class Runtime:
 
     threads: PositiveInt | Auto = "auto"
     """CPU threads; a resumed run keeps the number it began with, so that it ends in the same bits."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1` …; auto takes a GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; auto takes a GPU where there is one."""
     checkpoint_every: PositiveInt | Auto = "auto"
     """Optimizer steps between checkpoints: what a killed run may have to do again."""
 

@@ -10,14 +10,23 @@ import torch
 
 from runner import models
 from runner.backends.local import Local
-from runner.errors import ModelError
+from runner.errors import ModelError, RequestError
 from runner.models import ModelIdentity, reference
 
 
 def device(wanted: str) -> torch.device:
-    """Return the device asked for; `auto` takes a GPU where there is one."""
+    """Return the device asked for; `auto` takes a GPU where there is one.
+
+    Raises `RequestError` where torch does not find that device.
+    """
+    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        wanted = "cuda" if found["cuda"] else "cpu"
+    if not found[wanted]:
+        here = " or ".join(name for name, there in found.items() if there)
+        raise RequestError(
+            f"backend.runtime.device: got {wanted}, which torch does not find here; allowed here: {here}."
+        )
     return torch.device(wanted)
 
 
@@ -45,6 +54,7 @@ def prepare(model: Any, settings: Local, seed: int) -> Any:
 
     torch.manual_seed(seed)
     lora = settings.lora
+    _check_targets(model, lora.targets)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -56,6 +66,18 @@ def prepare(model: Any, settings: Local, seed: int) -> Any:
         return get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"backend.lora.targets: got {lora.targets!r}; {str(error).splitlines()[0]}") from error
+
+
+def _check_targets(model: Any, targets: str | list[str]) -> None:
+    layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    layers |= {name.rpartition(".")[2] for name, module in model.named_modules() if type(module).__name__ == "Conv1D"}
+    wanted = [targets] if isinstance(targets, str) else targets
+    unknown = [name for name in wanted if name != "all-linear" and name.rpartition(".")[2] not in layers]
+    if unknown:
+        allowed = ", ".join(sorted(layers))
+        raise RequestError(
+            f"backend.lora.targets: the model has no layer {unknown[0]}; allowed: all-linear, {allowed}."
+        )
 
 
 def untouched(model: Any) -> AbstractContextManager[Any]:

@@ -163,6 +163,8 @@ def train(
     writes a checkpoint first.
     """
     recipe = learner.recipe
+    # A resumed process may have skipped what drew random numbers before; from here on all draw the same.
+    torch.manual_seed(recipe.seed)
     at, best = checkpoint.load(folder, learner.weights, learner.adam)
     learner.model.train()
     try:

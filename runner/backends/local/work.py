@@ -51,6 +51,7 @@ class Work:
             yield Note(f"fetching {self.job.plan.model.source.partition('@sha256')[0]}, once for this machine …")
         rows = self.token_rows["train"] + self.token_rows["validation"]
         threads = torch.get_num_threads()
+        self.model.eval()
         pairs = [row for row in rows if len(row.answers) > 1]
         shared = not pairs or exact(self.model, pairs[0])
         if not shared:
@@ -153,8 +154,9 @@ class Work:
         threads = self.results.get("prepare", {}).get("threads", runtime.threads)
         if threads != "auto":
             torch.set_num_threads(threads)
-        loaded = model.load(self.folder, self.settings.dtype, self.settings.trust_remote_code)
-        return model.prepare(loaded.to(model.device(runtime.device)), self.settings, self.job.plan.seed)
+        device = model.device(runtime.device)
+        loaded = model.load(self.folder, self.settings.dtype, self.settings.trust_remote_code).to(device)
+        return model.prepare(loaded, self.settings, self.job.plan.seed)
 
     @cached_property
     def learner(self) -> Learner:
