@@ -14,7 +14,7 @@ from runner.data.selection import Split
 from runner.plan import Job, tokenizer
 from runner.tokens import ChatTokenizer, TokenRow
 
-SAMPLE_ROWS = 200
+SAMPLE_ROWS = 64
 """Rows whose tokens are counted; the rest is taken to be like them."""
 
 

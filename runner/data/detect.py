@@ -33,16 +33,18 @@ def detect(file: DataFile, block: Block) -> Format:
             if line.strip():
                 problems.append(f"{file.name}:{number}: {_no_object(error, line)}.")
         else:
-            votes[tuple(recognise(sample))] += 1
-            problems.append(f"{file.name}:{number}: {_unknown(sample)}.")
-    del votes[()]
+            found = tuple(recognise(sample))
+            if found:
+                votes[found] += 1
+            else:
+                problems.append(f"{file.name}:{number}: {_unknown(sample)}.")
     if not votes:
         raise DataError(problems[0] if problems else f"{file.name}: the file holds no rows; one at least is needed.")
-    [(found, _)] = votes.most_common(1)
-    if len(found) > 1:
-        names = " or ".join(f"dataset.format={each.name}" for each in found)
+    [(best, _)] = votes.most_common(1)
+    if len(best) > 1:
+        names = " or ".join(f"dataset.format={each.name}" for each in best)
         raise DataError(f"{file.name}: its rows fit several formats; say which is meant: {names}.")
-    return found[0]
+    return best[0]
 
 
 def _no_object(error: ValueError | RecursionError, line: bytes) -> str:

@@ -8,7 +8,7 @@ values of a wrong type refused. Its `to_row` may raise `BadRow`. No other file l
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -32,7 +32,7 @@ class Format:
     raw: type[msgspec.Struct]
     to_row: Callable[[Any], Row]
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """The keys a row of this format must have."""
         return tuple(each.encode_name for each in msgspec.structs.fields(self.raw) if each.required)
