@@ -68,7 +68,7 @@ WRONG_REQUESTS = [
     ),
     (["evaluation.keep=best", "dataset.validation=null"], "evaluation.keep: got best, but there are no held-out rows"),
     (["name=../../x"], "name: got '../../x'; allowed: up to 80 letters"),
-    (["~dpo", "~method"], "method: missing; every request needs one"),
+    (["~method"], "method: missing; every request needs one"),
     (["experiments=lr_sweep"], "write +experiments=NAME"),
     (["backend.runtime.device=gpu"], "backend.runtime.device: got 'gpu'; allowed:"),
     (["dataset.train=???"], "dataset.train: missing; give it text or a list of text"),

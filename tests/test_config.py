@@ -38,7 +38,7 @@ def test_the_default_request_is_dpo_on_the_embedded_data() -> None:
     "path", sorted((ROOT / "conf").glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}={path.stem}"
 )
 def test_every_option_composes_and_says_how_it_is_used(path: Path) -> None:
-    config.request(composed(f"{path.parent.name}={path.stem}"))
+    config.request(composed(f"{path.parent.name}={path.stem}", "dataset.train=mine.jsonl", "dataset.validation=null"))
     lines = path.read_text("utf-8").splitlines()
     assert any(
         f"python -m runner {path.parent.name}={path.stem}" in line or "python -m runner " in line for line in lines[:2]
