@@ -78,11 +78,6 @@ def read_blocks(file: DataFile) -> Iterator[Block]:
         yield from read(file)
 
 
-def has_byte_order_mark(file: DataFile) -> bool:
-    """Say whether the text starts with U+FEFF, which readers other than this one may choke on."""
-    return head(file).startswith(BYTE_ORDER_MARK)
-
-
 @contextmanager
 def _told(file: DataFile) -> Iterator[None]:
     """Tell what the system says of a file in a user's words."""
