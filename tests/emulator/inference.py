@@ -1,0 +1,83 @@
+"""Answers of deployed models, through both interfaces. The name in a request is the deployment's, not the model's."""
+
+from typing import Any
+
+from tests.emulator.cloud import Cloud
+from tests.emulator.deployments import state
+from tests.emulator.messages import Answer, Refusal, Request
+from tests.emulator.records import Deployment, identifier
+
+
+def responses(cloud: Cloud, request: Request) -> Answer:
+    """Answer an input, a text or a list of messages."""
+    body = request.json()
+    asked = body.get("input", "")
+    messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+    text = _answer(cloud, body, messages)
+    content = {"type": "output_text", "text": text, "annotations": []}
+    output = {
+        "id": identifier("msg_"),
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [content],
+    }
+    now = int(cloud.clock.now())
+    answer = {
+        "id": identifier("resp_"),
+        "object": "response",
+        "created_at": now,
+        "completed_at": now,
+        "status": "completed",
+        "model": body["model"],
+        "output": [output],
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "temperature": body.get("temperature", 1.0),
+        "top_p": 1.0,
+        "metadata": {},
+    }
+    return Answer(body=answer)
+
+
+def chat(cloud: Cloud, request: Request) -> Answer:
+    """Answer a conversation."""
+    body = request.json()
+    text = _answer(cloud, body, body.get("messages", []))
+    message = {"role": "assistant", "content": text, "refusal": None}
+    answer = {
+        "id": identifier("chatcmpl-"),
+        "object": "chat.completion",
+        "created": int(cloud.clock.now()),
+        "model": body["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+    }
+    return Answer(body=answer)
+
+
+def _answer(cloud: Cloud, body: Any, messages: list[dict[str, Any]]) -> str:
+    deployment = _usable(cloud, str(body.get("model")))
+    said = [{**message, "content": _text(message.get("content"))} for message in messages]
+    return (cloud.answer or cloud.engine.answer)(deployment.model["name"], said)
+
+
+def _usable(cloud: Cloud, name: str) -> Deployment:
+    found = cloud.deployments.get(name)
+    now = cloud.clock.now()
+    if found is None or state(found, now) != "Succeeded" or now < found.usable_at:
+        message = (
+            "The API deployment for this resource does not exist. If you created the deployment within the last "
+            "5 minutes, please wait a moment and try again."
+        )
+        raise Refusal(404, message, "DeploymentNotFound")
+    return found
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content)
+    return str(content)

@@ -1,0 +1,63 @@
+"""What goes over the wire: a request as received, an answer as sent, and a refusal as an exception."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Request:
+    """A request as the service received it; `headers` have lower-case names, `time` is the machine's own clock.
+
+    `status` is what was answered, None where the connection was cut before any answer.
+    """
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    time: float
+    status: int | None = None
+
+    def json(self) -> Any:
+        """Return the body as JSON; refuse the request where it is none."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise Refusal(400, "The request body is not valid JSON.", "invalid_json") from None
+
+
+@dataclass
+class Answer:
+    """An answer: a dict is sent as JSON, text and bytes as they are."""
+
+    status: int = 200
+    body: dict[str, Any] | str | bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def payload(self) -> bytes:
+        """Return the body's bytes."""
+        match self.body:
+            case None:
+                return b""
+            case bytes():
+                return self.body
+            case str():
+                return self.body.encode()
+        return json.dumps(self.body).encode()
+
+    def content_type(self) -> str:
+        """Return the body's media type."""
+        if isinstance(self.body, dict):
+            return "application/json"
+        return "application/octet-stream" if isinstance(self.body, bytes) else "text/html"
+
+
+class Refusal(Exception):
+    """A request that the service turns down, with the error body that both OpenAI and Azure use."""
+
+    def __init__(self, status: int, message: str, code: str | None, param: str | None = None) -> None:
+        super().__init__(message)
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        self.answer = Answer(status, {"error": {"code": code, "message": message, "param": param, "type": kind}})

@@ -1,0 +1,127 @@
+"""What a job may be asked for: each rule of the service, and its refusal in the service's words."""
+
+import re
+from typing import Any
+
+from tests.emulator import files, models
+from tests.emulator.cloud import Cloud
+from tests.emulator.messages import Refusal
+from tests.emulator.records import File, Job
+from tests.emulator.rows import FEWEST_ROWS
+
+KNOWN = {"model", "training_file", "validation_file", "seed", "suffix", "metadata", "method", "hyperparameters",
+         "integrations", "trainingType"}  # fmt: skip
+TRAINING_TYPES = ("Standard", "GlobalStandard", "Developer")
+HYPERPARAMETERS = {
+    "supervised": ("n_epochs", "batch_size", "learning_rate_multiplier"),
+    "dpo": ("n_epochs", "batch_size", "learning_rate_multiplier", "beta"),
+    "reinforcement": ("n_epochs", "batch_size", "learning_rate_multiplier", "eval_interval", "eval_samples",
+                      "compute_multiplier", "reasoning_effort"),
+}  # fmt: skip
+KINDS = {"supervised": "chat", "dpo": "dpo", "reinforcement": "reinforcement"}
+
+
+def check(cloud: Cloud, body: Any) -> None:
+    """Refuse an order that breaks a rule; files are looked at in `file`, rows only while the job validates them."""
+    if not isinstance(body, dict):
+        raise _bad("The request body must be an object.")
+    for key, value in body.items():
+        if key not in KNOWN:
+            raise _bad(f"Unrecognized request argument supplied: {key}", key)
+        if value is None:
+            raise _bad(f"The value for '{key}' must not be null.", key)
+    _check_model(cloud, body)
+    _check_hyperparameters(body)
+    suffix = body.get("suffix", "")
+    if not isinstance(suffix, str) or not re.fullmatch(r"[A-Za-z0-9_-]{0,18}", suffix):
+        raise _bad(f"'{suffix}' is not a suffix: up to 18 letters, digits, '-' and '_' are allowed.", "suffix")
+    if not isinstance(body.get("seed", 0), int):
+        raise _bad("The seed must be an integer.", "seed")
+    if body.get("trainingType", TRAINING_TYPES[0]) not in TRAINING_TYPES:
+        raise _bad(f"trainingType must be one of {', '.join(TRAINING_TYPES)}.", "trainingType")
+    _check_metadata(body.get("metadata", {}))
+
+
+def base_of(cloud: Cloud, model: str) -> str | None:
+    """Return the base of a model that can be tuned: a base model, or one that a job here has made."""
+    made = next((job.base for job in cloud.jobs.values() if _made(cloud, job, model)), None)
+    return made or models.base_of(model)
+
+
+def exists(cloud: Cloud, model: str) -> bool:
+    """Say whether there is a model of this name to deploy."""
+    return base_of(cloud, model) is not None
+
+
+def file(cloud: Cloud, id: Any, param: str) -> File:
+    """Return a file that a job is to read; refuse one that is missing, not for training, or not ready."""
+    if not isinstance(id, str) or id not in cloud.files:
+        raise _bad(f"{param}: file '{id}' does not exist.", param)
+    found = files.find(cloud, id)
+    if found.purpose != "fine-tune":
+        raise _bad(f"File '{id}' has purpose '{found.purpose}'; 'fine-tune' is required.", param)
+    if cloud.clock.now() < found.ready_at:
+        raise _bad(f"File '{id}' is still being processed and is not ready to be used for fine-tuning.", param)
+    if found.problem:
+        raise _bad(f"File '{id}' is invalid: {found.problem}", param)
+    return found
+
+
+def rejection(method: str, training: File, validation: File | None) -> dict[str, Any] | None:
+    """Return the error with which the job fails while it validates its files, None where they suit it."""
+    for param, item in (("training_file", training), ("validation_file", validation)):
+        if item is not None and item.kind != KINDS[method]:
+            message = f"The file has rows of format '{item.kind}', method '{method}' needs '{KINDS[method]}'."
+            return {"code": "invalid_file_format", "message": message, "param": param}
+    if training.rows < FEWEST_ROWS:
+        message = f"Training file has {training.rows} example(s), but must have at least {FEWEST_ROWS} examples"
+        return {"code": "invalid_n_examples", "message": message, "param": "training_file"}
+    return None
+
+
+def method_of(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return an order's method and its hyperparameters."""
+    asked = body.get("method", {"type": "supervised"})
+    kind = asked["type"]
+    return kind, asked.get(kind, {}).get("hyperparameters", body.get("hyperparameters", {}))
+
+
+def _made(cloud: Cloud, job: Job, model: str) -> bool:
+    named = model == job.fine_tuned_model or model.startswith(job.fine_tuned_model + ":ckpt-step-")
+    return named and cloud.course(job).stage(cloud.clock.now()).status == "succeeded"
+
+
+def _check_model(cloud: Cloud, body: dict[str, Any]) -> None:
+    base = base_of(cloud, str(body.get("model")))
+    method = body.get("method", {"type": "supervised"})
+    if not isinstance(method, dict) or method.get("type") not in HYPERPARAMETERS:
+        raise _bad(f"method.type must be one of {', '.join(HYPERPARAMETERS)}.", "method")
+    if base is None:
+        raise _bad(f"The specified base model does not exist: {body.get('model')}", "model", "invalidModel")
+    if method["type"] not in models.BASES[base].methods:
+        message = f"Model {body['model']} is not available for fine-tuning by method '{method['type']}'."
+        raise _bad(message, "model", "model_not_available")
+
+
+def _check_hyperparameters(body: dict[str, Any]) -> None:
+    method, found = method_of(body)
+    for key, value in found.items():
+        where = f"method.{method}.hyperparameters.{key}"
+        if key not in HYPERPARAMETERS[method]:
+            raise _bad(f"Unknown hyperparameter '{key}' for method '{method}'.", where)
+        whole = key in ("n_epochs", "batch_size", "eval_interval", "eval_samples")
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and value > 0
+        if value != "auto" and key != "reasoning_effort" and not number:
+            raise _bad(f"Invalid value for '{key}': {value!r}; a positive number or 'auto' is expected.", where)
+
+
+def _check_metadata(found: Any) -> None:
+    fits = isinstance(found, dict) and len(found) <= 16
+    if not fits or not all(isinstance(text, str) for item in found.items() for text in item):
+        raise _bad("metadata must be an object of at most 16 pairs of text.", "metadata")
+    if any(len(key) > 64 or len(value) > 512 for key, value in found.items()):
+        raise _bad("metadata: keys have at most 64 characters, values at most 512.", "metadata")
+
+
+def _bad(message: str, param: str | None = None, code: str = "invalidPayload") -> Refusal:
+    return Refusal(400, message, code, param)

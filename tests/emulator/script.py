@@ -1,0 +1,110 @@
+"""The engine that trains nothing: a job goes as its script says, on the service's clock."""
+
+import math
+from typing import Any, Protocol
+
+from tests.emulator.course import Course, Measure, Stage
+from tests.emulator.records import Job
+
+# More steps than this are never made up.
+MOST_STEPS = 400
+
+
+class Engine(Protocol):
+    """What trains the jobs and answers for the models."""
+
+    def start(self, job: Job, now: float) -> None:
+        """Begin a job."""
+
+    def stop(self, job: Job) -> None:
+        """End a job before its time."""
+
+    def course(self, job: Job) -> Course:
+        """Tell how a job goes, as far as it is known."""
+
+    def answer(self, model: str, messages: list[dict[str, Any]]) -> str:
+        """Return a model's answer to a conversation."""
+
+
+class Scripted:
+    """Jobs follow their script; every model answers with its name and the prompt."""
+
+    def start(self, job: Job, now: float) -> None:
+        """Begin a job: nothing to do, the clock moves it."""
+
+    def stop(self, job: Job) -> None:
+        """End a job before its time: nothing to do."""
+
+    def course(self, job: Job) -> Course:
+        """Return the whole course, future included."""
+        return scripted(job)
+
+    def answer(self, model: str, messages: list[dict[str, Any]]) -> str:
+        """Return a text that tells the model and the last turn."""
+        return f"[{model}] {messages[-1]['content'] if messages else ''}"
+
+
+def scripted(job: Job) -> Course:
+    """Return the course that a job's script describes; files that do not suit the job fail it while validating."""
+    script = job.script
+    queued = job.created_at + script.validating_seconds
+    if job.rejection is not None:
+        return Course((Stage(job.created_at, "validating_files"), Stage(queued, "failed", job.rejection)))
+    running = queued + script.queued_seconds
+    end = running + script.running_seconds
+    rows = script.steps if script.steps is not None else imagined_steps(job)
+    measures = tuple(
+        Measure(running + script.running_seconds * number / (len(rows) + 1), {"step": number, **row})
+        for number, row in enumerate(rows, 1)
+    )
+    stages = (
+        Stage(job.created_at, "validating_files"),
+        Stage(queued, "queued"),
+        Stage(running, "running"),
+        Stage(end, script.outcome, script.error),
+    )
+    return Course(stages, measures, len(rows))
+
+
+def epochs(job: Job) -> int:
+    """Return the passes over the data; what the service takes for `auto` is its own matter, here three."""
+    asked = job.hyperparameters.get("n_epochs", "auto")
+    return 3 if asked in ("auto", -1) else int(asked)
+
+
+def imagined_steps(job: Job) -> list[dict[str, Any]]:
+    """Return a falling loss and what goes with it, one row a step; validation at the end of each epoch."""
+    batch = job.hyperparameters.get("batch_size", "auto")
+    per_epoch = math.ceil(job.training.rows / (1 if batch in ("auto", -1) else int(batch)))
+    total = min(per_epoch * epochs(job), MOST_STEPS)
+    make = _preference_row if job.method == "dpo" else _supervised_row
+    rows = []
+    for number in range(1, total + 1):
+        validated = job.validation is not None and number % per_epoch == 0
+        rows.append(make(number / total, validated))
+    return rows
+
+
+def _supervised_row(done: float, validated: bool) -> dict[str, Any]:
+    loss, accuracy = 1.8 * math.exp(-1.5 * done), 0.6 + 0.3 * done
+    row = {"train_loss": round(loss, 5), "train_mean_token_accuracy": round(accuracy, 5)}
+    if validated:
+        row |= {"valid_loss": round(loss * 1.1, 5), "valid_mean_token_accuracy": round(accuracy * 0.95, 5)}
+        row |= {"full_valid_loss": round(loss * 1.12, 5), "full_valid_mean_token_accuracy": round(accuracy * 0.94, 5)}
+    return row
+
+
+def _preference_row(done: float, validated: bool) -> dict[str, Any]:
+    margin = 2 * done
+    loss, accuracy = math.log1p(math.exp(-margin)), 0.5 + 0.45 * done
+    row = {
+        "train_loss": round(loss, 5),
+        "train_accuracy": round(accuracy, 5),
+        "train_reward_chosen": round(margin * 0.3, 5),
+        "train_reward_rejected": round(margin * -0.7, 5),
+        "train_reward_margin": round(margin, 5),
+    }
+    if validated:
+        row |= {"valid_loss": round(loss * 1.1, 5), "valid_accuracy": round(accuracy * 0.95, 5)}
+        row |= {"valid_reward_margin": round(margin * 0.9, 5), "full_valid_loss": round(loss * 1.12, 5)}
+    return row

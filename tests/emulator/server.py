@@ -1,0 +1,122 @@
+"""HTTP/1.1 on the loopback: reads requests, has them answered, and misbehaves on the wire where a fault says so."""
+
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tests.emulator.messages import Answer, Request
+
+
+@dataclass
+class Reply(Answer):
+    """An answer and how it goes out: `way` is "whole", "cut" in its middle or "reset"; after `delay` seconds."""
+
+    way: str = "whole"
+    delay: float = 0.0
+
+
+class Answering(Protocol):
+    """What answers the requests."""
+
+    def reply(self, request: Request) -> Reply:
+        """Return what to send for a request."""
+
+
+class Server(ThreadingHTTPServer):
+    """A server whose connections can be reset, and which leaves no socket and no thread behind."""
+
+    daemon_threads = False
+    request_queue_size = 64
+
+    def __init__(self, answering: Answering, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.answering = answering
+        self.closing = threading.Event()
+        self.connections: set[socket.socket] = set()
+        self.resets: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Remember the connection, then serve it in a thread."""
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection, politely unless it is to be reset."""
+        self.connections.discard(request)
+        if request in self.resets:
+            self.resets.discard(request)
+            # Zero seconds of lingering make close() send RST in place of FIN.
+            request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_request(request)
+        else:
+            super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up."""
+
+    def stop(self) -> None:
+        """Stop listening, hang up on everybody and wait for all threads."""
+        self.closing.set()
+        self.shutdown()
+        self._thread.join()
+        for connection in list(self.connections):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # closed by its thread meanwhile
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection: requests one after the other."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def handle_any(self) -> None:
+        """Read a request, have it answered, send the answer."""
+        request = self._read()
+        reply = self.server.answering.reply(request)
+        self.server.closing.wait(reply.delay) if reply.delay else None
+        if reply.way == "reset":
+            self.close_connection = True
+            self.server.resets.add(self.connection)
+            return
+        request.status = reply.status
+        self._send(reply)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = handle_any
+
+    def _read(self) -> Request:
+        parts = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        return Request(self.command, unquote(parts.path), query, headers, body, time.time())
+
+    def _send(self, reply: Reply) -> None:
+        payload = reply.payload()
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        if payload and "Content-Type" not in reply.headers:
+            self.send_header("Content-Type", reply.content_type())
+        if reply.status != 204:
+            self.send_header("Content-Length", str(len(payload)))
+        if reply.way == "cut":
+            self.send_header("Connection", "close")
+            payload = payload[: len(payload) // 2]
+        # Head and body in one write: two would wait for each other's acknowledgement.
+        self._headers_buffer.append(b"\r\n" + payload)
+        self.flush_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep quiet."""

@@ -1,0 +1,177 @@
+"""What the service's objects look like on the wire: strict as OpenAI's schema has them, lax as Azure answers."""
+
+import hashlib
+from typing import Any
+
+from tests.emulator.cloud import Cloud
+from tests.emulator.course import TERMINAL, Course, Measure, Stage
+from tests.emulator.records import File, Job
+
+ORGANIZATION = "org-rehearsal"
+
+
+def file(cloud: Cloud, item: File) -> dict[str, Any]:
+    """Return a file; lax files pass through states that the schema does not know."""
+    now = cloud.clock.now()
+    status = "error" if item.problem else "processed"
+    if now < item.ready_at:
+        early = now < (item.created_at + item.ready_at) / 2
+        status = ("pending" if early else "running") if cloud.lax else "uploaded"
+    body = {
+        "id": item.id,
+        "object": "file",
+        "bytes": len(item.content),
+        "created_at": int(item.created_at),
+        "filename": item.filename,
+        "purpose": item.purpose,
+        "status": status,
+    }
+    if not cloud.lax:
+        body["status_details"] = None
+    if status == "error":
+        body["status_details"] = item.problem
+    return body
+
+
+def job(cloud: Cloud, item: Job) -> dict[str, Any]:
+    """Return a job as it is now."""
+    course = cloud.course(item)
+    stage = course.stage(cloud.clock.now())
+    body = _lax_job(item, stage) if cloud.lax else _strict_job(item, stage)
+    if cloud.echo_metadata and item.metadata is not None:
+        body["metadata"] = item.metadata
+    return body
+
+
+def _common_job(item: Job, stage: Stage) -> dict[str, Any]:
+    method: dict[str, Any] = {"type": item.method, item.method: {"hyperparameters": _shown(item.hyperparameters)}}
+    body = {
+        "id": item.id,
+        "object": "fine_tuning.job",
+        "created_at": int(item.created_at),
+        "model": item.model,
+        "status": stage.status,
+        "training_file": item.training.id,
+        "hyperparameters": {key: value for key, value in _shown(item.hyperparameters).items() if key != "beta"},
+        "method": method,
+    }
+    if item.suffix:
+        body["suffix"] = item.suffix
+    if item.training_type:
+        body["trainingType"] = item.training_type
+    return body
+
+
+def _strict_job(item: Job, stage: Stage) -> dict[str, Any]:
+    done, ended = stage.status == "succeeded", stage.status in TERMINAL
+    error = stage.error if stage.status == "failed" else None
+    return _common_job(item, stage) | {
+        "error": error,
+        "fine_tuned_model": item.fine_tuned_model if done else None,
+        "finished_at": int(stage.time) if ended else None,
+        "organization_id": ORGANIZATION,
+        "result_files": _result_files(item) if done else [],
+        "trained_tokens": trained_tokens(item) if done else None,
+        "validation_file": item.validation.id if item.validation else None,
+        "integrations": [],
+        "seed": item.seed,
+        "estimated_finish": None,
+        "metadata": None,
+    }
+
+
+def _lax_job(item: Job, stage: Stage) -> dict[str, Any]:
+    body = _common_job(item, stage)
+    if stage.status == "validating_files":
+        body["status"] = "pending"
+    if item.hyperparameters.get("n_epochs", "auto") == "auto":
+        body["hyperparameters"]["n_epochs"] = -1
+    if item.validation:
+        body["validation_file"] = item.validation.id
+    if stage.status in TERMINAL:
+        body["finished_at"] = int(stage.time)
+    if stage.status == "failed":
+        body["error"] = stage.error if stage.error is not None else {}
+    if stage.status == "succeeded":
+        body["fine_tuned_model"] = item.fine_tuned_model
+        body["result_files"] = _result_files(item)
+        body["trained_tokens"] = trained_tokens(item)
+    return body
+
+
+def _shown(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    return {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"} | hyperparameters
+
+
+def _result_files(item: Job) -> list[str]:
+    return [item.results.id] if item.results else []
+
+
+def trained_tokens(item: Job) -> int:
+    """Return the billed tokens: about four bytes each, in every pass over the data."""
+    passes = item.hyperparameters.get("n_epochs", "auto")
+    return len(item.training.content) // 4 * (3 if passes in ("auto", -1) else int(passes))
+
+
+def events(cloud: Cloud, item: Job) -> list[dict[str, Any]]:
+    """Return what has happened to a job, oldest first; the ids are the same in every answer."""
+    course = cloud.course(item).until(cloud.clock.now())
+    told = [(moment.time, _told(moment, item, course)) for moment in (*course.stages, *course.measures)]
+    told.insert(0, (item.created_at, {"message": f"Created fine-tuning job: {item.id}"}))
+    told.sort(key=lambda entry: entry[0])
+    return [_event(item, number, time, what) for number, (time, what) in enumerate(told)]
+
+
+def _event(item: Job, number: int, time: float, what: dict[str, Any]) -> dict[str, Any]:
+    digest = hashlib.sha256(f"{item.id}/{number}".encode()).hexdigest()[:32]
+    return {
+        "id": f"ftevent-{digest}",
+        "object": "fine_tuning.job.event",
+        "created_at": int(time),
+        "level": "info",
+        "type": "message",
+        **what,
+    }
+
+
+def _told(moment: Stage | Measure, item: Job, course: Course) -> dict[str, Any]:
+    if isinstance(moment, Measure):
+        step, loss = moment.row["step"], moment.row.get("train_loss")
+        data = {**moment.row, "total_steps": course.total} if course.total else dict(moment.row)
+        return {"type": "metrics", "message": f"Step {step}/{course.total}: training loss={loss}", "data": data}
+    reason = (moment.error or {}).get("message", "no reason given")
+    messages = {
+        "validating_files": f"Validating training file: {item.training.id}",
+        "queued": "Files validated, moving job to queued state",
+        "running": "Fine-tuning job started",
+        "succeeded": "The job has successfully completed",
+        "failed": f"The job failed: {reason}",
+        "cancelled": "Fine-tuning job cancelled",
+    }
+    message = messages.get(moment.status, f"The job is {moment.status}")
+    return {"message": message, "level": "error" if moment.status == "failed" else "info"}
+
+
+def checkpoints(cloud: Cloud, item: Job) -> list[dict[str, Any]]:
+    """Return the last three epochs' models of a job that has succeeded, newest first."""
+    course = cloud.course(item)
+    stage = course.stage(cloud.clock.now())
+    if stage.status != "succeeded" or not course.measures:
+        return []
+    passes = max(1, trained_tokens(item) // max(1, len(item.training.content) // 4))
+    rows = [measure.row for measure in course.measures]
+    ends = sorted({max(1, round(len(rows) * epoch / passes)) for epoch in range(1, passes + 1)})[-3:]
+    return [_checkpoint(item, int(stage.time), rows[end - 1]) for end in reversed(ends)]
+
+
+def _checkpoint(item: Job, created_at: int, row: dict[str, Any]) -> dict[str, Any]:
+    digest = hashlib.sha256(f"{item.id}/checkpoint/{row['step']}".encode()).hexdigest()[:24]
+    return {
+        "id": f"ftckpt_{digest}",
+        "object": "fine_tuning.job.checkpoint",
+        "created_at": created_at,
+        "fine_tuned_model_checkpoint": f"{item.fine_tuned_model}:ckpt-step-{row['step']}",
+        "fine_tuning_job_id": item.id,
+        "metrics": dict(row),
+        "step_number": row["step"],
+    }
