@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.emulator.clock import Clock
-from tests.emulator.course import Course, Signal, disturbed
-from tests.emulator.faults import Fault, Faults
+from tests.emulator.course import Course, disturbed
+from tests.emulator.faults import Faults
 from tests.emulator.identity import Tokens
 from tests.emulator.messages import Request
-from tests.emulator.records import Deployment, File, Job, Script
+from tests.emulator.records import Deployment, File, Job, Script, Signal
 from tests.emulator.script import Engine, Scripted
 
 STYLES = ("strict", "lax")
@@ -64,10 +64,6 @@ class Cloud:
     def advance(self, seconds: float) -> None:
         """Move the service's clock forward."""
         self.clock.advance(seconds)
-
-    def inject(self, fault: Fault) -> None:
-        """Arm a fault; it strikes after those armed before it for the same requests."""
-        self.faults.arm(fault)
 
     def course(self, job: Job) -> Course:
         """Return a job's course with all that was done to it from outside."""

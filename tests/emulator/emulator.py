@@ -5,8 +5,9 @@ from types import TracebackType
 
 from tests.emulator import deployments, identity, jobs, routes
 from tests.emulator.cloud import Cloud
-from tests.emulator.messages import Answer, Refusal, Request
-from tests.emulator.server import Reply, Server
+from tests.emulator.faults import Fault
+from tests.emulator.messages import Answer, Refusal, Reply, Request
+from tests.emulator.server import Server
 
 SUBSCRIPTION = "00000000-1111-2222-3333-444444444444"
 
@@ -56,18 +57,27 @@ class Emulator(Cloud):
             "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
         }
 
+    def inject(self, fault: Fault) -> None:
+        """Arm a fault; it strikes after those armed before it for the same requests."""
+        if fault.on not in routes.NAMES:
+            raise ValueError(f"Fault: got on={fault.on!r}; allowed: {', '.join(routes.NAMES)}.")
+        with self.lock:
+            self.faults.arm(fault)
+
     def reply(self, request: Request) -> Reply:
         """Answer one request; requests are answered one at a time, so that the state is always whole."""
+        found = routes.find(request.method, request.path)
         with self.lock:
             self.requests.append(request)
-            answer = self._answer(request)
-        return Reply(answer.status, answer.body, answer.headers)
+            if found is None:
+                return Reply.of(Refusal(404, f"Resource not found: {request.method} {request.path}", "404").answer)
+            route, ids = found
+            fault = self.faults.take(route.name)
+            if fault is not None:
+                return fault.strike(request, lambda struck: self._answer(struck, route, ids))
+            return Reply.of(self._answer(request, route, ids))
 
-    def _answer(self, request: Request) -> Answer:
-        found = routes.find(request.method, request.path)
-        if found is None:
-            return Refusal(404, f"Resource not found: {request.method} {request.path}", "404").answer
-        route, ids = found
+    def _answer(self, request: Request, route: routes.Route, ids: dict[str, str]) -> Answer:
         try:
             jobs.settle(self)
             deployments.settle(self)

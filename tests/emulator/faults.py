@@ -1,51 +1,145 @@
 """Faults that tests arm: which request they strike, what they do to it, how often."""
 
-import threading
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-KINDS = (
-    "status", "reset_before", "reset_after", "cut", "slow", "repeat_page", "shuffle_events", "vanish", "job_status",
-)  # fmt: skip
+from tests.emulator.messages import Answer, Refusal, Reply, Request
+
+Operation = Callable[[Request], Answer]
+
+# What a refusal says where the test does not: code and message by status.
+REFUSALS = {
+    400: ("invalidPayload", "The request is not valid."),
+    401: ("invalid_token", "Access token is missing, invalid, audience is incorrect, or has expired."),
+    403: ("PermissionDenied", "The principal lacks the required data action for this operation."),
+    404: ("404", "Resource not found"),
+    408: ("Timeout", "The operation was timeout."),
+    409: ("Conflict", "Another operation is being processed."),
+    429: ("RateLimitReached", "Requests have exceeded the rate limit of the resource."),
+    500: ("InternalServerError", "The server had an error while processing your request."),
+    502: ("BadGateway", "Bad gateway"),
+    503: ("ServiceUnavailable", "The service is temporarily unable to process your request."),
+}
 
 
 class Fault:
-    """A fault: `skip` matching requests pass, then the next `times` are struck.
+    """A fault: `skip` matching requests pass, then the next `times` are struck (None: all).
 
-    `on` names the requests as `routes.NAMES` does ("GET /fine_tuning/jobs/{id}", "PUT deployment").
-    What a kind takes besides: `status` status, body, headers · `slow` seconds · `job_status` value.
+    `on` names the requests as `routes.NAMES` does ("GET /fine_tuning/jobs/{id}", "PUT deployment"). Kinds:
+
+    - `status` (`status`, `body`: text or a JSON object, `headers`): this answer, nothing is done
+    - `reset_before`, `reset_after`: the connection is reset before, or after, the request was carried out
+    - `cut`: carried out, the answer ends in the middle of its body
+    - `slow` (`seconds`): carried out at once, answered late
+    - `repeat_page`: a list shows its first page whatever `after` says, and claims to have more
+    - `shuffle_events`: a list out of order, some items twice; the last one stays last, so that paging still works
+    - `vanish`: the service does not know the resource
+    - `job_status` (`value`): a job shows this status
     """
 
-    def __init__(self, on: str, kind: str, times: int = 1, skip: int = 0, **details: Any) -> None:
+    def __init__(self, on: str, kind: str, times: int | None = 1, skip: int = 0, **details: Any) -> None:
         if kind not in KINDS:
             raise ValueError(f"Fault: got kind {kind!r}; allowed: {', '.join(KINDS)}.")
         self.on = on
         self.kind = kind
-        self.times = times
+        self.left = float("inf") if times is None else times
         self.skip = skip
         self.details = details
 
+    def strike(self, request: Request, operation: Operation) -> Reply:
+        """Return what goes out in place of the operation's answer."""
+        return KINDS[self.kind](request, operation, **self.details)
+
 
 class Faults:
-    """The armed faults."""
+    """The armed faults, in the order in which they were armed."""
 
     def __init__(self) -> None:
         self._armed: list[Fault] = []
-        self._lock = threading.Lock()
 
     def arm(self, fault: Fault) -> None:
         """Add a fault."""
-        with self._lock:
-            self._armed.append(fault)
+        self._armed.append(fault)
 
     def take(self, name: str) -> Fault | None:
-        """Return the fault that strikes this request, if any; every matching request counts."""
-        with self._lock:
-            for fault in self._armed:
-                if fault.on != name or fault.times <= 0:
-                    continue
-                if fault.skip > 0:
-                    fault.skip -= 1
-                    return None
-                fault.times -= 1
-                return fault
-        return None
+        """Return the fault that strikes a request for this operation, if one does; every such request counts."""
+        fault = next((fault for fault in self._armed if fault.on == name and fault.left > 0), None)
+        if fault is None:
+            return None
+        if fault.skip > 0:
+            fault.skip -= 1
+            return None
+        fault.left -= 1
+        return fault
+
+
+def _status(
+    request: Request,
+    operation: Operation,
+    status: int = 500,
+    body: dict[str, Any] | str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Reply:
+    code, message = REFUSALS.get(status, ("unknown", "Something went wrong."))
+    error = Refusal(status, message, code).answer.body
+    return Reply(status, error if body is None else body, headers or {})
+
+
+def _reset_before(request: Request, operation: Operation) -> Reply:
+    return Reply(way="reset")
+
+
+def _reset_after(request: Request, operation: Operation) -> Reply:
+    operation(request)
+    return Reply(way="reset")
+
+
+def _cut(request: Request, operation: Operation) -> Reply:
+    answer = operation(request)
+    # Nothing can be cut out of an empty body.
+    return Reply.of(answer, way="cut" if answer.payload() else "reset")
+
+
+def _slow(request: Request, operation: Operation, seconds: float) -> Reply:
+    return Reply.of(operation(request), delay=seconds)
+
+
+def _repeat_page(request: Request, operation: Operation) -> Reply:
+    query = {key: value for key, value in request.query.items() if key != "after"}
+    answer = operation(replace(request, query=query))
+    if isinstance(answer.body, dict) and "data" in answer.body:
+        answer.body["has_more"] = True
+    return Reply.of(answer)
+
+
+def _shuffle_events(request: Request, operation: Operation) -> Reply:
+    answer = operation(request)
+    if isinstance(answer.body, dict) and answer.body.get("data"):
+        *first, last = answer.body["data"]
+        answer.body["data"] = [*first[1::2], *first[::2][::-1], *first[:2], last]
+    return Reply.of(answer)
+
+
+def _vanish(request: Request, operation: Operation) -> Reply:
+    return Reply.of(Refusal(404, f"The resource '{request.path}' was not found.", "ResourceNotFound").answer)
+
+
+def _job_status(request: Request, operation: Operation, value: str) -> Reply:
+    answer = operation(request)
+    if isinstance(answer.body, dict) and "status" in answer.body:
+        answer.body["status"] = value
+    return Reply.of(answer)
+
+
+KINDS: dict[str, Callable[..., Reply]] = {
+    "status": _status,
+    "reset_before": _reset_before,
+    "reset_after": _reset_after,
+    "cut": _cut,
+    "slow": _slow,
+    "repeat_page": _repeat_page,
+    "shuffle_events": _shuffle_events,
+    "vanish": _vanish,
+    "job_status": _job_status,
+}

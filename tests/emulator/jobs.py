@@ -1,5 +1,6 @@
 """The operations on fine-tuning jobs."""
 
+from copy import deepcopy
 from typing import Any
 
 from tests.emulator import models, orders, results, shapes
@@ -42,7 +43,7 @@ def _new(cloud: Cloud, body: dict[str, Any]) -> Job:
         metadata=body.get("metadata"),
         training_type=body.get("trainingType"),
         fine_tuned_model=_name(cloud, base, id, body.get("suffix")),
-        script=cloud.script,
+        script=deepcopy(cloud.script),
         rejection=orders.rejection(method, training, validation),
     )
 

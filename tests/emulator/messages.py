@@ -54,6 +54,19 @@ class Answer:
         return "application/octet-stream" if isinstance(self.body, bytes) else "text/html"
 
 
+@dataclass
+class Reply(Answer):
+    """An answer and how it goes out: `way` is "whole", "cut" in its middle or "reset"; after `delay` seconds."""
+
+    way: str = "whole"
+    delay: float = 0.0
+
+    @classmethod
+    def of(cls, answer: Answer, way: str = "whole", delay: float = 0.0) -> "Reply":
+        """Return an answer that goes out in a certain way."""
+        return cls(answer.status, answer.body, answer.headers, way, delay)
+
+
 class Refusal(Exception):
     """A request that the service turns down, with the error body that both OpenAI and Azure use."""
 

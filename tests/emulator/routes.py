@@ -26,7 +26,7 @@ def _route(name: str, method: str, path: str, area: str | None, handler: Callabl
     return Route(name, method, re.compile(pattern, re.IGNORECASE), area, handler)
 
 
-DATA = {
+DATA: dict[str, Callable[..., Answer]] = {
     "POST /files": files.create,
     "GET /files": files.listed,
     "GET /files/{id}": files.retrieve,
@@ -43,7 +43,7 @@ DATA = {
     "POST /responses": inference.responses,
     "POST /chat/completions": inference.chat,
 }
-MANAGEMENT = {
+MANAGEMENT: dict[str, tuple[str, str, Callable[..., Answer]]] = {
     "PUT deployment": ("PUT", ACCOUNT + "/deployments/{id}", deployments.put),
     "GET deployment": ("GET", ACCOUNT + "/deployments/{id}", deployments.get),
     "DELETE deployment": ("DELETE", ACCOUNT + "/deployments/{id}", deployments.delete),

@@ -4,20 +4,11 @@ import socket
 import struct
 import threading
 import time
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.emulator.messages import Answer, Request
-
-
-@dataclass
-class Reply(Answer):
-    """An answer and how it goes out: `way` is "whole", "cut" in its middle or "reset"; after `delay` seconds."""
-
-    way: str = "whole"
-    delay: float = 0.0
+from tests.emulator.messages import Reply, Request
 
 
 class Answering(Protocol):
@@ -80,17 +71,20 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    wbufsize = -1  # head and body leave in one piece
 
     def handle_any(self) -> None:
         """Read a request, have it answered, send the answer."""
         request = self._read()
         reply = self.server.answering.reply(request)
-        self.server.closing.wait(reply.delay) if reply.delay else None
+        if reply.delay:
+            self.server.closing.wait(reply.delay)
         if reply.way == "reset":
             self.close_connection = True
             self.server.resets.add(self.connection)
             return
-        request.status = reply.status
+        if reply.way == "whole":
+            request.status = reply.status
         self._send(reply)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = handle_any
@@ -114,9 +108,8 @@ class Handler(BaseHTTPRequestHandler):
         if reply.way == "cut":
             self.send_header("Connection", "close")
             payload = payload[: len(payload) // 2]
-        # Head and body in one write: two would wait for each other's acknowledgement.
-        self._headers_buffer.append(b"\r\n" + payload)
-        self.flush_headers()
+        self.end_headers()
+        self.wfile.write(payload)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep quiet."""

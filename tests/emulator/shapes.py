@@ -116,7 +116,8 @@ def trained_tokens(item: Job) -> int:
 def events(cloud: Cloud, item: Job) -> list[dict[str, Any]]:
     """Return what has happened to a job, oldest first; the ids are the same in every answer."""
     course = cloud.course(item).until(cloud.clock.now())
-    told = [(moment.time, _told(moment, item, course)) for moment in (*course.stages, *course.measures)]
+    moments: list[Stage | Measure] = [*course.stages, *course.measures]
+    told = [(moment.time, _told(moment, item, course)) for moment in moments]
     told.insert(0, (item.created_at, {"message": f"Created fine-tuning job: {item.id}"}))
     told.sort(key=lambda entry: entry[0])
     return [_event(item, number, time, what) for number, (time, what) in enumerate(told)]
