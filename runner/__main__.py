@@ -17,6 +17,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that its errors reach us and not its own printer
     import hydra
 
+    read_dotenv()
     config.register()
     # argparse takes no overrides before a flag: `mode=plan -m seed=1,2` would be refused.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))
@@ -25,6 +26,16 @@ def main() -> None:
     app = hydra.main(version_base="1.3", config_path=conf, config_name="config")(lambda one: codes.append(_trial(one)))
     codes.append(_guarded(app))
     sys.exit(max(codes))
+
+
+def read_dotenv() -> None:
+    """Take variables from the nearest `.env` at or above the current folder; those already set stay."""
+    here = Path.cwd()
+    found = next((path for path in (folder / ".env" for folder in (here, *here.parents)) if path.is_file()), None)
+    if found is not None:
+        from dotenv import load_dotenv
+
+        load_dotenv(found)
 
 
 def _guarded(work: Any) -> int:
@@ -55,14 +66,17 @@ def plan_and_run(composed: Any) -> None:
 
     from runner import console, estimate, execute, plan
 
-    job = plan.make(config.request(OmegaConf.to_container(composed, resolve=True)))
-    done = None if job.request.top.again else execute.finished(job)
-    console.show_plan(job, done is not None, estimate.estimate(job))
+    proposal = plan.make(config.request(OmegaConf.to_container(composed, resolve=True)))
+    job = proposal.job
+    finished = execute.finished(job) is not None
+    anew = job.request.top.again and (finished or execute.stuck(job))
+    done = finished and not anew
+    console.show_plan(proposal, done, estimate.tokens(proposal))
     if job.request.top.mode == "run":
-        if job.request.top.again:
+        if anew:
             execute.set_aside(job.folder)
         _point_to(job)
-        run(job, train=done is None)
+        run(job, train=not done)
 
 
 def run(job: "Job", train: bool = True) -> None:

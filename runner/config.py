@@ -90,7 +90,7 @@ class Top:
     mode: Literal["run", "plan"] = "run"
     """`plan` checks the data and prints the plan, and touches nothing."""
     again: bool = False
-    """Run a plan that is finished already once more, from the start."""
+    """Run a plan once more that is finished, or whose hosted job failed; an unfinished one goes on."""
     seed: NonNegativeInt = 42
     """Order of the rows, initial adapter, dropout."""
     runs: str = "runs"
@@ -136,6 +136,15 @@ def request(composed: Any) -> Request:
         section: msgspec.convert(composed.get(section) or {}, owner) for section, owner in owners.items()
     }
     return Request(top=msgspec.convert(top, Top), method=method, hyperparameters=values.pop(method), **values)
+
+
+def as_composed(request: Request) -> dict[str, Any]:
+    """Return a request in the form that `request` takes, without what may be secret: a password in a URI."""
+    sections: dict[str, Any] = {name: asdict(getattr(request, name)) for name in SECTIONS}
+    if "@" in (request.tracking.uri or ""):
+        sections["tracking"]["uri"] = None
+    owned = {"method": request.method, request.method: asdict(request.hyperparameters)}
+    return asdict(request.top) | sections | owned | {"backend": asdict(request.backend)}
 
 
 def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[str]:
@@ -202,8 +211,8 @@ def _describe(kind: inspect.Type) -> str:
             return " or ".join(repr(value) for value in values)
         case inspect.BoolType():
             return "true or false"
-        case inspect.StrType():
-            return "text"
+        case inspect.StrType(pattern=pattern):
+            return f"text like {pattern.strip('^$')}" if pattern else "text"
         case inspect.NoneType():
             return "null"
         case inspect.ListType(item_type=item):

@@ -8,9 +8,11 @@ from rich.console import Console as Terminal
 from rich.table import Table
 from rich.text import Text
 
-from runner.estimate import Estimate
-from runner.plan import Job
+from runner import backends
+from runner.estimate import Tokens
+from runner.plan import Job, Proposal
 from runner.tracking import Place
+from runner.values import duration
 
 WIDTH = None if sys.stdout.isatty() else 120
 """Where there is no terminal to ask (a log file, CI), lines are of this width."""
@@ -40,66 +42,55 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     terminal.print()
 
 
-def duration(seconds: float) -> str:
-    """Return `0.4 s`, `8 s`, `2 min 5 s` or `1 h 10 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def show_plan(job: Job, done: bool, work: Estimate | None) -> None:
-    """Print what is going to be done: data, what was found in it, the resolved hyperparameters, the steps."""
+def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
+    """Print what is going to be done: data, what was found in it, the resolved hyperparameters, what it takes."""
+    job = proposal.job
     plan = job.plan
     say(f"{job.folder.name}   plan {plan.id[:16]}…")
     say()
-    _show_data(job, work)
-    _show_findings(job)
-    _show_values(job)
+    _show_data(proposal, tokens)
+    _show_findings(proposal)
+    _show_values(proposal)
     name = job.request.top.name
     if name != "auto" and not job.folder.name.startswith(f"{name}-"):
         say(f"note: this plan has a folder already, {job.folder}; name={name} is not used")
     state = "finished before: nothing is done again (again=true starts anew)" if done else "to do"
     say(f"{plan.method} on {plan.backend}, {state}; its folder is {job.folder}/")
     if not done:
-        say(f"time to train: {_time(work)}")
+        for title, text in backends.load(plan.backend).outlook(proposal, tokens):
+            say(f"{title}: {text}")
     say()
 
 
-def _time(work: Estimate | None) -> str:
-    if work is None or work.seconds is None:
-        return "not known before the first run of this model here"
-    return f"about {duration(work.seconds)}, at the pace of the last run of this model"
-
-
-def _show_data(job: Job, work: Estimate | None) -> None:
+def _show_data(proposal: Proposal, tokens: Tokens | None) -> None:
     rows = []
-    for name, split in job.survey.splits.items():
-        tokens = f"{'' if work.exact else 'about '}{work.tokens[name]:,}" if work else "model not here yet"
+    for name, split in proposal.survey.splits.items():
+        counted = f"{'' if tokens.exact else 'about '}{tokens.splits[name]:,}" if tokens else "model not here yet"
         answers = f"{split.answer_characters.median:,} (longest {split.answer_characters.greatest:,})"
         turns = f"{split.turns.least} to {split.turns.greatest}"
-        rows.append([name, f"{split.rows:,}", tokens, turns, answers, split.fingerprint[:12]])
+        rows.append([name, f"{split.rows:,}", counted, turns, answers, split.fingerprint[:12]])
     table("Data", ["split", "rows", "tokens", "turns", "characters of an answer, median", "fingerprint"], rows)
 
 
-def _show_findings(job: Job) -> None:
-    for group in job.survey.findings:
+def _show_findings(proposal: Proposal) -> None:
+    for group in proposal.survey.findings:
         severity = "left out" if group.severity == "error" else group.severity
         more = f"  (and {group.count - 1} more of this kind)" if group.count > 1 else ""
         say(f"{severity}: {group.examples[0]}{more}")
-    if job.survey.findings:
+    if proposal.survey.findings:
         say()
 
 
-def _show_values(job: Job) -> None:
-    plan = job.plan
+def _show_values(proposal: Proposal) -> None:
+    plan, reasons = proposal.job.plan, proposal.reasons
     values = {f"{plan.method}.{key}": value for key, value in plan.hyperparameters.items()}
     values |= {
-        "model.source": f"{plan.model.source.partition('@sha256')[0]} ({plan.model.digest[:12]})",
+        "model.source": plan.model.source.partition("@sha256")[0]
+        + (f" ({plan.model.digest[:12]})" if plan.model.digest else ""),
         "backend.learning_rate": plan.settings.get("learning_rate"),
     }
-    values |= {key: plan.settings[key.removeprefix("backend.")] for key in job.reasons if key.startswith("backend.")}
-    rows = [[key, str(value), job.reasons.get(key, "")] for key, value in values.items() if value is not None]
+    values |= {key: plan.settings[key.removeprefix("backend.")] for key in reasons if key.startswith("backend.")}
+    rows = [[key, str(value), reasons.get(key, "")] for key, value in values.items() if value is not None]
     table("Plan", ["key", "value", "auto, because"], rows)
 
 
@@ -119,7 +110,7 @@ def show_outcome(job: Job, content: Mapping[str, Any], place: Place | None, prob
     rows += [["MLflow", _tracked(place, problem)], ["report", f"{job.folder}/report.md"]]
     table(job.folder.name, ["", ""], rows)
     if content["status"] == "finished":
-        _show_next(job, place)
+        _show_next(job, content, place)
 
 
 def _tracked(place: Place | None, problem: str) -> str:
@@ -131,9 +122,10 @@ def _tracked(place: Place | None, problem: str) -> str:
     return f"{place.uri}, run {place.run_id}{model}"
 
 
-def _show_next(job: Job, place: Place | None) -> None:
+def _show_next(job: Job, content: Mapping[str, Any], place: Place | None) -> None:
+    lines = [("mlflow ui", "all runs, side by side")] if place is not None else []
+    lines += backends.load(job.plan.backend).advice(job, content["results"])
+    width = max(len(command) for command, _ in lines)
     say("Next:")
-    if place is not None:
-        say("  mlflow ui                                     all runs, side by side")
-    say(f"  python -m runner.chat {job.folder.name}    talk to it, beside the model it came from")
-    say(f"  python -m runner model.source=run:{job.folder.name} …    go on from it")
+    for command, purpose in lines:
+        say(f"  {command:{width}}    {purpose}")

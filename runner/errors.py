@@ -4,7 +4,10 @@
     ├── RequestError       2   the request (YAML, command line) asks for something that cannot be
     ├── DataError          2   the data cannot be trained on
     ├── ModelError         2   a model cannot be found, fetched or loaded
+    ├── AccessError        2   a hosted service does not let us in: endpoint, credential or role
     ├── BusyError          1   another live process works on the same plan
+    ├── ServiceError       1   a hosted service fails or cannot be reached; the same command goes on
+    ├── EndedError         1   a hosted job ended without a model; only a new one (again=true) can go on
     └── StopAsked        130   the process was asked to stop, and did so at a safe point
 
 The number is the process's exit code. A message is one sentence: place, what was found, what is
@@ -38,6 +41,20 @@ class ModelError(RunnerError):
 
 class BusyError(RunnerError):
     """Another live process works on the same plan."""
+
+
+class AccessError(RunnerError):
+    """A hosted service does not let us in: endpoint, credential, role or a variable that is not set."""
+
+    exit_code = 2
+
+
+class ServiceError(RunnerError):
+    """A hosted service fails or cannot be reached; what was created there stands, and the same command goes on."""
+
+
+class EndedError(RunnerError):
+    """A hosted job failed or was cancelled: the plan can only be carried out by a new job."""
 
 
 class StopAsked(RunnerError):

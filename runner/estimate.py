@@ -1,60 +1,39 @@
-"""How much work a plan is: tokens, counted on a sample of rows, and seconds, from earlier runs on this machine.
+"""How many tokens a plan's rows are, counted on a sample of them.
 
-Nothing is guessed: without the model's tokenizer there is no number of tokens, and without an earlier run of
-the same model in the same place none of seconds.
+Nothing is guessed: where the model's tokens cannot be counted here there is no number.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
-
+from runner import models
+from runner.data.rows import Row
 from runner.data.selection import Split
-from runner.plan import Job, tokenizer
-from runner.tokens import ChatTokenizer, TokenRow
 
-SAMPLE_ROWS = 64
-"""Rows whose tokens are counted; the rest is taken to be like them."""
+if TYPE_CHECKING:
+    from runner.plan import Proposal
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Tokens of each split, a shared prompt counted once, and whether all were counted; seconds of training."""
+class Tokens:
+    """Tokens of each split, a shared prompt counted once, and whether all rows were counted."""
 
-    tokens: dict[Split, int]
+    splits: dict[Split, int]
     exact: bool
-    seconds: float | None
 
 
-def estimate(job: Job) -> Estimate | None:
-    """Return what a job will take, or None where the model is not on this machine yet."""
-    counter = tokenizer(job.request)
+def tokens(proposal: "Proposal") -> Tokens | None:
+    """Return how many tokens the rows are, or None where the model's tokenizer is not on this machine."""
+    counter = models.counter(proposal.job.plan.model.source)
     if counter is None:
         return None
-    tokens = {split: _tokens(job, split, counter) for split in job.survey.splits}
-    num_epochs = job.plan.hyperparameters["n_epochs"]
-    speed = _speed(job)
-    seconds = None if speed is None or num_epochs == "auto" else tokens["train"] * num_epochs / speed
-    return Estimate(tokens, all(split.rows <= SAMPLE_ROWS for split in job.survey.splits.values()), seconds)
+    splits = proposal.survey.splits
+    counted = {split: _count(proposal, split, counter.tokens, counter.sample_rows) for split in splits}
+    return Tokens(counted, all(split.rows <= counter.sample_rows for split in splits.values()))
 
 
-def _tokens(job: Job, split: Split, counter: ChatTokenizer) -> int:
-    counted = [_length(counter.row(row)) for row in islice(job.rows(split), SAMPLE_ROWS)]
-    return round(sum(counted) / len(counted) * job.survey.splits[split].rows)
-
-
-def _length(row: TokenRow) -> int:
-    return len(row.prompt) + sum(len(answer) for answer in row.answers)
-
-
-def _speed(job: Job) -> float | None:
-    """Return the tokens a second of the latest run of the same model, method and tuning in this folder of runs."""
-    reports = sorted(Path(job.request.top.runs).glob("*/report.json"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(reports):
-        content = msgspec.json.decode(path.read_bytes())
-        plan, speed = content["plan"], content["metrics"].get("system/tokens_per_second")
-        same = plan["model"]["digest"] == job.plan.model.digest and plan["method"] == job.plan.method
-        if speed and same and plan["settings"].get("tuning") == job.plan.settings.get("tuning"):
-            return float(speed)
-    return None
+def _count(proposal: "Proposal", split: Split, count: Callable[[Row], int], sample_rows: int) -> int:
+    counted = [count(row) for row in islice(proposal.job.rows(split), sample_rows)]
+    return round(sum(counted) / len(counted) * proposal.survey.splits[split].rows)

@@ -1,6 +1,6 @@
 """What happens during a run, as values: steps yield them; journal, MLflow and terminal receive them.
 
-`Progress` is for the eye only; the others are kept in the journal and can be replayed from it.
+`Progress` is for the eye and `Wait` for the clock only; the others are kept in the journal and can be replayed from it.
 """
 
 from typing import Any
@@ -32,10 +32,14 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, tag=True):
-    """Values measured after `at` optimizer steps, by their full names (`train/loss`, `eval/reward_accuracy`)."""
+    """Values measured after `at` optimizer steps, by their full names (`train/loss`, `eval/reward_accuracy`).
+
+    `time` is when, in seconds since 1970, where another machine measured them; else it is now.
+    """
 
     at: int
     values: dict[str, float]
+    time: float | None = None
 
 
 class Samples(msgspec.Struct, frozen=True, tag=True):
@@ -50,13 +54,57 @@ class Note(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
+class Intent(msgspec.Struct, frozen=True, tag=True):
+    """Something is about to be created where it costs money; `detail` is what a later look needs to find it."""
+
+    what: str
+    detail: dict[str, Any]
+
+
+class Created(msgspec.Struct, frozen=True, tag=True):
+    """Something was created elsewhere (`what`: file, job, deployment), and stands there until it is removed."""
+
+    what: str
+    id: str
+    detail: dict[str, Any]
+
+
+class Removed(msgspec.Struct, frozen=True, tag=True):
+    """Something that was created elsewhere is gone."""
+
+    what: str
+    id: str
+
+
+class Said(msgspec.Struct, frozen=True, tag=True):
+    """What a hosted service said of a job, at its own time in seconds since 1970."""
+
+    id: str
+    text: str
+    time: float
+
+
+class State(msgspec.Struct, frozen=True, tag=True):
+    """What state a hosted thing is in now."""
+
+    what: str
+    value: str
+
+
+class Wait(msgspec.Struct, frozen=True, tag=True):
+    """A step has nothing to do for so many seconds: whoever runs it may sleep, or do something else."""
+
+    seconds: float
+
+
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """How far a step is: `done` of `total`, and figures to show beside it."""
+    """How far a step is: `done` of `total` (0: not known), and figures or words to show beside it."""
 
     step: str
     done: int
     total: int
     figures: dict[str, float] = {}
+    text: str = ""
 
 
 class Stopped(msgspec.Struct, frozen=True, tag=True):
@@ -66,9 +114,13 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The process ended on an error; `message` is what the user was told."""
+    """The process ended on an error; `message` is what the user was told. `for_good`: going on cannot mend it."""
 
     message: str
+    for_good: bool = False
 
 
-Event = Started | StepStarted | StepDone | Metrics | Samples | Note | Progress | Stopped | Failed
+Event = (
+    Started | StepStarted | StepDone | Metrics | Samples | Note | Intent | Created | Removed | Said | State
+    | Wait | Progress | Stopped | Failed
+)  # fmt: skip

@@ -18,24 +18,31 @@ from typing import Any
 import msgspec
 from filelock import FileLock, Timeout
 
-from runner import backends
+from runner import backends, config
 from runner.backends import Step
-from runner.errors import BusyError, RunnerError, StopAsked
-from runner.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped
+from runner.errors import BusyError, EndedError, RunnerError, StopAsked
+from runner.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped, Wait
 from runner.journal import Journal, Progressed, Record, read
 from runner.plan import Job
 
 Listener = Callable[[Record], None]
 Results = dict[str, dict[str, Any]]
 
-PACKAGES = ("runner", "torch", "transformers", "peft", "mlflow", "hydra-core")
+PACKAGES = ("runner", "torch", "transformers", "peft", "mlflow", "hydra-core", "openai", "azure-ai-projects")
+SLICE_SECONDS = 0.2
+"""How long a signal may have to wait for a sleeping step."""
 
 
 def finished(job: Job) -> Results | None:
     """Return the results of a job whose every step is done already, else None. Touches nothing."""
     done = Progressed(read(job.folder / "journal.jsonl"))
-    steps = backends.load(job.plan.backend).steps(job, done.results) if done.results else []
+    steps = backends.load(job.plan.backend).steps(job, done) if done.results else []
     return done.results if steps and all(done.has(step.name, step.key) for step in steps) else None
+
+
+def stuck(job: Job) -> bool:
+    """Say whether a job ended in a way that going on cannot mend. Touches nothing."""
+    return Progressed(read(job.folder / "journal.jsonl")).failed_for_good
 
 
 def execute(job: Job, listener: Listener) -> Results:
@@ -44,12 +51,12 @@ def execute(job: Job, listener: Listener) -> Results:
     To be called within `alone(job.folder)`. Raises `StopAsked` after a signal, and whatever a step raises;
     the journal says so in each case, and the same call goes on from there.
     """
-    (job.folder / "plan.json").write_bytes(msgspec.json.format(job.plan.canonical))
+    keep(job)
     journal = Journal(job.folder / "journal.jsonl")
     run = _Run(journal, listener)
     try:
         run.note(Started(os.getpid(), platform.node(), versions()))
-        steps = backends.load(job.plan.backend).steps(job, journal.progressed.results)
+        steps = backends.load(job.plan.backend).steps(job, journal.progressed)
         with stop_flag() as asked:
             for step in steps:
                 if not journal.progressed.has(step.name, step.key):
@@ -58,11 +65,18 @@ def execute(job: Job, listener: Listener) -> Results:
         run.note(Stopped(str(stop) or "interrupted"))
         raise
     except Exception as error:
-        run.note(Failed(_sentence(error)))
+        run.note(Failed(_sentence(error), isinstance(error, EndedError)))
         raise
     finally:
         journal.close()
     return journal.progressed.results
+
+
+def keep(job: Job) -> None:
+    """Write into the run's folder what was planned and what was asked for."""
+    (job.folder / "plan.json").write_bytes(msgspec.json.format(job.plan.canonical))
+    asked = msgspec.json.encode(config.as_composed(job.request))
+    (job.folder / "request.json").write_bytes(msgspec.json.format(asked))
 
 
 class _Run:
@@ -88,10 +102,19 @@ class _Run:
             event = next(work)
             while True:
                 self.note(event)
+                if isinstance(event, Wait):
+                    _sleep(event.seconds, asked)
                 event = work.throw(StopAsked("stopped on request")) if asked() else next(work)
         except StopIteration as end:
             seconds = round(time.perf_counter() - started, 3)
             self.note(StepDone(step.name, step.key, seconds, end.value))
+
+
+def _sleep(seconds: float, asked: Callable[[], bool]) -> None:
+    """Sleep, but not on after a signal."""
+    until = time.monotonic() + seconds
+    while not asked() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, SLICE_SECONDS))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 What changes the state of a run (a step done, say) is synced to the disk before the run goes on; metrics
 are only flushed. A line torn by a crash is cut off. An event that a resumed run produces again (it goes on
-from a checkpoint, behind which metrics were noted already) is not noted twice.
+from a checkpoint, behind which metrics were noted already, or hears again what a service told) is not noted twice.
 """
 
 import os
@@ -13,7 +13,19 @@ from typing import Any
 
 import msgspec
 
-from runner.events import Event, Metrics, Progress, StepDone
+from runner.events import (
+    Created,
+    Event,
+    Failed,
+    Intent,
+    Metrics,
+    Progress,
+    Removed,
+    Said,
+    State,
+    StepDone,
+    Wait,
+)
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -24,12 +36,17 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Progressed:
-    """How far a run has come by its records: results of the steps done, and what was measured."""
+    """How far a run has come by its records: what was done, measured, created and heard; grows as it goes on."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.results: dict[str, dict[str, Any]] = {}
+        self.intents: dict[str, dict[str, Any]] = {}
+        self.created: dict[tuple[str, str], Created] = {}
+        self.states: dict[str, str] = {}
+        self.failed_for_good = False
         self._keys: dict[str, str] = {}
-        self._measured: set[tuple[Any, ...]] = set()
+        self._measured: dict[tuple[int, str], float] = {}
+        self._said: set[str] = set()
         for record in records:
             self.take_in(record.event)
 
@@ -37,17 +54,40 @@ class Progressed:
         """Say whether a step is done, for the same key."""
         return self._keys.get(step) == key
 
-    def measured(self, event: Event) -> bool:
-        """Say whether these metrics were noted before."""
-        return isinstance(event, Metrics) and (event.at, *event.values) in self._measured
+    def news(self, event: Event) -> Event | None:
+        """Return what of an event is not known yet, None where nothing is."""
+        match event:
+            case Wait() | Progress():
+                return None
+            case Metrics(at, values, time):
+                fresh = {name: value for name, value in values.items() if (at, name) not in self._measured}
+                return Metrics(at, fresh, time) if fresh else None
+            case Said(id=name) if name in self._said:
+                return None
+            case State(what, value) if self.states.get(what) == value:
+                return None
+            case Created(what, name) if (what, name) in self.created:
+                return None
+        return event
 
     def take_in(self, event: Event) -> None:
         """Count an event in."""
-        if isinstance(event, StepDone):
-            self.results[event.step] = event.result
-            self._keys[event.step] = event.key
-        elif isinstance(event, Metrics):
-            self._measured.add((event.at, *event.values))
+        self.failed_for_good = isinstance(event, Failed) and event.for_good
+        match event:
+            case StepDone(step, key, _, result):
+                self.results[step], self._keys[step] = result, key
+            case Metrics(at, values):
+                self._measured |= {(at, name): value for name, value in values.items()}
+            case Intent(what, detail):
+                self.intents[what] = detail
+            case Created(what, name):
+                self.created[what, name] = event
+            case Removed(what, name):
+                self.created.pop((what, name), None)
+            case Said(id=name):
+                self._said.add(name)
+            case State(what, value):
+                self.states[what] = value
 
 
 class Journal:
@@ -61,14 +101,15 @@ class Journal:
 
     def add(self, event: Event) -> Record | None:
         """Note an event and return its record; None where it stands here already or is not worth keeping."""
-        if isinstance(event, Progress) or self.progressed.measured(event):
+        news = self.progressed.news(event)
+        if news is None:
             return None
-        record = Record(time.time(), event)
+        record = Record(getattr(event, "time", None) or time.time(), news)
         self._file.write(msgspec.json.encode(record) + b"\n")
         self._file.flush()
-        if not isinstance(event, Metrics):
+        if not isinstance(event, Metrics | Said):
             os.fsync(self._file.fileno())
-        self.progressed.take_in(event)
+        self.progressed.take_in(news)
         return record
 
     def close(self) -> None:

@@ -8,11 +8,14 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from runner import events
-from runner.console import duration, say, terminal
+from runner.console import say, terminal
 from runner.journal import Record
+from runner.values import duration
 
 PLAIN_SECONDS = 10.0
 """Time between two lines of progress where there is no terminal."""
+QUIET_SECONDS = 60.0
+"""The same for a hosted job, which takes hours."""
 
 FIGURES = {"train/loss": "loss", "train/reward_accuracy": "reward accuracy", "system/tokens_per_second": "tokens/s"}
 """What stands beside the bar, and its short name."""
@@ -43,8 +46,18 @@ class Live:
     def __call__(self, record: Record) -> None:
         """Show one event."""
         match record.event:
+            case events.Progress(step=step, total=0, text=text, figures=figures):
+                self._turn(step, text, figures)
             case events.Progress(step=step, done=done, total=total, figures=figures):
                 self._advance(step, done, total, figures)
+            case events.State(what=what, value=value):
+                self._tell(f"  {what}: {value}")
+            case events.Said(text=text):
+                self._tell(f"  service: {text}")
+            case events.Created(what=what, id=name):
+                self._tell(f"  created: {what} {name}")
+            case events.Removed(what=what, id=name):
+                self._tell(f"  removed: {what} {name}")
             case events.StepDone(step=step, seconds=seconds):
                 self._end(step, seconds)
             case events.Metrics(at=at, values=values) if "eval/loss" in values:
@@ -61,8 +74,7 @@ class Live:
             return  # the line that says the step is done follows at once
         # A resumed step does not begin at nought: only the pace of this process tells the time left.
         left = (time.monotonic() - since) / (done - first) * (total - done) if done > first else 0.0
-        words = [f"{word} {figures[name]:.4g}" for name, word in FIGURES.items() if name in figures]
-        told = "  ".join([*words, *([f"{duration(left)} left"] if left else [])])
+        told = "  ".join([*self._words(figures), *([f"{duration(left)} left"] if left else [])])
         if terminal.is_terminal:
             if step not in self._tasks:
                 self._tasks[step] = self._bar.add_task(step, total=total, figures="")
@@ -70,6 +82,21 @@ class Live:
         elif done and time.monotonic() - self._printed > PLAIN_SECONDS:
             self._printed = time.monotonic()
             say(f"  {step} {done}/{total}  {told}")
+
+    def _turn(self, step: str, text: str, figures: Mapping[str, float]) -> None:
+        """Show a step whose end cannot be told."""
+        told = "  ".join([text, *self._words(figures)])
+        if terminal.is_terminal:
+            if step not in self._tasks:
+                self._tasks[step] = self._bar.add_task(step, total=None, figures="")
+            self._bar.update(self._tasks[step], figures=told)
+        elif time.monotonic() - self._printed > QUIET_SECONDS:
+            self._printed = time.monotonic()
+            say(f"  {step}: {told}")
+
+    @staticmethod
+    def _words(figures: Mapping[str, float]) -> list[str]:
+        return [f"{word} {figures[name]:.4g}" for name, word in FIGURES.items() if name in figures]
 
     def _end(self, step: str, seconds: float) -> None:
         if step in self._tasks:

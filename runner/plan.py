@@ -13,17 +13,14 @@ from typing import Any
 
 import msgspec
 
-from runner import backends, methods, models
-from runner.backends import Backend
+from runner import backends, config, methods, models
 from runner.config import Request
 from runner.data.rows import Row
 from runner.data.selection import Selection, Split, read_rows
-from runner.data.survey import Survey, TokenLimit, survey
+from runner.data.survey import Survey, survey
 from runner.data.tally import SplitSurvey
-from runner.errors import DataError, RequestError
+from runner.errors import RequestError
 from runner.models import ModelIdentity
-from runner.models.reference import tokenizer_folder
-from runner.tokens import ChatTokenizer
 
 FORMAT = 1
 
@@ -64,99 +61,104 @@ class JobPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A plan with what is needed to carry it out and to explain it.
+    """A plan with what is needed to carry it out.
 
-    `request` has its backend's `auto` resolved, and `hyperparameters` are resolved too; `reasons` says why,
-    by key. `folder` is where the run lives.
+    `request` has its backend's `auto` resolved, and `hyperparameters` are resolved too. `folder` is where the
+    run lives.
     """
 
     plan: JobPlan
     request: Request
     hyperparameters: Any
-    survey: Survey
     selection: Selection
-    reasons: Mapping[str, str]
     folder: Path
 
     def rows(self, split: Split) -> Iterator[Row]:
         """Read the rows of a split that the plan is made of; none where there is no such split."""
-        return read_rows(self.selection, split) if split in self.survey.splits else iter(())
+        there = self.plan.train if split == "train" else self.plan.validation
+        return read_rows(self.selection, split) if there else iter(())
 
 
-def make(request: Request) -> Job:
-    """Check the data, resolve every `auto` and return the job. Reads files; touches nothing.
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A job with what explains it: what is in the data, and the reason for each value chosen, by key."""
+
+    job: Job
+    survey: Survey
+    reasons: Mapping[str, str]
+
+
+def make(request: Request) -> Proposal:
+    """Check the data, resolve every `auto` and return the job with its reasons. Reads files; touches nothing.
 
     Raises `DataError`, `ModelError` or `RequestError` for what cannot be trained.
     """
-    method, backend = methods.load(request.method), backends.load(request.backend.name)
+    backend = backends.load(request.backend.name)
     identity = models.identify(request.model.source, offline=request.top.mode == "plan")
+    found = survey(_selection(request), backend.limit(request))
+    found.require_trainable(request.dataset.on_bad_row)
+    backend.check(request, found)
+    splits = {name: _identity(split) for name, split in found.splits.items()}
+    settings, hyperparameters, reasons = _resolve(request, splits["train"].rows)
+    plan = JobPlan(
+        format=FORMAT,
+        method=request.method,
+        hyperparameters=asdict(hyperparameters),
+        train=splits["train"],
+        validation=splits.get("validation"),
+        model=identity,
+        backend=request.backend.name,
+        settings=backend.identity(settings),
+        evaluation=backend.evaluation(request.evaluation),
+        seed=request.top.seed,
+    )
+    return Proposal(job=_job(request, plan, _folder(request, plan)), survey=found, reasons=reasons)
+
+
+def load(folder: Path) -> Job:
+    """Return the job of a run's folder, as it was planned; the data is not read.
+
+    Raises `RequestError` where the folder holds no plan.
+    """
+    try:
+        plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=JobPlan)
+        request = config.request(msgspec.json.decode((folder / "request.json").read_bytes()))
+    except FileNotFoundError as error:
+        raise RequestError(f"{error.filename}: not there, so {folder} is no run that was begun; name one.") from error
+    return _job(request, plan, folder)
+
+
+def _job(request: Request, plan: JobPlan, folder: Path) -> Job:
+    settings, hyperparameters, _ = _resolve(request, plan.train.rows)
+    return Job(
+        plan=plan,
+        request=replace(request, backend=settings),
+        hyperparameters=hyperparameters,
+        selection=_selection(request),
+        folder=folder,
+    )
+
+
+def _resolve(request: Request, num_rows: int) -> backends.Resolved:
+    backend, method = backends.load(request.backend.name), methods.load(request.method)
+    return backend.resolve(request.backend, method, request.hyperparameters, num_rows)
+
+
+def _selection(request: Request) -> Selection:
     dataset = request.dataset
-    selection = Selection(
+    return Selection(
         train=dataset.train,
         validation=dataset.validation,
-        kind=method.kind,
+        kind=methods.load(request.method).kind,
         format=dataset.format,
         validation_fraction=dataset.validation_fraction,
         split_seed=dataset.split_seed,
         max_rows=dataset.max_rows,
     )
-    found = survey(selection, _limit(request))
-    found.require_trainable(dataset.on_bad_row)
-    _refuse_tools(found, backend)
-    if request.evaluation.keep == "best" and "validation" not in found.splits:
-        raise RequestError(
-            "evaluation.keep: got best, but there are no held-out rows to judge by; "
-            "set dataset.validation or dataset.validation_fraction, or keep=last."
-        )
-    num_rows = found.splits["train"].rows
-    settings, hyperparameters, reasons = backend.resolve(request.backend, method, request.hyperparameters, num_rows)
-    plan = JobPlan(
-        format=FORMAT,
-        method=request.method,
-        hyperparameters=asdict(hyperparameters),
-        train=_identity(found.splits["train"]),
-        validation=_identity(found.splits["validation"]) if "validation" in found.splits else None,
-        model=identity,
-        backend=request.backend.name,
-        settings=backend.identity(settings),
-        evaluation={"every": request.evaluation.every, "keep": request.evaluation.keep},
-        seed=request.top.seed,
-    )
-    return Job(
-        plan=plan,
-        request=replace(request, backend=settings),
-        hyperparameters=hyperparameters,
-        survey=found,
-        selection=selection,
-        reasons=reasons,
-        folder=_folder(request, plan),
-    )
-
-
-def _refuse_tools(found: Survey, backend: Backend) -> None:
-    for name, split in found.splits.items():
-        if split.with_tools and not backend.takes_tools:
-            raise DataError(
-                f"dataset.{name}: {split.with_tools:,} of {split.rows:,} rows declare or call tools, which "
-                f"backend={backend.name} cannot train on; take them out, or use a backend that can (foundry)."
-            )
-
-
-def tokenizer(request: Request) -> ChatTokenizer | None:
-    """Return the tokenizer of the model asked for, if the model is on this machine."""
-    folder = models.cached(request.model.source)
-    return ChatTokenizer(tokenizer_folder(folder)) if folder else None
 
 
 def _identity(split: SplitSurvey) -> DataIdentity:
     return DataIdentity(rows=split.rows, fingerprint=split.fingerprint)
-
-
-def _limit(request: Request) -> TokenLimit | None:
-    """Return the limit that the backend sets to a row's tokens, where it sets one and can count them."""
-    max_length = getattr(request.backend, "max_length", None)
-    counter = tokenizer(request) if max_length else None
-    return TokenLimit(max_length, counter.count) if max_length and counter else None
 
 
 def _folder(request: Request, plan: JobPlan) -> Path:

@@ -38,6 +38,7 @@ def build(job: Job, status: str, message: str, records: Sequence[Record]) -> dic
         "message": message,
         "metrics": last_values(records),
         "model": steps["save"].result if "save" in steps else None,
+        "results": {name: step.result for name, step in steps.items()},
         "seconds": {name: step.seconds for name, step in steps.items()},
         "started": records[0].time if records else None,
         "ended": records[-1].time if records else None,

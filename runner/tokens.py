@@ -101,6 +101,11 @@ class ChatTokenizer:
         tokens = self.row(row)
         return len(tokens.prompt) + max(len(answer) for answer in tokens.answers)
 
+    def total(self, row: Row) -> int:
+        """Return all tokens of a row, a shared prompt counted once."""
+        tokens = self.row(row)
+        return len(tokens.prompt) + sum(map(len, tokens.answers))
+
     def _pair(self, pair: Pair) -> TokenRow:
         prompt = self.encode(self.render(pair.prompt, answer_next=True))
         chosen = self.encode(self.render(pair.prompt + pair.chosen))

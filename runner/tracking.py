@@ -10,6 +10,7 @@ import os
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -232,16 +233,28 @@ class Sender:
                 self.place.experiment_id,
                 self.job.folder.name,
                 self.place.run_id,
-                {"runner.plan_id": self.job.plan.id},
+                {"runner.plan_id": self.job.plan.id, **external_tags(event.result)},
                 params,
             )
             self._keep(model_id=model.model_id)
-        folder = Path(event.result["model"])
-        describe_for_mlflow(folder)
-        self.client.log_model_artifacts(self.place.model_id, str(folder))
+        if event.result.get("external"):
+            self._describe_external(event.result)
+        else:
+            describe_for_mlflow(Path(event.result["model"]))
+            self.client.log_model_artifacts(self.place.model_id, event.result["model"])
         self.client.finalize_logged_model(self.place.model_id, "READY")
         self.client.log_outputs(self.place.run_id, [LoggedModelOutput(self.place.model_id, 0)])
         self._register()
+
+    def _describe_external(self, result: Mapping[str, Any]) -> None:
+        """Leave the file that lets a model that lives elsewhere be registered, and what is known of it."""
+        from mlflow.models.utils import get_external_mlflow_model_spec
+
+        with tempfile.TemporaryDirectory() as folder:
+            model = self.client.get_logged_model(self.place.model_id)
+            get_external_mlflow_model_spec(model).save(str(Path(folder, "MLmodel")))
+            Path(folder, "model.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+            self.client.log_model_artifacts(self.place.model_id, folder)
 
     def _register(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -270,6 +283,13 @@ class Sender:
         draft = self.job.folder / ".tracking.json"
         draft.write_text(json.dumps(asdict(self.place)))
         draft.rename(self.job.folder / "tracking.json")
+
+
+def external_tags(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of a logged model that lives elsewhere, as `mlflow.create_external_model` does; else none."""
+    if not result.get("external"):
+        return {}
+    return {"mlflow.model.isExternal": "true", "runner.model": result["model"], "runner.job": result["job"]}
 
 
 def flat_params(job: Job) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The types that keys of a request can have, and `auto`.
+"""The types that keys of a request can have, `auto`, and how long in words.
 
 A key's annotation is the whole rule: `config.py` checks values against it and words the error from it.
 """
@@ -24,3 +24,11 @@ def resolve_auto(values: Values, choices: Mapping[str, tuple[Any, str]]) -> tupl
     used = {key: choice for key, choice in choices.items() if getattr(values, key) == "auto"}
     resolved: Values = replace(values, **{key: value for key, (value, _) in used.items()})  # type: ignore[type-var]
     return resolved, {key: reason for key, (_, reason) in used.items()}
+
+
+def duration(seconds: float) -> str:
+    """Return `0.4 s`, `8 s`, `2 min 5 s` or `1 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

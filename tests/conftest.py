@@ -1,6 +1,7 @@
 """What many tests share: a small model, rows, and an environment without the developer's own settings."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from tests import tiny
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own settings and the network's hubs out of the tests."""
-    for name in ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR", "RUNNER_CACHE"):
-        monkeypatch.delenv(name, raising=False)
+    foreign = ("AZURE_", "OPENAI_", "IDENTITY_", "MSI_")
+    own = ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR", "RUNNER_CACHE", "MODEL_NAME")
+    for name in [each for each in os.environ if each.startswith(foreign) or each in own]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 

@@ -28,6 +28,8 @@ def command(tmp_path: Path) -> Command:
     return run
 
 
+HOSTED = ["backend=foundry", "model.source=hosted:gpt-4.1-mini"]
+
 WRONG_REQUESTS = [
     (["dpo.n_epoch=3"], "dpo.n_epoch: no such key; did you mean dpo.n_epochs?"),
     (["dpo.n_epochs=three"], "dpo.n_epochs: got 'three'; allowed: an integer ≥ 1 or 'auto'."),
@@ -44,7 +46,7 @@ WRONG_REQUESTS = [
     (["method=dop"], "method: got 'dop'; did you mean dpo? allowed: dpo, sft."),
     (["backend=azure"], "backend: got 'azure'; allowed: foundry, local."),
     (["dataset=mine"], "dataset: got 'mine'; allowed: files, house_style, house_style_sft."),
-    (["model=gpt"], "model: got 'gpt'; allowed: smollm2."),
+    (["model=gpt"], "model: got 'gpt'; allowed: hosted, smollm2."),
     (["mode=try"], "mode: got 'try'; allowed: plan, run."),
     (["method=sft", "dpo.n_epochs=1"], "dpo.n_epochs: belongs to method=dpo, which this request does not choose"),
     (["sft.n_epochs=1"], "sft.n_epochs: belongs to method=sft, which this request does not choose"),
@@ -72,12 +74,27 @@ WRONG_REQUESTS = [
     (["experiments=lr_sweep"], "write +experiments=NAME"),
     (["backend.runtime.device=gpu"], "backend.runtime.device: got 'gpu'; allowed:"),
     (["dataset.train=???"], "dataset.train: missing; give it text or a list of text"),
-    (["model.source=smollm2"], "model.source: got 'smollm2'; allowed: one of hf:…, models:…, path:…, pypi:…, run:…."),
+    (
+        ["model.source=smollm2"],
+        "model.source: got 'smollm2'; allowed: one of hf:…, hosted:…, models:…, path:",
+    ),
     (["model.source=path:/nowhere"], "model.source: /nowhere is no folder with a config.json"),
     (["model.source=pypi:llm"], "model.source: got 'pypi:llm'; allowed: pypi:NAME@VERSION@sha256:"),
     (["model.source=run:first"], "run first: no such run; give one of: none in runs/."),
     (["model.source=hf:nobody"], "model.source: got 'hf:nobody'; allowed: hf:ORG/NAME"),
-    (["backend=foundry", "dpo.rpo_alpha=0.5"], "dpo.rpo_alpha: got 0.5; a hosted DPO job has no such term"),
+    ([*HOSTED, "dpo.rpo_alpha=0.5"], "dpo.rpo_alpha: got 0.5; a hosted DPO job has no such term"),
+    ([*HOSTED, "dpo.n_epochs=51"], "dpo.n_epochs: got 51; the service takes 1 to 50, or auto."),
+    ([*HOSTED, "dpo.batch_size=300"], "dpo.batch_size: got 300; the service takes 1 to 256, or auto."),
+    ([*HOSTED, "seed=3000000000"], "seed: got 3000000000; the service takes up to 2147483647."),
+    ([*HOSTED, "dataset.max_rows=9"], "dataset.train: has 9 rows; the service takes 10 or more; add some."),
+    ([*HOSTED, "evaluation.keep=best"], "evaluation.keep: got best; a hosted job ends with its last weights"),
+    ([*HOSTED, "backend.suffix='a b'"], "backend.suffix: got 'a b'; allowed: text like [A-Za-z0-9_-]{1,18} or null."),
+    ([*HOSTED, "backend.deploy=yes"], "backend.deploy: got 'yes'; allowed: 'delete_after_eval' or 'keep' or 'none'."),
+    ([*HOSTED, "backend.models=nowhere.yaml"], "backend.models: nowhere.yaml: No such file or directory"),
+    (["backend=foundry"], "model.source: the hosted model's name is missing; set MODEL_NAME"),
+    (["backend=foundry", "model=smollm2"], "the service trains its own models only"),
+    (["backend=foundry", "model.source=hosted:o4-mini"], "got o4-mini, which the service does not tune with dpo"),
+    (["model.source=hosted:gpt-4.1"], "a hosted model cannot be trained here; use backend=foundry"),
     (["dpo.beta=0.1,0.2"], "dpo.beta: several values make a sweep; add -m"),
     (["+dpo.beta=0.2"], "dpo.beta: this key exists already; leave out the +"),
     (["+experiments=nope"], "experiments: got 'nope'"),
@@ -210,10 +227,26 @@ def test_options_of_a_users_own_folder_are_found(command: Command, tmp_path: Pat
     assert "validation" in process.stdout
 
 
-def test_a_hosted_run_says_that_it_is_not_built_yet(command: Command) -> None:
-    process = command("backend=foundry")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "AZURE_AI_PROJECT_ENDPOINT: not set; put it into the environment or .env, or set backend.azure.endpoint"),
+        (["backend.azure.endpoint=https://example.org"], "backend.azure.endpoint: got https://example.org; allowed:"),
+        (
+            ["backend.azure.endpoint=https://mine.services.ai.azure.com/api/projects/p", "backend.deploy=keep"],
+            "AZURE_SUBSCRIPTION_ID: not set",
+        ),
+    ],
+    ids=["no endpoint", "no project", "no subscription"],
+)
+def test_a_variable_that_is_missing_is_named_before_anything_is_made(
+    arguments: list[str], told: str, command: Command, tmp_path: Path
+) -> None:
+    process = command("backend=foundry", "model.source=hosted:gpt-4.1-mini", *arguments)
     assert process.returncode == 2
-    assert "hosted jobs are not built yet" in process.stderr
+    assert told in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_chat_without_a_run_says_how_to_make_one(command: Command) -> None:
@@ -234,7 +267,8 @@ def test_tools_are_refused_where_they_cannot_be_trained_on(key: str, command: Co
     local = command(*line)
     assert local.returncode == 2
     assert "dataset.train: 1 of 2 rows declare or call tools, which backend=local cannot train on" in local.stderr
-    assert command(*line, "backend=foundry").returncode == 0
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(10)), "utf-8")
+    assert command(*line, "backend=foundry", "model.source=hosted:gpt-4.1-mini").returncode == 0
 
 
 def test_the_word_tool_in_a_text_is_no_tool(command: Command, tmp_path: Path) -> None:

@@ -14,7 +14,11 @@ from runner.events import Event
 from runner.methods import Method
 
 if TYPE_CHECKING:
-    from runner.plan import Job
+    from runner.config import Evaluation, Request
+    from runner.data.survey import Survey, TokenLimit
+    from runner.estimate import Tokens
+    from runner.journal import Progressed
+    from runner.plan import Job, Proposal
 
 Resolved = tuple[Any, Any, Mapping[str, str]]
 """Settings and hyperparameters without `auto`, and the reason for each value chosen, by key."""
@@ -39,19 +43,26 @@ class Step:
 class Backend:
     """A backend as the rest of the runner sees it.
 
-    `settings` is the dataclass of the keys under `backend`. `resolve(settings, method, hyperparameters,
-    num_rows)` replaces each `auto` that the runner decides, with the reasons by full key, or raises
-    `RequestError` for what the backend cannot do. `identity(settings)` is the part of them that decides the
-    result. `takes_tools` says whether rows with tools can be trained on. `steps(job, results)` lists the work, where
-    `results` holds what earlier steps returned.
+    `settings` is the dataclass of the keys under `backend`. `check(request, survey)` raises `RequestError` or
+    `DataError` for what the backend cannot do. `limit(request)` is the most tokens a row may have, where that is
+    known. `resolve(settings, method, hyperparameters, num_rows)` replaces
+    each `auto` that the runner decides, with the reasons by full key. `identity(settings)` is the part of them
+    that decides the result, `evaluation(wanted)` that of the keys under `evaluation`. `outlook(proposal, tokens)`
+    says what the job will take, in rows of name and text, where `tokens` are those of each split, if they can be
+    counted. `steps(job, progressed)` lists the work, where `progressed` holds what the journal knows, and
+    goes on to hold it while the steps run. `advice(job, results)` are lines on what to do next, command and purpose.
     """
 
     name: str
     settings: type
+    check: Callable[["Request", "Survey"], None]
+    limit: Callable[["Request"], "TokenLimit | None"]
     resolve: Callable[[Any, Method, Any, int], Resolved]
     identity: Callable[[Any], dict[str, Any]]
-    takes_tools: bool
-    steps: Callable[["Job", Mapping[str, dict[str, Any]]], Sequence[Step]]
+    evaluation: Callable[["Evaluation"], dict[str, Any]]
+    outlook: Callable[["Proposal", "Tokens | None"], Sequence[tuple[str, str]]]
+    steps: Callable[["Job", "Progressed"], Sequence[Step]]
+    advice: Callable[["Job", Mapping[str, dict[str, Any]]], Sequence[tuple[str, str]]]
 
 
 def load(name: str) -> Backend:

@@ -2,18 +2,24 @@
 
 A source module has three functions: `identify(rest, offline)` returns a digest that changes when the
 weights do; `cached(rest)` returns the model's folder if it is on this machine, without the network;
-`fetch(rest)` brings it here and returns that folder. A folder holds what transformers saves, or a
+`fetch(rest)` brings it here and returns that folder. For hosted models there are also `counter(rest)`, as no
+folder holds a tokenizer, and `NO_NAME`, the sentence for a source without a rest.
+A folder holds what transformers saves, or a
 `reference.json` that names a base model and adapters to put on it (reference.py).
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
+from typing import cast
 
+from runner.data.rows import Row
 from runner.errors import ModelError
+from runner.tokens import ChatTokenizer
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,25 @@ def fetch(source: str) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Counter:
+    """Counts a row's tokens, a shared prompt once; `sample_rows` is how many rows are quickly counted."""
+
+    tokens: Callable[[Row], int]
+    sample_rows: int
+
+
+def counter(source: str) -> Counter | None:
+    """Return what counts the tokens of a model's rows, None where that is not on this machine."""
+    module, rest = _source(source)
+    if hasattr(module, "counter"):
+        return cast("Counter | None", module.counter(rest))
+    from runner.models.reference import tokenizer_folder
+
+    folder = module.cached(rest)
+    return Counter(ChatTokenizer(tokenizer_folder(folder)).total, 64) if folder else None
+
+
 def cache_folder() -> Path:
     """Return the folder that is shared by all runs of a user: `RUNNER_CACHE`, else `~/.cache/runner`."""
     return Path(os.environ.get("RUNNER_CACHE") or Path.home() / ".cache" / "runner")
@@ -71,8 +96,8 @@ def quiet_transformers() -> ModuleType:
 def _source(source: str) -> tuple[ModuleType, str]:
     scheme, colon, rest = source.partition(":")
     known = [module.name for module in iter_modules(__path__) if module.name != "reference"]
-    if not colon or scheme not in known or not rest:
-        raise ModelError(
-            f"model.source: got {source!r}; allowed: one of {', '.join(name + ':…' for name in sorted(known))}."
-        )
-    return import_module(f"runner.models.{scheme}"), rest
+    module = import_module(f"runner.models.{scheme}") if colon and scheme in known else None
+    if module is None or not rest:
+        allowed = f"got {source!r}; allowed: one of {', '.join(name + ':…' for name in sorted(known))}."
+        raise ModelError(f"model.source: {getattr(module, 'NO_NAME', allowed)}")
+    return module, rest

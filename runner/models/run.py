@@ -7,13 +7,19 @@ from runner.models import reference
 
 
 def identify(rest: str, offline: bool = False) -> str:
-    """Return the digest of the run's weights."""
+    """Return the digest of the run's weights; a hosted model has none."""
+    from runner.models import hosted
+
+    if hosted.read(find(rest)):
+        return ""
     return reference.demand(find(rest) / "model", f"run:{rest}").digest
 
 
 def cached(rest: str) -> Path | None:
-    """Return the run's model folder."""
-    return fetch(rest)
+    """Return the run's model folder; a hosted run has none here."""
+    from runner.models import hosted
+
+    return None if hosted.read(find(rest)) else fetch(rest)
 
 
 def fetch(rest: str) -> Path:

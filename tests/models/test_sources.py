@@ -22,7 +22,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("smollm2", "model.source: got 'smollm2'; allowed: one of hf:…, models:…, path:…, pypi:…, run:…."),
+        ("smollm2", "model.source: got 'smollm2'; allowed: one of hf:…, hosted:…, models:…, path:…, pypi:…, run:…."),
         ("ftp:there", "model.source: got 'ftp:there'; allowed: one of"),
         ("path:", "model.source: got 'path:'; allowed: one of"),
         ("path:/nowhere", "/nowhere is no folder with a config.json"),

@@ -1,15 +1,82 @@
-"""Microsoft Foundry, the hosted service. Planned and checked here; sending the job is not built yet."""
+"""Microsoft Foundry, the hosted service: upload, create, follow, results, and if wanted a deployment that answers.
+
+This file is all that a plan needs to know; the service's SDKs are imported by the steps (work.py).
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from msgspec import Meta
+
+from runner import models
 from runner.backends import Backend, Resolved, Step
-from runner.errors import RequestError
+from runner.backends.foundry import outlook as prices
+from runner.backends.foundry import place
+from runner.backends.foundry.catalogue import catalogue
+from runner.data.survey import TokenLimit
+from runner.errors import DataError, RequestError
 from runner.methods import Method
+from runner.models import hosted
+from runner.values import PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
+    from runner.config import Evaluation, Request
+    from runner.data.survey import Survey
+    from runner.journal import Progressed
     from runner.plan import Job
+
+MIN_ROWS = 10
+MAX_FILE_BYTES = 512 << 20
+MAX_SEED = 2**31 - 1
+LIMITS = {"n_epochs": 50, "batch_size": 256}
+"""What the service takes: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning and its OpenAPI."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Azure:
+    """Keys under `backend.azure`: where the service is. Never a secret; who we are is the credential's matter."""
+
+    endpoint: str | None = None
+    """The project's endpoint; null takes AZURE_AI_PROJECT_ENDPOINT (environment or .env)."""
+    subscription: str | None = None
+    """For deployments: the subscription's id; null takes AZURE_SUBSCRIPTION_ID."""
+    resource_group: str | None = None
+    """For deployments: the resource group; null takes AZURE_RESOURCE_GROUP."""
+    account: str | None = None
+    """For deployments: the Foundry resource's name; null takes AZURE_AI_ACCOUNT, else it is read off the endpoint."""
+    credential: Literal["default", "cli", "developer_cli", "environment", "managed_identity", "workload_identity"] = (
+        "default"
+    )
+    """How to prove who we are: `default` is Azure's DefaultAzureCredential, which tries the others in turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """Keys under `backend.deployment`: how the tuned model is deployed, with `backend.deploy`."""
+
+    name: str = "auto"
+    """What it is called; auto takes the plan id's first digits."""
+    sku: Literal["Standard", "GlobalStandard", "DeveloperTier", "ProvisionedManaged"] = "GlobalStandard"
+    """The kind; DeveloperTier has no hourly price and is removed by the service after 24 hours."""
+    capacity: PositiveInt = 50
+    """Thousands of tokens a minute (ProvisionedManaged: units)."""
+    base: str | None = "auto"
+    """A deployment of the base model that answers beside it; auto looks for one, null leaves it out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polling:
+    """Keys under `backend.polling`: how the service is asked; not part of the plan's identity."""
+
+    every: PositiveFloat = 15.0
+    """Seconds between two looks at a job, jittered; longer while it is queued."""
+    requests_per_second: PositiveFloat = 5.0
+    """The most requests this process sends, over all the jobs it follows."""
+    patience: PositiveFloat = 900.0
+    """Seconds a failing service is asked again before the runner gives up; a hosted job goes on without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,26 +87,150 @@ class Foundry:
     """The backend."""
     training_type: Literal["Standard", "GlobalStandard", "Developer"] = "GlobalStandard"
     """The service's trainingType: where it may train, and at what price."""
+    suffix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,18}$")] | None = None
+    """Put into the tuned model's name: up to 18 letters, digits, - and _; null takes the plan id's first digits."""
+    follow: bool = True
+    """Stay until the job is done; false leaves once it is created, and `python -m runner.watch` comes back to it."""
+    deploy: Literal["none", "keep", "delete_after_eval"] = "none"
+    """Deploy the tuned model to answer held-out prompts; a deployment that stands is paid by the hour."""
+    deployment: Deployment = field(default_factory=Deployment)
+    """The deployment."""
+    azure: Azure = field(default_factory=Azure)
+    """Where the service is."""
+    polling: Polling = field(default_factory=Polling)
+    """How it is asked."""
+    models: str | None = None
+    """A YAML file with models and prices, to take instead of the one that comes with the runner."""
+
+
+def check(request: "Request", found: "Survey") -> None:
+    """Raise `RequestError` or `DataError` for what the service is known to refuse."""
+    name = hosted.name(request.model.source)
+    if name is None:
+        raise RequestError(
+            f"model.source: got {request.model.source}; the service trains its own models only; "
+            "use model=hosted (MODEL_NAME) or model.source=hosted:NAME."
+        )
+    catalogue(request.backend.models).demand(name, request.method)
+    if request.evaluation.keep == "best":
+        raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
+    if request.top.seed > MAX_SEED:
+        raise RequestError(f"seed: got {request.top.seed}; the service takes up to {MAX_SEED}.")
+    if found.splits["train"].rows < MIN_ROWS:
+        raise DataError(
+            f"dataset.train: has {found.splits['train'].rows} rows; the service takes {MIN_ROWS} or more; add some."
+        )
+    for split, rows in found.splits.items():
+        if rows.bytes > MAX_FILE_BYTES:
+            raise DataError(
+                f"dataset.{split}: is {rows.bytes >> 20:,} MiB; the service takes files up to "
+                f"{MAX_FILE_BYTES >> 20} MiB; set dataset.max_rows, or take rows out."
+            )
+    if request.top.mode == "run":
+        _demand_way_there(request.backend)
+
+
+def _demand_way_there(settings: Foundry) -> None:
+    """Raise the error for whatever is missing to reach the service, before anything is made."""
+    if find_spec("openai") is None or find_spec("azure") is None:
+        raise RequestError("backend: foundry needs packages that are not installed; pip install 'runner[foundry]'.")
+    place.endpoint(settings.azure)
+    if settings.deploy != "none":
+        place.control_plane(settings.azure)
+
+
+def limit(request: "Request") -> TokenLimit | None:
+    """Return how many tokens the service reads of a row, where the table of models says so."""
+    name = hosted.name(request.model.source)
+    found = catalogue(request.backend.models).find(name) if name else None
+    counter = models.counter(request.model.source) if name else None
+    return TokenLimit(found.max_row_tokens, counter.tokens) if found and found.max_row_tokens and counter else None
 
 
 def resolve(settings: Foundry, method: Method, hyperparameters: Any, num_rows: int) -> Resolved:
     """Leave `auto` to the service; refuse what a hosted job cannot take.
 
-    Raises `RequestError` for a hyperparameter that only the local backend knows.
+    Raises `RequestError` for a hyperparameter that only the local backend knows, or one out of the service's range.
     """
-    alpha = getattr(hyperparameters, "rpo_alpha", "auto")
-    if alpha not in ("auto", 0):
+    for key, most in LIMITS.items():
+        value = getattr(hyperparameters, key)
+        if value != "auto" and value > most:
+            raise RequestError(f"{method.name}.{key}: got {value}; the service takes 1 to {most}, or auto.")
+    if not hasattr(hyperparameters, "rpo_alpha"):
+        return settings, hyperparameters, {}
+    if hyperparameters.rpo_alpha not in ("auto", 0):
         raise RequestError(
-            f"dpo.rpo_alpha: got {alpha}; a hosted DPO job has no such term; leave it at auto, or use backend=local."
+            f"dpo.rpo_alpha: got {hyperparameters.rpo_alpha}; a hosted DPO job has no such term; "
+            "leave it at auto, or use backend=local."
         )
-    return settings, hyperparameters, {}
+    return settings, replace(hyperparameters, rpo_alpha=0.0), {"dpo.rpo_alpha": "a hosted DPO job has no such term"}
 
 
-def steps(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[Step]:
-    """Raise `RequestError`: hosted jobs cannot be sent yet."""
-    raise RequestError(
-        "backend: got foundry; hosted jobs are not built yet, only backend=local runs; mode=plan works for both."
-    )
+def identity(settings: Foundry) -> dict[str, Any]:
+    """Return the kind of training; where the service is and how it is asked do not change the result."""
+    return {"training_type": settings.training_type}
 
 
-BACKEND = Backend(name="foundry", settings=Foundry, resolve=resolve, identity=asdict, takes_tools=True, steps=steps)
+def evaluation(wanted: "Evaluation") -> dict[str, Any]:
+    """Return nothing: the service evaluates as it likes."""
+    return {}
+
+
+def steps(job: "Job", progressed: "Progressed") -> Sequence[Step]:
+    """Return the steps; the SDKs are loaded when the first of them runs (work.py)."""
+
+    @cache
+    def work() -> Any:
+        from runner.backends.foundry.work import Work
+
+        return Work(job, progressed)
+
+    def step(name: str, key: str = "") -> Step:
+        return Step(name, lambda: getattr(work(), name)(), key)
+
+    settings, wanted = job.request.backend, job.request.evaluation
+    found = [step("upload"), step("create")]
+    if not settings.follow:
+        return found
+    found += [step("follow"), step("results"), step("save")]
+    if settings.deploy == "none":
+        return found
+    standing = f"{settings.deploy} {settings.deployment.sku} {settings.deployment.capacity}"
+    sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {job.request.dataset.style}"
+    if settings.deploy == "keep":
+        return [*found, step("deploy", standing), step("sample", sampling)]
+    both = f"{standing}, {sampling}"  # other samples need the deployment once more
+    return [*found, step("deploy", both), step("sample", both), step("undeploy", both)]
+
+
+def advice(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[tuple[str, str]]:
+    """Return what to do with a hosted job: come back to it, use its model, remove what stands."""
+    name = job.folder.name
+    if "save" not in results:
+        return [
+            (f"python -m runner.watch {name}", "come back to the job, to its end"),
+            ("python -m runner.jobs", "all jobs of the service; cancel, pause, resume"),
+        ]
+    talk = {
+        "none": ("the same command with backend.deploy=delete_after_eval", "see it answer"),
+        "keep": (f"python -m runner.chat {name}", "talk to it, beside the model it came from"),
+    }
+    return [
+        *(line for deploy, line in talk.items() if deploy == job.request.backend.deploy),
+        (f"python -m runner backend=foundry model.source=run:{name} …", "go on from it"),
+        (f"python -m runner.clean {name}", "list, and after asking remove, what this run left at the service"),
+    ]
+
+
+BACKEND = Backend(
+    name="foundry",
+    settings=Foundry,
+    check=check,
+    limit=limit,
+    resolve=resolve,
+    identity=identity,
+    evaluation=evaluation,
+    outlook=prices.outlook,
+    steps=steps,
+    advice=advice,
+)

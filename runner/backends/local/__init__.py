@@ -7,14 +7,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
+from runner import models
 from runner.backends import Backend, Resolved, Step
+from runner.data.survey import TokenLimit
+from runner.errors import DataError, RequestError
 from runner.methods import Method
-from runner.values import Auto, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, resolve_auto
+from runner.models.reference import tokenizer_folder
+from runner.tokens import ChatTokenizer
+from runner.values import Auto, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, duration, resolve_auto
 
 if TYPE_CHECKING:
-    from runner.plan import Job
+    from runner.config import Evaluation, Request
+    from runner.data.survey import Survey
+    from runner.estimate import Tokens
+    from runner.journal import Progressed
+    from runner.plan import Job, Proposal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +87,33 @@ class Local:
     """How the work is done."""
 
 
+def check(request: "Request", found: "Survey") -> None:
+    """Raise `RequestError` for a model that is not one to load, `DataError` for rows with tools."""
+    if request.model.source.startswith("hosted:"):
+        raise RequestError(
+            f"model.source: got {request.model.source}; a hosted model cannot be trained here; "
+            "use backend=foundry, or a model that can be loaded (pypi:…, hf:…, path:…)."
+        )
+    for name, split in found.splits.items():
+        if split.with_tools:
+            raise DataError(
+                f"dataset.{name}: {split.with_tools:,} of {split.rows:,} rows declare or call tools, which "
+                "backend=local cannot train on; take them out, or use backend=foundry."
+            )
+    if request.evaluation.keep == "best" and "validation" not in found.splits:
+        raise RequestError(
+            "evaluation.keep: got best, but there are no held-out rows to judge by; "
+            "set dataset.validation or dataset.validation_fraction, or keep=last."
+        )
+
+
+def limit(request: "Request") -> TokenLimit | None:
+    """Return `max_length`, where the model is here to count tokens."""
+    folder = models.cached(request.model.source)
+    counter = ChatTokenizer(tokenizer_folder(folder)) if folder else None
+    return TokenLimit(request.backend.max_length, counter.count) if counter else None
+
+
 def resolve(settings: Local, method: Method, hyperparameters: Any, num_rows: int) -> Resolved:
     """Replace each `auto` that decides the result, with the reason by key."""
     hyperparameters, why = method.resolve(hyperparameters, num_rows)
@@ -92,20 +131,56 @@ def identity(settings: Local) -> dict[str, Any]:
     return {key: value for key, value in asdict(settings).items() if key not in unused}
 
 
+def evaluation(wanted: "Evaluation") -> dict[str, Any]:
+    """Return what decides which weights are kept and what is measured on the way."""
+    return {"every": wanted.every, "keep": wanted.keep}
+
+
+def outlook(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str, str]]:
+    """Say how long training will take, at the pace of the latest run of the same kind."""
+    job = proposal.job
+    speed = _speed(job)
+    if speed is None or tokens is None:
+        return [("time to train", "not known before the first run of this model here")]
+    seconds = tokens.splits["train"] * job.hyperparameters.n_epochs / speed
+    return [("time to train", f"about {duration(seconds)}, at the pace of the last run of this model")]
+
+
+def _speed(job: "Job") -> float | None:
+    """Return the tokens a second of the latest run of the same model, method and tuning in this folder of runs."""
+    reports = sorted(Path(job.request.top.runs).glob("*/report.json"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(reports):
+        content = msgspec.json.decode(path.read_bytes())
+        plan, speed = content["plan"], content["metrics"].get("system/tokens_per_second")
+        same = plan["model"]["digest"] == job.plan.model.digest and plan["method"] == job.plan.method
+        if speed and same and plan["settings"].get("tuning") == job.plan.settings.get("tuning"):
+            return float(speed)
+    return None
+
+
+def advice(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[tuple[str, str]]:
+    """Return what to do with a model that is here."""
+    name = job.folder.name
+    return [
+        (f"python -m runner.chat {name}", "talk to it, beside the model it came from"),
+        (f"python -m runner model.source=run:{name} …", "go on from it"),
+    ]
+
+
 def count_steps(settings: Local, hyperparameters: Any, num_rows: int) -> int:
     """Return the number of optimizer steps of a run over so many training rows."""
     num_steps: int = hyperparameters.n_epochs * math.ceil(num_rows / hyperparameters.batch_size)
     return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps)
 
 
-def steps(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[Step]:
+def steps(job: "Job", progressed: "Progressed") -> Sequence[Step]:
     """Return the steps; torch is loaded when the first of them runs (work.py)."""
 
     @cache
     def work() -> Any:
         from runner.backends.local.work import Work
 
-        return Work(job, results)
+        return Work(job, progressed.results)
 
     def step(name: str, key: str = "") -> Step:
         return Step(name, lambda: getattr(work(), name)(), key)
@@ -115,4 +190,15 @@ def steps(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[Step]:
     return [step("prepare"), step("train"), step("save"), step("evaluate"), step("sample", sampling)]
 
 
-BACKEND = Backend(name="local", settings=Local, resolve=resolve, identity=identity, takes_tools=False, steps=steps)
+BACKEND = Backend(
+    name="local",
+    settings=Local,
+    check=check,
+    limit=limit,
+    resolve=resolve,
+    identity=identity,
+    evaluation=evaluation,
+    outlook=outlook,
+    steps=steps,
+    advice=advice,
+)

@@ -25,11 +25,11 @@ from runner.backends.local import checkpoint, count_steps, layout, model, refere
 from runner.backends.local.generate import answers
 from runner.backends.local.logps import exact
 from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train
-from runner.data.rows import Message, Row, prompt_of, row_id
+from runner.data.rows import Row, prompt_of, row_id
 from runner.errors import DataError
 from runner.events import Metrics, Note, Progress, Samples
 from runner.models.reference import tokenizer_folder
-from runner.style import fault
+from runner.samples import beside, in_style
 from runner.tokens import ChatTokenizer, TokenRow
 
 if TYPE_CHECKING:
@@ -104,18 +104,11 @@ class Work:
         with self._start() as start:
             before = answers(start, self.tokenizer, prompts, self.evaluation.max_new_tokens)
         yield Progress("sample", 2, 2)
-        rows = [
-            {"prompt": str(prompt[-1].content), "before": _shown(old), "after": _shown(new)}
-            for prompt, old, new in zip(prompts, before, after, strict=True)
-        ]
-        counted = {
-            "eval/in_style_before": self._in_style(prompts, before),
-            "eval/in_style": self._in_style(prompts, after),
-        }
+        rows = beside(prompts, before, after)
+        counted = in_style(prompts, before, after, self.job.request.dataset.style)
         (self.job.folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
         yield Samples(rows)
-        if self.job.request.dataset.style:
-            yield Metrics(self.results["train"]["at"], counted)
+        yield Metrics(self.results["train"]["at"], counted)
         return {"num_samples": len(rows), **counted}
 
     @cached_property
@@ -193,15 +186,6 @@ class Work:
                 raise DataError(f"dataset.{split}, row {number}: {error}") from error
         return found
 
-    def _in_style(self, prompts: Sequence[tuple[Message, ...]], told: Sequence[tuple[str, bool]]) -> float:
-        """Return the share of answers in the data set's style; 0 where it names none."""
-        wanted = self.job.request.dataset.style or ""
-        good = [
-            not fault(text, ended, str(prompt[-1].content), wanted)
-            for prompt, (text, ended) in zip(prompts, told, strict=True)
-        ]
-        return sum(good) / len(good)
-
     @property
     def num_weights(self) -> int:
         """How many numbers are trained."""
@@ -220,9 +204,3 @@ class Work:
         else:
             with model.untouched(self.model):
                 yield self.model
-
-
-def _shown(answer: tuple[str, bool]) -> str:
-    """Return an answer's text, marked where the limit cut it off."""
-    text, ended = answer
-    return text if ended else text + " […]"

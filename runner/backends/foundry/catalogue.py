@@ -1,0 +1,67 @@
+"""The table of models: what each can be tuned with and for how much; a YAML file with a date, never code.
+
+A model that is not in the table is not refused: the service knows better. It only has no price here.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from runner.errors import RequestError
+
+SHIPPED = Path(__file__).with_name("models.yaml")
+
+
+class Model(msgspec.Struct, frozen=True):
+    """One model: methods by the runner's names, US dollars, the most tokens of a row that are read."""
+
+    methods: list[str]
+    training_per_million_tokens: dict[Literal["Standard", "GlobalStandard", "Developer"], float] = {}
+    deployment_per_hour: float | None = None
+    max_row_tokens: int | None = None
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """The table, with when and where it was read."""
+
+    date: str
+    source: str
+    models: dict[str, Model]
+
+    def find(self, name: str) -> Model | None:
+        """Return a model by its name, with or without version, tuned (`ft:NAME:…`, `NAME.ft-…`) or not."""
+        bare = name.removeprefix("ft:")
+        fitting = [
+            known
+            for known in self.models
+            if bare == known or bare.startswith((f"{known}-20", f"{known}:", f"{known}."))
+        ]
+        return self.models[max(fitting, key=len)] if fitting else None
+
+    def demand(self, name: str, method: str) -> None:
+        """Raise `RequestError` where the table says that a model cannot be tuned with a method."""
+        found = self.find(name)
+        if found is not None and method not in found.methods:
+            able = ", ".join(known for known, model in self.models.items() if method in model.methods)
+            raise RequestError(
+                f"model.source: got {name}, which the service does not tune with {method}; allowed: {able}; "
+                "if that has changed since, correct the table (backend.models=FILE)."
+            )
+
+
+@cache
+def catalogue(path: str | None) -> Catalogue:
+    """Read a table, the runner's own without a path.
+
+    Raises `RequestError` where the file is missing or not such a table.
+    """
+    where = Path(path) if path else SHIPPED
+    try:
+        return msgspec.yaml.decode(where.read_bytes(), type=Catalogue, strict=False)
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise RequestError(
+            f"backend.models: {where}: {reason}; it must be a table like {SHIPPED}; mend it, or set it to null."
+        ) from error

@@ -1,0 +1,141 @@
+"""A deployment of a tuned model: what answers, and what costs by the hour while it stands.
+
+Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-deploy
+"""
+
+from collections.abc import Generator
+from typing import Any
+
+from runner.backends.foundry import faults
+from runner.backends.foundry.files import MAX_SENDS
+from runner.backends.foundry.service import Asking, Failure, Service
+from runner.errors import RequestError, ServiceError
+from runner.events import Created, Event, Progress, Removed, Wait
+
+READY, BROKEN = "Succeeded", {"Failed", "Canceled", "Disabled"}
+
+
+class Deployer:
+    """Makes and removes one deployment, by its name."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        self.service, self.name = service, name
+
+    def ensure(self, model: str, sku: str, capacity: int) -> Generator[Event, None, bool]:
+        """Deploy a model under the name, wait until it is ready, and return whether it was made here.
+
+        Raises `RequestError` where something else stands under that name.
+        """
+        standing = yield from self._look()
+        if standing is not None and _model(standing) != model:
+            raise RequestError(
+                f"backend.deployment.name: {self.name} is a deployment of {_model(standing)} already; "
+                "choose another name."
+            )
+        made = standing is None
+        if standing is None:
+            # Noted before it is sent: a deployment costs while it stands, so that one too many in the list is the
+            # lesser evil. The same PUT twice makes one.
+            yield Created("deployment", self.name, {"model": model, "sku": sku})
+            yield from self._create(model, sku, capacity)
+        yield from self._ready()
+        return made
+
+    def remove(self) -> Generator[Event, None, None]:
+        """Remove the deployment, if it stands, and wait until it is gone."""
+        standing = yield from self._look()
+        if standing is not None:
+            delete = self.service.deployments.begin_delete
+            yield from self.service.ask(
+                f"removing the deployment {self.name}",
+                lambda: delete(deployment_name=self.name, polling=False, **self.service.manager_options),
+                awaited=("conflict",),
+            )
+        while standing is not None:
+            yield Wait(min(5.0, self.service.polling.every))
+            standing = yield from self._look()
+        yield Removed("deployment", self.name)
+
+    def _create(self, model: str, sku: str, capacity: int) -> Generator[Event, None, None]:
+        """Send the deployment, and again after a fault that passes."""
+        from azure.mgmt.cognitiveservices import models
+
+        wanted = models.Deployment(
+            sku=models.Sku(name=sku, capacity=capacity),
+            properties=models.DeploymentProperties(
+                model=models.DeploymentModel(format="OpenAI", name=model, version="1")
+            ),
+        )
+        create = self.service.deployments.begin_create_or_update
+        options = {"deployment_name": self.name, "deployment": wanted, "polling": False}
+        failures = 0
+        while True:
+            try:
+                yield from self.service.send(lambda: create(**options, **self.service.manager_options))
+                return
+            except Failure as failure:
+                fault, failures = failure.fault, failures + 1
+            if fault.kind in faults.UNCERTAIN and (yield from self._look()) is not None:
+                return
+            if fault.kind not in faults.PASSING | {"conflict"} or failures >= 2 * MAX_SENDS:
+                yield from self._forget()
+                raise faults.told(fault, f"deploying {model} as {self.name}", self.service.endpoint)
+            yield Wait(self.service.pause(failures, fault))
+
+    def _forget(self) -> Generator[Event, None, None]:
+        if (yield from self._look()) is None:
+            yield Removed("deployment", self.name)
+
+    def _ready(self) -> Generator[Event, None, None]:
+        while True:
+            standing = yield from self._look()
+            state = "Accepted" if standing is None else str(standing.properties.provisioning_state)
+            if state == READY:
+                return
+            if state in BROKEN:
+                raise ServiceError(
+                    f"deployment {self.name}: the service could not make it ({state}); its model is kept; look at "
+                    "it in the Foundry portal, remove it with python -m runner.clean, and give the same command again."
+                )
+            yield Progress("deploy", 0, 0, text=f"{self.name}: {state}")
+            yield Wait(min(5.0, self.service.polling.every))
+
+    def _look(self) -> Asking[Any]:
+        """Return the deployment that stands under the name, or None."""
+        get = self.service.deployments.get
+        return (
+            yield from self.service.ask(
+                f"looking at the deployment {self.name}",
+                lambda: get_or_none(get, self.name, self.service.manager_options),
+            )
+        )
+
+
+def get_or_none(get: Any, name: str, options: dict[str, Any]) -> Any:
+    """Return a deployment, or None where there is none of that name."""
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        return get(deployment_name=name, **options)
+    except ResourceNotFoundError as error:
+        code = error.error.code if error.error else ""
+        if code in ("ResourceNotFound", "DeploymentNotFound", "NotFound", None, ""):
+            return None
+        raise
+
+
+def find_base(service: Service, model: str) -> Asking[str | None]:
+    """Return the name of a deployment of the base model that is ready, if there is one."""
+    listed = yield from service.ask(
+        "listing deployments", lambda: list(service.deployments.list(**service.manager_options))
+    )
+    fitting = [
+        each.name
+        for each in listed
+        if _model(each) in (model, model.partition("-20")[0]) and str(each.properties.provisioning_state) == READY
+    ]
+    return min(fitting) if fitting else None
+
+
+def _model(deployment: Any) -> str:
+    return str(deployment.properties.model.name)

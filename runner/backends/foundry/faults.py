@@ -1,0 +1,158 @@
+"""What can go wrong between us and the service, judged: may it pass, and may the request have been carried out?
+
+Every exception of the SDKs (openai, azure-core, azure-identity, httpx2) becomes a `Fault`; a fault that does not
+pass, or not in time, becomes one of the runner's own errors, told in a sentence.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from json import JSONDecodeError
+from typing import Any, Literal
+
+import httpx2
+import openai
+from azure.core import exceptions as azure
+
+from runner.errors import AccessError, DataError, RequestError, RunnerError, ServiceError
+
+FOREIGN = (openai.OpenAIError, azure.AzureError, httpx2.HTTPError, httpx2.StreamError, JSONDecodeError)
+"""What the SDKs raise; the last is an answer that is no JSON."""
+
+Kind = Literal[
+    "unreachable",
+    "lost",
+    "server",
+    "quota",
+    "conflict",
+    "token",
+    "credential",
+    "role",
+    "missing",
+    "filtered",
+    "refused",
+]
+PASSING: frozenset[Kind] = frozenset({"unreachable", "lost", "server", "quota"})
+"""Faults of the moment: the same request may succeed later."""
+UNCERTAIN: frozenset[Kind] = frozenset({"lost", "server"})
+"""The service may have done what was asked, and only the answer did not come."""
+
+_SECRETS = re.compile(
+    r"(?i)(bearer\s+|(?:api[-_]?key|access_token|client_secret|accountkey|sharedaccesskey|sig)[\"']?\s*[=:]\s*[\"']?)"
+    r"[^\s\"',;&]+"
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A judged error: its kind, the service's own words if any, and how many seconds it asks us to wait."""
+
+    kind: Kind
+    text: str
+    retry_after: float | None = None
+
+
+def judge(error: Exception) -> Fault:
+    """Return what an exception of the SDKs means."""
+    if isinstance(error, openai.APIStatusError):
+        return _status(error.status_code, _words(error.body) or error.response.text, error.response.headers)
+    if isinstance(error, azure.ClientAuthenticationError) and error.response is None:
+        return Fault("credential", _line(str(error)))
+    if isinstance(error, azure.HttpResponseError) and error.response is not None:
+        words = error.error.message if error.error else error.message
+        return _status(error.status_code or 0, str(words), getattr(error.response, "headers", {}))
+    if isinstance(error, azure.ServiceRequestError):
+        return Fault("unreachable", "no connection")
+    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+    if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+        return Fault("unreachable", "no connection")
+    return Fault("lost", "no answer in time" if isinstance(cause, httpx2.TimeoutException) else "the connection broke")
+
+
+def _status(status: int, words: str, headers: Any) -> Fault:
+    text = f"{status} {_line(words)}".strip()
+    if status in (408, 429) or status >= 500:
+        kind: Kind = "quota" if status == 429 else "server"
+        return Fault(kind, text, retry_after(headers.get("retry-after")))
+    if "content_filter" in words or "content management policy" in words or "content filter" in words.lower():
+        return Fault("filtered", text)
+    kinds: dict[int, Kind] = {401: "token", 403: "role", 404: "missing", 409: "conflict"}
+    return Fault(kinds.get(status, "refused"), text)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds that a `Retry-After` header asks for, given as seconds or as a date (RFC 9110, 10.2.3)."""
+    if not value:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (until - datetime.now(UTC if until.tzinfo else None)).total_seconds())
+
+
+def told(fault: Fault, what: str, endpoint: str) -> RunnerError:
+    """Return the error to tell: what was being done, what came back, what to do."""
+    head = f"{what}: {fault.text}"
+    match fault.kind:
+        case "credential":
+            return AccessError(
+                f"{what}: no credential works ({fault.text}); log in with `az login`, or set those of a service "
+                "principal (AZURE_TENANT_ID, AZURE_CLIENT_ID, …); backend.azure.credential names one way only."
+            )
+        case "token":
+            return AccessError(
+                f"{head}; the service does not take our token; log in again (`az login`), to the tenant of {endpoint}."
+            )
+        case "role":
+            return AccessError(
+                f"{head}; the credential lacks a role; it needs Azure AI User on the project (and for deployments "
+                "Cognitive Services Contributor on the resource); ask an owner, and allow some minutes."
+            )
+        case "missing":
+            return AccessError(
+                f"{head}; nothing is there; check the endpoint, {endpoint}: it should read "
+                "https://RESOURCE.services.ai.azure.com/api/projects/PROJECT."
+            )
+        case "quota":
+            return ServiceError(
+                f"{head}; a quota of the service is used up; wait, or raise it; the same command goes on."
+            )
+        case "refused" | "filtered" | "conflict":
+            return RequestError(f"{head}; the service refuses it as it stands; change what it names.")
+        case _:
+            return ServiceError(
+                f"{head}; {endpoint} fails or cannot be reached; what was created stands; the same command goes on."
+            )
+
+
+def refused_data(words: str, file: str) -> DataError:
+    """Return the error for a file that the service could not process."""
+    return DataError(
+        f"{file}: the service refuses this file: {_line(words) or 'it gives no reason'}; mend the data; if "
+        "the fault is the service's, remove the file with python -m runner.clean, and the same command uploads it anew."
+    )
+
+
+def redact(text: str) -> str:
+    """Return a text with what may be a secret struck out: tokens, keys, signatures."""
+    return _SECRETS.sub(lambda found: f"{found[1]}[…]", text)
+
+
+def _words(body: object) -> str:
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        if isinstance(inner, dict):
+            code, message = inner.get("code") or "", inner.get("message") or ""
+            return f"{code}: {message}" if code and message else str(code or message)
+        return str(inner)
+    return ""
+
+
+def _line(text: str) -> str:
+    """Return a foreign text as part of a sentence: without markup, on one line, not too long, without secrets."""
+    plain = " ".join(re.sub(r"<[^>]+>", " ", text).split())
+    return redact(plain[:300] + ("…" if len(plain) > 300 else "")).rstrip(".")

@@ -1,0 +1,134 @@
+"""Files at the service: each content once, known by its hash in the file's name, whoever uploaded it.
+
+The service tells no hash of a file; so the name carries it, and a file of that name and size is that content.
+"""
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runner.backends.foundry import faults
+from runner.backends.foundry.claim import Claim
+from runner.backends.foundry.service import UPLOAD_SECONDS, Asking, Failure, Service
+from runner.data.rows import Pair, Row
+from runner.events import Created, Event, Intent, Note, Progress, Wait
+
+GONE = {"deleted", "deleting"}
+MAX_SENDS = 4
+"""How often a file or job is sent anew, after looks that found nothing, before the runner gives up."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The bytes of a split as the service takes them, written to a file here."""
+
+    path: Path
+    sha256: str
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        """What the file is called at the service."""
+        return f"runner-{self.sha256[:40]}.jsonl"
+
+
+def encode(row: Row) -> bytes:
+    """Return a row as the service takes it: `input` and two outputs for a pair, else `messages`.
+
+    Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-direct-preference-optimization
+    """
+    if not isinstance(row, Pair):
+        return msgspec.json.encode(row)
+    given = {"messages": row.prompt, "tools": row.tools, "parallel_tool_calls": row.parallel_tool_calls}
+    return msgspec.json.encode(
+        {
+            "input": {key: value for key, value in given.items() if value is not None},
+            "preferred_output": row.chosen,
+            "non_preferred_output": row.rejected,
+        }
+    )
+
+
+def write(rows: Iterable[Row], path: Path) -> Content:
+    """Write rows as JSON Lines and return what was written."""
+    digest, size = sha256(), 0
+    with path.open("wb") as file:
+        for row in rows:
+            line = encode(row) + b"\n"
+            digest.update(line)
+            size += file.write(line)
+    return Content(path, digest.hexdigest(), size)
+
+
+def ensure(service: Service, content: Content, intended: bool) -> Generator[Event, None, str]:
+    """Return the id of the file with some content at the service, uploaded if there is none yet.
+
+    `intended` says that this run was about to upload it before, so that what is found there is its own.
+    Raises `DataError` where the service has refused that content.
+    """
+    claim = Claim(f"file-{content.sha256[:40]}")
+    yield from claim.take()
+    try:
+        found = yield from find(service, content)
+        if found is not None and not intended:
+            yield Note(f"the service has {content.path.name} already: {found.id}")
+        else:
+            yield Intent(f"file {content.name}", {"bytes": content.bytes})
+            found = found or (yield from _upload(service, content))
+            yield Created("file", found.id, {"name": content.name, "bytes": content.bytes})
+    finally:
+        claim.drop()
+    yield from _processed(service, content, found.id)
+    return str(found.id)
+
+
+def find(service: Service, content: Content) -> Asking[Any]:
+    """Return the newest file of some content at the service, or None."""
+
+    def same(file: Any) -> bool:
+        return bool(file.filename == content.name and file.bytes == content.bytes and file.status not in GONE)
+
+    def page(**options: Any) -> Any:
+        return service.openai.files.list(purpose="fine-tune", order="desc", **options)
+
+    files = yield from service.collect("listing the service's files", page, same)
+    return next((file for file in files if same(file)), None)
+
+
+def _upload(service: Service, content: Content) -> Asking[Any]:
+    """Send the file; where the answer is lost, look before sending again."""
+    failures = 0
+    while True:
+        try:
+            return (yield from service.send(lambda: _send(service, content)))
+        except Failure as failure:
+            fault, failures = failure.fault, failures + 1
+        if fault.kind not in faults.PASSING or failures >= MAX_SENDS:
+            raise faults.told(fault, f"uploading {content.path.name}", service.endpoint)
+        yield Wait(service.pause(failures, fault))
+        if fault.kind in faults.UNCERTAIN:
+            found = yield from find(service, content)
+            if found is not None:
+                return found
+
+
+def _send(service: Service, content: Content) -> Any:
+    with content.path.open("rb") as file:
+        return service.openai.files.create(file=(content.name, file), purpose="fine-tune", timeout=UPLOAD_SECONDS)
+
+
+def _processed(service: Service, content: Content, file_id: str) -> Generator[Event, None, None]:
+    """Wait until the service has read a file; its SDK's own wait takes an error for an end as good as another."""
+    what = f"{content.path.name} ({file_id})"
+    while True:
+        file = yield from service.ask(f"looking at {what}", lambda: service.openai.files.retrieve(file_id))
+        if file.status == "processed":
+            return
+        if file.status == "error" or file.status in GONE:
+            raise faults.refused_data(str(file.status_details or ""), what)
+        yield Progress("upload", 0, 0, text=f"the service reads {content.path.name}: {file.status}")
+        yield Wait(min(service.polling.every, 5.0))

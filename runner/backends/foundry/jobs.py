@@ -1,0 +1,162 @@
+"""Jobs at the service: one a plan, never created blindly.
+
+    intent in the journal → look for a job of this plan → only then send, once → look again if the answer is lost
+
+A job is known by the plan id in its metadata; where a service does not show metadata, by the suffix in its
+model's name; and where neither is shown, as one with our training file that was not there at the intent.
+"""
+
+from collections.abc import Collection, Generator, Mapping, Sequence
+from typing import Any
+
+from runner.backends.foundry import faults
+from runner.backends.foundry.claim import Claim
+from runner.backends.foundry.files import MAX_SENDS
+from runner.backends.foundry.service import Asking, Failure, Service
+from runner.events import Created, Event, Intent, Note, Wait
+from runner.plan import JobPlan
+
+PLAN_ID, ATTEMPT = "runner_plan_id", "runner_attempt"
+"""Keys of a job's metadata."""
+METHOD_TYPES = {"sft": "supervised"}
+"""Where the service's name of a method is not ours."""
+FAILED = {"failed", "cancelled", "canceled", "deleted"}
+ENDED = FAILED | {"succeeded"}
+LOOKS = 3
+"""Looks, over a few seconds, before a job whose answer was lost is taken not to exist."""
+
+
+def default_suffix(plan_id: str) -> str:
+    """Return the suffix of a plan's model, 18 characters: all that the service takes."""
+    return f"r-{plan_id[:16]}"
+
+
+def arguments(plan: JobPlan, model: str, files: Mapping[str, str], suffix: str) -> dict[str, Any]:
+    """Return the arguments of `fine_tuning.jobs.create` but the metadata; what the service decides is left out.
+
+    `None` would go out as null, which the service may refuse.
+    Source: https://platform.openai.com/docs/api-reference/fine-tuning/create
+    """
+    kind = METHOD_TYPES.get(plan.method, plan.method)
+    ours = {"rpo_alpha"}
+    chosen = {key: value for key, value in plan.hyperparameters.items() if value != "auto" and key not in ours}
+    validation = {"validation_file": files["validation"]} if "validation" in files else {}
+    return {
+        "model": model,
+        "training_file": files["train"],
+        **validation,
+        "method": {"type": kind, kind: {"hyperparameters": chosen}},
+        "seed": plan.seed,
+        "suffix": suffix,
+        "extra_body": {"trainingType": plan.settings["training_type"]},
+    }
+
+
+def is_of(job: Any, plan_id: str, suffix: str) -> bool:
+    """Say whether a job at the service is one of a plan."""
+    shown: Any = job.metadata or {}
+    if PLAN_ID in shown:
+        return bool(shown[PLAN_ID] == plan_id)
+    if suffix != default_suffix(plan_id):
+        return False  # a suffix that a user chose may stand in many plans
+    extra = job.model_extra or {}
+    names = (job.fine_tuned_model, extra.get("suffix"), extra.get("user_provided_suffix"))
+    return any(suffix in name for name in names if isinstance(name, str))
+
+
+def winner(jobs: Sequence[Any]) -> Any:
+    """Return the job of a plan that stands for it: one that may still succeed before a failed one, then the oldest."""
+    return min(jobs, key=lambda job: (job.status in FAILED, job.created_at, job.id)) if jobs else None
+
+
+class JobMaker:
+    """Finds a plan's job, or creates it."""
+
+    def __init__(self, service: Service, plan: JobPlan, arguments: Mapping[str, Any], again: bool) -> None:
+        self.service, self.plan, self.arguments, self.again = service, plan, dict(arguments), again
+
+    def ensure(self, intent: Mapping[str, Any] | None) -> Generator[Event, None, tuple[str, bool]]:
+        """Return the id of the plan's job and whether this run created it; `intent` is the journal's, if it has one."""
+        claim = Claim(f"job-{self.plan.id}")
+        yield from claim.take()
+        try:
+            jobs = yield from self._list()
+            if intent is None:
+                theirs = [job for job in jobs if self._ours(job, ())]
+                ignored = [job.id for job in theirs if self.again and job.status in ENDED]
+                found = winner([job for job in theirs if job.id not in ignored])
+                if found is not None:
+                    yield Note(f"the service has a job of this plan, {found.id} ({found.status}): it is followed")
+                    return found.id, False
+                file = self.arguments["training_file"]
+                there = [job.id for job in jobs if job.training_file == file]
+                intent = {"ignored": ignored, "there": there, "training_file": file, "suffix": self.arguments["suffix"]}
+                yield Intent("job", dict(intent))
+            else:
+                found = yield from self._look(intent, LOOKS)
+            made = found.id if found is not None else (yield from self._create(intent))
+        finally:
+            claim.drop()
+        yield Created("job", made, {"model": self.arguments["model"]})
+        return (yield from self._settle(made, intent["ignored"]))
+
+    def _create(self, intent: Mapping[str, Any]) -> Generator[Event, None, str]:
+        attempt = len(intent["ignored"]) + 1
+        arguments = self.arguments | {"metadata": {PLAN_ID: self.plan.id, ATTEMPT: str(attempt)}}
+        failures = 0
+        while True:
+            try:
+                job = yield from self.service.send(lambda: self.service.openai.fine_tuning.jobs.create(**arguments))
+                if job.id:
+                    return str(job.id)
+                fault = faults.Fault("lost", "the answer names no job")
+            except Failure as failure:
+                fault = failure.fault
+            failures += 1
+            if fault.kind in faults.UNCERTAIN:
+                yield Note(f"the answer to creating the job was lost ({fault.text}): looking whether it exists")
+                found = yield from self._look(intent, LOOKS)
+                if found is not None:
+                    return str(found.id)
+            if fault.kind not in faults.PASSING or failures >= MAX_SENDS:
+                raise faults.told(fault, "creating the job", self.service.endpoint)
+            yield Wait(self.service.pause(failures, fault))
+
+    def _look(self, intent: Mapping[str, Any], looks: int) -> Asking[Any]:
+        """Return the job that was sent, if the service shows it; it may take a moment to."""
+        for look in range(1, looks + 1):
+            jobs = yield from self._list()
+            sent = [job for job in jobs if self._ours(job, intent["ignored"]) or self._new_with_our_file(job, intent)]
+            if sent:
+                return winner(sent)
+            if look < looks:
+                yield Wait(self.service.pause(look))
+        return None
+
+    def _settle(self, made: str, ignored: Collection[str]) -> Generator[Event, None, tuple[str, bool]]:
+        """Return the job to follow, where another machine has created one at the same moment: the oldest.
+
+        The other is cancelled, by the process that made it.
+        """
+        jobs = yield from self._list()
+        alive = [job for job in jobs if self._ours(job, ignored) and (job.status not in ENDED or job.id == made)]
+        first = winner(alive)
+        if first is None or first.id == made:
+            return made, True
+        yield Note(f"another machine created {first.id} for this plan a moment before: {made} is cancelled")
+        cancel = self.service.openai.fine_tuning.jobs.cancel
+        yield from self.service.ask(f"cancelling {made}", lambda: cancel(made), awaited=("missing",))
+        return str(first.id), False
+
+    def _list(self) -> Asking[list[Any]]:
+        jobs: list[Any] = yield from self.service.collect(
+            "listing the service's jobs", self.service.openai.fine_tuning.jobs.list
+        )
+        return jobs
+
+    def _ours(self, job: Any, ignored: Collection[str]) -> bool:
+        return job.id not in ignored and is_of(job, self.plan.id, self.arguments["suffix"])
+
+    def _new_with_our_file(self, job: Any, intent: Mapping[str, Any]) -> bool:
+        anonymous = PLAN_ID not in (job.metadata or {})
+        return anonymous and job.id not in intent["there"] and job.training_file == intent["training_file"]

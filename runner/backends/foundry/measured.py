@@ -1,0 +1,87 @@
+"""What the service measured, under our names: pure functions over events' data and the results file.
+
+Every numeric column is kept as `hosted/COLUMN`; where a column means the same as one of ours it has that name too.
+"""
+
+import base64
+import binascii
+import csv
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SPLITS = {"train_": "train/", "full_valid_": "eval/"}
+"""`valid_*` is measured on one batch of held-out rows and is none of ours; `full_valid_*` on all of them."""
+SAME: dict[str, dict[str, str]] = {
+    "sft": {"loss": "loss", "mean_token_accuracy": "token_accuracy", "accuracy": "token_accuracy"},
+    "dpo": {
+        "loss": "loss",
+        "accuracy": "reward_accuracy",
+        "reward_accuracy": "reward_accuracy",
+        "rewards_accuracies": "reward_accuracy",
+        "reward_margin": "reward_margin",
+        "rewards_margins": "reward_margin",
+        "reward_chosen": "reward_chosen",
+        "rewards_chosen": "reward_chosen",
+        "reward_rejected": "reward_rejected",
+        "rewards_rejected": "reward_rejected",
+    },
+}
+"""By method: the service's names, without their split, and ours."""
+NEVER_NEGATIVE = re.compile(r"loss|accurac|epoch")
+
+
+def metrics(data: Mapping[str, Any], method: str) -> dict[str, float]:
+    """Return the numbers of an event or a row by full names; what was not measured is left out."""
+    found: dict[str, float] = {}
+    for column, raw in data.items():
+        value = None if column == "step" else _number(column, raw)
+        if value is None:
+            continue
+        found[f"hosted/{column}"] = value
+        for split, ours in SPLITS.items():
+            same = SAME.get(method, {}).get(column.removeprefix(split)) if column.startswith(split) else None
+            if same:
+                found[ours + same] = value
+    return found
+
+
+def step_of(data: Mapping[str, Any]) -> int | None:
+    """Return the optimizer step that numbers belong to, if they name one."""
+    value = _number("step", data.get("step"))
+    return int(value) if value is not None and value >= 0 else None
+
+
+def rows(content: bytes) -> Iterator[dict[str, str]]:
+    """Yield the rows of a results file, a CSV that some services send in base64; none where it is empty."""
+    text = _plain(content).decode("utf-8-sig", errors="replace")
+    for row in csv.DictReader(io.StringIO(text)):
+        yield {key.strip(): value for key, value in row.items() if key and isinstance(value, str)}
+
+
+def _plain(content: bytes) -> bytes:
+    stripped = b"".join(content.split())
+    if b"," in content or not stripped:
+        return content
+    try:
+        return base64.b64decode(stripped, validate=True)
+    except binascii.Error:
+        return content
+
+
+def _number(column: str, raw: Any) -> float | None:
+    """Return a finite number; an empty cell, text, and the service's mark for "not measured" (-1) are none.
+
+    A reward may be -1.0: only the integer -1 is taken for the mark where negative numbers are possible.
+    """
+    if isinstance(raw, bool) or raw is None or str(raw).strip() in ("", "-1"):
+        return None
+    try:
+        value = float(raw)
+    except (TypeError, ValueError):
+        return None
+    if not math.isfinite(value) or (value == -1 and NEVER_NEGATIVE.search(column)):
+        return None
+    return value

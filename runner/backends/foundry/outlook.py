@@ -1,0 +1,79 @@
+"""What a hosted job will take, said before anything is sent: tokens and price, what it creates, what stands."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from runner.backends.foundry.catalogue import SHIPPED, Model, catalogue
+from runner.journal import Progressed, read
+from runner.models import hosted
+
+if TYPE_CHECKING:
+    from runner.estimate import Tokens
+    from runner.plan import Job, Proposal
+
+
+def outlook(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str, str]]:
+    """Return the price of training, what is created, what goes on costing, and what is known to exist."""
+    job = proposal.job
+    settings = job.request.backend
+    table = catalogue(settings.models)
+    model = table.find(hosted.name(job.plan.model.source) or "")
+    known = _existing(job)
+    return [
+        ("trains", _trained(job, tokens)),
+        ("price", f"{_price(job, model, tokens)} (table of {table.date}, {settings.models or SHIPPED})"),
+        ("time", "not known: the service queues jobs, and they run for minutes to hours"),
+        ("creates", f"{'2 files' if job.plan.validation else '1 file'}, unless they are there already, and 1 job"),
+        ("deployment", _standing(job, model)),
+        *([("exists", known)] if known else []),
+    ]
+
+
+def _trained(job: "Job", tokens: "Tokens | None") -> str:
+    n_epochs = job.plan.hyperparameters["n_epochs"]
+    if tokens is None:
+        return "tokens not counted: pip install 'runner[foundry]' counts them"
+    about, each = "" if tokens.exact else "about ", f"{tokens.splits['train']:,} tokens an epoch"
+    if n_epochs == "auto":
+        return f"{about}{each}; the service chooses how many (n_epochs=auto)"
+    return f"{about}{tokens.splits['train'] * n_epochs:,} tokens: {n_epochs} epochs of {each}"
+
+
+def _price(job: "Job", model: Model | None, tokens: "Tokens | None") -> str:
+    kind = job.request.backend.training_type
+    rate = model.training_per_million_tokens.get(kind) if model else None
+    if rate is None:
+        return f"not known: {hosted.name(job.plan.model.source)} with {kind} is not in the table"
+    n_epochs = job.plan.hyperparameters["n_epochs"]
+    told = f"${rate:.2f} a million tokens, {kind}"
+    if tokens is None:
+        return told
+    dollars = tokens.splits["train"] * rate / 1e6
+    if n_epochs == "auto":
+        return f"about ${dollars:,.2f} an epoch: {told}"
+    return f"about ${dollars * n_epochs:,.2f}: {told}"
+
+
+def _standing(job: "Job", model: Model | None) -> str:
+    settings = job.request.backend
+    if settings.deploy == "none":
+        return "none, so no answers are compared (backend.deploy=keep or delete_after_eval makes one)"
+    if settings.deployment.sku == "DeveloperTier":
+        price = "no price by the hour; the service removes it after 24 hours"
+    else:
+        rate = model.deployment_per_hour if model else None
+        price = f"about ${rate:.2f} an hour while it stands" if rate else "paid by the hour while it stands"
+        price += ", used or not; the service removes it after 15 days without use"
+    after = "removed after the evaluation" if settings.deploy == "delete_after_eval" else "kept until you remove it"
+    return f"{settings.deployment.sku}, {after}: {price}"
+
+
+def _existing(job: "Job") -> str:
+    """Return what this run has made or found so far, by its journal: the service itself is asked when it runs."""
+    progressed = Progressed(read(job.folder / "journal.jsonl"))
+    found = [f"{what} {name}" for what, name in progressed.created]
+    if "create" in progressed.results:
+        state = progressed.states.get("job", "created")
+        found = [each for each in found if not each.startswith("job ")]
+        found.append(f"job {progressed.results['create']['job']} ({state} when last seen)")
+    return ", ".join(found)

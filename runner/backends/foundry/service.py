@@ -1,0 +1,184 @@
+"""The service as the steps see it: the real SDKs, their own retries off, every request politely in turn.
+
+The SDKs would repeat a POST that may have been carried out; here only what can be repeated is (`ask`), and what
+creates something is sent once (`send`) by a caller that knows how to look. Both are generators: they yield
+`Wait` instead of sleeping, so that a signal is heard and one process can follow many jobs.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Generator
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from azure.ai.projects import AIProjectClient
+from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
+from httpx2 import Timeout
+from openai import OpenAI
+
+from runner.backends.foundry import faults, place
+from runner.events import Event, Note, Wait
+from runner.values import duration
+
+if TYPE_CHECKING:
+    from runner.backends.foundry import Azure, Foundry, Polling
+
+Answer = TypeVar("Answer")
+Asking = Generator[Event, None, Answer]
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 60.0
+UPLOAD_SECONDS = 600.0
+LONGEST_WAIT_SECONDS = 60.0
+CREDENTIALS = {
+    "default": "DefaultAzureCredential",
+    "cli": "AzureCliCredential",
+    "developer_cli": "AzureDeveloperCliCredential",
+    "environment": "EnvironmentCredential",
+    "managed_identity": "ManagedIdentityCredential",
+    "workload_identity": "WorkloadIdentityCredential",
+}
+
+
+class Failure(Exception):
+    """A request that is sent once failed; `fault` says how."""
+
+    def __init__(self, fault: faults.Fault) -> None:
+        super().__init__(fault.text)
+        self.fault = fault
+
+
+@dataclass
+class Service:
+    """A project of the hosted service, reached as a credential allows."""
+
+    azure: "Azure"
+    polling: "Polling"
+    _turn: float = field(default=0.0, init=False)
+    _answered: bool = field(default=False, init=False)
+
+    @cached_property
+    def endpoint(self) -> str:
+        """The project's endpoint."""
+        return place.endpoint(self.azure)
+
+    @cached_property
+    def control_plane(self) -> place.ControlPlane:
+        """Where deployments are made."""
+        return place.control_plane(self.azure)
+
+    @cached_property
+    def _credential(self) -> Any:
+        import azure.identity
+
+        logging.getLogger("azure").setLevel(logging.CRITICAL)  # it writes each credential's failure to the terminal
+        return getattr(azure.identity, CREDENTIALS[self.azure.credential])()
+
+    @cached_property
+    def openai(self) -> OpenAI:
+        """The project's OpenAI client."""
+        timeout = Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        project = AIProjectClient(endpoint=self.endpoint, credential=self._credential)
+        client = project.get_openai_client(max_retries=0, timeout=timeout)
+        client.organization = client.project = None  # of OpenAI's own service; they leak in from the environment
+        return client
+
+    @cached_property
+    def deployments(self) -> Any:
+        """The resource manager's operations on deployments; each call takes `**self.manager_options`."""
+        where = self.control_plane
+        client = CognitiveServicesManagementClient(
+            self._credential,
+            where.subscription,
+            base_url=where.url,
+            credential_scopes=["https://management.azure.com/.default"],
+            retry_total=0,
+        )
+        return client.deployments
+
+    @property
+    def manager_options(self) -> dict[str, Any]:
+        """What a call of `deployments` needs: a token over plain http is for an emulator on this machine only."""
+        where = self.control_plane
+        names = {"resource_group_name": where.resource_group, "account_name": where.account}
+        return names | ({"enforce_https": False} if where.url.startswith("http://127.0.0.1:") else {})
+
+    def ask(self, what: str, request: Callable[[], Answer], awaited: Collection[str] = ()) -> Asking[Answer]:
+        """Make a request that may be repeated until it is answered, for as long as `polling.patience`.
+
+        `awaited` are further kinds of faults that may pass. Raises the runner's error for others.
+        """
+        began, failures = time.monotonic(), 0
+        while True:
+            try:
+                return (yield from self.send(request))
+            except Failure as failure:
+                fault, waited, failures = failure.fault, time.monotonic() - began, failures + 1
+                stale = fault.kind in ("token", "credential") and (failures == 1 or self._answered)
+                if stale:
+                    self._reconnect()
+                passing = fault.kind in faults.PASSING or fault.kind in awaited or stale
+                if not passing or waited > self.polling.patience:
+                    raise faults.told(fault, what, self.endpoint) from None
+                if failures == 3:
+                    left = duration(self.polling.patience - waited)
+                    yield Note(f"{what}: {fault.text}; asking again for up to {left}")
+                yield Wait(0.0 if stale and failures == 1 else self.pause(failures, fault))
+
+    def send(self, request: Callable[[], Answer]) -> Asking[Answer]:
+        """Make a request once, when it is its turn; raises `Failure`."""
+        yield from self._wait_for_turn()
+        try:
+            answer = request()
+        except faults.FOREIGN as error:
+            raise Failure(faults.judge(error)) from None
+        self._answered = True
+        return answer
+
+    def collect(
+        self, what: str, page: Callable[..., Any], enough: Callable[[Any], bool] = lambda _: False
+    ) -> Asking[Any]:
+        """Return the items of a paged list up to the first that is `enough`.
+
+        A service that answers with the same page again cannot make it endless.
+        """
+        found: dict[str, Any] = {}
+        after: dict[str, str] = {}
+        while True:
+            answer = yield from self.ask(what, lambda after=after: page(limit=100, **after))  # type: ignore[misc]
+            fresh = [each for each in answer.data if each.id not in found]
+            found |= {each.id: each for each in fresh}
+            if not fresh or not getattr(answer, "has_more", False) or any(map(enough, fresh)):
+                return list(found.values())
+            after = {"after": answer.data[-1].id}
+
+    def pause(self, failures: int, fault: faults.Fault | None = None) -> float:
+        """Return the seconds to wait after so many failures: what the service asks for, else doubled and jittered."""
+        if fault is not None and fault.retry_after is not None:
+            return fault.retry_after + random.uniform(0, min(1.0, self.polling.every))
+        longest = min(LONGEST_WAIT_SECONDS, 4 * self.polling.every)
+        return float(min(longest, min(1.0, self.polling.every) * 2 ** (failures - 1)) * random.uniform(0.5, 1.0))
+
+    def _wait_for_turn(self) -> Generator[Event, None, None]:
+        now = time.monotonic()
+        mine = max(now, self._turn)
+        self._turn = mine + 1 / self.polling.requests_per_second
+        if mine > now:
+            yield Wait(mine - now)
+
+    def _reconnect(self) -> None:
+        """Forget the credential with the tokens it holds."""
+        for name in ("_credential", "openai", "deployments"):
+            self.__dict__.pop(name, None)
+
+
+@cache
+def _service(azure: "Azure", polling: "Polling") -> Service:
+    return Service(azure, polling)
+
+
+def service(settings: "Foundry") -> Service:
+    """Return the service that a request means; requests that mean the same share one, and its limit of requests."""
+    return _service(settings.azure, settings.polling)

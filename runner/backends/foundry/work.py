@@ -1,0 +1,195 @@
+"""The hosted backend's steps. Each leaves what it made at the service by name, and can be taken up again anywhere.
+
+upload     the rows as files, once a content                    → file ids
+create     the job, once a plan                                 → job id
+follow     the job to its end: states, messages, metrics        → the model's name
+results    the results file and the checkpoints
+save       what the model is                                    model/hosted.json
+deploy     (backend.deploy) the model, so that it answers
+sample     held-out prompts answered by base and tuned model    samples.json
+undeploy   (delete_after_eval) the deployment removed
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from openai import NotFoundError
+
+from runner.backends import Events
+from runner.backends.foundry import answers, deployment, files, follow, jobs, measured
+from runner.backends.foundry.service import Asking, service
+from runner.data.rows import prompt_of
+from runner.errors import RequestError, StopAsked
+from runner.events import Metrics, Note, Samples
+from runner.models import hosted
+from runner.samples import Answer, Prompt, beside, in_style
+
+if TYPE_CHECKING:
+    from runner.journal import Progressed
+    from runner.plan import Job
+
+
+class Work:
+    """A job's work at the service.
+
+    Raises `AccessError` at once for a variable that any of its steps will need, so that nothing is uploaded before.
+    """
+
+    def __init__(self, job: "Job", progressed: "Progressed") -> None:
+        self.job, self.progressed, self.done = job, progressed, progressed.results
+        self.settings = job.request.backend
+        self.service = service(self.settings)
+        self.base = hosted.name(job.plan.model.source) or ""
+        self._stay_at(self.service.endpoint)
+        if self.settings.deploy != "none":
+            _ = self.service.control_plane
+
+    def upload(self) -> Events:
+        """Bring each split to the service, unless it is there."""
+        found: dict[str, Any] = {"endpoint": self.service.endpoint}
+        for split in ("train", "validation"):
+            path = self.job.folder / f"{split}.jsonl"
+            content = files.write(self.job.rows(split), path)
+            if content.bytes:
+                intended = f"file {content.name}" in self.progressed.intents
+                found[split] = yield from files.ensure(self.service, content, intended)
+            path.unlink()
+        return found
+
+    def create(self) -> Events:
+        """Find the plan's job, or create it."""
+        plan, uploaded = self.job.plan, self.done["upload"]
+        ids: dict[str, str] = {split: uploaded[split] for split in ("train", "validation") if split in uploaded}
+        suffix = self.settings.suffix or jobs.default_suffix(plan.id)
+        maker = jobs.JobMaker(
+            self.service, plan, jobs.arguments(plan, self.base, ids, suffix), self.job.request.top.again
+        )
+        job, made = yield from maker.ensure(self.progressed.intents.get("job"))
+        return {"job": job, "made_here": made}
+
+    def follow(self) -> Events:
+        """Stay with the job until it has ended. Stopping here stops nothing at the service."""
+        followed = follow.Followed(self.service, self.job_id, self.job.plan.method)
+        try:
+            job = yield from followed.to_end()
+        except (StopAsked, KeyboardInterrupt) as stop:
+            raise StopAsked(
+                f"{self.job_id} goes on at the service; come back with the same command or python -m runner.watch "
+                f"{self.job.folder.name}, or end it with python -m runner.jobs cancel {self.job_id}"
+            ) from stop
+        follow.ended(job)
+        return {
+            "model": job.fine_tuned_model,
+            "trained_tokens": job.trained_tokens,
+            "result_files": list(job.result_files or ()),
+            "finished_at": job.finished_at or job.created_at,
+            "step": followed.step,
+        }
+
+    def results(self) -> Events:
+        """Read the results file into metrics, and list the checkpoints."""
+        ended = self.done["follow"]
+        last = ended["step"]
+        for name in ended["result_files"]:
+            content = yield from self._content(name)
+            for row in measured.rows(content):
+                step = measured.step_of(row)
+                if step is not None:
+                    last = max(last, step)
+                    yield Metrics(step, measured.metrics(row, self.job.plan.method), float(ended["finished_at"]))
+        if not last:
+            yield Note("the service sent no numbers: neither events nor a results file with any")
+        listed = self.service.openai.fine_tuning.jobs.checkpoints.list
+        found = yield from self.service.collect("listing checkpoints", lambda **page: listed(self.job_id, **page))
+        return {"step": last, "checkpoints": list(follow.checkpoints(found))}
+
+    def save(self) -> Events:
+        """Leave in the run's folder what the model is."""
+        ended = self.done["follow"]
+        model = hosted.HostedModel(self.job.plan.id, self.base, ended["model"], self.job_id, self.service.endpoint)
+        hosted.write(self.job.folder, model)
+        yield Note(f"the model is {model.model}")
+        return {
+            "model": f"hosted:{model.model}",
+            "external": True,
+            "job": model.job,
+            "trained_tokens": ended["trained_tokens"],
+            "checkpoints": self.done["results"]["checkpoints"],
+        }
+
+    def deploy(self) -> Events:
+        """Deploy the model, and find a deployment of the base model to set beside it."""
+        wanted = self.settings.deployment
+        deployer = deployment.Deployer(self.service, self.deployment_name)
+        made = yield from deployer.ensure(self.done["follow"]["model"], wanted.sku, wanted.capacity)
+        base = wanted.base
+        if base == "auto":
+            base = yield from deployment.find_base(self.service, self.base)
+        return {"deployment": self.deployment_name, "base": base, "made_here": made}
+
+    def sample(self) -> Events:
+        """Answer held-out prompts with the base and with the tuned model."""
+        prompts = self._prompts()
+        if not prompts:
+            return {}
+        deployed = self.done["deploy"]
+        after = yield from self._answers(deployed["deployment"], prompts)
+        before = None
+        if deployed["base"]:
+            before = yield from self._answers(deployed["base"], prompts)
+        rows = beside(prompts, before, after)
+        counted = in_style(prompts, before, after, self.job.request.dataset.style)
+        (self.job.folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+        yield Samples(rows)
+        yield Metrics(self.done["results"]["step"], counted)
+        return {"num_samples": len(rows), **counted}
+
+    def undeploy(self) -> Events:
+        """Remove the deployment; the model stays, and can be deployed again."""
+        if self.done["deploy"]["made_here"]:
+            yield from deployment.Deployer(self.service, self.deployment_name).remove()
+        return {}
+
+    @property
+    def job_id(self) -> str:
+        """The job's id at the service."""
+        return str(self.done["create"]["job"])
+
+    @property
+    def deployment_name(self) -> str:
+        """What the deployment is called."""
+        name: str = self.settings.deployment.name
+        return name if name != "auto" else f"r-{self.job.plan.id[:16]}"
+
+    def _answers(self, name: str, prompts: Sequence[Prompt]) -> Asking[list[Answer]]:
+        limit = self.job.request.evaluation.max_new_tokens
+        return (yield from answers.answers(self.service, name, prompts, limit))
+
+    def _prompts(self) -> list[Prompt]:
+        rows = self.job.rows("validation" if self.job.plan.validation else "train")
+        asked = (prompt_of(row) for row in rows)
+        plain = (prompt for prompt in asked if all(turn.role != "tool" and turn.content for turn in prompt))
+        return [prompt for _, prompt in zip(range(self.job.request.evaluation.samples), plain, strict=False)]
+
+    def _content(self, name: str) -> Asking[bytes]:
+        """Return a results file's bytes; one that is not there is noted and taken to be empty."""
+
+        def download() -> bytes:
+            try:
+                return self.service.openai.files.content(name).content
+            except NotFoundError:
+                return b""
+
+        content = yield from self.service.ask(f"fetching the results file {name}", download)
+        if not content.strip():
+            yield Note(f"the results file {name} is missing or empty: the metrics are those the job's events told")
+        return content
+
+    def _stay_at(self, endpoint: str) -> None:
+        begun = self.done.get("upload", {}).get("endpoint", endpoint)
+        if begun != endpoint:
+            raise RequestError(
+                f"backend.azure.endpoint: this plan was begun at {begun}, not at {endpoint}; what was uploaded and "
+                "created is there; set that endpoint, or set the run's folder aside to begin anew."
+            )

@@ -1,0 +1,94 @@
+"""`hosted:NAME`: a model that lives on the hosted service, by its name there (`MODEL_NAME` with model=hosted)."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runner.data.rows import Row, canonical
+from runner.errors import ModelError
+from runner.models import Counter, run
+
+TOKENS_PER_MESSAGE = 3
+TOKENS_BEFORE_ANSWER = 3
+"""What the chat format adds: https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken."""
+SAMPLE_ROWS = 5000
+NO_NAME = (
+    "the hosted model's name is missing; set MODEL_NAME, in the environment or in .env, to a base model that the "
+    "service can tune (gpt-4.1-mini, say), or give model.source=hosted:NAME."
+)
+"""What is told of `hosted:` without a name."""
+
+
+class HostedModel(msgspec.Struct, frozen=True):
+    """What a hosted run leaves behind in `model/hosted.json`: names at the service, no weights."""
+
+    plan_id: str
+    base: str
+    model: str
+    job: str
+    endpoint: str
+
+
+def identify(rest: str, offline: bool = False) -> str:
+    """Return no digest: the name, which has a version, is all that the service tells."""
+    return ""
+
+
+def cached(rest: str) -> Path | None:
+    """Return None: its weights never come here."""
+    return None
+
+
+def fetch(rest: str) -> Path:
+    """Raise `ModelError`: its weights cannot be had."""
+    raise ModelError(
+        f"model.source: hosted:{rest} lives on the service and cannot be loaded here; use backend=foundry."
+    )
+
+
+def counter(rest: str) -> Counter | None:
+    """Return what counts tokens as the service's models do (o200k), where the package for it is installed."""
+    try:
+        from rs_bpe.bpe import openai
+    except ImportError:
+        return None
+    encoding = openai.o200k_base()
+
+    def tokens(row: Row) -> int:
+        return TOKENS_BEFORE_ANSWER + sum(_message_tokens(each, encoding) for each in _messages(row))
+
+    return Counter(tokens, SAMPLE_ROWS)
+
+
+def name(source: str) -> str | None:
+    """Return the name at the service of what a source means, None where it means a model that is not there."""
+    scheme, _, rest = source.partition(":")
+    if scheme == "hosted":
+        return rest
+    found = read(run.find(rest)) if scheme == "run" else None
+    return found.model if found else None
+
+
+def read(folder: Path) -> HostedModel | None:
+    """Return what a run's folder says of its hosted model, None where it has none."""
+    path = folder / "model" / "hosted.json"
+    return msgspec.json.decode(path.read_bytes(), type=HostedModel) if path.exists() else None
+
+
+def write(folder: Path, model: HostedModel) -> None:
+    """Leave in a run's folder what its hosted model is."""
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model" / "hosted.json").write_bytes(msgspec.json.format(msgspec.json.encode(model)))
+
+
+def _messages(row: Row) -> list[dict[str, Any]]:
+    content = msgspec.json.decode(canonical(row))
+    return [each for key in ("messages", "prompt", "chosen", "rejected") for each in content.get(key, ())]
+
+
+def _message_tokens(message: dict[str, Any], encoding: Any) -> int:
+    texts = [str(message.get("content") or ""), message["role"]]
+    if "tool_calls" in message:
+        texts.append(msgspec.json.encode(message["tool_calls"]).decode())
+    return TOKENS_PER_MESSAGE + sum(int(encoding.count(text)) for text in texts)

@@ -1,0 +1,43 @@
+"""The same prompts answered before and after: rows to show, and how many answers are in the style that is taught."""
+
+from collections.abc import Sequence
+
+from runner.data.rows import Message
+from runner.style import fault
+
+Prompt = tuple[Message, ...]
+Answer = tuple[str, bool]
+"""A text, and whether it ended by itself, not at the token limit."""
+
+NOT_ASKED: Answer = ("(no base model to ask)", True)
+
+
+def beside(prompts: Sequence[Prompt], before: Sequence[Answer] | None, after: Sequence[Answer]) -> list[dict[str, str]]:
+    """Return each prompt with its answers; `before` is None where the base model could not be asked."""
+    olds = before or [NOT_ASKED] * len(after)
+    return [
+        {"prompt": str(prompt[-1].content), "before": _shown(old), "after": _shown(new)}
+        for prompt, old, new in zip(prompts, olds, after, strict=True)
+    ]
+
+
+def in_style(
+    prompts: Sequence[Prompt], before: Sequence[Answer] | None, after: Sequence[Answer], style: str | None
+) -> dict[str, float]:
+    """Return the shares of answers in the data set's style, as metrics; none where it names no style."""
+    told = {"eval/in_style_before": before, "eval/in_style": after}
+    return {name: _share(prompts, answers, style) for name, answers in told.items() if answers and style}
+
+
+def _share(prompts: Sequence[Prompt], answers: Sequence[Answer], style: str) -> float:
+    good = [
+        not fault(text, ended, str(prompt[-1].content), style)
+        for prompt, (text, ended) in zip(prompts, answers, strict=True)
+    ]
+    return sum(good) / len(good)
+
+
+def _shown(answer: Answer) -> str:
+    """Return an answer's text, marked where the limit cut it off."""
+    text, ended = answer
+    return text if ended else text + " […]"

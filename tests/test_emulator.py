@@ -1,0 +1,356 @@
+"""The emulator seen through the real SDKs: what a client of the hosted service gets to see, in both styles."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import openai
+import pytest
+
+from tests.conftest import pair_row
+from tests.emulator import Emulator, Fault, Script
+
+pytest.importorskip("azure.ai.projects")
+pytest.importorskip("azure.mgmt.cognitiveservices")
+
+JOBS = "/api/projects/rehearsal/openai/v1/fine_tuning/jobs"
+
+
+class Client:
+    """The real SDKs, bound to an emulator by environment variables only."""
+
+    def __init__(self, cloud: Emulator, opened: ExitStack) -> None:
+        from azure.ai.projects import AIProjectClient
+        from azure.identity import DefaultAzureCredential
+
+        self.cloud = cloud
+        self.credential = opened.enter_context(DefaultAzureCredential())
+        self.project = opened.enter_context(AIProjectClient(endpoint=cloud.endpoint, credential=self.credential))
+        self.openai = opened.enter_context(self.project.get_openai_client(max_retries=0))
+        self.retrying = self.openai.with_options(max_retries=2)
+        self._opened = opened
+
+    def management(self) -> Any:
+        import os
+
+        from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
+
+        made = CognitiveServicesManagementClient(
+            self.credential,
+            os.environ["AZURE_SUBSCRIPTION_ID"],
+            base_url=os.environ["AZURE_RESOURCE_MANAGER_ENDPOINT"],
+            credential_scopes=["https://management.azure.com/.default"],
+        )
+        return self._opened.enter_context(made).deployments
+
+    def upload(self, rows: list[dict[str, Any]] | bytes) -> Any:
+        """Upload rows and wait until they are processed."""
+        content = rows if isinstance(rows, bytes) else "".join(json.dumps(row) + "\n" for row in rows).encode()
+        made = self.openai.files.create(file=("rows.jsonl", content), purpose="fine-tune")
+        self.cloud.advance(60)
+        return self.openai.files.retrieve(made.id)
+
+    def order(self, method: str = "dpo", rows: int = 12, **more: Any) -> Any:
+        """Create a job on rows that suit the method."""
+        make = pair_row if method == "dpo" else chat_row
+        order: dict[str, Any] = {"model": "gpt-4.1-mini", "method": {"type": method}} | more
+        order.setdefault("training_file", self.upload([make(number) for number in range(rows)]).id)
+        return self.openai.fine_tuning.jobs.create(**order)
+
+    def ended(self, job: Any) -> Any:
+        """Let time pass until a job has ended."""
+        self.cloud.advance(60)
+        return self.openai.fine_tuning.jobs.retrieve(job.id)
+
+
+def chat_row(number: int) -> dict[str, Any]:
+    question, answer = f"What is {number} and one?", str(number + 1)
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+Connect = Callable[..., Client]
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
+    with ExitStack() as opened:
+        clouds = []
+
+        def make(style: str = "strict", **options: Any) -> Client:
+            cloud = opened.enter_context(Emulator(style=style, **options))
+            for name, value in cloud.environment().items():
+                monkeypatch.setenv(name, value)
+            clouds.append(cloud)
+            return Client(cloud, opened)
+
+        yield make
+    assert [problem for cloud in clouds for problem in cloud.violations] == []
+
+
+@pytest.fixture(params=["strict", "lax"])
+def client(request: pytest.FixtureRequest, connect: Connect) -> Client:
+    return connect(request.param)
+
+
+@pytest.mark.parametrize("method", ["dpo", "supervised"])
+def test_a_job_is_queued_runs_and_succeeds_with_results(client: Client, method: str) -> None:
+    job = client.order(method, suffix="a1b2", metadata={"plan": "a1b2"}, seed=0)
+    first = "pending" if client.cloud.lax else "validating_files"
+    seen = [job.status]
+    for _ in range(40):
+        client.cloud.advance(0.05)
+        seen.append(client.openai.fine_tuning.jobs.retrieve(job.id).status)
+    assert list(dict.fromkeys(seen)) == [first, "queued", "running", "succeeded"]
+    done = client.openai.fine_tuning.jobs.retrieve(job.id)
+    assert "a1b2" in done.fine_tuned_model
+    assert done.metadata == {"plan": "a1b2"}
+    assert done.trained_tokens > 0
+    header, *lines = client.openai.files.content(done.result_files[0]).text.splitlines()
+    assert header.startswith("step,train_loss")
+    assert len(lines) == 36
+    assert ("train_reward_margin" in header) == (method == "dpo")
+
+
+def test_styles_differ_in_status_code_ids_and_fields(connect: Connect) -> None:
+    for style, code, prefix in (("strict", 200, "ftjob-"), ("lax", 201, "ft-")):
+        client = connect(style)
+        raw = client.openai.fine_tuning.jobs.with_raw_response.create(
+            model="gpt-4.1-mini", training_file=client.upload([chat_row(number) for number in range(10)]).id
+        )
+        body = json.loads(raw.content)
+        assert raw.status_code == code
+        assert body["id"].startswith(prefix)
+        assert ("organization_id" in body) == ("seed" in body) == ("error" in body) == (style == "strict")
+        assert body["hyperparameters"]["n_epochs"] == ("auto" if style == "strict" else -1)
+
+
+def test_metadata_can_be_withheld(client: Client) -> None:
+    client.cloud.echo_metadata = False
+    assert client.order(metadata={"plan": "x"}, suffix="kept").metadata is None
+
+
+def test_events_come_in_the_order_of_the_style_and_keep_their_ids(client: Client) -> None:
+    job = client.order()
+    client.cloud.advance(0.7)
+    early = [event.id for event in client.openai.fine_tuning.jobs.list_events(job.id)]
+    client.ended(job)
+    events = list(client.openai.fine_tuning.jobs.list_events(job.id, limit=7))
+    assert len({event.id for event in events}) == len(events) > 36
+    assert set(early) < {event.id for event in events}
+    messages = [event.message for event in events if event.type == "message"]
+    assert messages[0 if client.cloud.lax else -1].startswith("Created")
+    steps = [event.data["step"] for event in events if event.type == "metrics"]
+    assert steps == sorted(steps, reverse=not client.cloud.lax) != []
+
+
+def test_checkpoints_are_those_of_the_last_three_epochs(client: Client) -> None:
+    job = client.order(method="supervised", rows=10) if client.cloud.lax else client.order(rows=10)
+    assert list(client.openai.fine_tuning.jobs.checkpoints.list(job.id)) == []
+    client.ended(job)
+    found = list(client.openai.fine_tuning.jobs.checkpoints.list(job.id))
+    assert [item.step_number for item in found] == [30, 20, 10]
+    assert found[0].fine_tuned_model_checkpoint.endswith(":ckpt-step-30")
+
+
+def test_lists_come_in_pages(client: Client) -> None:
+    file = client.upload([pair_row(number) for number in range(10)])
+    jobs = [client.order(training_file=file.id).id for _ in range(5)]
+    page = client.openai.fine_tuning.jobs.list(limit=2)
+    assert [item.id for item in page.data] == jobs[:2:-1]
+    assert page.has_more
+    assert [item.id for item in client.openai.fine_tuning.jobs.list(limit=2)] == jobs[::-1]
+    with pytest.raises(openai.BadRequestError, match="no object with id"):
+        client.openai.fine_tuning.jobs.list(after="ftjob-none")
+
+
+def test_jobs_are_listed_by_metadata(client: Client) -> None:
+    mine = client.order(metadata={"plan": "mine"})
+    client.order(metadata={"plan": "other"})
+    assert [item.id for item in client.openai.fine_tuning.jobs.list(metadata={"plan": "mine"})] == [mine.id]
+
+
+def test_files_are_listed_by_purpose_and_order_and_deleted(client: Client) -> None:
+    job = client.order()
+    client.ended(job)
+    file = client.upload([chat_row(number) for number in range(10)])
+    uploaded = [item.id for item in client.openai.files.list(purpose="fine-tune", order="asc")]
+    assert uploaded == [item.id for item in client.cloud.created_files]
+    assert len(list(client.openai.files.list(purpose="fine-tune-results"))) == 1
+    client.openai.files.delete(file.id)
+    with pytest.raises(openai.NotFoundError):
+        client.openai.files.retrieve(file.id)
+    assert len(client.cloud.created_files) == 2
+
+
+def test_a_file_is_kept_byte_for_byte_and_processed_after_a_while(client: Client) -> None:
+    content = b"\xef\xbb\xbf" + b"".join(json.dumps(chat_row(number)).encode() + b"\r\n" for number in range(10))
+    made = client.openai.files.create(file=("rows with bom.jsonl", content), purpose="fine-tune")
+    assert made.status == ("pending" if client.cloud.lax else "uploaded")
+    assert client.openai.files.wait_for_processing(made.id, poll_interval=0.05).status == "processed"
+    assert client.openai.files.content(made.id).content == content
+    assert client.cloud.files[made.id].content == content
+
+
+BAD_FILES = {
+    "empty": (b" \n", "empty"),
+    "not_json": (b'{"messages": [', "Line 1 is not valid JSON"),
+    "not_utf8": (b'{"messages": "\xff"}', "not UTF-8"),
+    "role": (json.dumps({"messages": [{"role": "robot", "content": "x"}]}).encode(), "unknown role"),
+    "pair": (json.dumps(pair_row(1) | {"preferred_output": []}).encode(), "'preferred_output'"),
+    "order": (json.dumps(pair_row(1) | {"input": {"messages": pair_row(1)["preferred_output"]}}).encode(), "user"),
+    "mixed": (json.dumps(pair_row(1)).encode() + b"\n" + json.dumps(chat_row(1)).encode(), "mixes"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_file_that_breaks_the_rules_ends_in_error(connect: Connect, name: str) -> None:
+    content, words = BAD_FILES[name]
+    client = connect("lax")
+    file = client.upload(content)
+    assert file.status == "error"
+    assert words in file.status_details
+    with pytest.raises(openai.BadRequestError, match="is invalid"):
+        client.order(training_file=file.id)
+
+
+def test_a_file_that_is_not_processed_yet_is_refused(client: Client) -> None:
+    content = "".join(json.dumps(pair_row(number)) + "\n" for number in range(10)).encode()
+    made = client.openai.files.create(file=("a.jsonl", content), purpose="fine-tune")
+    with pytest.raises(openai.BadRequestError, match="still being processed"):
+        client.order(training_file=made.id)
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "code"), [("dpo", 9, "invalid_n_examples"), ("supervised", 12, "invalid_file_format")]
+)
+def test_rows_that_do_not_suit_fail_the_job_while_validating(
+    client: Client, method: str, rows: int, code: str
+) -> None:
+    file = client.upload([pair_row(number) for number in range(rows)])
+    done = client.ended(client.order(method, training_file=file.id))
+    assert (done.status, done.error.code, done.error.param) == ("failed", code, "training_file")
+
+
+BAD_ORDERS: dict[str, tuple[dict[str, Any], str]] = {
+    "model": ({"model": "gpt-9"}, "does not exist"),
+    "method_of_model": ({"model": "gpt-4o-mini"}, "not available for fine-tuning by method 'dpo'"),
+    "file": ({"training_file": "file-none"}, "does not exist"),
+    "null": ({"validation_file": None}, "must not be null"),
+    "suffix": ({"suffix": "nineteen-characters"}, "18"),
+    "metadata": ({"metadata": {str(number): "" for number in range(17)}}, "16"),
+    "training_type": ({"extra_body": {"trainingType": "Fast"}}, "GlobalStandard"),
+    "unknown": ({"extra_body": {"epochs": 3}}, "epochs"),
+    "epochs": ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 0}}}}, "n_epochs"),
+    "beta": ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}}, "up to 2"),
+    "foreign": ({"method": {"type": "supervised", "supervised": {"hyperparameters": {"beta": 0.1}}}}, "beta"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ORDERS)
+def test_an_order_that_breaks_a_rule_is_refused(client: Client, name: str) -> None:
+    order, words = BAD_ORDERS[name]
+    with pytest.raises(openai.BadRequestError, match=words) as refused:
+        client.order(**order)
+    assert set(refused.value.response.json()["error"]) == {"code", "message", "param", "type"}
+    assert client.cloud.created_jobs == []
+
+
+def test_a_tuned_model_can_be_tuned_again(client: Client) -> None:
+    first = client.order()
+    done = client.ended(first)
+    assert client.order(model=done.fine_tuned_model).model == done.fine_tuned_model
+
+
+def test_a_script_tells_how_a_job_goes(client: Client) -> None:
+    steps = [{"train_loss": 0.5}, {"train_loss": 0.25, "valid_loss": 0.3}]
+    client.cloud.script = Script(queued_seconds=0, running_seconds=10, steps=steps)
+    job = client.order()
+    client.cloud.script.outcome = "failed"  # a job keeps the script that it was created with
+    client.cloud.advance(5)
+    assert client.openai.fine_tuning.jobs.retrieve(job.id).status == "running"
+    done = client.ended(job)
+    absent = "-1" if client.cloud.lax else ""
+    table = client.openai.files.content(done.result_files[0]).text
+    assert table == f"step,train_loss,valid_loss\n1,0.5,{absent}\n2,0.25,0.3\n"
+
+
+@pytest.mark.parametrize("error", [None, {}, {"code": None, "message": None}, {"code": "x", "message": "broke"}])
+def test_a_failed_job_shows_the_scripted_error(client: Client, error: dict[str, Any] | None) -> None:
+    client.cloud.script = Script(outcome="failed", error=error)
+    job = client.order()
+    client.cloud.advance(60)
+    body = client.openai.fine_tuning.jobs.with_raw_response.retrieve(job.id).http_response.json()
+    assert body["status"] == "failed"
+    assert body["error"] == ({} if error is None and client.cloud.lax else error)
+
+
+@pytest.mark.parametrize("results", ["base64", "empty", "missing"])
+def test_results_can_be_odd(client: Client, results: str) -> None:
+    client.cloud.script = Script(results=results)
+    id = client.ended(client.order()).result_files[0]
+    if results == "missing":
+        with pytest.raises(openai.NotFoundError):
+            client.openai.files.content(id)
+    else:
+        content = client.openai.files.content(id).content
+        assert content == b"" if results == "empty" else content.startswith(b"c3RlcCx0cmFpbl9sb3Nz")
+
+
+def test_a_job_is_cancelled_by_the_client_or_in_the_portal(client: Client) -> None:
+    jobs = client.openai.fine_tuning.jobs
+    first, second = client.order(), client.order()
+    assert jobs.cancel(first.id).status == "cancelled"
+    client.cloud.cancel_from_portal(second.id)
+    assert client.ended(second).status == "cancelled"
+    with pytest.raises(openai.BadRequestError, match="is cancelled"):
+        jobs.cancel(first.id)
+
+
+def test_a_job_fails_on_demand(client: Client) -> None:
+    job = client.order()
+    client.cloud.fail(job.id, {"code": "server_error", "message": "the cluster burnt down"})
+    done = client.ended(job)
+    assert (done.status, done.error.message) == ("failed", "the cluster burnt down")
+
+
+def test_a_paused_job_stands_still_until_it_is_resumed(client: Client) -> None:
+    jobs = client.openai.fine_tuning.jobs
+    client.cloud.script = Script(running_seconds=100)
+    job = client.order()
+    client.cloud.advance(50)
+    assert jobs.pause(job.id).status == "pausing"
+    client.cloud.advance(1000)
+    assert jobs.retrieve(job.id).status == "paused"
+    steps = len(list(jobs.list_events(job.id)))
+    assert jobs.resume(job.id).status == "resuming"
+    client.cloud.advance(40)
+    assert jobs.retrieve(job.id).status == "running"
+    assert len(list(jobs.list_events(job.id))) > steps
+    client.cloud.advance(20)
+    assert jobs.retrieve(job.id).status == "succeeded"
+
+
+def test_a_job_whose_file_is_deleted_fails(client: Client) -> None:
+    job = client.order()
+    client.openai.files.delete(job.training_file)
+    assert client.ended(job).error.code == "fileNotFound"
+
+
+def test_the_clock_can_be_off_and_fast(connect: Connect) -> None:
+    client = connect(clock_offset=3600, speed=1000)
+    job = client.order()
+    assert 3500 < job.created_at - time.time() < 3800
+    time.sleep(0.01)
+    assert client.openai.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
+
+
+def test_every_request_is_kept(client: Client) -> None:
+    client.order()
+    last = client.cloud.requests[-1]
+    assert (last.method, last.path, last.status) == ("POST", JOBS, 201 if client.cloud.lax else 200)
+    assert last.json()["model"] == "gpt-4.1-mini"
+    assert last.headers["authorization"].removeprefix("Bearer ") in client.cloud.tokens
+    client.openai.fine_tuning.jobs.list(limit=3)
+    assert client.cloud.requests[-1].query == {"limit": "3"}
