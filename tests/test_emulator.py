@@ -2,96 +2,23 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 
 from tests.conftest import pair_row
-from tests.emulator import Emulator, Fault, Script
-
-pytest.importorskip("azure.ai.projects")
-pytest.importorskip("azure.mgmt.cognitiveservices")
+from tests.emulator import Script
+from tests.emulator.sdk import Client, chat_row, connected
 
 JOBS = "/api/projects/rehearsal/openai/v1/fine_tuning/jobs"
 
 
-class Client:
-    """The real SDKs, bound to an emulator by environment variables only."""
-
-    def __init__(self, cloud: Emulator, opened: ExitStack) -> None:
-        from azure.ai.projects import AIProjectClient
-        from azure.identity import DefaultAzureCredential
-
-        self.cloud = cloud
-        self.credential = opened.enter_context(DefaultAzureCredential())
-        self.project = opened.enter_context(AIProjectClient(endpoint=cloud.endpoint, credential=self.credential))
-        self.openai = opened.enter_context(self.project.get_openai_client(max_retries=0))
-        self.retrying = self.openai.with_options(max_retries=2)
-        self._opened = opened
-
-    def management(self) -> Any:
-        import os
-
-        from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
-
-        made = CognitiveServicesManagementClient(
-            self.credential,
-            os.environ["AZURE_SUBSCRIPTION_ID"],
-            base_url=os.environ["AZURE_RESOURCE_MANAGER_ENDPOINT"],
-            credential_scopes=["https://management.azure.com/.default"],
-        )
-        return self._opened.enter_context(made).deployments
-
-    def upload(self, rows: list[dict[str, Any]] | bytes) -> Any:
-        """Upload rows and wait until they are processed."""
-        content = rows if isinstance(rows, bytes) else "".join(json.dumps(row) + "\n" for row in rows).encode()
-        made = self.openai.files.create(file=("rows.jsonl", content), purpose="fine-tune")
-        self.cloud.advance(60)
-        return self.openai.files.retrieve(made.id)
-
-    def order(self, method: str = "dpo", rows: int = 12, **more: Any) -> Any:
-        """Create a job on rows that suit the method."""
-        make = pair_row if method == "dpo" else chat_row
-        order: dict[str, Any] = {"model": "gpt-4.1-mini", "method": {"type": method}} | more
-        order.setdefault("training_file", self.upload([make(number) for number in range(rows)]).id)
-        return self.openai.fine_tuning.jobs.create(**order)
-
-    def ended(self, job: Any) -> Any:
-        """Let time pass until a job has ended."""
-        self.cloud.advance(60)
-        return self.openai.fine_tuning.jobs.retrieve(job.id)
-
-
-def chat_row(number: int) -> dict[str, Any]:
-    question, answer = f"What is {number} and one?", str(number + 1)
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-
-
-Connect = Callable[..., Client]
-
-
-@pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
-    with ExitStack() as opened:
-        clouds = []
-
-        def make(style: str = "strict", **options: Any) -> Client:
-            cloud = opened.enter_context(Emulator(style=style, **options))
-            for name, value in cloud.environment().items():
-                monkeypatch.setenv(name, value)
-            clouds.append(cloud)
-            return Client(cloud, opened)
-
-        yield make
-    assert [problem for cloud in clouds for problem in cloud.violations] == []
-
-
 @pytest.fixture(params=["strict", "lax"])
-def client(request: pytest.FixtureRequest, connect: Connect) -> Client:
-    return connect(request.param)
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    with connected(monkeypatch, request.param) as client:
+        yield client
 
 
 @pytest.mark.parametrize("method", ["dpo", "supervised"])
@@ -101,9 +28,9 @@ def test_a_job_is_queued_runs_and_succeeds_with_results(client: Client, method: 
     seen = [job.status]
     for _ in range(40):
         client.cloud.advance(0.05)
-        seen.append(client.openai.fine_tuning.jobs.retrieve(job.id).status)
+        seen.append(client.jobs.retrieve(job.id).status)
     assert list(dict.fromkeys(seen)) == [first, "queued", "running", "succeeded"]
-    done = client.openai.fine_tuning.jobs.retrieve(job.id)
+    done = client.jobs.retrieve(job.id)
     assert "a1b2" in done.fine_tuned_model
     assert done.metadata == {"plan": "a1b2"}
     assert done.trained_tokens > 0
@@ -113,17 +40,15 @@ def test_a_job_is_queued_runs_and_succeeds_with_results(client: Client, method: 
     assert ("train_reward_margin" in header) == (method == "dpo")
 
 
-def test_styles_differ_in_status_code_ids_and_fields(connect: Connect) -> None:
-    for style, code, prefix in (("strict", 200, "ftjob-"), ("lax", 201, "ft-")):
-        client = connect(style)
-        raw = client.openai.fine_tuning.jobs.with_raw_response.create(
-            model="gpt-4.1-mini", training_file=client.upload([chat_row(number) for number in range(10)]).id
-        )
-        body = json.loads(raw.content)
-        assert raw.status_code == code
-        assert body["id"].startswith(prefix)
-        assert ("organization_id" in body) == ("seed" in body) == ("error" in body) == (style == "strict")
-        assert body["hyperparameters"]["n_epochs"] == ("auto" if style == "strict" else -1)
+def test_styles_differ_in_status_code_ids_and_fields(client: Client) -> None:
+    lax = client.cloud.lax
+    file = client.upload([chat_row(number) for number in range(10)])
+    raw = client.jobs.with_raw_response.create(model="gpt-4.1-mini", training_file=file.id)
+    body = json.loads(raw.content)
+    assert raw.status_code == (201 if lax else 200)
+    assert body["id"].startswith("ft-" if lax else "ftjob-")
+    assert [key in body for key in ("organization_id", "seed", "error", "validation_file")] == [not lax] * 4
+    assert body["hyperparameters"]["n_epochs"] == (-1 if lax else "auto")
 
 
 def test_metadata_can_be_withheld(client: Client) -> None:
@@ -134,9 +59,9 @@ def test_metadata_can_be_withheld(client: Client) -> None:
 def test_events_come_in_the_order_of_the_style_and_keep_their_ids(client: Client) -> None:
     job = client.order()
     client.cloud.advance(0.7)
-    early = [event.id for event in client.openai.fine_tuning.jobs.list_events(job.id)]
+    early = [event.id for event in client.jobs.list_events(job.id)]
     client.ended(job)
-    events = list(client.openai.fine_tuning.jobs.list_events(job.id, limit=7))
+    events = list(client.jobs.list_events(job.id, limit=7))
     assert len({event.id for event in events}) == len(events) > 36
     assert set(early) < {event.id for event in events}
     messages = [event.message for event in events if event.type == "message"]
@@ -147,9 +72,9 @@ def test_events_come_in_the_order_of_the_style_and_keep_their_ids(client: Client
 
 def test_checkpoints_are_those_of_the_last_three_epochs(client: Client) -> None:
     job = client.order(method="supervised", rows=10) if client.cloud.lax else client.order(rows=10)
-    assert list(client.openai.fine_tuning.jobs.checkpoints.list(job.id)) == []
+    assert list(client.jobs.checkpoints.list(job.id)) == []
     client.ended(job)
-    found = list(client.openai.fine_tuning.jobs.checkpoints.list(job.id))
+    found = list(client.jobs.checkpoints.list(job.id))
     assert [item.step_number for item in found] == [30, 20, 10]
     assert found[0].fine_tuned_model_checkpoint.endswith(":ckpt-step-30")
 
@@ -157,18 +82,18 @@ def test_checkpoints_are_those_of_the_last_three_epochs(client: Client) -> None:
 def test_lists_come_in_pages(client: Client) -> None:
     file = client.upload([pair_row(number) for number in range(10)])
     jobs = [client.order(training_file=file.id).id for _ in range(5)]
-    page = client.openai.fine_tuning.jobs.list(limit=2)
+    page = client.jobs.list(limit=2)
     assert [item.id for item in page.data] == jobs[:2:-1]
     assert page.has_more
-    assert [item.id for item in client.openai.fine_tuning.jobs.list(limit=2)] == jobs[::-1]
+    assert [item.id for item in client.jobs.list(limit=2)] == jobs[::-1]
     with pytest.raises(openai.BadRequestError, match="no object with id"):
-        client.openai.fine_tuning.jobs.list(after="ftjob-none")
+        client.jobs.list(after="ftjob-none")
 
 
 def test_jobs_are_listed_by_metadata(client: Client) -> None:
     mine = client.order(metadata={"plan": "mine"})
     client.order(metadata={"plan": "other"})
-    assert [item.id for item in client.openai.fine_tuning.jobs.list(metadata={"plan": "mine"})] == [mine.id]
+    assert [item.id for item in client.jobs.list(metadata={"plan": "mine"})] == [mine.id]
 
 
 def test_files_are_listed_by_purpose_and_order_and_deleted(client: Client) -> None:
@@ -205,9 +130,8 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_a_file_that_breaks_the_rules_ends_in_error(connect: Connect, name: str) -> None:
+def test_a_file_that_breaks_the_rules_ends_in_error(client: Client, name: str) -> None:
     content, words = BAD_FILES[name]
-    client = connect("lax")
     file = client.upload(content)
     assert file.status == "error"
     assert words in file.status_details
@@ -225,9 +149,7 @@ def test_a_file_that_is_not_processed_yet_is_refused(client: Client) -> None:
 @pytest.mark.parametrize(
     ("method", "rows", "code"), [("dpo", 9, "invalid_n_examples"), ("supervised", 12, "invalid_file_format")]
 )
-def test_rows_that_do_not_suit_fail_the_job_while_validating(
-    client: Client, method: str, rows: int, code: str
-) -> None:
+def test_rows_that_do_not_suit_fail_the_job_while_validating(client: Client, method: str, rows: int, code: str) -> None:
     file = client.upload([pair_row(number) for number in range(rows)])
     done = client.ended(client.order(method, training_file=file.id))
     assert (done.status, done.error.code, done.error.param) == ("failed", code, "training_file")
@@ -242,9 +164,9 @@ BAD_ORDERS: dict[str, tuple[dict[str, Any], str]] = {
     "metadata": ({"metadata": {str(number): "" for number in range(17)}}, "16"),
     "training_type": ({"extra_body": {"trainingType": "Fast"}}, "GlobalStandard"),
     "unknown": ({"extra_body": {"epochs": 3}}, "epochs"),
-    "epochs": ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 0}}}}, "n_epochs"),
-    "beta": ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}}, "up to 2"),
-    "foreign": ({"method": {"type": "supervised", "supervised": {"hyperparameters": {"beta": 0.1}}}}, "beta"),
+    "epochs": ({"hyperparameters": {"n_epochs": 0}}, "n_epochs"),
+    "beta": ({"hyperparameters": {"beta": 3}}, "up to 2"),
+    "foreign": ({"method": "supervised", "hyperparameters": {"beta": 0.1}}, "beta"),
 }
 
 
@@ -269,7 +191,7 @@ def test_a_script_tells_how_a_job_goes(client: Client) -> None:
     job = client.order()
     client.cloud.script.outcome = "failed"  # a job keeps the script that it was created with
     client.cloud.advance(5)
-    assert client.openai.fine_tuning.jobs.retrieve(job.id).status == "running"
+    assert client.jobs.retrieve(job.id).status == "running"
     done = client.ended(job)
     absent = "-1" if client.cloud.lax else ""
     table = client.openai.files.content(done.result_files[0]).text
@@ -281,7 +203,7 @@ def test_a_failed_job_shows_the_scripted_error(client: Client, error: dict[str, 
     client.cloud.script = Script(outcome="failed", error=error)
     job = client.order()
     client.cloud.advance(60)
-    body = client.openai.fine_tuning.jobs.with_raw_response.retrieve(job.id).http_response.json()
+    body = client.jobs.with_raw_response.retrieve(job.id).http_response.json()
     assert body["status"] == "failed"
     assert body["error"] == ({} if error is None and client.cloud.lax else error)
 
@@ -299,13 +221,13 @@ def test_results_can_be_odd(client: Client, results: str) -> None:
 
 
 def test_a_job_is_cancelled_by_the_client_or_in_the_portal(client: Client) -> None:
-    jobs = client.openai.fine_tuning.jobs
+    client.cloud.script = Script(running_seconds=1000)
     first, second = client.order(), client.order()
-    assert jobs.cancel(first.id).status == "cancelled"
+    assert client.jobs.cancel(first.id).status == "cancelled"
     client.cloud.cancel_from_portal(second.id)
     assert client.ended(second).status == "cancelled"
     with pytest.raises(openai.BadRequestError, match="is cancelled"):
-        jobs.cancel(first.id)
+        client.jobs.cancel(first.id)
 
 
 def test_a_job_fails_on_demand(client: Client) -> None:
@@ -316,20 +238,19 @@ def test_a_job_fails_on_demand(client: Client) -> None:
 
 
 def test_a_paused_job_stands_still_until_it_is_resumed(client: Client) -> None:
-    jobs = client.openai.fine_tuning.jobs
     client.cloud.script = Script(running_seconds=100)
     job = client.order()
     client.cloud.advance(50)
-    assert jobs.pause(job.id).status == "pausing"
+    assert client.jobs.pause(job.id).status == "pausing"
     client.cloud.advance(1000)
-    assert jobs.retrieve(job.id).status == "paused"
-    steps = len(list(jobs.list_events(job.id)))
-    assert jobs.resume(job.id).status == "resuming"
+    assert client.jobs.retrieve(job.id).status == "paused"
+    steps = len(list(client.jobs.list_events(job.id)))
+    assert client.jobs.resume(job.id).status == "resuming"
     client.cloud.advance(40)
-    assert jobs.retrieve(job.id).status == "running"
-    assert len(list(jobs.list_events(job.id))) > steps
+    assert client.jobs.retrieve(job.id).status == "running"
+    assert len(list(client.jobs.list_events(job.id))) > steps
     client.cloud.advance(20)
-    assert jobs.retrieve(job.id).status == "succeeded"
+    assert client.jobs.retrieve(job.id).status == "succeeded"
 
 
 def test_a_job_whose_file_is_deleted_fails(client: Client) -> None:
@@ -338,12 +259,12 @@ def test_a_job_whose_file_is_deleted_fails(client: Client) -> None:
     assert client.ended(job).error.code == "fileNotFound"
 
 
-def test_the_clock_can_be_off_and_fast(connect: Connect) -> None:
-    client = connect(clock_offset=3600, speed=1000)
-    job = client.order()
-    assert 3500 < job.created_at - time.time() < 3800
-    time.sleep(0.01)
-    assert client.openai.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
+def test_the_clock_can_be_off_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    with connected(monkeypatch, clock_offset=3600, speed=1000) as client:
+        job = client.order()
+        assert 3500 < job.created_at - time.time() < 3800
+        time.sleep(0.01)
+        assert client.jobs.retrieve(job.id).status == "succeeded"
 
 
 def test_every_request_is_kept(client: Client) -> None:
@@ -352,5 +273,5 @@ def test_every_request_is_kept(client: Client) -> None:
     assert (last.method, last.path, last.status) == ("POST", JOBS, 201 if client.cloud.lax else 200)
     assert last.json()["model"] == "gpt-4.1-mini"
     assert last.headers["authorization"].removeprefix("Bearer ") in client.cloud.tokens
-    client.openai.fine_tuning.jobs.list(limit=3)
+    client.jobs.list(limit=3)
     assert client.cloud.requests[-1].query == {"limit": "3"}

@@ -1,12 +1,15 @@
 """The emulator: the service on a loopback port, for the time of a `with` block."""
 
 import traceback
+from pathlib import Path
 from types import TracebackType
 
 from tests.emulator import deployments, identity, jobs, routes
 from tests.emulator.cloud import Cloud
+from tests.emulator.contract import Contract
 from tests.emulator.faults import Fault
 from tests.emulator.messages import Answer, Refusal, Reply, Request
+from tests.emulator.script import Engine
 from tests.emulator.server import Server
 
 SUBSCRIPTION = "00000000-1111-2222-3333-444444444444"
@@ -15,7 +18,16 @@ SUBSCRIPTION = "00000000-1111-2222-3333-444444444444"
 class Emulator(Cloud):
     """Microsoft Foundry's fine-tuning service in a rehearsal: `with Emulator() as cloud: …`."""
 
-    server: Server
+    def __init__(
+        self,
+        style: str = "strict",
+        speed: float = 1.0,
+        clock_offset: float = 0.0,
+        engine: Engine | None = None,
+        openapi: Path | None = None,
+    ) -> None:
+        super().__init__(style, speed, clock_offset, engine)
+        self.contract = Contract(self.lax, openapi)
 
     def __enter__(self) -> "Emulator":
         return self.start()
@@ -83,10 +95,12 @@ class Emulator(Cloud):
             deployments.settle(self)
             if route.area is not None:
                 identity.check(self, request, route.area)
-            return route.handler(self, request, **ids)
+            answer = route.handler(self, request, **ids)
         except Refusal as refusal:
-            return refusal.answer
+            answer = refusal.answer
         except Exception:
             # Ours, not the client's: the tests see it in `violations`, the client as a broken service.
             self.violations.append(traceback.format_exc())
             return Refusal(500, "The emulator itself failed.", "InternalServerError").answer
+        self.violations.extend(self.contract.violations(route.name, request, answer))
+        return answer

@@ -18,6 +18,8 @@ HYPERPARAMETERS = {
     "reinforcement": ("n_epochs", "batch_size", "learning_rate_multiplier", "eval_interval", "eval_samples",
                       "compute_multiplier", "reasoning_effort"),
 }  # fmt: skip
+WHOLE = ("n_epochs", "batch_size", "eval_interval", "eval_samples")
+MOST = {"n_epochs": 50, "batch_size": 256, "beta": 2}
 KINDS = {"supervised": "chat", "dpo": "dpo", "reinforcement": "reinforcement"}
 
 
@@ -94,8 +96,11 @@ def _made(cloud: Cloud, job: Job, model: str) -> bool:
 def _check_model(cloud: Cloud, body: dict[str, Any]) -> None:
     base = base_of(cloud, str(body.get("model")))
     method = body.get("method", {"type": "supervised"})
-    if not isinstance(method, dict) or method.get("type") not in HYPERPARAMETERS:
+    if not isinstance(method, dict) or method.get("type") not in list(HYPERPARAMETERS):
         raise _bad(f"method.type must be one of {', '.join(HYPERPARAMETERS)}.", "method")
+    settings = method.get(method["type"], {})
+    if not isinstance(settings, dict) or not isinstance(settings.get("hyperparameters", {}), dict):
+        raise _bad(f"method.{method['type']} must be an object with an object 'hyperparameters'.", "method")
     if base is None:
         raise _bad(f"The specified base model does not exist: {body.get('model')}", "model", "invalidModel")
     if method["type"] not in models.BASES[base].methods:
@@ -109,10 +114,14 @@ def _check_hyperparameters(body: dict[str, Any]) -> None:
         where = f"method.{method}.hyperparameters.{key}"
         if key not in HYPERPARAMETERS[method]:
             raise _bad(f"Unknown hyperparameter '{key}' for method '{method}'.", where)
-        whole = key in ("n_epochs", "batch_size", "eval_interval", "eval_samples")
-        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and value > 0
-        if value != "auto" and key != "reasoning_effort" and not number:
-            raise _bad(f"Invalid value for '{key}': {value!r}; a positive number or 'auto' is expected.", where)
+        if value != "auto" and key != "reasoning_effort" and not _fits(key, value):
+            limit = f" up to {MOST[key]}" if key in MOST else ""
+            raise _bad(f"Invalid value for '{key}': {value!r}; a number > 0{limit} or 'auto' is expected.", where)
+
+
+def _fits(key: str, value: Any) -> bool:
+    kind = int if key in WHOLE else int | float
+    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value <= MOST.get(key, value)
 
 
 def _check_metadata(found: Any) -> None:

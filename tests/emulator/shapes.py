@@ -26,8 +26,6 @@ def file(cloud: Cloud, item: File) -> dict[str, Any]:
         "purpose": item.purpose,
         "status": status,
     }
-    if not cloud.lax:
-        body["status_details"] = None
     if status == "error":
         body["status_details"] = item.problem
     return body

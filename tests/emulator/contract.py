@@ -1,0 +1,116 @@
+"""Whether requests and answers keep to the types of the `openai` package; what does not is a violation, for tests.
+
+Azure's answers leave out fields that the types require and have states of their own: what a lax answer may leave
+out is filled in before it is looked at. What a test asks for on purpose (a job's odd error) is let pass.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from openai.types import FileDeleted, FileObject
+from openai.types.chat import ChatCompletion, completion_create_params
+from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent, job_create_params
+from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
+from openai.types.responses import Response, response_create_params
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from tests.emulator.messages import Answer, Request
+from tests.emulator.openapi import Schemas
+
+ORDERS = {
+    "POST /fine_tuning/jobs": job_create_params.JobCreateParams,
+    "POST /responses": response_create_params.ResponseCreateParamsNonStreaming,
+    "POST /chat/completions": completion_create_params.CompletionCreateParamsNonStreaming,
+}
+OBJECTS: dict[str, type[BaseModel]] = {
+    "POST /files": FileObject,
+    "GET /files/{id}": FileObject,
+    "DELETE /files/{id}": FileDeleted,
+    "POST /fine_tuning/jobs": FineTuningJob,
+    "GET /fine_tuning/jobs/{id}": FineTuningJob,
+    "POST /fine_tuning/jobs/{id}/cancel": FineTuningJob,
+    "POST /fine_tuning/jobs/{id}/pause": FineTuningJob,
+    "POST /fine_tuning/jobs/{id}/resume": FineTuningJob,
+    "POST /responses": Response,
+    "POST /chat/completions": ChatCompletion,
+}
+LISTS: dict[str, type[BaseModel]] = {
+    "GET /files": FileObject,
+    "GET /fine_tuning/jobs": FineTuningJob,
+    "GET /fine_tuning/jobs/{id}/events": FineTuningJobEvent,
+    "GET /fine_tuning/jobs/{id}/checkpoints": FineTuningJobCheckpoint,
+}
+# What Azure leaves out, and its states in the words of the types.
+LEFT_OUT: dict[str, dict[str, Any]] = {"fine_tuning.job": {"organization_id": "", "seed": 0, "result_files": []}}
+OWN_STATES: dict[str, dict[str, str]] = {
+    "fine_tuning.job": {"pending": "queued", "pausing": "running", "paused": "running", "resuming": "running"},
+    "file": {"pending": "uploaded", "running": "uploaded"},
+}
+# Pausing is in the types as an operation, yet not as a state.
+UNTYPED_STATES = {"pausing": "running", "paused": "running", "resuming": "running"}
+
+
+class Contract:
+    """What requests and answers are held to: the types, and an OpenAPI description where there is one."""
+
+    def __init__(self, lax: bool, openapi: Path | None = None) -> None:
+        self._lax = lax
+        self._schemas = Schemas(openapi, lax) if openapi is not None else None
+
+    def violations(self, name: str, request: Request, answer: Answer) -> list[str]:
+        """Return what is wrong with a request and, unless it was refused, with its answer."""
+        found = []
+        if name in ORDERS:
+            found += _problems(f"{name}: request", _order(name), request.body)
+        if answer.status < 300 and isinstance(answer.body, dict):
+            body = json.loads(answer.payload())
+            found += self._answer(name, body)
+            if self._schemas is not None:
+                found += self._schemas.violations(name, request, _tolerant(body, self._lax))
+        return found
+
+    def _answer(self, name: str, body: dict[str, Any]) -> list[str]:
+        items = body.get("data", []) if name in LISTS else [body]
+        model = LISTS.get(name) or OBJECTS.get(name)
+        if model is None:
+            return []
+        found = []
+        if name in LISTS and (body.get("object") != "list" or not isinstance(body.get("has_more"), bool)):
+            found.append(f"{name}: answer: not a list")
+        for item in items:
+            text = json.dumps(_tolerant(_filled(item) if self._lax else item, self._lax)).encode()
+            found += _problems(f"{name}: answer", TypeAdapter(model), text)
+        return found
+
+
+@cache
+def _order(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(ORDERS[name])
+
+
+def _problems(place: str, adapter: TypeAdapter[Any], text: bytes) -> list[str]:
+    try:
+        adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        return [f"{place}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+    return []
+
+
+def _filled(body: dict[str, Any]) -> dict[str, Any]:
+    kind = body.get("object", "")
+    full = LEFT_OUT.get(kind, {}) | body
+    if "status" in full:
+        full["status"] = OWN_STATES.get(kind, {}).get(full["status"], full["status"])
+    return full
+
+
+def _tolerant(body: dict[str, Any], lax: bool) -> dict[str, Any]:
+    """Return a body without what is odd on purpose."""
+    if body.get("object") != "fine_tuning.job":
+        return body
+    error = body.get("error")
+    odd = error is not None and not (error.get("code") and error.get("message"))
+    status = body["status"] if lax else UNTYPED_STATES.get(body["status"], body["status"])
+    return body | {"status": status} | ({"error": None} if odd else {})
