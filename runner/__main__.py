@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import config
+from runner import command, config
 from runner.errors import StopAsked
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that its errors reach us and not its own printer
     import hydra
 
-    read_dotenv()
+    command.read_dotenv()
     config.register()
     # argparse takes no overrides before a flag: `mode=plan -m seed=1,2` would be refused.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))
@@ -26,16 +26,6 @@ def main() -> None:
     app = hydra.main(version_base="1.3", config_path=conf, config_name="config")(lambda one: codes.append(_trial(one)))
     codes.append(_guarded(app))
     sys.exit(max(codes))
-
-
-def read_dotenv() -> None:
-    """Take variables from the nearest `.env` at or above the current folder; those already set stay."""
-    here = Path.cwd()
-    found = next((path for path in (folder / ".env" for folder in (here, *here.parents)) if path.is_file()), None)
-    if found is not None:
-        from dotenv import load_dotenv
-
-        load_dotenv(found)
 
 
 def _guarded(work: Any) -> int:
@@ -81,25 +71,26 @@ def plan_and_run(composed: Any) -> None:
 
 def run(job: "Job", train: bool = True) -> None:
     """Execute a job, followed by MLflow and the terminal, and report it. Without `train` MLflow only catches up."""
-    from runner import console, execute, report, tracking
+    from runner import console, execute, report
+    from runner.follower import Follower
     from runner.live import Live
 
-    with execute.alone(job.folder), tracking.following(job) as follower:
-        status, message = "finished", ""
+    with execute.alone(job.folder):
+        follower = Follower([job])
+        outcome = report.Outcome("finished")
         try:
             if train:
                 with Live() as live:
-                    execute.execute(job, live)
+                    outcome = report.outcome(job, execute.execute(job, live))
         except BaseException as error:
-            stopped = isinstance(error, StopAsked | KeyboardInterrupt)
-            status = "stopped" if stopped else "failed"
-            message = "give the same command again to go on" if stopped else str(error)
+            outcome = report.failure(error)
             raise
         finally:
             content = None if train else report.read(job.folder)
-            content = content or report.write(job, status, message)
-            place = follower.finish(status)
-            console.show_outcome(job, content, place, follower.problem)
+            content = content or report.write(job, outcome)
+            place = follower.finish(job, outcome.status)
+            follower.end()
+            console.show_outcome(job, content, place, follower.problem(job))
 
 
 def _point_to(job: "Job") -> None:

@@ -9,6 +9,7 @@
     ├── ServiceError       1   a hosted service fails or cannot be reached; the same command goes on
     ├── EndedError         1   a hosted job ended without a model; only a new one (again=true) can go on
     └── StopAsked        130   the process was asked to stop, and did so at a safe point
+        └── LeftRunning  130   it did, and a hosted job goes on without it
 
 The number is the process's exit code. A message is one sentence: place, what was found, what is
 allowed, and the fix. `python -m runner` prints it without a traceback.
@@ -61,3 +62,7 @@ class StopAsked(RunnerError):
     """The process was asked to stop; thrown into the running step, which saves what it has."""
 
     exit_code = 130
+
+
+class LeftRunning(StopAsked):
+    """The process was asked to stop while it followed a hosted job, which goes on."""

@@ -70,10 +70,11 @@ class Created(msgspec.Struct, frozen=True, tag=True):
 
 
 class Removed(msgspec.Struct, frozen=True, tag=True):
-    """Something that was created elsewhere is gone."""
+    """Something that was created elsewhere is gone; `undoes` is a step that has to be done again if it is wanted."""
 
     what: str
     id: str
+    undoes: str = ""
 
 
 class Said(msgspec.Struct, frozen=True, tag=True):

@@ -8,7 +8,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -34,9 +34,9 @@ SLICE_SECONDS = 0.2
 
 
 def finished(job: Job) -> Results | None:
-    """Return the results of a job whose every step is done already, else None. Touches nothing."""
+    """Return the results of a job that has its model and whose every step is done, else None. Touches nothing."""
     done = Progressed(read(job.folder / "journal.jsonl"))
-    steps = backends.load(job.plan.backend).steps(job, done) if done.results else []
+    steps = backends.load(job.plan.backend).steps(job, done) if "save" in done.results else []
     return done.results if steps and all(done.has(step.name, step.key) for step in steps) else None
 
 
@@ -51,25 +51,64 @@ def execute(job: Job, listener: Listener) -> Results:
     To be called within `alone(job.folder)`. Raises `StopAsked` after a signal, and whatever a step raises;
     the journal says so in each case, and the same call goes on from there.
     """
+    work = proceed(job, listener)
+    with stop_flag() as asked:
+        try:
+            seconds = next(work)
+            while True:
+                sleep(seconds, asked)
+                seconds = work.throw(StopAsked("stopped on request")) if asked() else next(work)
+        except StopIteration as end:
+            results: Results = end.value
+            return results
+
+
+def proceed(job: Job, listener: Listener) -> Generator[float, None, Results]:
+    """Carry out what is left of a job, as a generator, so that one process can do so with many jobs in turn.
+
+    Each yield is a safe point, where `StopAsked` may be thrown in, and gives the seconds that there is nothing to do.
+    """
     keep(job)
     journal = Journal(job.folder / "journal.jsonl")
-    run = _Run(journal, listener)
+
+    def note(event: Event) -> None:
+        """Journal an event, then tell the listener; what the journal holds already is not told again."""
+        record = Record(time.time(), event) if isinstance(event, Progress) else journal.add(event)
+        if record is not None:
+            listener(record)
+
     try:
-        run.note(Started(os.getpid(), platform.node(), versions()))
-        steps = backends.load(job.plan.backend).steps(job, journal.progressed)
-        with stop_flag() as asked:
-            for step in steps:
-                if not journal.progressed.has(step.name, step.key):
-                    run.carry_out(step, asked)
+        note(Started(os.getpid(), platform.node(), versions()))
+        for step in backends.load(job.plan.backend).steps(job, journal.progressed):
+            if not journal.progressed.has(step.name, step.key):
+                yield from _carry_out(step, note)
     except (StopAsked, KeyboardInterrupt) as stop:
-        run.note(Stopped(str(stop) or "interrupted"))
+        note(Stopped(str(stop) or "interrupted"))
         raise
     except Exception as error:
-        run.note(Failed(_sentence(error), isinstance(error, EndedError)))
+        note(Failed(_sentence(error), isinstance(error, EndedError)))
         raise
-    finally:
-        journal.close()
     return journal.progressed.results
+
+
+def _carry_out(step: Step, note: Callable[[Event], None]) -> Generator[float, None, None]:
+    """Run a step to its result; what is thrown in goes on to the step."""
+    note(StepStarted(step.name))
+    started = time.perf_counter()
+    work = step.run()
+    try:
+        event = next(work)
+        while True:
+            note(event)
+            try:
+                yield event.seconds if isinstance(event, Wait) else 0.0
+            except StopAsked as stop:
+                event = work.throw(stop)
+            else:
+                event = next(work)
+    except StopIteration as end:
+        seconds = round(time.perf_counter() - started, 3)
+        note(StepDone(step.name, step.key, seconds, end.value))
 
 
 def keep(job: Job) -> None:
@@ -79,38 +118,7 @@ def keep(job: Job) -> None:
     (job.folder / "request.json").write_bytes(msgspec.json.format(asked))
 
 
-class _Run:
-    """The journal and the listener, one behind the other."""
-
-    def __init__(self, journal: Journal, listener: Listener) -> None:
-        self.journal, self.listener = journal, listener
-
-    def note(self, event: Event) -> None:
-        """Journal an event, then tell the listener; what the journal holds already is not told again."""
-        record = self.journal.add(event)
-        if isinstance(event, Progress):
-            record = Record(time.time(), event)
-        if record is not None:
-            self.listener(record)
-
-    def carry_out(self, step: Step, asked: Callable[[], bool]) -> None:
-        """Run a step to its result. A yield is a safe point: asked to stop, the step is told there."""
-        self.note(StepStarted(step.name))
-        started = time.perf_counter()
-        work = step.run()
-        try:
-            event = next(work)
-            while True:
-                self.note(event)
-                if isinstance(event, Wait):
-                    _sleep(event.seconds, asked)
-                event = work.throw(StopAsked("stopped on request")) if asked() else next(work)
-        except StopIteration as end:
-            seconds = round(time.perf_counter() - started, 3)
-            self.note(StepDone(step.name, step.key, seconds, end.value))
-
-
-def _sleep(seconds: float, asked: Callable[[], bool]) -> None:
+def sleep(seconds: float, asked: Callable[[], bool]) -> None:
     """Sleep, but not on after a signal."""
     until = time.monotonic() + seconds
     while not asked() and (left := until - time.monotonic()) > 0:

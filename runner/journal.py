@@ -72,18 +72,21 @@ class Progressed:
 
     def take_in(self, event: Event) -> None:
         """Count an event in."""
-        self.failed_for_good = isinstance(event, Failed) and event.for_good
         match event:
             case StepDone(step, key, _, result):
                 self.results[step], self._keys[step] = result, key
+                self.failed_for_good = False
+            case Failed(for_good=True):
+                self.failed_for_good = True
             case Metrics(at, values):
                 self._measured |= {(at, name): value for name, value in values.items()}
             case Intent(what, detail):
                 self.intents[what] = detail
             case Created(what, name):
                 self.created[what, name] = event
-            case Removed(what, name):
+            case Removed(what, name, undoes):
                 self.created.pop((what, name), None)
+                self._keys.pop(undoes, None)
             case Said(id=name):
                 self._said.add(name)
             case State(what, value):
@@ -91,13 +94,17 @@ class Progressed:
 
 
 class Journal:
-    """A run's journal, opened: what earlier processes noted, and a place for more."""
+    """A run's journal: what earlier processes noted, and a place for more.
+
+    The file is opened for each line: who follows hundreds of jobs would run out of open files.
+    """
 
     def __init__(self, path: Path) -> None:
         self.progressed = Progressed(read(path))
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        self._file.truncate(_whole_bytes(path))
+        with path.open("ab") as file:
+            file.truncate(_whole_bytes(path))
 
     def add(self, event: Event) -> Record | None:
         """Note an event and return its record; None where it stands here already or is not worth keeping."""
@@ -105,17 +112,13 @@ class Journal:
         if news is None:
             return None
         record = Record(getattr(event, "time", None) or time.time(), news)
-        self._file.write(msgspec.json.encode(record) + b"\n")
-        self._file.flush()
-        if not isinstance(event, Metrics | Said):
-            os.fsync(self._file.fileno())
+        with self._path.open("ab") as file:
+            file.write(msgspec.json.encode(record) + b"\n")
+            if not isinstance(event, Metrics | Said):
+                file.flush()
+                os.fsync(file.fileno())
         self.progressed.take_in(news)
         return record
-
-    def close(self) -> None:
-        """Sync and close the file."""
-        os.fsync(self._file.fileno())
-        self._file.close()
 
 
 def read(path: Path) -> list[Record]:

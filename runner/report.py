@@ -1,21 +1,47 @@
 """The report that every run folder ends with: `report.json` for programs, `report.md` for people."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from runner import journal
+from runner.errors import LeftRunning, StopAsked
 from runner.events import Metrics, Samples, StepDone
 from runner.execute import versions
 from runner.journal import Record
 from runner.plan import Job
 
 
-def write(job: Job, status: str, message: str = "") -> dict[str, Any]:
+@dataclass(frozen=True)
+class Outcome:
+    """How an execution ended: finished, running (a hosted job goes on), stopped or failed; and the reason."""
+
+    status: str
+    message: str = ""
+
+
+def outcome(job: Job, results: Mapping[str, Any]) -> Outcome:
+    """Return the outcome of an execution that ended well: with a model, or with a hosted job that was left to run."""
+    if "save" in results:
+        return Outcome("finished")
+    return Outcome("running", f"the job goes on at the service; python -m runner.watch {job.folder.name} follows it")
+
+
+def failure(error: BaseException) -> Outcome:
+    """Return the outcome of an execution that an exception ended."""
+    if isinstance(error, LeftRunning):
+        return Outcome("running", str(error))
+    if isinstance(error, StopAsked | KeyboardInterrupt):
+        return Outcome("stopped", "give the same command again to go on")
+    return Outcome("failed", str(error))
+
+
+def write(job: Job, outcome: Outcome) -> dict[str, Any]:
     """Write both files from what the journal holds and return the content."""
-    content = build(job, status, message, journal.read(job.folder / "journal.jsonl"))
+    content = build(job, outcome, journal.read(job.folder / "journal.jsonl"))
     (job.folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(content)))
     (job.folder / "report.md").write_text(markdown(content), "utf-8")
     return content
@@ -27,15 +53,15 @@ def read(folder: Path) -> dict[str, Any] | None:
     return msgspec.json.decode(path.read_bytes()) if path.exists() else None
 
 
-def build(job: Job, status: str, message: str, records: Sequence[Record]) -> dict[str, Any]:
-    """Return the report as a JSON value; `status` is finished, stopped or failed, `message` its reason."""
+def build(job: Job, outcome: Outcome, records: Sequence[Record]) -> dict[str, Any]:
+    """Return the report as a JSON value."""
     steps = {each.event.step: each.event for each in records if isinstance(each.event, StepDone)}
     samples = [each.event.rows for each in records if isinstance(each.event, Samples)]
     return {
         "plan_id": job.plan.id,
         "name": job.folder.name,
-        "status": status,
-        "message": message,
+        "status": outcome.status,
+        "message": outcome.message,
         "metrics": last_values(records),
         "model": steps["save"].result if "save" in steps else None,
         "results": {name: step.result for name, step in steps.items()},

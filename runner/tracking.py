@@ -1,23 +1,19 @@
-"""A run in MLflow: a thread follows the journal on disk and sends what is new, in batches.
+"""A run in MLflow: what its journal holds beyond what was sent, in batches. follower.py says when.
 
-Training never waits for it. How far it has come is kept in `tracking.json`, so that a resumed run goes on
-in the same MLflow run, and what could not be sent while MLflow was down is sent the next time. Sending an
-event again does no harm: it carries its own step and time, and the store keeps one of each.
+How far it has come is kept in `tracking.json`, so that a resumed run goes on in the same MLflow run. Sending an
+event again does no harm: it carries its own step and time, and the store keeps one of each. What is created
+there (run, model, version) is looked for first: a process may have died before it could note that it made it.
 """
 
 import json
 import os
-import socket
-import sqlite3
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
@@ -25,24 +21,19 @@ from runner.events import Metrics, Samples, StepDone
 from runner.journal import Record
 from runner.plan import Job
 
-if TYPE_CHECKING:
-    pass
-
 BATCH = 1000
 """Metrics a request: the store's own limit."""
 PAGE_CHARACTERS = 7000
 """Length of a run's description: the store cuts tags at 8,000."""
-TICK_SECONDS = 2.0
-"""Time between two looks at the journal."""
-CONNECT_SECONDS = 5.0
-"""How long a store may take to answer at all."""
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED", "running": "RUNNING"}
 
 
 @dataclass
 class Place:
-    """Where a run stands in MLflow: how many bytes of its journal have been sent, and what exists there."""
+    """Where a run stands in MLflow: how many bytes of its journal have been sent, and what exists there.
+
+    `uri` is without its password, if it has one.
+    """
 
     uri: str
     run_id: str = ""
@@ -52,80 +43,24 @@ class Place:
     status: str = ""
 
 
-class Follower:
-    """Follows one run's journal in a thread; `problem` says what went wrong last, if anything did."""
-
-    def __init__(self, job: Job) -> None:
-        self.job, self.problem, self._status = job, "", ""
-        self._enabled = job.request.tracking.enabled
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="tracking", daemon=True)
-
-    def start(self) -> None:
-        """Begin to follow."""
-        if self._enabled:
-            self._thread.start()
-
-    def finish(self, status: str) -> Place | None:
-        """Send what is left, the report and the status (`finished`, `stopped`, `failed`); return the place."""
-        if not self._enabled:
-            return None
-        self._status = status
-        self._over.set()
-        self._thread.join()
-        return self._place()
-
-    def _follow(self) -> None:
-        while not self._over.wait(TICK_SECONDS):
-            self._attempt()
-        place, journal = self._place(), self.job.folder / "journal.jsonl"
-        if place.status != self._status or not journal.exists() or place.sent_bytes < journal.stat().st_size:
-            self._attempt(self._status)
-
-    def _attempt(self, status: str = "") -> None:
-        """Send what is new. Whatever MLflow raises is kept for the end: it must never cost a run."""
-        # Without these the client tries a dead server for many minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        try:
-            demand_answer(self._place().uri)
-            Sender(self.job, self._place()).send(status)
-            self.problem = ""
-        except Exception as error:
-            self.problem = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-
-    def _place(self) -> Place:
-        path, uri = self.job.folder / "tracking.json", store(self.job.request.tracking.uri)
-        found = Place(**json.loads(path.read_bytes())) if path.exists() else Place(uri)
-        return found if found.uri == uri else Place(uri)
-
-
-@contextmanager
-def following(job: Job) -> Iterator[Follower]:
-    """Follow a job's journal inside the block; `finish` is to be called in it."""
-    follower = Follower(job)
-    follower.start()
-    yield follower
-
-
 def store(uri: str | None) -> str:
     """Return the tracking URI: as asked for, else from the environment, else MLflow's own default."""
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
-def demand_answer(uri: str) -> None:
-    """Raise `OSError` or `sqlite3.Error` where nothing answers at a tracking URI.
-
-    MLflow itself tries a dead database again for a quarter of an hour, and must not be cut short once it
-    creates tables; so it is asked only where something answers.
-    """
+def shown(uri: str) -> str:
+    """Return a URI as it may be written down: without a password."""
     where = urlsplit(uri)
-    scheme = where.scheme.partition("+")[0]
-    if scheme == "sqlite":
-        with closing(sqlite3.connect(uri.partition("///")[2])) as database:
-            database.execute("PRAGMA schema_version")
-    elif where.hostname and scheme in PORTS:
-        socket.create_connection((where.hostname, where.port or PORTS[scheme]), CONNECT_SECONDS).close()
+    if where.password is None:
+        return uri
+    return urlunsplit(where._replace(netloc=f"{where.username}:***@{where.netloc.rpartition('@')[2]}"))
+
+
+def place_of(job: Job) -> Place:
+    """Return where a job stands in the store that it asks for."""
+    path, uri = job.folder / "tracking.json", shown(store(job.request.tracking.uri))
+    found = Place(**json.loads(path.read_bytes())) if path.exists() else Place(uri)
+    return found if found.uri == uri else Place(uri)
 
 
 class Sender:
@@ -139,15 +74,14 @@ class Sender:
         for name in ("mlflow", "alembic"):  # they tell of every table they create
             logging.getLogger(name).setLevel(logging.WARNING)
         self.job, self.place = job, place
-        self.client: MlflowClient = MlflowClient(place.uri)
+        self.client: MlflowClient = MlflowClient(store(job.request.tracking.uri))
 
     def send(self, status: str = "") -> None:
         """Send new events; with a status also the report, and close the run."""
         if not self.place.run_id:
             self._open()
         elif self.place.status and not status:
-            self.client.update_run(self.place.run_id, "RUNNING")
-            self._keep(status="")
+            self._reopen()
         records, end = self._new_records()
         self._log_metrics([record for record in records if isinstance(record.event, Metrics)])
         for record in records:
@@ -159,22 +93,33 @@ class Sender:
         if status:
             self._close(status)
 
+    def _reopen(self) -> None:
+        self.client.update_run(self.place.run_id, "RUNNING")
+        self._keep(status="")
+
     def _open(self) -> None:
         from mlflow.entities import Param, RunTag
 
         name = self.job.request.tracking.experiment
         found = self.client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self.client.create_experiment(name)
-        run = self.client.create_run(experiment, run_name=self.job.folder.name)
-        self._keep(run_id=run.info.run_id, experiment_id=experiment)
+        tags = self._tags()
+        known = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in ("runner.plan_id", "runner.begun"))
+        made = self.client.search_runs([experiment], known, max_results=1)
+        run = made[0] if made else self.client.create_run(experiment, tags=tags, run_name=self.job.folder.name)
         params = [Param(key, str(value)[:6000]) for key, value in flat_params(self.job).items()]
-        tags = [RunTag(key, value) for key, value in self._tags().items()]
-        self.client.log_batch(run.info.run_id, params=params, tags=tags)
+        self.client.log_batch(run.info.run_id, params=params, tags=[RunTag(*tag) for tag in tags.items()])
         self.client.log_inputs(run.info.run_id, datasets=self._datasets())
         self.client.log_text(run.info.run_id, self.job.plan.canonical.decode(), "plan.json")
+        self._keep(run_id=run.info.run_id, experiment_id=experiment)
 
     def _tags(self) -> dict[str, str]:
-        tags = {"runner.plan_id": self.job.plan.id, "runner.backend": self.job.plan.backend}
+        begun = msgspec.json.decode(next((self.job.folder / "journal.jsonl").open("rb")), type=Record)
+        tags = {
+            "runner.plan_id": self.job.plan.id,
+            "runner.backend": self.job.plan.backend,
+            "runner.begun": f"{begun.time:.6f}",
+        }
         commit = git_commit()
         return tags | ({"mlflow.source.git.commit": commit} if commit else {})
 
@@ -228,15 +173,9 @@ class Sender:
         from mlflow.entities import LoggedModelOutput
 
         if not self.place.model_id:
-            params = {key: str(value) for key, value in flat_params(self.job).items()}
-            model = self.client.create_logged_model(
-                self.place.experiment_id,
-                self.job.folder.name,
-                self.place.run_id,
-                {"runner.plan_id": self.job.plan.id, **external_tags(event.result)},
-                params,
-            )
-            self._keep(model_id=model.model_id)
+            known = f"source_run_id = '{self.place.run_id}'"
+            made = self.client.search_logged_models([self.place.experiment_id], known, max_results=1)
+            self._keep(model_id=(made[0] if made else self._create_model(event)).model_id)
         if event.result.get("external"):
             self._describe_external(event.result)
         else:
@@ -245,6 +184,13 @@ class Sender:
         self.client.finalize_logged_model(self.place.model_id, "READY")
         self.client.log_outputs(self.place.run_id, [LoggedModelOutput(self.place.model_id, 0)])
         self._register()
+
+    def _create_model(self, event: StepDone) -> Any:
+        params = {key: str(value) for key, value in flat_params(self.job).items()}
+        tags = {"runner.plan_id": self.job.plan.id, **external_tags(event.result)}
+        return self.client.create_logged_model(
+            self.place.experiment_id, self.job.folder.name, self.place.run_id, tags, params
+        )
 
     def _describe_external(self, result: Mapping[str, Any]) -> None:
         """Leave the file that lets a model that lives elsewhere be registered, and what is known of it."""
@@ -267,14 +213,18 @@ class Sender:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             source = f"models:/{self.place.model_id}"
-            self.client.create_model_version(name, source, self.place.run_id, model_id=self.place.model_id)
+            if not self.client.search_model_versions(f"name = '{name}' and run_id = '{self.place.run_id}'"):
+                self.client.create_model_version(name, source, self.place.run_id, model_id=self.place.model_id)
 
     def _close(self, status: str) -> None:
         for name in ("report.json", "report.md"):
             self.client.log_artifact(self.place.run_id, str(self.job.folder / name))
         page = (self.job.folder / "report.md").read_text("utf-8")
         self.client.set_tag(self.place.run_id, "mlflow.note.content", page[:PAGE_CHARACTERS])
-        self.client.set_terminated(self.place.run_id, STATUSES[status])
+        if status == "running":
+            self.client.update_run(self.place.run_id, STATUSES[status])
+        else:
+            self.client.set_terminated(self.place.run_id, STATUSES[status])
         self._keep(status=status)
 
     def _keep(self, **changes: Any) -> None:

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 STEPS = 24
@@ -18,28 +19,27 @@ STEPS = 24
 
 def main() -> None:
     """Run once and print the thread's share of the time that training took."""
-    from runner import __main__, tracking
-    from runner.execute import _Run
+    from runner import __main__, execute, follower
 
     spent: list[float] = []
     training: list[float] = []
-    attempt, carry_out = tracking.Follower._attempt, _Run.carry_out
+    attempt, carry_out = follower.Follower._attempt, execute._carry_out
 
-    def timed_attempt(self: tracking.Follower, status: str = "") -> None:
+    def timed_attempt(self: follower.Follower, job: Any, status: str = "") -> None:
         began = time.thread_time()
-        attempt(self, status)
+        attempt(self, job, status)
         if training and len(training) < 2:
             spent.append(time.thread_time() - began)
 
-    def timed_carry_out(self: _Run, step: Any, asked: Any) -> None:
+    def timed_carry_out(step: Any, note: Any) -> Iterator[float]:
         if step.name == "train":
             training.append(time.perf_counter())
-        carry_out(self, step, asked)
+        yield from carry_out(step, note)
         if step.name == "train":
             training.append(time.perf_counter())
 
-    tracking.Follower._attempt = timed_attempt  # type: ignore[method-assign]
-    _Run.carry_out = timed_carry_out  # type: ignore[method-assign]
+    follower.Follower._attempt = timed_attempt  # type: ignore[method-assign]
+    execute._carry_out = timed_carry_out  # type: ignore[assignment]
     sys.argv = ["runner", f"backend.max_steps={STEPS}", "dataset.max_rows=48", "evaluation.samples=0"]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

@@ -1,10 +1,11 @@
 """Deployments asked: one answer a prompt, as greedy as the service allows."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from runner.backends.foundry import faults
-from runner.backends.foundry.service import Asking, Service
+from runner.backends.foundry.service import Asking, Service, now
 from runner.events import Event, Progress
 from runner.samples import Answer, Prompt
 
@@ -43,3 +44,15 @@ def answer(service: Service, deployment: str, prompt: Prompt, max_new_tokens: in
     if cut == "content_filter":
         return REFUSED, True
     return found.output_text.strip(), cut is None
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A deployment, for a conversation."""
+
+    service: Service
+    name: str
+
+    def answer(self, prompt: Prompt, max_new_tokens: int = 512) -> str:
+        """Return its answer."""
+        return now(answer(self.service, self.name, prompt, max_new_tokens))[0]

@@ -4,12 +4,14 @@ The service tells no hash of a file; so the name carries it, and a file of that 
 """
 
 from collections.abc import Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from openai import NotFoundError
 
 from runner.backends.foundry import faults
 from runner.backends.foundry.claim import Claim
@@ -132,3 +134,13 @@ def _processed(service: Service, content: Content, file_id: str) -> Generator[Ev
             raise faults.refused_data(str(file.status_details or ""), what)
         yield Progress("upload", 0, 0, text=f"the service reads {content.path.name}: {file.status}")
         yield Wait(min(service.polling.every, 5.0))
+
+
+def delete(service: Service, file_id: str) -> Generator[Event, None, None]:
+    """Remove a file from the service; one that is gone already is as good."""
+
+    def remove() -> None:
+        with suppress(NotFoundError):
+            service.openai.files.delete(file_id)
+
+    yield from service.ask(f"removing the file {file_id}", remove)

@@ -179,6 +179,18 @@ def _service(azure: "Azure", polling: "Polling") -> Service:
     return Service(azure, polling)
 
 
+def now(asking: Asking[Answer]) -> Answer:
+    """Carry out something with the service and return its answer, sleeping where there is nothing to do."""
+    try:
+        while True:
+            event = next(asking)
+            if isinstance(event, Wait):
+                time.sleep(event.seconds)
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
+
+
 def service(settings: "Foundry") -> Service:
     """Return the service that a request means; requests that mean the same share one, and its limit of requests."""
     return _service(settings.azure, settings.polling)

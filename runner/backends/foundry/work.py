@@ -20,7 +20,7 @@ from runner.backends import Events
 from runner.backends.foundry import answers, deployment, files, follow, jobs, measured
 from runner.backends.foundry.service import Asking, service
 from runner.data.rows import prompt_of
-from runner.errors import RequestError, StopAsked
+from runner.errors import LeftRunning, RequestError, StopAsked
 from runner.events import Metrics, Note, Samples
 from runner.models import hosted
 from runner.samples import Answer, Prompt, beside, in_style
@@ -74,7 +74,7 @@ class Work:
         try:
             job = yield from followed.to_end()
         except (StopAsked, KeyboardInterrupt) as stop:
-            raise StopAsked(
+            raise LeftRunning(
                 f"{self.job_id} goes on at the service; come back with the same command or python -m runner.watch "
                 f"{self.job.folder.name}, or end it with python -m runner.jobs cancel {self.job_id}"
             ) from stop

@@ -1,0 +1,86 @@
+"""`python -m runner.clean [RUN …] [--yes]`: list what runs left at the hosted service, and after asking remove it.
+
+Only what a run's own journal says that it created is ever touched: deployments, then files. Files that a live
+job still uses are kept. Tuned models and the jobs' records stay: they cost nothing. Without RUN, of all runs here.
+"""
+
+from pathlib import Path
+
+from runner import command, console, execute, plan
+from runner.errors import RequestError
+from runner.events import Created, Removed
+from runner.jobs import hosted_runs
+from runner.journal import Journal, Progressed
+
+KINDS = ("deployment", "file")
+"""What is removed, in this order."""
+
+
+def main() -> None:
+    """List, ask, remove; leave with 0, 1 (the service failed) or 2 (a wrong name or place)."""
+    command.run(_clean)
+
+
+def _clean(arguments: list[str]) -> None:
+    from runner.models import run
+
+    names, sure = [each for each in arguments if each != "--yes"], "--yes" in arguments
+    if any(each.startswith("-") for each in names):
+        raise RequestError("usage: python -m runner.clean [RUN …] [--yes]; RUN is a folder, a name or a plan id.")
+    all_runs = hosted_runs()
+    wanted = {run.find(name) for name in names}
+    runs = {folder: known for folder, known in all_runs.items() if not wanted or folder in wanted}
+    left = {folder: found for folder, known in runs.items() if (found := _left(known))}
+    if not left:
+        console.say("Nothing that these runs created is left at the service.")
+        return
+    rows = [[folder.name, each.what, each.id, _detail(each)] for folder, found in left.items() for each in found]
+    console.table("Created by these runs", ["run", "what", "id", ""], rows)
+    if not sure and not _agreed():
+        console.say("Nothing was removed.")
+        return
+    for folder, found in left.items():
+        with execute.alone(folder):
+            _remove(folder, found)
+
+
+def _left(known: Progressed) -> list[Created]:
+    found = [each for each in known.created.values() if each.what in KINDS]
+    return sorted(found, key=lambda each: KINDS.index(each.what))
+
+
+def _detail(created: Created) -> str:
+    return ", ".join(f"{key} {value}" for key, value in created.detail.items())
+
+
+def _agreed() -> bool:
+    try:
+        return input("Remove these from the service? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _remove(folder: Path, found: list[Created]) -> None:
+    from runner.backends.foundry.deployment import Deployer
+    from runner.backends.foundry.files import delete
+    from runner.backends.foundry.jobs import ENDED
+    from runner.backends.foundry.service import now, service
+
+    there = service(plan.load(folder).request.backend)
+    journal = Journal(folder / "journal.jsonl")
+    jobs = now(there.collect("listing the service's jobs", there.openai.fine_tuning.jobs.list))
+    used = {
+        file: job.id for job in jobs if job.status not in ENDED for file in (job.training_file, job.validation_file)
+    }
+    for each in found:
+        if each.what == "file" and each.id in used:
+            console.say(f"kept: file {each.id}, which {used[each.id]} still uses")
+            continue
+        now(Deployer(there, each.id).remove() if each.what == "deployment" else delete(there, each.id))
+        undone = "upload" if each.what == "file" and "create" not in journal.progressed.results else ""
+        journal.add(Removed(each.what, each.id, "deploy" if each.what == "deployment" else undone))
+        console.say(f"removed: {each.what} {each.id}")
+
+
+if __name__ == "__main__":
+    main()

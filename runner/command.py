@@ -1,0 +1,31 @@
+"""What all commands beside `python -m runner` share: variables from `.env`, and how an error becomes an exit code."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from runner.errors import RunnerError, StopAsked
+
+
+def run(work: Callable[[list[str]], int | None]) -> None:
+    """Do a command's work with its arguments and leave: with its code or 0, an error's, or 130 after Ctrl-C."""
+    read_dotenv()
+    try:
+        sys.exit(work(sys.argv[1:]) or 0)
+    except RunnerError as error:
+        from runner import console
+
+        console.complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(StopAsked.exit_code)
+
+
+def read_dotenv() -> None:
+    """Take variables from the nearest `.env` at or above the current folder; those already set stay."""
+    here = Path.cwd()
+    found = next((path for path in (folder / ".env" for folder in (here, *here.parents)) if path.is_file()), None)
+    if found is not None:
+        from dotenv import load_dotenv
+
+        load_dotenv(found)

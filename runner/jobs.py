@@ -1,0 +1,102 @@
+"""`python -m runner.jobs`: the hosted service's jobs, with their state, age and local run.
+
+    python -m runner.jobs                     list them
+    python -m runner.jobs cancel|pause|resume JOB …     JOB is a job's id, or a run's name
+
+The endpoint is that of the newest hosted run here, else AZURE_AI_PROJECT_ENDPOINT (environment or .env).
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from runner import command, console, plan
+from runner.errors import RequestError
+from runner.journal import Progressed, read
+from runner.values import duration
+
+VERBS = ("cancel", "pause", "resume")
+
+
+def main() -> None:
+    """List the jobs, or do something to some; leave with 0, 1 (the service failed) or 2 (a wrong name or place)."""
+    command.run(_jobs)
+
+
+def _jobs(arguments: list[str]) -> None:
+    match arguments:
+        case []:
+            _list()
+        case [verb, *names] if verb in VERBS and names:
+            for name in names:
+                _change(verb, name)
+        case _:
+            raise RequestError(f"usage: python -m runner.jobs [{'|'.join(VERBS)} JOB …]; JOB is an id or a run.")
+
+
+def hosted_runs(runs: Path = Path("runs")) -> dict[Path, Progressed]:
+    """Return the folders of runs that have something to do with a hosted job, oldest first, with how far they are."""
+    journals = sorted(runs.glob("*/journal.jsonl"), key=lambda path: path.stat().st_mtime)
+    found = {path.parent: Progressed(read(path)) for path in journals}
+    return {
+        folder: known for folder, known in found.items() if known.created or known.intents or "create" in known.results
+    }
+
+
+def settings_here() -> Any:
+    """Return the backend's settings of the newest hosted run here, else its defaults."""
+    from runner.backends.foundry import Foundry
+
+    folders = [folder for folder in hosted_runs() if (folder / "request.json").exists()]
+    return plan.load(folders[-1]).request.backend if folders else Foundry()
+
+
+def _list() -> None:
+    from runner.backends.foundry.jobs import PLAN_ID
+    from runner.backends.foundry.service import now, service
+
+    there = service(settings_here())
+    found = now(there.collect("listing the service's jobs", there.openai.fine_tuning.jobs.list))
+    runs = {
+        known.results["create"]["job"]: folder.name
+        for folder, known in hosted_runs().items()
+        if "create" in known.results
+    }
+    rows = []
+    for job in found:
+        plan_id = (job.metadata or {}).get(PLAN_ID, "")
+        where = runs.get(job.id) or (f"plan {plan_id[:8]}, not here" if plan_id else "not the runner's")
+        age = duration(max(0.0, time.time() - job.created_at))
+        rows.append([job.id, str(job.status), age, str(job.model), str(job.fine_tuned_model or ""), where])
+    console.table(there.endpoint, ["job", "state", "age", "model", "tuned model", "run"], rows)
+
+
+def _change(verb: str, name: str) -> None:
+    from runner.backends.foundry.service import now, service
+
+    there, job = service(settings_here()), _job(name)
+    action = getattr(there.openai.fine_tuning.jobs, verb)
+    changed = now(there.ask(f"{verb} {job}", lambda: action(job)))
+    console.say(f"{job}: {changed.status}")
+
+
+def _job(name: str) -> str:
+    """Return a job's id by itself or by the run that follows it."""
+    if name.startswith(("ftjob-", "ft-")):
+        return name
+    runs = {folder.name: job for folder, known in hosted_runs().items() if (job := _job_of(known))}
+    fitting = [job for run, job in runs.items() if name in (run, run.rpartition("-")[2])]
+    fitting = fitting or [job for run, job in runs.items() if run.startswith(name)]
+    if len(fitting) != 1:
+        what = "several runs fit" if fitting else "no such run or job"
+        raise RequestError(f"{name}: {what}; python -m runner.jobs lists them.")
+    return fitting[0]
+
+
+def _job_of(known: Progressed) -> str | None:
+    job: str | None = known.results.get("create", {}).get("job")
+    return job
+
+
+if __name__ == "__main__":
+    main()

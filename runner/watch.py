@@ -1,0 +1,138 @@
+"""`python -m runner.watch [RUN …]`: come back to hosted jobs and follow them to their end, in one process.
+
+RUN is a run's folder, its name under `runs/`, or the start of its plan id; without it, every run there whose
+hosted job has not ended. Ctrl-C leaves the jobs running. Metrics that came meanwhile are made up for.
+"""
+
+import heapq
+import time
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from runner import command, console, execute, plan, report
+from runner.errors import BusyError, RequestError, RunnerError, StopAsked
+from runner.events import Failed, Metrics, State
+from runner.follower import Follower
+from runner.journal import Progressed, Record, read
+from runner.plan import Job
+
+
+def main() -> None:
+    """Follow the runs named, or all; leave with 0, 1 (one failed), 2 (a wrong name) or 130 (stopped)."""
+    command.run(_watch)
+
+
+def _watch(names: list[str]) -> int:
+    from runner.__main__ import run
+
+    jobs = [_hosted(plan.load(folder)) for folder in _folders(names)]
+    if len(jobs) > 1:
+        return _Watch(jobs).to_end()
+    for job in jobs:
+        run(job)
+    if not jobs:
+        console.say("runs/: no hosted job is under way.")
+    return 0
+
+
+def _folders(arguments: Sequence[str]) -> list[Path]:
+    from runner.models import run
+
+    if any(each.startswith("-") for each in arguments):
+        raise RequestError("usage: python -m runner.watch [RUN …]; RUN is a folder, a name under runs/ or a plan id.")
+    return [run.find(name) for name in arguments] or [path.parent for path in _under_way(Path("runs"))]
+
+
+def _under_way(runs: Path) -> list[Path]:
+    """Return the journals of hosted runs whose job was created and has neither ended nor been set aside."""
+    found = []
+    for path in sorted(runs.glob("*/journal.jsonl")):
+        progressed = Progressed(read(path))
+        ended = "save" in progressed.results or progressed.failed_for_good
+        if "create" in progressed.results and not ended and ".before-" not in path.parent.name:
+            found.append(path)
+    return found
+
+
+def _hosted(job: Job) -> Job:
+    if not hasattr(job.request.backend, "follow"):
+        raise RequestError(f"{job.folder}: is no hosted run; give its command again to go on with it.")
+    return replace(job, request=replace(job.request, backend=replace(job.request.backend, follow=True)))
+
+
+class _Watch:
+    """Many jobs in turn: each is looked at when it is due, and never two at once."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._jobs = list(jobs)
+        self._codes = {0}
+        self._due: list[tuple[float, int]] = []
+
+    def to_end(self) -> int:
+        """Follow all jobs until each has ended and return the exit code."""
+        with ExitStack() as stack, execute.stop_flag() as asked:
+            self._jobs = [job for job in self._jobs if self._held(stack, job)]
+            follower = Follower(self._jobs)
+            works = [execute.proceed(job, _Listener(job)) for job in self._jobs]
+            self._due = [(time.monotonic(), number) for number in range(len(works))]
+            while self._due:
+                due, number = heapq.heappop(self._due)
+                execute.sleep(due - time.monotonic(), asked)
+                if asked():
+                    self._codes.add(StopAsked.exit_code)
+                self._go_on(number, works[number], follower, asked())
+            follower.end()
+        return max(self._codes)
+
+    def _held(self, stack: ExitStack, job: Job) -> bool:
+        try:
+            stack.enter_context(execute.alone(job.folder))
+        except BusyError as error:
+            console.complain(str(error))
+            return False
+        return True
+
+    def _go_on(
+        self, number: int, work: Generator[float, None, execute.Results], follower: Follower, stop: bool
+    ) -> None:
+        """Let one job go on to its next safe point, or end it."""
+        job = self._jobs[number]
+        try:
+            if stop:
+                next(work)  # one that has not begun has nothing to be stopped in
+                work.throw(StopAsked("stopped on request"))
+            seconds = next(work)
+        except StopIteration as end:
+            outcome = report.outcome(job, end.value)
+        except RunnerError as error:
+            outcome = report.failure(error)
+            self._codes.add(error.exit_code)
+        else:
+            heapq.heappush(self._due, (time.monotonic() + seconds, number))
+            return
+        report.write(job, outcome)
+        follower.finish(job, outcome.status)
+        told = f": {outcome.message}" if outcome.message else ""
+        console.say(f"{job.folder.name}: {outcome.status}{told}")
+
+
+class _Listener:
+    """Says of one job among many what a person would want to hear."""
+
+    def __init__(self, job: Job) -> None:
+        self._name = job.folder.name
+
+    def __call__(self, record: Record) -> None:
+        """Show changes of state only."""
+        with suppress(BrokenPipeError):
+            match record.event:
+                case State(what=what, value=value):
+                    console.say(f"{self._name}: {what} {value}")
+                case Metrics() | Failed():
+                    return
+
+
+if __name__ == "__main__":
+    main()
