@@ -22,15 +22,16 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "created"),
-    [("reset_before", 0), ("reset_after", 1), ("cut", 1)],
+    ("kind", "created", "cause"),
+    [("reset_before", 0, "reset by peer"), ("reset_after", 1, "reset by peer"), ("cut", 1, "peer closed")],
 )
 def test_a_lost_answer_is_a_connection_error_whether_the_job_was_created_or_not(
-    client: Client, kind: str, created: int
+    client: Client, kind: str, created: int, cause: str
 ) -> None:
     client.cloud.inject(Fault(CREATE, kind))
-    with pytest.raises(openai.APIConnectionError):
+    with pytest.raises(openai.APIConnectionError) as lost:
         client.order()
+    assert cause in str(lost.value.__cause__)
     assert len(client.cloud.created_jobs) == created
     assert client.cloud.requests[-1].status is None
     assert client.order().id in client.cloud.jobs

@@ -64,11 +64,11 @@ class Contract:
         found = []
         if name in ORDERS:
             found += _problems(f"{name}: request", _order(name), request.body)
-        if answer.status < 300 and isinstance(answer.body, dict):
-            body = json.loads(answer.payload())
+        body = answer.body if answer.status < 300 and isinstance(answer.body, dict) else None
+        if body is not None:
             found += self._answer(name, body)
-            if self._schemas is not None:
-                found += self._schemas.violations(name, request, _tolerant(body, self._lax))
+        if self._schemas is not None:
+            found += self._schemas.violations(name, request, body and _tolerant(body, self._lax))
         return found
 
     def _answer(self, name: str, body: dict[str, Any]) -> list[str]:

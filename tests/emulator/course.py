@@ -50,6 +50,13 @@ class Course:
         measures = tuple(measure for measure in self.measures if measure.time <= now)
         return Course(stages or self.stages[:1], measures, self.total)
 
+    def table(self) -> list[dict[str, Any]]:
+        """Return what was measured, one row a step, though a step may be measured in parts."""
+        rows: dict[int, dict[str, Any]] = {}
+        for measure in self.measures:
+            rows.setdefault(measure.row["step"], {}).update(measure.row)
+        return [rows[step] for step in sorted(rows)]
+
 
 def disturbed(course: Course, signals: list[Signal]) -> Course:
     """Return the course with all that was done to the job from outside, in the order it was done."""

@@ -25,25 +25,18 @@ class Emulator(Cloud):
         clock_offset: float = 0.0,
         engine: Engine | None = None,
         openapi: Path | None = None,
+        port: int = 0,
     ) -> None:
         super().__init__(style, speed, clock_offset, engine)
+        self._port = port
         self.contract = Contract(self.lax, openapi)
 
     def __enter__(self) -> "Emulator":
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
-
-    def start(self, port: int = 0) -> "Emulator":
-        """Begin to serve, on a free port unless one is given."""
-        self.server = Server(self, port)
+        self.server = Server(self, self._port)
         return self
 
-    def stop(self) -> None:
-        """End serving."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.server.stop()
-        self.server.server_close()
 
     @property
     def base(self) -> str:

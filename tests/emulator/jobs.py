@@ -20,7 +20,8 @@ def create(cloud: Cloud, request: Request) -> Answer:
     cloud.created_jobs.append(job)
     if job.rejection is None:
         cloud.engine.start(job, job.created_at)
-    return Answer(201 if cloud.lax else 200, shapes.job(cloud, job))
+    headers = {"Location": f"http://{request.headers['host']}{request.path}/{job.id}"} if cloud.lax else {}
+    return Answer(201 if cloud.lax else 200, shapes.job(cloud, job), headers)
 
 
 def _new(cloud: Cloud, body: dict[str, Any]) -> Job:
@@ -85,6 +86,8 @@ def cancel(cloud: Cloud, request: Request, id: str) -> Answer:
 
 def pause(cloud: Cloud, request: Request, id: str) -> Answer:
     """Pause a running job."""
+    if not cloud.engine.pauses:
+        raise Refusal(400, f"Job {id} cannot be paused.", "invalidOperation")
     return _signal(cloud, id, "pause", lambda status: status == "running")
 
 
@@ -115,4 +118,4 @@ def settle(cloud: Cloud) -> None:
         course = cloud.course(job)
         stage = course.stage(cloud.clock.now())
         if stage.status == "succeeded" and job.results is None:
-            results.publish(cloud, job, [measure.row for measure in course.measures], stage.time)
+            results.publish(cloud, job, course.table(), stage.time)

@@ -27,8 +27,8 @@ class Schemas:
         for name in LOOSE if lax else ():
             self._loosen(name)
 
-    def violations(self, name: str, request: Request, body: dict[str, Any]) -> list[str]:
-        """Return what is wrong with a request and the body of its answer; nothing where they are not described."""
+    def violations(self, name: str, request: Request, body: dict[str, Any] | None) -> list[str]:
+        """Return what is wrong with a request and the body of its answer, if any; nothing where it is not described."""
         operation = self._operation(name)
         if operation is None:
             return []
@@ -39,8 +39,10 @@ class Schemas:
         if "multipart/form-data" in content:
             fields = {key: value.decode(errors="replace") for key, (_, value) in files.form(request).items()}
             found += self._problems(f"{name}: request", content["multipart/form-data"]["schema"], fields)
-        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
-        return found + self._problems(f"{name}: answer", schema, _with_ends(body))
+        if body is not None:
+            schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+            found += self._problems(f"{name}: answer", schema, _with_ends(body))
+        return found
 
     def _operation(self, name: str) -> dict[str, Any] | None:
         method, _, path = name.partition(" ")

@@ -11,7 +11,9 @@ MOST_STEPS = 400
 
 
 class Engine(Protocol):
-    """What trains the jobs and answers for the models."""
+    """What trains the jobs and answers for the models; `pauses` says whether jobs can be paused."""
+
+    pauses: bool
 
     def start(self, job: Job, now: float) -> None:
         """Begin a job."""
@@ -22,12 +24,17 @@ class Engine(Protocol):
     def course(self, job: Job) -> Course:
         """Tell how a job goes, as far as it is known."""
 
+    def epochs(self, job: Job) -> int:
+        """Return the passes over the data that a job makes, whatever it was asked for."""
+
     def answer(self, model: str, messages: list[dict[str, Any]]) -> str:
         """Return a model's answer to a conversation."""
 
 
 class Scripted:
     """Jobs follow their script; every model answers with its name and the prompt."""
+
+    pauses = True
 
     def start(self, job: Job, now: float) -> None:
         """Begin a job: nothing to do, the clock moves it."""
@@ -38,6 +45,10 @@ class Scripted:
     def course(self, job: Job) -> Course:
         """Return the whole course, future included."""
         return scripted(job)
+
+    def epochs(self, job: Job) -> int:
+        """Return what was asked for; what the service makes of `auto` is its own matter, here three."""
+        return epochs(job)
 
     def answer(self, model: str, messages: list[dict[str, Any]]) -> str:
         """Return a text that tells the model and the last turn."""
@@ -67,7 +78,7 @@ def scripted(job: Job) -> Course:
 
 
 def epochs(job: Job) -> int:
-    """Return the passes over the data; what the service takes for `auto` is its own matter, here three."""
+    """Return the passes over the data, three for `auto`."""
     asked = job.hyperparameters.get("n_epochs", "auto")
     return 3 if asked in ("auto", -1) else int(asked)
 

@@ -35,7 +35,8 @@ def job(cloud: Cloud, item: Job) -> dict[str, Any]:
     """Return a job as it is now."""
     course = cloud.course(item)
     stage = course.stage(cloud.clock.now())
-    body = _lax_job(item, stage) if cloud.lax else _strict_job(item, stage)
+    epochs = cloud.engine.epochs(item)
+    body = _lax_job(item, stage, epochs) if cloud.lax else _strict_job(item, stage, epochs)
     if cloud.echo_metadata and item.metadata is not None:
         body["metadata"] = item.metadata
     return body
@@ -60,7 +61,7 @@ def _common_job(item: Job, stage: Stage) -> dict[str, Any]:
     return body
 
 
-def _strict_job(item: Job, stage: Stage) -> dict[str, Any]:
+def _strict_job(item: Job, stage: Stage, epochs: int) -> dict[str, Any]:
     done, ended = stage.status == "succeeded", stage.status in TERMINAL
     error = stage.error if stage.status == "failed" else None
     return _common_job(item, stage) | {
@@ -69,7 +70,7 @@ def _strict_job(item: Job, stage: Stage) -> dict[str, Any]:
         "finished_at": int(stage.time) if ended else None,
         "organization_id": ORGANIZATION,
         "result_files": _result_files(item) if done else [],
-        "trained_tokens": trained_tokens(item) if done else None,
+        "trained_tokens": _trained_tokens(item, epochs) if done else None,
         "validation_file": item.validation.id if item.validation else None,
         "integrations": [],
         "seed": item.seed,
@@ -78,7 +79,7 @@ def _strict_job(item: Job, stage: Stage) -> dict[str, Any]:
     }
 
 
-def _lax_job(item: Job, stage: Stage) -> dict[str, Any]:
+def _lax_job(item: Job, stage: Stage, epochs: int) -> dict[str, Any]:
     body = _common_job(item, stage)
     if stage.status == "validating_files":
         body["status"] = "pending"
@@ -93,7 +94,7 @@ def _lax_job(item: Job, stage: Stage) -> dict[str, Any]:
     if stage.status == "succeeded":
         body["fine_tuned_model"] = item.fine_tuned_model
         body["result_files"] = _result_files(item)
-        body["trained_tokens"] = trained_tokens(item)
+        body["trained_tokens"] = _trained_tokens(item, epochs)
     return body
 
 
@@ -105,10 +106,9 @@ def _result_files(item: Job) -> list[str]:
     return [item.results.id] if item.results else []
 
 
-def trained_tokens(item: Job) -> int:
+def _trained_tokens(item: Job, epochs: int) -> int:
     """Return the billed tokens: about four bytes each, in every pass over the data."""
-    passes = item.hyperparameters.get("n_epochs", "auto")
-    return len(item.training.content) // 4 * (3 if passes in ("auto", -1) else int(passes))
+    return len(item.training.content) // 4 * epochs
 
 
 def events(cloud: Cloud, item: Job) -> list[dict[str, Any]]:
@@ -135,9 +135,7 @@ def _event(item: Job, number: int, time: float, what: dict[str, Any]) -> dict[st
 
 def _told(moment: Stage | Measure, item: Job, course: Course) -> dict[str, Any]:
     if isinstance(moment, Measure):
-        step, loss = moment.row["step"], moment.row.get("train_loss")
-        data = {**moment.row, "total_steps": course.total} if course.total else dict(moment.row)
-        return {"type": "metrics", "message": f"Step {step}/{course.total}: training loss={loss}", "data": data}
+        return _measured(moment.row, course.total)
     reason = (moment.error or {}).get("message", "no reason given")
     messages = {
         "validating_files": f"Validating training file: {item.training.id}",
@@ -151,14 +149,22 @@ def _told(moment: Stage | Measure, item: Job, course: Course) -> dict[str, Any]:
     return {"message": message, "level": "error" if moment.status == "failed" else "info"}
 
 
+def _measured(row: dict[str, Any], total: int) -> dict[str, Any]:
+    words = {"train_loss": "training loss", "valid_loss": "validation loss", "full_valid_loss": "full validation loss"}
+    said = ", ".join(f"{words[key]}={value:.2f}" for key, value in row.items() if key in words)
+    step = f"{row['step']}/{total}" if total else row["step"]
+    data = row | ({"total_steps": total} if total else {})
+    return {"type": "metrics", "message": f"Step {step}: {said}", "data": data}
+
+
 def checkpoints(cloud: Cloud, item: Job) -> list[dict[str, Any]]:
     """Return the last three epochs' models of a job that has succeeded, newest first."""
     course = cloud.course(item)
     stage = course.stage(cloud.clock.now())
-    if stage.status != "succeeded" or not course.measures:
+    rows = course.table()
+    if stage.status != "succeeded" or not rows:
         return []
-    passes = max(1, trained_tokens(item) // max(1, len(item.training.content) // 4))
-    rows = [measure.row for measure in course.measures]
+    passes = cloud.engine.epochs(item)
     ends = sorted({max(1, round(len(rows) * epoch / passes)) for epoch in range(1, passes + 1)})[-3:]
     return [_checkpoint(item, int(stage.time), rows[end - 1]) for end in reversed(ends)]
 

@@ -1,0 +1,98 @@
+"""The rehearsal really trains: jobs are runs on this machine, seen through the hosted service's interface."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import pair_row
+from tests.emulator.course import TERMINAL
+from tests.emulator.local import LocalTraining
+from tests.emulator.sdk import Client, chat_row, connected
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def client(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    with (
+        LocalTraining(tmp_path / "jobs", f"path:{tiny_model}") as engine,
+        connected(monkeypatch, "lax", engine=engine) as client,
+    ):
+        client.cloud.file_seconds = 0
+        yield client
+
+
+def ended(client: Client, job: Any) -> Any:
+    while (seen := client.jobs.retrieve(job.id)).status not in TERMINAL:
+        time.sleep(0.3)
+    return seen
+
+
+def upload(client: Client, rows: list[dict[str, Any]]) -> str:
+    """Upload rows without pushing the clock: training takes real time."""
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return str(client.openai.files.create(file=("rows.jsonl", content), purpose="fine-tune").id)
+
+
+def test_a_job_trains_measures_and_answers(client: Client, tmp_path: Path) -> None:
+    train, validation = (upload(client, [pair_row(number) for number in span]) for span in (range(12), range(12, 16)))
+    hyperparameters = {"n_epochs": 2, "batch_size": 4, "beta": 0.3, "learning_rate_multiplier": 100.0}
+    job = client.order(training_file=train, validation_file=validation, hyperparameters=hyperparameters, seed=7)
+    done = ended(client, job)
+    assert done.status == "succeeded"
+    header, *lines = client.openai.files.content(done.result_files[0]).text.splitlines()
+    table = [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
+    assert [row["step"] for row in table] == ["1", "2", "3", "4", "5", "6"]
+    assert float(table[-1]["train_reward_margin"]) > float(table[0]["train_reward_margin"]) == 0
+    assert {"train_loss", "train_accuracy", "valid_loss", "valid_accuracy"} < set(table[0])
+    assert float(table[-1]["valid_loss"]) > 0
+    told = {event.data["step"] for event in client.jobs.list_events(job.id, limit=100) if event.type == "metrics"}
+    assert told == {1, 2, 3, 4, 5, 6}
+    (request,) = tmp_path.glob("jobs/*/runs/*/request.json")
+    assert '"beta": 0.3' in request.read_text("utf-8")
+    client.cloud.add_deployment("tuned", done.fine_tuned_model)
+    client.cloud.add_deployment("base", "gpt-4.1-mini")
+    question = "How do I keep 3 loaves of bread fresh?"
+    tuned, base = (client.openai.responses.create(model=name, input=question).output_text for name in ("tuned", "base"))
+    assert tuned != base
+
+
+def test_jobs_wait_for_each_other_and_can_be_cancelled(client: Client) -> None:
+    file = upload(client, [chat_row(number) for number in range(10)])
+    first, second, third = (client.order("supervised", training_file=file, seed=seed) for seed in range(3))
+    client.jobs.cancel(second.id)
+    assert client.jobs.retrieve(first.id).status == "running"
+    assert client.jobs.retrieve(third.id).status == "queued"
+    client.jobs.cancel(first.id)
+    assert [client.jobs.retrieve(job.id).status for job in (first, second)] == ["cancelled", "cancelled"]
+    assert ended(client, third).status == "succeeded"
+
+
+def test_a_run_that_fails_tells_why(client: Client, tmp_path: Path) -> None:
+    file = upload(client, [chat_row(number) for number in range(10)])
+    client.cloud.engine = LocalTraining(tmp_path / "others", "path:/nowhere")
+    done = ended(client, client.order("supervised", training_file=file))
+    assert done.status == "failed"
+    assert "/nowhere" in done.error.message
+
+
+def test_the_command_prints_what_to_paste_and_ends_on_ctrl_c() -> None:
+    line = [sys.executable, "-m", "tests.emulator"]
+    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
+        assert process.stdout is not None
+        exports = dict(process.stdout.readline()[7:].strip().split("=", 1) for _ in range(9))
+        request = urllib.request.Request(exports["IDENTITY_ENDPOINT"], headers={"X-IDENTITY-HEADER": "rehearsal"})
+        with urllib.request.urlopen(request) as answer:
+            assert b"secret-token-" in answer.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
