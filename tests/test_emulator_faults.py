@@ -114,9 +114,9 @@ def test_a_fault_that_can_never_strike_is_refused() -> None:
 def test_a_list_repeats_its_first_page(client: Client) -> None:
     jobs = [client.order("supervised").id for _ in range(3)]
     client.cloud.inject(Fault("GET /fine_tuning/jobs", "repeat_page", times=None))
-    first = client.jobs.list(limit=2)
-    second = client.jobs.list(limit=2, after=first.data[-1].id)
-    assert [item.id for item in second.data] == [item.id for item in first.data] == [jobs[2], jobs[1]]
+    first = client.jobs.list(limit=3)
+    second = client.jobs.list(limit=3, after=first.data[-1].id)
+    assert [item.id for item in second.data] == [item.id for item in first.data] == jobs[::-1]
     assert first.has_more
     assert second.has_more
 

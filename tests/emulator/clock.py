@@ -4,7 +4,7 @@ import time
 
 
 class Clock:
-    """Seconds since 1970 as the service sees them: real time since the start × speed, plus an offset."""
+    """The service's time: real time since the start × speed (0: only `advance` moves it), plus an offset."""
 
     def __init__(self, speed: float, offset: float) -> None:
         self._started = time.time()
