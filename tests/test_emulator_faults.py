@@ -1,5 +1,6 @@
 """Faults, tokens and deployments as the real SDKs see them."""
 
+import socket
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -150,6 +151,15 @@ def test_a_job_shows_another_status_for_a_while(client: Client) -> None:
 def test_a_wrong_path_is_not_found(client: Client) -> None:
     with pytest.raises(openai.NotFoundError):
         client.openai.with_options(base_url=client.cloud.base + "/elsewhere").files.list()
+
+
+def test_a_request_that_breaks_off_is_not_carried_out() -> None:
+    with Emulator() as cloud:
+        with socket.create_connection(("127.0.0.1", cloud.server.server_port)) as half:
+            half.sendall(b"GET /msi/token HTTP/1.1\r\nX-IDENTITY-HEADER: rehearsal\r\nContent-Length: 9\r\n\r\nhalf")
+            half.shutdown(socket.SHUT_WR)
+            assert half.recv(100) == b""
+        assert cloud.requests == []
 
 
 def test_requests_share_a_connection(client: Client) -> None:

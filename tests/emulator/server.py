@@ -76,6 +76,9 @@ class Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         """Read a request, have it answered, send the answer."""
         request = self._read()
+        if request is None:
+            self.close_connection = True
+            return
         reply = self.server.answering.reply(request)
         if reply.delay:
             self.server.closing.wait(reply.delay)
@@ -89,10 +92,14 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = handle_any
 
-    def _read(self) -> Request:
+    def _read(self) -> Request | None:
+        """Return the request, None where the client was gone before its end: half an upload is none."""
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", 0)))
+        length = int(headers.get("content-length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            return None
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         return Request(self.command, unquote(parts.path), query, headers, body, time.time())
 
