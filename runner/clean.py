@@ -63,12 +63,12 @@ def _agreed() -> bool:
 def _remove(folder: Path, found: list[Created]) -> None:
     from runner.backends.foundry.deployment import Deployer
     from runner.backends.foundry.files import delete
-    from runner.backends.foundry.jobs import ENDED
+    from runner.backends.foundry.jobs import ENDED, listed
     from runner.backends.foundry.service import now, service
 
     there = service(plan.load(folder).request.backend)
     journal = Journal(folder / "journal.jsonl")
-    jobs = now(there.collect("listing the service's jobs", there.openai.fine_tuning.jobs.list))
+    jobs = now(listed(there))
     used = {
         file: job.id for job in jobs if job.status not in ENDED for file in (job.training_file, job.validation_file)
     }

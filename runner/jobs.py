@@ -52,11 +52,11 @@ def settings_here() -> Any:
 
 
 def _list() -> None:
-    from runner.backends.foundry.jobs import PLAN_ID
+    from runner.backends.foundry.jobs import PLAN_ID, listed
     from runner.backends.foundry.service import now, service
 
     there = service(settings_here())
-    found = now(there.collect("listing the service's jobs", there.openai.fine_tuning.jobs.list))
+    found = now(listed(there))
     runs = {
         known.results["create"]["job"]: folder.name
         for folder, known in hosted_runs().items()
@@ -75,8 +75,7 @@ def _change(verb: str, name: str) -> None:
     from runner.backends.foundry.service import now, service
 
     there, job = service(settings_here()), _job(name)
-    action = getattr(there.openai.fine_tuning.jobs, verb)
-    changed = now(there.ask(f"{verb} {job}", lambda: action(job)))
+    changed = now(there.ask(f"{verb} {job}", lambda: getattr(there.openai.fine_tuning.jobs, verb)(job)))
     console.say(f"{job}: {changed.status}")
 
 

@@ -13,6 +13,7 @@ from runner.errors import RequestError, ServiceError
 from runner.events import Created, Event, Progress, Removed, Wait
 
 READY, BROKEN = "Succeeded", {"Failed", "Canceled", "Disabled"}
+NOT_THERE = {"ResourceNotFound", "DeploymentNotFound", "NotFound"}
 
 
 class Deployer:
@@ -21,8 +22,8 @@ class Deployer:
     def __init__(self, service: Service, name: str) -> None:
         self.service, self.name = service, name
 
-    def ensure(self, model: str, sku: str, capacity: int) -> Generator[Event, None, bool]:
-        """Deploy a model under the name, wait until it is ready, and return whether it was made here.
+    def ensure(self, model: str, sku: str, capacity: int) -> Generator[Event, None, None]:
+        """Deploy a model under the name, unless it is, and wait until it is ready.
 
         Raises `RequestError` where something else stands under that name.
         """
@@ -32,25 +33,18 @@ class Deployer:
                 f"backend.deployment.name: {self.name} is a deployment of {_model(standing)} already; "
                 "choose another name."
             )
-        made = standing is None
         if standing is None:
             # Noted before it is sent: a deployment costs while it stands, so that one too many in the list is the
             # lesser evil. The same PUT twice makes one.
             yield Created("deployment", self.name, {"model": model, "sku": sku})
             yield from self._create(model, sku, capacity)
         yield from self._ready()
-        return made
 
     def remove(self) -> Generator[Event, None, None]:
         """Remove the deployment, if it stands, and wait until it is gone."""
         standing = yield from self._look()
         if standing is not None:
-            delete = self.service.deployments.begin_delete
-            yield from self.service.ask(
-                f"removing the deployment {self.name}",
-                lambda: delete(deployment_name=self.name, polling=False, **self.service.manager_options),
-                awaited=("conflict",),
-            )
+            yield from self.service.ask(f"removing the deployment {self.name}", self._delete, awaited=("conflict",))
         while standing is not None:
             yield Wait(min(5.0, self.service.polling.every))
             standing = yield from self._look()
@@ -66,12 +60,10 @@ class Deployer:
                 model=models.DeploymentModel(format="OpenAI", name=model, version="1")
             ),
         )
-        create = self.service.deployments.begin_create_or_update
-        options = {"deployment_name": self.name, "deployment": wanted, "polling": False}
         failures = 0
         while True:
             try:
-                yield from self.service.send(lambda: create(**options, **self.service.manager_options))
+                yield from self.service.send(lambda: self._put(wanted))
                 return
             except Failure as failure:
                 fault, failures = failure.fault, failures + 1
@@ -102,26 +94,25 @@ class Deployer:
 
     def _look(self) -> Asking[Any]:
         """Return the deployment that stands under the name, or None."""
-        get = self.service.deployments.get
-        return (
-            yield from self.service.ask(
-                f"looking at the deployment {self.name}",
-                lambda: get_or_none(get, self.name, self.service.manager_options),
-            )
-        )
+        return (yield from self.service.ask(f"looking at the deployment {self.name}", self._get))
 
+    def _put(self, wanted: Any) -> None:
+        create = self.service.deployments.begin_create_or_update
+        create(deployment_name=self.name, deployment=wanted, polling=False, **self.service.manager_options)
 
-def get_or_none(get: Any, name: str, options: dict[str, Any]) -> Any:
-    """Return a deployment, or None where there is none of that name."""
-    from azure.core.exceptions import ResourceNotFoundError
+    def _delete(self) -> None:
+        delete = self.service.deployments.begin_delete
+        delete(deployment_name=self.name, polling=False, **self.service.manager_options)
 
-    try:
-        return get(deployment_name=name, **options)
-    except ResourceNotFoundError as error:
-        code = error.error.code if error.error else ""
-        if code in ("ResourceNotFound", "DeploymentNotFound", "NotFound", None, ""):
+    def _get(self) -> Any:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            return self.service.deployments.get(deployment_name=self.name, **self.service.manager_options)
+        except ResourceNotFoundError as error:
+            if error.error and error.error.code not in NOT_THERE:
+                raise  # the account or the resource group is what is missing
             return None
-        raise
 
 
 def find_base(service: Service, model: str) -> Asking[str | None]:

@@ -35,6 +35,8 @@ Kind = Literal[
 ]
 PASSING: frozenset[Kind] = frozenset({"unreachable", "lost", "server", "quota"})
 """Faults of the moment: the same request may succeed later."""
+LAPSED: frozenset[Kind] = frozenset({"token", "credential"})
+"""Faults of who we are: a new token may mend them."""
 UNCERTAIN: frozenset[Kind] = frozenset({"lost", "server"})
 """The service may have done what was asked, and only the answer did not come."""
 

@@ -47,15 +47,18 @@ class Followed:
 
     def _look(self) -> Generator[Event, None, Any]:
         """Return the job, or None while the service does not show it."""
-        retrieve = self.service.openai.fine_tuning.jobs.retrieve
+
+        def retrieve() -> Any:
+            return self.service.openai.fine_tuning.jobs.retrieve(self.job)
+
         try:
-            job = yield from self.service.send(lambda: retrieve(self.job))
+            job = yield from self.service.send(retrieve)
         except Exception as failure:
             fault = getattr(failure, "fault", None)
             if fault is None:
                 raise
             if fault.kind != "missing":
-                return (yield from self.service.ask(f"looking at {self.job}", lambda: retrieve(self.job)))
+                return (yield from self.service.ask(f"looking at {self.job}", retrieve))
             yield from self._missing(fault)
             return None
         self._lost_since = 0.0
@@ -101,16 +104,15 @@ class Followed:
 
     def _events(self, whole: bool) -> Generator[Event, None, list[Any]]:
         """Return the events not seen yet, whichever end the service's list begins with; `whole` reads all of it."""
-        list_events = self.service.openai.fine_tuning.jobs.list_events
         after = {"after": self._cursor} if self._cursor and not whole else {}
 
         def page(**options: Any) -> Any:
-            return list_events(self.job, **(after | options))
+            return self.service.openai.fine_tuning.jobs.list_events(self.job, **(after | options))
 
         def known(event: Any) -> bool:
             return event.id in self._seen and not self._oldest_first and not whole
 
-        found = yield from self.service.collect(f"hearing of {self.job}", page, known)
+        found = yield from self.service.collect(f"hearing of {self.job}", page, known, awaited=("missing",))
         fresh = [event for event in found if event.id not in self._seen]
         self._seen |= {event.id for event in fresh}
         self._oldest_first |= len(found) > 1 and found[0].created_at < found[-1].created_at

@@ -69,6 +69,14 @@ def winner(jobs: Sequence[Any]) -> Any:
     return min(jobs, key=lambda job: (job.status in FAILED, job.created_at, job.id)) if jobs else None
 
 
+def listed(service: Service) -> Asking[list[Any]]:
+    """Return all jobs of the service, newest first."""
+    jobs: list[Any] = yield from service.collect(
+        "listing the service's jobs", lambda **page: service.openai.fine_tuning.jobs.list(**page)
+    )
+    return jobs
+
+
 class JobMaker:
     """Finds a plan's job, or creates it."""
 
@@ -80,7 +88,7 @@ class JobMaker:
         claim = Claim(f"job-{self.plan.id}")
         yield from claim.take()
         try:
-            jobs = yield from self._list()
+            jobs = yield from listed(self.service)
             if intent is None:
                 theirs = [job for job in jobs if self._ours(job, ())]
                 ignored = [job.id for job in theirs if self.again and job.status in ENDED]
@@ -125,7 +133,7 @@ class JobMaker:
     def _look(self, intent: Mapping[str, Any], looks: int) -> Asking[Any]:
         """Return the job that was sent, if the service shows it; it may take a moment to."""
         for look in range(1, looks + 1):
-            jobs = yield from self._list()
+            jobs = yield from listed(self.service)
             sent = [job for job in jobs if self._ours(job, intent["ignored"]) or self._new_with_our_file(job, intent)]
             if sent:
                 return winner(sent)
@@ -138,21 +146,16 @@ class JobMaker:
 
         The other is cancelled, by the process that made it.
         """
-        jobs = yield from self._list()
+        jobs = yield from listed(self.service)
         alive = [job for job in jobs if self._ours(job, ignored) and (job.status not in ENDED or job.id == made)]
         first = winner(alive)
         if first is None or first.id == made:
             return made, True
         yield Note(f"another machine created {first.id} for this plan a moment before: {made} is cancelled")
-        cancel = self.service.openai.fine_tuning.jobs.cancel
-        yield from self.service.ask(f"cancelling {made}", lambda: cancel(made), awaited=("missing",))
-        return str(first.id), False
-
-    def _list(self) -> Asking[list[Any]]:
-        jobs: list[Any] = yield from self.service.collect(
-            "listing the service's jobs", self.service.openai.fine_tuning.jobs.list
+        yield from self.service.ask(
+            f"cancelling {made}", lambda: self.service.openai.fine_tuning.jobs.cancel(made), awaited=("missing",)
         )
-        return jobs
+        return str(first.id), False
 
     def _ours(self, job: Any, ignored: Collection[str]) -> bool:
         return job.id not in ignored and is_of(job, self.plan.id, self.arguments["suffix"])

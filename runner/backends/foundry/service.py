@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from azure.ai.projects import AIProjectClient
@@ -54,15 +54,11 @@ class Failure(Exception):
 class Service:
     """A project of the hosted service, reached as a credential allows."""
 
+    endpoint: str
     azure: "Azure"
     polling: "Polling"
     _turn: float = field(default=0.0, init=False)
     _answered: bool = field(default=False, init=False)
-
-    @cached_property
-    def endpoint(self) -> str:
-        """The project's endpoint."""
-        return place.endpoint(self.azure)
 
     @cached_property
     def control_plane(self) -> place.ControlPlane:
@@ -80,23 +76,29 @@ class Service:
     def openai(self) -> OpenAI:
         """The project's OpenAI client."""
         timeout = Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        project = AIProjectClient(endpoint=self.endpoint, credential=self._credential)
-        client = project.get_openai_client(max_retries=0, timeout=timeout)
+        client = self._project.get_openai_client(max_retries=0, timeout=timeout)
         client.organization = client.project = None  # of OpenAI's own service; they leak in from the environment
         return client
 
     @cached_property
+    def _project(self) -> AIProjectClient:
+        return AIProjectClient(endpoint=self.endpoint, credential=self._credential)
+
+    @property
     def deployments(self) -> Any:
         """The resource manager's operations on deployments; each call takes `**self.manager_options`."""
+        return self._manager.deployments
+
+    @cached_property
+    def _manager(self) -> CognitiveServicesManagementClient:
         where = self.control_plane
-        client = CognitiveServicesManagementClient(
+        return CognitiveServicesManagementClient(
             self._credential,
             where.subscription,
             base_url=where.url,
             credential_scopes=["https://management.azure.com/.default"],
             retry_total=0,
         )
-        return client.deployments
 
     @property
     def manager_options(self) -> dict[str, Any]:
@@ -116,29 +118,40 @@ class Service:
                 return (yield from self.send(request))
             except Failure as failure:
                 fault, waited, failures = failure.fault, time.monotonic() - began, failures + 1
-                stale = fault.kind in ("token", "credential") and (failures == 1 or self._answered)
-                if stale:
-                    self._reconnect()
-                passing = fault.kind in faults.PASSING or fault.kind in awaited or stale
-                if not passing or waited > self.polling.patience:
-                    raise faults.told(fault, what, self.endpoint) from None
-                if failures == 3:
-                    left = duration(self.polling.patience - waited)
-                    yield Note(f"{what}: {fault.text}; asking again for up to {left}")
-                yield Wait(0.0 if stale and failures == 1 else self.pause(failures, fault))
+            lapsed = fault.kind in faults.LAPSED and self._answered  # it did let us in: it may again
+            passing = fault.kind in faults.PASSING or fault.kind in awaited or lapsed
+            if not passing or waited > self.polling.patience:
+                raise faults.told(fault, what, self.endpoint)
+            if failures == 3:
+                left = duration(self.polling.patience - waited)
+                yield Note(f"{what}: {fault.text}; asking again for up to {left}")
+            yield Wait(self.pause(failures, fault))
 
     def send(self, request: Callable[[], Answer]) -> Asking[Answer]:
-        """Make a request once, when it is its turn; raises `Failure`."""
-        yield from self._wait_for_turn()
-        try:
-            answer = request()
-        except faults.FOREIGN as error:
-            raise Failure(faults.judge(error)) from None
-        self._answered = True
-        return answer
+        """Make a request once, when it is its turn; raises `Failure`.
+
+        Only one that the service turned away for its token is made once more, with a new token.
+        """
+        for renewed in (False, True):
+            yield from self._wait_for_turn()
+            try:
+                answer = request()
+            except faults.FOREIGN as error:
+                fault = faults.judge(error)
+                if fault.kind not in faults.LAPSED or renewed:
+                    raise Failure(fault) from None
+                self.close()
+            else:
+                self._answered = True
+                return answer
+        raise AssertionError("the second time returns or raises")
 
     def collect(
-        self, what: str, page: Callable[..., Any], enough: Callable[[Any], bool] = lambda _: False
+        self,
+        what: str,
+        page: Callable[..., Any],
+        enough: Callable[[Any], bool] = lambda item: False,
+        awaited: Collection[str] = (),
     ) -> Asking[Any]:
         """Return the items of a paged list up to the first that is `enough`.
 
@@ -147,7 +160,7 @@ class Service:
         found: dict[str, Any] = {}
         after: dict[str, str] = {}
         while True:
-            answer = yield from self.ask(what, lambda after=after: page(limit=100, **after))  # type: ignore[misc]
+            answer = yield from self.ask(what, partial(page, limit=100, **after), awaited)
             fresh = [each for each in answer.data if each.id not in found]
             found |= {each.id: each for each in fresh}
             if not fresh or not getattr(answer, "has_more", False) or any(map(enough, fresh)):
@@ -168,15 +181,12 @@ class Service:
         if mine > now:
             yield Wait(mine - now)
 
-    def _reconnect(self) -> None:
-        """Forget the credential with the tokens it holds."""
-        for name in ("_credential", "openai", "deployments"):
-            self.__dict__.pop(name, None)
-
-
-@cache
-def _service(azure: "Azure", polling: "Polling") -> Service:
-    return Service(azure, polling)
+    def close(self) -> None:
+        """Close the connections and forget the credential with its tokens; the next request opens new ones."""
+        for name in ("openai", "_project", "_manager", "_credential"):
+            client = self.__dict__.pop(name, None)
+            if client is not None:
+                client.close()
 
 
 def now(asking: Asking[Answer]) -> Answer:
@@ -193,4 +203,15 @@ def now(asking: Asking[Answer]) -> Answer:
 
 def service(settings: "Foundry") -> Service:
     """Return the service that a request means; requests that mean the same share one, and its limit of requests."""
-    return _service(settings.azure, settings.polling)
+    key = place.endpoint(settings.azure), settings.azure, settings.polling
+    return _services.setdefault(key, Service(*key))
+
+
+def close() -> None:
+    """Close the connections of all services; asked again, they open new ones."""
+    for each in _services.values():
+        each.close()
+    _services.clear()
+
+
+_services: dict[tuple[Any, ...], Service] = {}

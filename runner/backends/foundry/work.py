@@ -100,8 +100,7 @@ class Work:
                     yield Metrics(step, measured.metrics(row, self.job.plan.method), float(ended["finished_at"]))
         if not last:
             yield Note("the service sent no numbers: neither events nor a results file with any")
-        listed = self.service.openai.fine_tuning.jobs.checkpoints.list
-        found = yield from self.service.collect("listing checkpoints", lambda **page: listed(self.job_id, **page))
+        found = yield from self.service.collect("listing checkpoints", self._checkpoints)
         return {"step": last, "checkpoints": list(follow.checkpoints(found))}
 
     def save(self) -> Events:
@@ -122,11 +121,11 @@ class Work:
         """Deploy the model, and find a deployment of the base model to set beside it."""
         wanted = self.settings.deployment
         deployer = deployment.Deployer(self.service, self.deployment_name)
-        made = yield from deployer.ensure(self.done["follow"]["model"], wanted.sku, wanted.capacity)
+        yield from deployer.ensure(self.done["follow"]["model"], wanted.sku, wanted.capacity)
         base = wanted.base
         if base == "auto":
             base = yield from deployment.find_base(self.service, self.base)
-        return {"deployment": self.deployment_name, "base": base, "made_here": made}
+        return {"deployment": self.deployment_name, "base": base}
 
     def sample(self) -> Events:
         """Answer held-out prompts with the base and with the tuned model."""
@@ -147,7 +146,7 @@ class Work:
 
     def undeploy(self) -> Events:
         """Remove the deployment; the model stays, and can be deployed again."""
-        if self.done["deploy"]["made_here"]:
+        if ("deployment", self.deployment_name) in self.progressed.created:
             yield from deployment.Deployer(self.service, self.deployment_name).remove()
         return {}
 
@@ -171,6 +170,9 @@ class Work:
         asked = (prompt_of(row) for row in rows)
         plain = (prompt for prompt in asked if all(turn.role != "tool" and turn.content for turn in prompt))
         return [prompt for _, prompt in zip(range(self.job.request.evaluation.samples), plain, strict=False)]
+
+    def _checkpoints(self, **page: Any) -> Any:
+        return self.service.openai.fine_tuning.jobs.checkpoints.list(self.job_id, **page)
 
     def _content(self, name: str) -> Asking[bytes]:
         """Return a results file's bytes; one that is not there is noted and taken to be empty."""

@@ -1,0 +1,52 @@
+"""Emulators whose jobs take a tenth of a second, and what an undisturbed run measures."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.backends.foundry.rehearsal import DEPLOYED, Make, Metrics, carry_out, job_of, openapi, secrets_in, write_data
+from tests.emulator import Emulator, Script
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Make]:
+    """Start emulators; the environment leads to the last one. No secret may be left in any file."""
+    service = pytest.importorskip("runner.backends.foundry.service")
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(service, "ANSWER_SECONDS", 0.5)
+    write_data(tmp_path)
+
+    def start(**options: Any) -> Emulator:
+        cloud = stack.enter_context(Emulator(openapi=openapi(), **options))
+        cloud.script = Script(validating_seconds=0.02, queued_seconds=0.05, running_seconds=0.15)
+        cloud.file_seconds = cloud.deployment_seconds = 0.05
+        for name, value in cloud.environment().items():
+            monkeypatch.setenv(name, value)
+        return cloud
+
+    with ExitStack() as stack:
+        yield start
+        service.close()
+    assert secrets_in(tmp_path) == []
+
+
+@pytest.fixture
+def cloud(make: Make) -> Emulator:
+    return make()
+
+
+@pytest.fixture
+def undisturbed(make: Make, tmp_path: Path) -> Metrics:
+    """What a run without any fault measures, on a service of its own; found out once."""
+    if not _UNDISTURBED:
+        make()
+        ended = carry_out(job_of(tmp_path, tmp_path / "undisturbed", DEPLOYED))
+        assert ended.code == 0, ended.message
+        _UNDISTURBED.append(ended.metrics)
+    return _UNDISTURBED[0]
+
+
+_UNDISTURBED: list[Metrics] = []
