@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import command, config
-from runner.errors import StopAsked
+from runner.errors import RequestError, StopAsked
 
 if TYPE_CHECKING:
     from runner.plan import Job
@@ -21,11 +21,21 @@ def main() -> None:
     config.register()
     # argparse takes no overrides before a flag: `mode=plan -m seed=1,2` would be refused.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))
-    codes: list[int] = []
+    codes: list[int] = [_guarded(_refuse_passwords)]
+    if any(codes):
+        sys.exit(max(codes))
     conf = str(config.home() / "conf")
     app = hydra.main(version_base="1.3", config_path=conf, config_name="config")(lambda one: codes.append(_trial(one)))
     codes.append(_guarded(app))
     sys.exit(max(codes))
+
+
+def _refuse_passwords() -> None:
+    """Raise before Hydra writes into its folder what was typed."""
+    for argument in sys.argv[1:]:
+        if config.holds_password(argument):
+            key = argument.partition("=")[0]
+            raise RequestError(f"{key}: holds a password; give it in the environment or in .env (MLFLOW_TRACKING_URI).")
 
 
 def _guarded(work: Any) -> int:

@@ -129,7 +129,11 @@ def request(composed: Any) -> Request:
     problems = [*_problems("", top, Top)]
     for section, owner in owners.items():
         problems += _problems(f"{section}.", composed.get(section) or {}, owner)
-    problems = problems or [*_name_problems(top), *_dataset_problems(composed["dataset"])]
+    problems = problems or [
+        *_name_problems(top),
+        *_dataset_problems(composed["dataset"]),
+        *_secret_problems(composed["tracking"]),
+    ]
     if problems:
         raise RequestError("\n".join(problems))
     values: dict[str, Any] = {
@@ -139,10 +143,8 @@ def request(composed: Any) -> Request:
 
 
 def as_composed(request: Request) -> dict[str, Any]:
-    """Return a request in the form that `request` takes, without what may be secret: a password in a URI."""
+    """Return a request in the form that `request` takes."""
     sections: dict[str, Any] = {name: asdict(getattr(request, name)) for name in SECTIONS}
-    if "@" in (request.tracking.uri or ""):
-        sections["tracking"]["uri"] = None
     owned = {"method": request.method, request.method: asdict(request.hyperparameters)}
     return asdict(request.top) | sections | owned | {"backend": asdict(request.backend)}
 
@@ -186,6 +188,19 @@ def _dataset_problems(dataset: Mapping[str, Any]) -> Iterator[str]:
             "dataset.validation: is still the embedded data's, while dataset.train is your own; "
             "add dataset=files, which starts empty, or set dataset.validation."
         )
+
+
+def _secret_problems(tracking: Mapping[str, Any]) -> Iterator[str]:
+    if holds_password(tracking.get("uri") or ""):
+        yield (
+            "tracking.uri: holds a password, which would be written into files; give the whole URI as "
+            "MLFLOW_TRACKING_URI, in the environment or in .env."
+        )
+
+
+def holds_password(text: str) -> bool:
+    """Say whether a text holds a URI with a password."""
+    return re.search(r"://[^/\s:@]*:[^/\s@]+@", text) is not None
 
 
 def _allowed_keys(key: str, prefix: str, known: Mapping[str, Any]) -> str:

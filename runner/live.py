@@ -46,8 +46,8 @@ class Live:
     def __call__(self, record: Record) -> None:
         """Show one event."""
         match record.event:
-            case events.Progress(step=step, total=0, text=text, figures=figures):
-                self._turn(step, text, figures)
+            case events.Progress(step=step, done=done, total=total, text=text, figures=figures) if text:
+                self._turn(step, f"{text}, step {done} of {total}" if done and total else text, figures)
             case events.Progress(step=step, done=done, total=total, figures=figures):
                 self._advance(step, done, total, figures)
             case events.State(what=what, value=value):

@@ -31,7 +31,7 @@ class Followed:
         self._oldest_first = False
         self._seen: set[str] = set()
         self._figures: dict[str, float] = {}
-        self.step = 0
+        self.step = self._total = 0
 
     def to_end(self) -> Generator[Event, None, Any]:
         """Follow until the job has ended and return it as it is then."""
@@ -98,6 +98,7 @@ class Followed:
             if step is not None:
                 values = measured.metrics(data, self.method)
                 self.step, self._figures = max(self.step, step), self._figures | values
+                self._total = measured.step_of(data, "total_steps") or self._total
                 yield Metrics(step, values, at)
             elif event.message:
                 yield Said(str(event.id), faults.redact(str(event.message)), at)
@@ -124,7 +125,7 @@ class Followed:
         words = f"{self.job} {self.state or 'not seen yet'}"
         if self._changed:
             words += f" for {duration(time.monotonic() - self._changed)}"
-        return Progress("follow", self.step, 0, self._figures, words)
+        return Progress("follow", self.step, self._total, self._figures, words)
 
     def _interval(self) -> float:
         """Return the seconds to the next look: up to four times as long for a job that stays in the queue."""

@@ -30,6 +30,8 @@ SAME: dict[str, dict[str, str]] = {
     },
 }
 """By method: the service's names, without their split, and ours."""
+COUNTS = ("step", "total_steps")
+"""What says where a number belongs, and is none itself."""
 NEVER_NEGATIVE = re.compile(r"loss|accurac|epoch")
 
 
@@ -37,7 +39,7 @@ def metrics(data: Mapping[str, Any], method: str) -> dict[str, float]:
     """Return the numbers of an event or a row by full names; what was not measured is left out."""
     found: dict[str, float] = {}
     for column, raw in data.items():
-        value = None if column == "step" else _number(column, raw)
+        value = None if column in COUNTS else _number(column, raw)
         if value is None:
             continue
         found[f"hosted/{column}"] = value
@@ -48,9 +50,9 @@ def metrics(data: Mapping[str, Any], method: str) -> dict[str, float]:
     return found
 
 
-def step_of(data: Mapping[str, Any]) -> int | None:
-    """Return the optimizer step that numbers belong to, if they name one."""
-    value = _number("step", data.get("step"))
+def step_of(data: Mapping[str, Any], column: str = "step") -> int | None:
+    """Return the optimizer step that numbers belong to, or with `total_steps` the last one, if they name it."""
+    value = _number(column, data.get(column))
     return int(value) if value is not None and value >= 0 else None
 
 

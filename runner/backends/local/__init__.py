@@ -17,6 +17,7 @@ from runner.backends import Backend, Resolved, Step
 from runner.data.survey import TokenLimit
 from runner.errors import DataError, RequestError
 from runner.methods import Method
+from runner.models import hosted
 from runner.models.reference import tokenizer_folder
 from runner.tokens import ChatTokenizer
 from runner.values import Auto, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, duration, resolve_auto
@@ -89,7 +90,7 @@ class Local:
 
 def check(request: "Request", found: "Survey") -> None:
     """Raise `RequestError` for a model that is not one to load, `DataError` for rows with tools."""
-    if request.model.source.startswith("hosted:"):
+    if hosted.name(request.model.source) is not None:
         raise RequestError(
             f"model.source: got {request.model.source}; a hosted model cannot be trained here; "
             "use backend=foundry, or a model that can be loaded (pypi:…, hf:…, path:…)."
