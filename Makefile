@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help run test check bench ui clean
+.PHONY: help run test check bench ui emulator clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -27,6 +27,9 @@ bench: .venv/dev  ## the benchmarks; each ends with a line of JSON
 ui: .venv/local  ## the MLflow page of the runs made here
 	$(BIN)/mlflow ui
 
+emulator: .venv/foundry  ## rehearse a hosted job: the service on this machine, really training; paste what it prints
+	$(BIN)/python -m tests.emulator $(ARGS)
+
 clean:  ## remove the environment and what tools left behind, never runs/ or mlflow.db
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
@@ -39,6 +42,10 @@ clean:  ## remove the environment and what tools left behind, never runs/ or mlf
 	$(PIP) -e '.[local]'
 	@touch $@
 
-.venv/dev: .venv/local
-	$(PIP) -e '.[local,dev]'
+.venv/foundry: .venv/local
+	$(PIP) -e '.[local,foundry]'
+	@touch $@
+
+.venv/dev: .venv/foundry
+	$(PIP) -e '.[local,foundry,dev]'
 	@touch $@

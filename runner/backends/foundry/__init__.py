@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MIN_ROWS = 10
 MAX_FILE_BYTES = 512 << 20
 MAX_SEED = 2**31 - 1
-LIMITS = {"n_epochs": 50, "batch_size": 256}
+LIMITS = {"n_epochs": 50, "batch_size": 256, "beta": 2}
 """What the service takes: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning and its OpenAPI."""
 
 
@@ -153,9 +153,9 @@ def resolve(settings: Foundry, method: Method, hyperparameters: Any, num_rows: i
     Raises `RequestError` for a hyperparameter that only the local backend knows, or one out of the service's range.
     """
     for key, most in LIMITS.items():
-        value = getattr(hyperparameters, key)
+        value: Any = getattr(hyperparameters, key, "auto")
         if value != "auto" and value > most:
-            raise RequestError(f"{method.name}.{key}: got {value}; the service takes 1 to {most}, or auto.")
+            raise RequestError(f"{method.name}.{key}: got {value}; the service takes up to {most}, or auto.")
     if not hasattr(hyperparameters, "rpo_alpha"):
         return settings, hyperparameters, {}
     if hyperparameters.rpo_alpha not in ("auto", 0):

@@ -111,8 +111,8 @@ def told(fault: Fault, what: str, endpoint: str) -> RunnerError:
             )
         case "role":
             return AccessError(
-                f"{head}; the credential lacks a role; it needs Azure AI User on the project (and for deployments "
-                "Cognitive Services Contributor on the resource); ask an owner, and allow some minutes."
+                f"{head}; the credential lacks a role; it needs Foundry User on the project (once Azure AI User), for "
+                "deployments Cognitive Services Contributor on the resource; ask an owner, and allow some minutes."
             )
         case "missing":
             return AccessError(

@@ -28,7 +28,7 @@ class Followed:
         self.state = ""
         self._changed = self._lost_since = 0.0
         self._cursor = ""
-        self._oldest_first = False
+        self._newest_first = False
         self._seen: set[str] = set()
         self._figures: dict[str, float] = {}
         self.step = self._total = 0
@@ -90,7 +90,7 @@ class Followed:
     def _hear(self) -> Generator[Event, None, None]:
         """Yield the service's messages and metrics, in their order in time."""
         events = yield from self._events(whole=self.state in ENDED)
-        in_order = events if self._oldest_first else reversed(events)
+        in_order = reversed(events) if self._newest_first else events
         for event in sorted(in_order, key=lambda event: event.created_at):
             at = float(event.created_at)
             data = event.data if isinstance(event.data, dict) else {}
@@ -111,14 +111,15 @@ class Followed:
             return self.service.openai.fine_tuning.jobs.list_events(self.job, **(after | options))
 
         def known(event: Any) -> bool:
-            return event.id in self._seen and not self._oldest_first and not whole
+            return event.id in self._seen and self._newest_first and not whole
 
         found = yield from self.service.collect(f"hearing of {self.job}", page, known, awaited=("missing",))
         fresh = [event for event in found if event.id not in self._seen]
         self._seen |= {event.id for event in fresh}
-        self._oldest_first |= len(found) > 1 and found[0].created_at < found[-1].created_at
-        if self._oldest_first and len(self._seen) >= 100:  # a second page: go on behind what is known
-            self._cursor = found[-1].id if found else self._cursor
+        if found and found[0].created_at != found[-1].created_at:
+            self._newest_first = found[0].created_at > found[-1].created_at
+        if found and not self._newest_first and len(self._seen) >= 100:  # go on behind the pages that are known
+            self._cursor = found[-1].id
         return fresh
 
     def _progress(self) -> Progress:

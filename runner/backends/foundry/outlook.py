@@ -33,10 +33,11 @@ def _trained(job: "Job", tokens: "Tokens | None") -> str:
     n_epochs = job.plan.hyperparameters["n_epochs"]
     if tokens is None:
         return "tokens not counted: pip install 'runner[foundry]' counts them"
-    about, each = "" if tokens.exact else "about ", f"{tokens.splits['train']:,} tokens an epoch"
+    about, each = "" if tokens.exact else "about ", f"{tokens.splits['train']:,}"
     if n_epochs == "auto":
-        return f"{about}{each}; the service chooses how many (n_epochs=auto)"
-    return f"{about}{tokens.splits['train'] * n_epochs:,} tokens: {n_epochs} epochs of {each}"
+        return f"{about}{each} tokens an epoch; the service chooses how many (n_epochs=auto)"
+    times = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
+    return f"{about}{tokens.splits['train'] * n_epochs:,} tokens: {times} of {each}"
 
 
 def _price(job: "Job", model: Model | None, tokens: "Tokens | None") -> str:
