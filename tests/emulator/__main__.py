@@ -26,6 +26,7 @@ def main() -> None:
         LocalTraining(Path(folder), asked.model) as engine,
         Emulator(asked.style, engine=engine, port=asked.port) as cloud,
     ):
+        cloud.add_deployment("gpt-4.1-mini", "gpt-4.1-mini")
         sys.stdout.write("".join(f"export {name}={value}\n" for name, value in cloud.environment().items()))
         sys.stdout.flush()
         wait()

@@ -1,18 +1,12 @@
-"""Every exception of the SDKs is judged and told in a sentence; a wish to wait is heard."""
+"""Every exception of the SDKs is judged and told in a sentence; so is an answer that is none."""
 
 import inspect
 import json
-import math
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 pytest.importorskip("openai")
 
@@ -153,7 +147,7 @@ def test_both_sdks_answers_are_judged_alike(status: int, body: str) -> None:
     client = openai.OpenAI(api_key="none", base_url=ENDPOINT)
     errors = (
         client._make_status_error_from_response(response(status, BODIES[body])),
-        azure_core.HttpResponseError(response=AzureAnswer(status, BODIES[body])),  # type: ignore[arg-type]
+        azure_core.HttpResponseError(response=AzureAnswer(status, BODIES[body])),
     )
     for error in errors:
         fault = faults.judge(error)
@@ -168,7 +162,7 @@ def test_both_sdks_answers_are_judged_alike(status: int, body: str) -> None:
 def test_the_services_own_words_are_told() -> None:
     error = openai.BadRequestError("x", response=response(400, ERROR), body=ERROR["error"])
     assert faults.judge(error).text == "400 Bad: The first line. The second line. The third"
-    inner = azure_core.HttpResponseError(response=AzureAnswer(400, ERROR))  # type: ignore[arg-type]
+    inner = azure_core.HttpResponseError(response=AzureAnswer(400, ERROR))
     assert faults.judge(inner).text == "400 The first line. The second line. The third"
 
 
@@ -250,64 +244,8 @@ def test_a_refused_file_is_told_with_the_services_reason() -> None:
     assert "it gives no reason" in str(faults.refused_data("", "train.jsonl"))
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [("0", 0.0), ("5", 5.0), (" 7 ", 7.0), ("0.25", 0.25), (None, None), ("", None), ("soon", None), ("-5", None),
-     ("nan", None), ("inf", None), ("1e3", None), ("5 s", None), ("Mon, 99 Foo 2030 25:61:00 GMT", None),
-     ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0)],
-)  # fmt: skip
-def test_retry_after_is_seconds_or_a_date_and_garbage_is_not_heard(value: str | None, seconds: float | None) -> None:
-    assert faults.retry_after(value) == seconds
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        lambda date: format_datetime(date, usegmt=True),
-        lambda date: format_datetime(date.astimezone()),
-        pytest.param(
-            lambda date: date.strftime("%a %b %d %H:%M:%S %Y"),
-            marks=pytest.mark.xfail(strict=True, reason="a date without a zone is UTC (RFC 9110), not local time"),
-        ),
-    ],
-    ids=["GMT", "local zone", "asctime"],
-)
-@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone cannot be set here")
-def test_retry_after_as_a_date_counts_from_now_in_any_zone(
-    written: Callable[[datetime], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TZ", "EST5EDT")
-    time.tzset()
-    try:
-        found = faults.retry_after(written(datetime.now(UTC) + timedelta(seconds=30)))
-        assert found == pytest.approx(29.5, abs=2)
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-@given(st.text() | st.from_regex(r"\A[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{2,5} \d{2}:\d{2}:\d{2}( [A-Z]{3})?\Z"))
-def test_no_retry_after_makes_it_fail(value: str) -> None:
-    found = faults.retry_after(value)
-    assert found is None or found >= 0
-
-
-def test_a_services_wish_to_wait_is_read_off_either_sdks_answer() -> None:
-    headers = {"Retry-After": "7"}
-    one = openai.RateLimitError("x", response=response(429, ERROR, headers), body=ERROR["error"])
-    other = azure_core.HttpResponseError(response=AzureAnswer(503, ERROR, {"retry-after": "7"}))  # type: ignore[arg-type]
-    assert (faults.judge(one).retry_after, faults.judge(other).retry_after) == (7.0, 7.0)
-
-
 def service(cloud: Emulator, patience: float = 0.3) -> Service:
     return Service(cloud.endpoint, Azure(), Polling(every=0.05, requests_per_second=1000, patience=patience))
-
-
-@pytest.mark.xfail(strict=True, reason="Service.pause() waits as long as it is told to, beyond polling.patience")
-def test_nobody_waits_longer_than_the_patience_that_was_asked_for() -> None:
-    asked = Service(ENDPOINT, Azure(), Polling(patience=900))
-    for seconds in (3600.0, 1e9, math.inf):
-        assert asked.pause(1, faults.Fault("quota", "429", seconds)) <= 900
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.backends.foundry import measured
+from tests.data.samples import unhurried
 
 SFT = b"""\
 step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy,full_valid_loss,full_valid_mean_token_accuracy
@@ -232,6 +233,7 @@ def encoded(columns: list[str], rows: dict[int, list[float | None]]) -> bytes:
     return text.getvalue().encode()
 
 
+@unhurried
 @given(tables())
 def test_every_finite_number_survives(made: tuple[list[str], dict[int, list[float | None]]]) -> None:
     columns, rows = made
@@ -242,6 +244,7 @@ def test_every_finite_number_survives(made: tuple[list[str], dict[int, list[floa
     assert table(encoded(columns, rows), "rft") == expected
 
 
+@unhurried
 @given(tables())
 def test_base64_of_a_table_is_the_table(made: tuple[list[str], dict[int, list[float | None]]]) -> None:
     content = encoded(*made)
@@ -253,6 +256,7 @@ JSON = st.recursive(
 )
 
 
+@unhurried
 @given(st.dictionaries(st.sampled_from(["step", "train_loss", "train_reward_chosen"]) | st.text(), JSON))
 def test_whatever_an_event_holds_only_finite_numbers_come_out(data: dict[str, Any]) -> None:
     for method in ("sft", "dpo", "rft"):
@@ -260,6 +264,7 @@ def test_whatever_an_event_holds_only_finite_numbers_come_out(data: dict[str, An
     assert (measured.step_of(data) or 0) >= 0
 
 
+@unhurried
 @given(st.binary(max_size=200).filter(lambda content: b"\r" not in content))
 def test_no_bytes_make_it_fail(content: bytes) -> None:
     for row in measured.rows(content):

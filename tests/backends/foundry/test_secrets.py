@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-openai = pytest.importorskip("openai")
+pytest.importorskip("openai")
 
 import httpx2
+import openai
 
 from runner.backends.foundry import faults
+from tests.data.samples import unhurried
 
 URL_SAFE = st.text("abcXYZ0189-_.~%", min_size=8, max_size=60)
 BASE64 = st.text("abcXYZ0189+/=", min_size=8, max_size=90)
@@ -46,12 +48,14 @@ def assert_struck(place: tuple[str, str], secret: str, before: str, after: str) 
 
 
 @pytest.mark.parametrize("place", PLACES)
+@unhurried
 @given(secret=URL_SAFE, before=AROUND, after=AROUND)
 def test_a_secret_is_struck_out_wherever_it_stands(place: str, secret: str, before: str, after: str) -> None:
     assert_struck(PLACES[place], secret, before, after)
 
 
 @pytest.mark.parametrize("place", KEYS)
+@unhurried
 @given(secret=BASE64, before=AROUND, after=AROUND)
 def test_a_key_is_struck_out_to_its_last_sign(place: str, secret: str, before: str, after: str) -> None:
     assert_struck(KEYS[place], secret, before, after)
@@ -72,6 +76,7 @@ def test_words_that_hold_no_secret_stay(text: str) -> None:
     assert faults.redact(text) == text
 
 
+@unhurried
 @given(URL_SAFE, st.integers(200, 320))
 def test_a_secret_at_the_cut_of_a_long_text_is_struck_out_too(secret: str, padding: int) -> None:
     body = {"error": {"code": "Bad", "message": "x " * (padding // 2) + f"Bearer {secret}"}}
