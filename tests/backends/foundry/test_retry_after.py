@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("openai")
 
 import openai
+from azure.core.exceptions import HttpResponseError
 
 from runner.backends.foundry import Azure, Polling, faults
 from runner.backends.foundry.service import Service
