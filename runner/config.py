@@ -93,7 +93,7 @@ class Top:
     """Run a plan once more that is finished, or whose hosted job failed; an unfinished one goes on."""
     seed: NonNegativeInt = 42
     """Order of the rows, initial adapter, dropout."""
-    runs: str = "runs"
+    runs_folder: str = "runs"
     """Folder of the run folders."""
 
 

@@ -163,7 +163,7 @@ def _identity(split: SplitSurvey) -> DataIdentity:
 
 def _folder(request: Request, plan: JobPlan) -> Path:
     """Return the run's folder: the one that holds this plan already, under whatever name, or a new one."""
-    runs = Path(request.top.runs)
+    runs = Path(request.top.runs_folder)
     short = plan.id[:8]
     name = request.top.name if request.top.name != "auto" else f"{plan.method}-{_stem(request.dataset.train)}"
     return next(iter(sorted(runs.glob(f"*-{short}"))), runs / f"{name}-{short}")

@@ -83,3 +83,10 @@ def test_defaults_pass_their_own_check() -> None:
     for name in config.options(methods):
         owner = methods.load(name).hyperparameters
         assert list(config._problems("", asdict(owner()), owner)) == []
+
+
+def test_the_folder_of_runs_can_be_named_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra takes a key for a group where the search path, the current folder too, has a folder of that name."""
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert composed("runs_folder=elsewhere")["runs_folder"] == "elsewhere"

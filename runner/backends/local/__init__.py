@@ -149,7 +149,7 @@ def outlook(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str
 
 def _speed(job: "Job") -> float | None:
     """Return the tokens a second of the latest run of the same model, method and tuning in this folder of runs."""
-    reports = sorted(Path(job.request.top.runs).glob("*/report.json"), key=lambda path: path.stat().st_mtime)
+    reports = sorted(Path(job.request.top.runs_folder).glob("*/report.json"), key=lambda path: path.stat().st_mtime)
     for path in reversed(reports):
         content = msgspec.json.decode(path.read_bytes())
         plan, speed = content["plan"], content["metrics"].get("system/tokens_per_second")

@@ -76,7 +76,7 @@ def job_of(data: Path, runs: Path, *overrides: str) -> plan.Job:
     config.register()
     line = [
         "backend=foundry", "dataset=files", f"dataset.train={data}/train.jsonl",
-        f"dataset.validation={data}/held_out.jsonl", f"runs={runs}", "dpo.n_epochs=2", "dpo.batch_size=4",
+        f"dataset.validation={data}/held_out.jsonl", f"runs_folder={runs}", "dpo.n_epochs=2", "dpo.batch_size=4",
         "evaluation.samples=2", "evaluation.max_new_tokens=16", "tracking=none", "backend.polling.every=0.05",
         "backend.polling.requests_per_second=1000", "backend.polling.patience=1.5", *overrides,
     ]  # fmt: skip
