@@ -6,10 +6,8 @@ Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-d
 from collections.abc import Generator
 from typing import Any
 
-from runner.backends.foundry import faults
-from runner.backends.foundry.files import MAX_SENDS
-from runner.backends.foundry.service import Asking, Failure, Service
-from runner.errors import RequestError, ServiceError
+from runner.backends.foundry.service import Asking, Service
+from runner.errors import RequestError, RunnerError, ServiceError
 from runner.events import Created, Event, Progress, Removed, Wait
 
 READY, BROKEN = "Succeeded", {"Failed", "Canceled", "Disabled"}
@@ -60,19 +58,13 @@ class Deployer:
                 model=models.DeploymentModel(format="OpenAI", name=model, version="1")
             ),
         )
-        failures = 0
-        while True:
-            try:
-                yield from self.service.send(lambda: self._put(wanted))
-                return
-            except Failure as failure:
-                fault, failures = failure.fault, failures + 1
-            if fault.kind in faults.UNCERTAIN and (yield from self._look()) is not None:
-                return
-            if fault.kind not in faults.PASSING | {"conflict"} or failures >= 2 * MAX_SENDS:
-                yield from self._forget()
-                raise faults.told(fault, f"deploying {model} as {self.name}", self.service.endpoint)
-            yield Wait(self.service.pause(failures, fault))
+        try:
+            yield from self.service.create(
+                f"deploying {model} as {self.name}", lambda: self._put(wanted), self._look, awaited=("conflict",)
+            )
+        except RunnerError:
+            yield from self._forget()
+            raise
 
     def _forget(self) -> Generator[Event, None, None]:
         if (yield from self._look()) is None:

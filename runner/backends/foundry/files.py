@@ -15,13 +15,11 @@ from openai import NotFoundError
 
 from runner.backends.foundry import faults
 from runner.backends.foundry.claim import Claim
-from runner.backends.foundry.service import UPLOAD_SECONDS, Asking, Failure, Service
+from runner.backends.foundry.service import UPLOAD_SECONDS, Asking, Service
 from runner.data.rows import Pair, Row
 from runner.events import Created, Event, Intent, Note, Progress, Wait
 
 GONE = {"deleted", "deleting"}
-MAX_SENDS = 4
-"""How often a file or job is sent anew, after looks that found nothing, before the runner gives up."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,10 @@ def ensure(service: Service, content: Content, intended: bool) -> Generator[Even
             yield Note(f"the service has {content.path.name} already: {found.id}")
         else:
             yield Intent(f"file {content.name}", {"bytes": content.bytes})
-            found = found or (yield from _upload(service, content))
+            sending = f"uploading {content.path.name}"
+            found = found or (
+                yield from service.create(sending, lambda: _send(service, content), lambda: find(service, content))
+            )
             yield Created("file", found.id, {"name": content.name, "bytes": content.bytes})
     finally:
         claim.drop()
@@ -99,23 +100,6 @@ def find(service: Service, content: Content) -> Asking[Any]:
 
     files = yield from service.collect("listing the service's files", page, same)
     return next((file for file in files if same(file)), None)
-
-
-def _upload(service: Service, content: Content) -> Asking[Any]:
-    """Send the file; where the answer is lost, look before sending again."""
-    failures = 0
-    while True:
-        try:
-            return (yield from service.send(lambda: _send(service, content)))
-        except Failure as failure:
-            fault, failures = failure.fault, failures + 1
-        if fault.kind not in faults.PASSING or failures >= MAX_SENDS:
-            raise faults.told(fault, f"uploading {content.path.name}", service.endpoint)
-        yield Wait(service.pause(failures, fault))
-        if fault.kind in faults.UNCERTAIN:
-            found = yield from find(service, content)
-            if found is not None:
-                return found
 
 
 def _send(service: Service, content: Content) -> Any:

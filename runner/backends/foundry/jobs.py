@@ -9,10 +9,8 @@ model's name; and where neither is shown, as one with our training file that was
 from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any
 
-from runner.backends.foundry import faults
 from runner.backends.foundry.claim import Claim
-from runner.backends.foundry.files import MAX_SENDS
-from runner.backends.foundry.service import Asking, Failure, Service
+from runner.backends.foundry.service import Asking, Service
 from runner.events import Created, Event, Intent, Note, Wait
 from runner.plan import JobPlan
 
@@ -83,13 +81,16 @@ class JobMaker:
     def __init__(self, service: Service, plan: JobPlan, arguments: Mapping[str, Any], again: bool) -> None:
         self.service, self.plan, self.arguments, self.again = service, plan, dict(arguments), again
 
-    def ensure(self, intent: Mapping[str, Any] | None) -> Generator[Event, None, tuple[str, bool]]:
-        """Return the id of the plan's job and whether this run created it; `intent` is the journal's, if it has one."""
+    def ensure(self, intent: Mapping[str, Any] | None, made: str | None) -> Generator[Event, None, tuple[str, bool]]:
+        """Return the id of the plan's job and whether this run created it.
+
+        `intent` and `made` are what the journal has: what was about to be sent, and the job that came of it.
+        """
         claim = Claim(f"job-{self.plan.id}")
         yield from claim.take()
         try:
-            jobs = yield from listed(self.service)
             if intent is None:
+                jobs = yield from listed(self.service)
                 theirs = [job for job in jobs if self._ours(job, ())]
                 ignored = [job.id for job in theirs if self.again and job.status in ENDED]
                 found = winner([job for job in theirs if job.id not in ignored])
@@ -100,44 +101,34 @@ class JobMaker:
                 there = [job.id for job in jobs if job.training_file == file]
                 intent = {"ignored": ignored, "there": there, "training_file": file, "suffix": self.arguments["suffix"]}
                 yield Intent("job", dict(intent))
-            else:
-                found = yield from self._look(intent, LOOKS)
-            made = found.id if found is not None else (yield from self._create(intent))
+            elif made is None:
+                found = yield from self._look(intent)
+            if made is None:
+                made = str((found or (yield from self._create(intent))).id)
+                yield Created("job", made, {"model": self.arguments["model"]})
         finally:
             claim.drop()
-        yield Created("job", made, {"model": self.arguments["model"]})
         return (yield from self._settle(made, intent["ignored"]))
 
-    def _create(self, intent: Mapping[str, Any]) -> Generator[Event, None, str]:
+    def _create(self, intent: Mapping[str, Any]) -> Asking[Any]:
         attempt = len(intent["ignored"]) + 1
         arguments = self.arguments | {"metadata": {PLAN_ID: self.plan.id, ATTEMPT: str(attempt)}}
-        failures = 0
-        while True:
-            try:
-                job = yield from self.service.send(lambda: self.service.openai.fine_tuning.jobs.create(**arguments))
-                if job.id:
-                    return str(job.id)
-                fault = faults.Fault("lost", "the answer names no job")
-            except Failure as failure:
-                fault = failure.fault
-            failures += 1
-            if fault.kind in faults.UNCERTAIN:
-                yield Note(f"the answer to creating the job was lost ({fault.text}): looking whether it exists")
-                found = yield from self._look(intent, LOOKS)
-                if found is not None:
-                    return str(found.id)
-            if fault.kind not in faults.PASSING or failures >= MAX_SENDS:
-                raise faults.told(fault, "creating the job", self.service.endpoint)
-            yield Wait(self.service.pause(failures, fault))
+        return (
+            yield from self.service.create(
+                "creating the job",
+                lambda: self.service.openai.fine_tuning.jobs.create(**arguments),
+                lambda: self._look(intent),
+            )
+        )
 
-    def _look(self, intent: Mapping[str, Any], looks: int) -> Asking[Any]:
+    def _look(self, intent: Mapping[str, Any]) -> Asking[Any]:
         """Return the job that was sent, if the service shows it; it may take a moment to."""
-        for look in range(1, looks + 1):
+        for look in range(1, LOOKS + 1):
             jobs = yield from listed(self.service)
             sent = [job for job in jobs if self._ours(job, intent["ignored"]) or self._new_with_our_file(job, intent)]
             if sent:
                 return winner(sent)
-            if look < looks:
+            if look < LOOKS:
                 yield Wait(self.service.pause(look))
         return None
 

@@ -32,6 +32,8 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 UPLOAD_SECONDS = 600.0
 LONGEST_WAIT_SECONDS = 60.0
+MOST_LOST = 4
+"""How often what creates something is sent, after looks that found nothing, before the runner gives up."""
 CREDENTIALS = {
     "default": "DefaultAzureCredential",
     "cli": "AzureCliCredential",
@@ -125,6 +127,36 @@ class Service:
             if failures == 3:
                 left = duration(self.polling.patience - waited)
                 yield Note(f"{what}: {fault.text}; asking again for up to {left}")
+            yield Wait(self.pause(failures, fault))
+
+    def create(
+        self,
+        what: str,
+        request: Callable[[], Answer],
+        look: Callable[[], Asking[Answer | None]],
+        awaited: Collection[str] = (),
+    ) -> Asking[Answer]:
+        """Make a request that creates something; where its answer is lost, `look` for it before sending it again.
+
+        What the service turned away is sent again for as long as `polling.patience`, what may have been carried out
+        only a few times, each after a look that found nothing. Raises the runner's error for other faults.
+        """
+        began, failures, lost = time.monotonic(), 0, 0
+        while True:
+            try:
+                return (yield from self.send(request))
+            except Failure as failure:
+                fault, failures = failure.fault, failures + 1
+            if fault.kind in faults.UNCERTAIN:
+                lost += 1
+                yield Note(f"{what}: the answer was lost ({fault.text}): looking whether it was carried out")
+                found = yield from look()
+                if found is not None:
+                    return found
+            over = lost >= MOST_LOST or time.monotonic() - began > self.polling.patience
+            passing = fault.kind in faults.PASSING or fault.kind in awaited
+            if not passing or over:
+                raise faults.told(fault, what, self.endpoint)
             yield Wait(self.pause(failures, fault))
 
     def send(self, request: Callable[[], Answer]) -> Asking[Answer]:

@@ -65,7 +65,8 @@ class Work:
         maker = jobs.JobMaker(
             self.service, plan, jobs.arguments(plan, self.base, ids, suffix), self.job.request.top.again
         )
-        job, made = yield from maker.ensure(self.progressed.intents.get("job"))
+        created = next((name for what, name in self.progressed.created if what == "job"), None)
+        job, made = yield from maker.ensure(self.progressed.intents.get("job"), created)
         return {"job": job, "made_here": made}
 
     def follow(self) -> Events:
