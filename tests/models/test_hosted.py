@@ -15,7 +15,11 @@ from runner.models.hosted import HostedModel
 MODEL = HostedModel("0" * 64, "gpt-4.1-mini", "ft:gpt-4.1-mini:org:r-0:Ab12", "ftjob-1", "https://x/api/projects/p")
 
 COOKBOOK = [
-    ("system", None, "You are a helpful, pattern-following assistant that translates corporate jargon into plain English."),
+    (
+        "system",
+        None,
+        "You are a helpful, pattern-following assistant that translates corporate jargon into plain English.",
+    ),
     ("system", "example_user", "New synergies will help drive top-line growth."),
     ("system", "example_assistant", "Things working well together will increase revenue."),
     (
@@ -25,7 +29,7 @@ COOKBOOK = [
     ),
     ("system", "example_assistant", "Let's talk later when we're less busy about how to do better."),
     ("user", None, "This late pivot means we don't have time to boil the ocean for the client deliverable."),
-]  # fmt: skip
+]
 """The conversation of https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken: 124 tokens by its rule,
 and by the service's own answer, of which the names are 14: `example_user` is 2 tokens, `example_assistant` 3, and
 each name one more."""
