@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
@@ -28,7 +28,12 @@ class Live:
     """Shows events; a listener, used inside `with`."""
 
     def __init__(self) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description:9}"), BarColumn(24), MofNCompleteColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description:9}"),
+            BarColumn(24),
+            TextColumn("{task.fields[count]}"),
+        )
         self._bar = Bar(*columns, TimeElapsedColumn(), TextColumn("{task.fields[figures]}"), console=terminal)
         self._tasks: dict[str, TaskID] = {}
         self._begun: dict[str, tuple[float, int]] = {}
@@ -46,8 +51,8 @@ class Live:
     def __call__(self, record: Record) -> None:
         """Show one event."""
         match record.event:
-            case events.Progress(step=step, done=done, total=total, text=text, figures=figures) if text:
-                self._turn(step, f"{text}, step {done} of {total}" if done and total else text, figures)
+            case events.Progress(text=text) as turn if text:
+                self._turn(turn)
             case events.Progress(step=step, done=done, total=total, figures=figures):
                 self._advance(step, done, total, figures)
             case events.State(what=what, value=value):
@@ -77,22 +82,25 @@ class Live:
         told = "  ".join([*self._words(figures), *([f"{duration(left)} left"] if left else [])])
         if terminal.is_terminal:
             if step not in self._tasks:
-                self._tasks[step] = self._bar.add_task(step, total=total, figures="")
-            self._bar.update(self._tasks[step], completed=done, total=total, figures=told)
+                self._tasks[step] = self._bar.add_task(step, total=total, count="", figures="")
+            self._bar.update(self._tasks[step], completed=done, total=total, count=f"{done}/{total}", figures=told)
         elif done and time.monotonic() - self._printed > PLAIN_SECONDS:
             self._printed = time.monotonic()
             say(f"  {step} {done}/{total}  {told}")
 
-    def _turn(self, step: str, text: str, figures: Mapping[str, float]) -> None:
-        """Show a step whose end cannot be told."""
-        told = "  ".join([text, *self._words(figures)])
+    def _turn(self, turn: events.Progress) -> None:
+        """Show a step that runs elsewhere: in words, as its end may not be known."""
+        told = "  ".join([turn.text, *self._words(turn.figures)])
         if terminal.is_terminal:
-            if step not in self._tasks:
-                self._tasks[step] = self._bar.add_task(step, total=None, figures="")
-            self._bar.update(self._tasks[step], figures=told)
+            if turn.step not in self._tasks:
+                self._tasks[turn.step] = self._bar.add_task(turn.step, total=None, count="", figures="")
+            count = f"{turn.done}/{turn.total}" if turn.total else ""
+            self._bar.update(
+                self._tasks[turn.step], completed=turn.done, total=turn.total or None, count=count, figures=told
+            )
         elif time.monotonic() - self._printed > QUIET_SECONDS:
             self._printed = time.monotonic()
-            say(f"  {step}: {told}")
+            say(f"  {turn.step}: {told}")
 
     @staticmethod
     def _words(figures: Mapping[str, float]) -> list[str]:

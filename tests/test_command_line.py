@@ -198,7 +198,7 @@ def test_a_plan_touches_nothing(command: Command, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["mode=plan"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["mode=plan"], [*HOSTED, "mode=plan"]])
 def test_planning_never_imports_what_only_running_needs(arguments: list[str], tmp_path: Path) -> None:
     script = (
         "import sys; sys.argv = ['runner', *sys.argv[1:]]\n"
