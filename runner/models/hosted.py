@@ -89,6 +89,10 @@ def _messages(row: Row) -> list[dict[str, Any]]:
 
 def _message_tokens(message: dict[str, Any], encoding: Any) -> int:
     texts = [str(message.get("content") or ""), message["role"]]
+    extra = TOKENS_PER_MESSAGE
+    if "name" in message:
+        texts.append(message["name"])
+        extra += 1
     if "tool_calls" in message:
         texts.append(msgspec.json.encode(message["tool_calls"]).decode())
-    return TOKENS_PER_MESSAGE + sum(int(encoding.count(text)) for text in texts)
+    return extra + sum(int(encoding.count(text)) for text in texts)

@@ -16,12 +16,20 @@ import sys
 import tempfile
 import time
 from bisect import bisect_left
-from contextlib import redirect_stdout
-from io import StringIO
+from dataclasses import replace
 from pathlib import Path
+
+from azure.ai.projects import AIProjectClient
+from azure.identity import DefaultAzureCredential
+from openai import OpenAI
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from runner import execute, report
+from runner.backends.foundry.jobs import arguments
+from runner.events import StepDone
+from runner.journal import Journal
+from runner.tracking import Sender, place_of
 from tests.backends.foundry.rehearsal import job_of, write_data
 from tests.emulator import Emulator, Script
 
@@ -47,23 +55,33 @@ def main() -> None:
 
 
 def _create(folder: Path, count: int) -> None:
-    from runner.__main__ import run
-
-    for number in range(count):
-        with redirect_stdout(StringIO()):
-            settings = ["backend.follow=false", "tracking=mlflow", f"seed={number}"]
-            fast = ["backend.polling.requests_per_second=1000", "backend.polling.every=0.2"]
-            job = job_of(folder, folder / "runs", *settings, *fast)
-            run(job)
-            _slow_down(job.folder / "request.json")
+    """Leave runs as `backend.follow=false` leaves them: a job at the service, a journal, a run in MLflow."""
+    settings = ["tracking=mlflow", "tracking.experiment=follow", "backend.polling.requests_per_second=5"]
+    settings += ["backend.polling.every=15", "backend.polling.patience=900"]
+    first = job_of(folder, folder / "runs", *settings)
+    with _client() as client:
+        with (folder / "train.jsonl").open("rb") as file:
+            training = client.files.create(file=file, purpose="fine-tune").id
+        time.sleep(1)
+        for seed in range(count):
+            job = replace(
+                first, plan=replace(first.plan, seed=seed), folder=folder / "runs" / f"bench-{seed:04}",
+                request=replace(first.request, top=replace(first.request.top, seed=seed)),
+            )  # fmt: skip
+            sent = client.fine_tuning.jobs.create(**arguments(job.plan, "gpt-4.1-mini", {"train": training}, "bench"))
+            job.folder.mkdir(parents=True)
+            execute.keep(job)
+            journal = Journal(job.folder / "journal.jsonl")
+            journal.add(StepDone("upload", "", 1.0, {"endpoint": os.environ["AZURE_AI_PROJECT_ENDPOINT"]}))
+            journal.add(StepDone("create", "", 1.0, {"job": sent.id, "made_here": True}))
+            report.write(job, report.Outcome("running"))
+            Sender(job, place_of(job)).send("running")
     time.sleep(5)
 
 
-def _slow_down(path: Path) -> None:
-    """Follow with the default limits, not with those that made creating quick."""
-    asked = json.loads(path.read_bytes())
-    asked["backend"]["polling"] |= {"requests_per_second": LIMIT, "every": 15.0, "patience": 900.0}
-    path.write_text(json.dumps(asked))
+def _client() -> OpenAI:
+    project = AIProjectClient(os.environ["AZURE_AI_PROJECT_ENDPOINT"], DefaultAzureCredential())
+    return project.get_openai_client()
 
 
 def _follow(cloud: Emulator, seconds: float) -> dict[str, float]:

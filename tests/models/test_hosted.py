@@ -64,7 +64,6 @@ def test_the_cookbooks_conversation_has_the_cookbooks_number_of_tokens(count: An
     assert count(conversation(named=False)) == 124 - 14
 
 
-@pytest.mark.xfail(strict=True, reason="the name of a message is not counted; the cookbook counts it, and one more")
 def test_so_it_has_with_names(count: Any) -> None:
     assert count(conversation(named=True)) == 124
 

@@ -3,9 +3,10 @@
 A model that is not in the table is not refused: the service knows better. It only has no price here.
 """
 
+import re
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,19 +27,15 @@ class Model(msgspec.Struct, frozen=True):
 class Catalogue(msgspec.Struct, frozen=True):
     """The table, with when and where it was read."""
 
-    date: str
+    date: Any  # a day to YAML, a text if only the month is given
     source: str
     models: dict[str, Model]
 
     def find(self, name: str) -> Model | None:
         """Return a model by its name, with or without version, tuned (`ft:NAME:…`, `NAME.ft-…`) or not."""
-        bare = name.removeprefix("ft:")
-        fitting = [
-            known
-            for known in self.models
-            if bare == known or bare.startswith((f"{known}-20", f"{known}:", f"{known}."))
-        ]
-        return self.models[max(fitting, key=len)] if fitting else None
+        version, tuned = r"(?:-\d{4}(?:-\d\d-\d\d)?)?", r"(?:(?::|\.ft-).*)?"
+        found = re.fullmatch(rf"(?:ft:)?(?P<bare>.+?){version}{tuned}", name)
+        return self.models.get(found["bare"]) if found else None
 
     def demand(self, name: str, method: str) -> None:
         """Raise `RequestError` where the table says that a model cannot be tuned with a method."""

@@ -17,7 +17,10 @@ from azure.core import exceptions as azure
 
 from runner.errors import AccessError, DataError, RequestError, RunnerError, ServiceError
 
-FOREIGN = (openai.OpenAIError, azure.AzureError, httpx2.HTTPError, httpx2.StreamError, JSONDecodeError)
+FOREIGN = (
+    openai.OpenAIError, azure.AzureError, azure.DeserializationError,
+    httpx2.HTTPError, httpx2.StreamError, JSONDecodeError,
+)  # fmt: skip
 """What the SDKs raise; the last is an answer that is no JSON."""
 
 Kind = Literal[
@@ -40,10 +43,12 @@ LAPSED: frozenset[Kind] = frozenset({"token", "credential"})
 UNCERTAIN: frozenset[Kind] = frozenset({"lost", "server"})
 """The service may have done what was asked, and only the answer did not come."""
 
-_SECRETS = re.compile(
-    r"(?i)(bearer\s+|(?:api[-_]?key|access_token|client_secret|accountkey|sharedaccesskey|sig)[\"']?\s*[=:]\s*[\"']?)"
-    r"[^\s\"',;&]+"
-)
+_NAMES = "api[-_ ]?key(?: provided)?|subscription-key|access_token|client_secret|accountkey|sharedaccesskey|sig"
+_SECRETS = re.compile(rf"(?i)(bearer\s+|(?:{_NAMES})[\\\"']*\s*[=:]\s*[\\\"']*)[^\s\"',;&\\]+")
+
+
+class PageError(httpx2.DecodingError):
+    """A web page came, with a good status, where the service should answer: a proxy's, or a wrong address."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +65,24 @@ def judge(error: Exception) -> Fault:
     if isinstance(error, openai.APIStatusError):
         return _status(error.status_code, _words(error.body) or error.response.text, error.response.headers)
     if isinstance(error, azure.ClientAuthenticationError) and error.response is None:
-        return Fault("credential", _line(str(error)))
+        return Fault("credential", line(str(error)))
     if isinstance(error, azure.HttpResponseError) and error.response is not None:
-        words = error.error.message if error.error else error.message
+        words = (error.error.message or error.error.code) if error.error else error.message
         return _status(error.status_code or 0, str(words), getattr(error.response, "headers", {}))
     if isinstance(error, azure.ServiceRequestError):
         return Fault("unreachable", "no connection")
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
         return Fault("unreachable", "no connection")
+    if isinstance(cause, PageError):
+        return Fault("missing", "a web page came where the service should answer")
     return Fault("lost", "no answer in time" if isinstance(cause, httpx2.TimeoutException) else "the connection broke")
 
 
 def _status(status: int, words: str, headers: Any) -> Fault:
-    text = f"{status} {_line(words)}".strip()
+    if status < 400:
+        return Fault("lost", "the answer is broken")
+    text = f"{status} {line(words)}".strip()
     if status in (408, 429) or status >= 500:
         kind: Kind = "quota" if status == 429 else "server"
         return Fault(kind, text, retry_after(headers.get("retry-after")))
@@ -134,7 +143,7 @@ def told(fault: Fault, what: str, endpoint: str) -> RunnerError:
 def refused_data(words: str, file: str) -> DataError:
     """Return the error for a file that the service could not process."""
     return DataError(
-        f"{file}: the service refuses this file: {_line(words) or 'it gives no reason'}; mend the data; if "
+        f"{file}: the service refuses this file: {line(words) or 'it gives no reason'}; mend the data; if "
         "the fault is the service's, remove the file with python -m runner.clean, and the same command uploads it anew."
     )
 
@@ -154,7 +163,7 @@ def _words(body: object) -> str:
     return ""
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """Return a foreign text as part of a sentence: without markup, on one line, not too long, without secrets."""
     plain = " ".join(re.sub(r"<[^>]+>", " ", text).split())
     return redact(plain[:300] + ("…" if len(plain) > 300 else "")).rstrip(".")

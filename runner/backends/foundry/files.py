@@ -39,6 +39,8 @@ class Content:
 def encode(row: Row) -> bytes:
     """Return a row as the service takes it: `input` and two outputs for a pair, else `messages`.
 
+    Keys within tools keep their order: the model reads them in it.
+
     Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-direct-preference-optimization
     """
     if not isinstance(row, Pair):

@@ -167,7 +167,7 @@ def ended(job: Any) -> None:
 def _reason(error: Any) -> str:
     """Return what a job's error says; it may be absent, empty, or have empty members."""
     parts = [str(part) for part in (getattr(error, "code", None), getattr(error, "message", None)) if part]
-    return faults.redact(": ".join(parts)).rstrip(".") or "the service gives no reason (the Foundry portal may)"
+    return faults.line(": ".join(parts)) or "the service gives no reason (the Foundry portal may)"
 
 
 def checkpoints(listed: list[Any]) -> Iterator[dict[str, Any]]:

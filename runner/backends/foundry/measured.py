@@ -6,10 +6,10 @@ Every numeric column is kept as `hosted/COLUMN`; where a column means the same a
 import base64
 import binascii
 import csv
-import io
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 SPLITS = {"train_": "train/", "full_valid_": "eval/"}
@@ -59,8 +59,9 @@ def step_of(data: Mapping[str, Any], column: str = "step") -> int | None:
 def rows(content: bytes) -> Iterator[dict[str, str]]:
     """Yield the rows of a results file, a CSV that some services send in base64; none where it is empty."""
     text = _plain(content).decode("utf-8-sig", errors="replace")
-    for row in csv.DictReader(io.StringIO(text)):
-        yield {key.strip(): value for key, value in row.items() if key and isinstance(value, str)}
+    with suppress(csv.Error):  # what is hardly a table ends where it stops being one
+        for row in csv.DictReader(text.splitlines()):
+            yield {key.strip(): value for key, value in row.items() if key and isinstance(value, str)}
 
 
 def _plain(content: bytes) -> bytes:
@@ -78,11 +79,11 @@ def _number(column: str, raw: Any) -> float | None:
 
     A reward may be -1.0: only the integer -1 is taken for the mark where negative numbers are possible.
     """
-    if isinstance(raw, bool) or raw is None or str(raw).strip() in ("", "-1"):
-        return None
     try:
+        if isinstance(raw, bool) or raw is None or str(raw).strip() in ("", "-1"):
+            return None
         value = float(raw)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if not math.isfinite(value) or (value == -1 and NEVER_NEGATIVE.search(column)):
         return None

@@ -52,7 +52,10 @@ def endpoint(azure: "Azure", environment: Mapping[str, str] = os.environ) -> str
     Raises `AccessError` where it is not set or no URL of a project.
     """
     found = _value(azure, "endpoint", environment).rstrip("/")
-    where = urlsplit(found)
+    try:
+        where = urlsplit(found)
+    except ValueError:  # a bracket too many
+        where = urlsplit("")
     local = where.hostname in ("127.0.0.1", "localhost")
     if where.scheme != ("http" if local and where.scheme == "http" else "https") or "/api/projects/" not in where.path:
         raise AccessError(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from azure.ai.projects import AIProjectClient
 from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
-from httpx2 import Timeout
-from openai import OpenAI
+from httpx2 import Response, Timeout
+from openai import DefaultHttpxClient, OpenAI
 
 from runner.backends.foundry import faults, place
 from runner.events import Event, Note, Wait
@@ -78,7 +78,8 @@ class Service:
     def openai(self) -> OpenAI:
         """The project's OpenAI client."""
         timeout = Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        client = self._project.get_openai_client(max_retries=0, timeout=timeout)
+        http = DefaultHttpxClient(timeout=timeout, event_hooks={"response": [_refuse_page]})
+        client = self._project.get_openai_client(max_retries=0, timeout=timeout, http_client=http)
         client.organization = client.project = None  # of OpenAI's own service; they leak in from the environment
         return client
 
@@ -122,7 +123,7 @@ class Service:
                 fault, waited, failures = failure.fault, time.monotonic() - began, failures + 1
             lapsed = fault.kind in faults.LAPSED and self._answered  # it did let us in: it may again
             passing = fault.kind in faults.PASSING or fault.kind in awaited or lapsed
-            if not passing or waited > self.polling.patience:
+            if not passing or waited + (fault.retry_after or 0) > self.polling.patience:
                 raise faults.told(fault, what, self.endpoint)
             if failures == 3:
                 left = duration(self.polling.patience - waited)
@@ -153,7 +154,8 @@ class Service:
                 found = yield from look()
                 if found is not None:
                     return found
-            over = lost >= MOST_LOST or time.monotonic() - began > self.polling.patience
+            waited = time.monotonic() - began + (fault.retry_after or 0)
+            over = lost >= MOST_LOST or waited > self.polling.patience
             passing = fault.kind in faults.PASSING or fault.kind in awaited
             if not passing or over:
                 raise faults.told(fault, what, self.endpoint)
@@ -219,6 +221,12 @@ class Service:
             client = self.__dict__.pop(name, None)
             if client is not None:
                 client.close()
+
+
+def _refuse_page(response: Response) -> None:
+    """Raise for a web page that comes with a good status, as from a proxy; the SDK would take it for an object."""
+    if response.is_success and "html" in response.headers.get("content-type", ""):
+        raise faults.PageError("a web page", request=response.request)
 
 
 def now(asking: Asking[Answer]) -> Answer:

@@ -181,13 +181,11 @@ def test_a_reason_keeps_no_secret() -> None:
     assert "abc%2Fdef" not in ended(status="failed", error=error)
 
 
-@pytest.mark.xfail(strict=True, reason="follow._reason() does not bring the service's words onto one line")
 def test_a_reason_of_many_lines_is_told_in_one() -> None:
     error = SimpleNamespace(code="invalid", message="Line 3:\n  no assistant.\nLine 4:\r\n  no assistant.")
     assert len(ended(status="failed", error=error).splitlines()) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="follow._reason() tells the service's words at any length")
 def test_a_reason_that_goes_on_for_pages_is_cut() -> None:
     assert len(ended(status="failed", error=SimpleNamespace(code="invalid", message="row " * 5000))) < 1000
 

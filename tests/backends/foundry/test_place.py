@@ -51,7 +51,6 @@ def test_a_url_of_no_project_is_refused_with_what_it_should_be(wrong: str) -> No
     assert error.value.exit_code == 2
 
 
-@pytest.mark.xfail(strict=True, reason="urlsplit raises ValueError on a bracket without its partner")
 def test_a_url_with_a_bracket_too_many_is_refused_too() -> None:
     with pytest.raises(AccessError):
         place.endpoint(Azure(endpoint="https://[mine/api/projects/p"), {})

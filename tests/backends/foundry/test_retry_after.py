@@ -73,7 +73,6 @@ def test_a_services_wish_to_wait_is_read_off_either_sdks_answer() -> None:
     assert (faults.judge(one).retry_after, faults.judge(other).retry_after) == (7.0, 7.0)
 
 
-@pytest.mark.xfail(strict=True, reason="Service.pause() waits as long as it is told to, beyond polling.patience")
 @pytest.mark.parametrize("seconds", ["3600", "9" * 400])
 def test_nobody_waits_longer_than_the_patience_that_was_asked_for(seconds: str) -> None:
     there = Service("https://example.org/api/projects/p", Azure(), Polling(patience=900))

@@ -1,0 +1,268 @@
+"""A hosted run that was left comes back by `python -m runner.watch`: one, several or all, stopped or not."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import run as run_process
+
+import pytest
+
+pytest.importorskip("azure.ai.projects")
+
+from runner import config, execute, plan, watch
+from runner.errors import RequestError
+from runner.events import Metrics, Started
+from tests.emulator import Script
+from tests.hosted import (
+    ALONE,
+    ENDLESS,
+    LINE,
+    QUICK,
+    Hosted,
+    hosted,
+    measured,
+    progressed,
+    records,
+    report,
+    sentence,
+    steps,
+)
+
+pytestmark = pytest.mark.slow
+
+TO_THE_MODEL = ["upload", "create", "follow", "results", "save"]
+IN_STEPS = Script(validating_seconds=0.02, queued_seconds=0.05, running_seconds=8)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Hosted]:
+    with hosted(tmp_path) as here:
+        yield here
+
+
+def names(here: Hosted, count: int) -> list[Path]:
+    """Make runs of several plans by one command, none of which is followed."""
+    seeds = ",".join(str(number) for number in range(count))
+    process = here.command("runner", "-m", *LINE, ALONE, "name=run", f"seed={seeds}")
+    assert process.returncode == 0, process.stderr
+    return sorted(here.folder.glob("runs/run-*"))
+
+
+def test_a_run_that_does_not_follow_leaves_its_job_running(here: Hosted) -> None:
+    here.cloud.script = ENDLESS
+    run = here.run(ALONE)
+    assert steps(run) == ["upload", "create"]
+    assert report(run)["status"] == "running"
+    assert report(run)["message"] == f"the job goes on at the service; python -m runner.watch {run.name} follows it"
+    assert here.status(here.job(run)) == "running"
+
+
+@pytest.mark.parametrize("name", ["{0.name}", "plan id", ""])
+def test_watching_a_run_brings_it_to_its_end(name: str, here: Hosted) -> None:
+    run = here.run(ALONE)
+    argument = run.name.rpartition("-")[2][:6] if name == "plan id" else name.format(run)
+    process = here.command("runner.watch", *([argument] if argument else []))
+    assert process.returncode == 0, process.stderr
+    assert steps(run) == TO_THE_MODEL
+    assert report(run)["status"] == "finished"
+    assert report(run)["model"]["job"] == here.job(run)
+    assert len(here.cloud.created_jobs) == 1
+
+
+def test_what_was_watched_is_what_would_have_been_followed(here: Hosted) -> None:
+    followed = here.run("name=followed")
+    (here.folder / "elsewhere").mkdir()
+    with hosted(here.folder / "elsewhere") as elsewhere:
+        watched = elsewhere.run(ALONE)
+        assert elsewhere.command("runner.watch").returncode == 0
+        assert measured(watched) == measured(followed) != {}
+
+
+def test_watching_all_follows_each_to_its_end_and_one_that_failed_gives_the_code(here: Hosted) -> None:
+    here.cloud.script = ENDLESS
+    runs = names(here, 3)
+    jobs = [here.job(run) for run in runs]
+    with here.started("runner.watch") as process:
+        here.wait(lambda: all(progressed(run).states.get("job") == "running" for run in runs))
+        here.cloud.fail(jobs[1], {"code": "server_error", "message": "A machine broke."})
+        here.wait(lambda: progressed(runs[1]).failed_for_good)
+        assert process.poll() is None
+        here.cloud.advance(4000)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, output + errors
+    assert [report(run)["status"] for run in runs] == ["finished", "failed", "finished"]
+    assert [steps(run)[-1] for run in runs] == ["save", "create", "save"]
+    assert f"{runs[1].name}: failed: {jobs[1]}: the job failed: server_error: A machine broke; " in output
+    assert f"{runs[0].name}: finished" in output
+    assert "Traceback" not in output + errors
+    assert measured(runs[0]) == measured(runs[2]) != {}
+    assert len(here.cloud.created_jobs) == 3
+    again = here.command("runner.watch")
+    assert (again.returncode, again.stdout.strip()) == (0, "runs/: no hosted job is under way.")
+
+
+def test_all_that_succeed_give_the_code_nought(here: Hosted) -> None:
+    runs = names(here, 2)
+    process = here.command("runner.watch")
+    assert process.returncode == 0, process.stderr
+    assert [steps(run) for run in runs] == [TO_THE_MODEL, TO_THE_MODEL]
+
+
+def test_only_the_runs_named_are_followed(here: Hosted) -> None:
+    runs = names(here, 3)
+    process = here.command("runner.watch", runs[0].name, str(runs[2]))
+    assert process.returncode == 0, process.stderr
+    assert [steps(run)[-1] for run in runs] == ["save", "create", "save"]
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["one", "several"])
+def test_ctrl_c_leaves_the_jobs_running_and_watching_again_makes_up_for_what_came_meanwhile(
+    count: int, here: Hosted
+) -> None:
+    undisturbed = measured(here.run("name=undisturbed", "seed=99"))
+    here.cloud.script = IN_STEPS
+    runs = names(here, count)
+    with here.started("runner.watch") as process:
+        here.wait(lambda: all(heard(run) >= 3 for run in runs))
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, output + errors
+    assert "Traceback" not in output + errors
+    for run in runs:
+        assert here.status(here.job(run)) == "running"
+        assert report(run)["status"] == "running"
+        assert 3 <= heard(run) < 10
+        assert f"{here.job(run)} goes on at the service; come back with" in output + errors
+    assert not any(request.path.endswith("/cancel") for request in here.cloud.requests)
+    here.cloud.advance(60)
+    again = here.command("runner.watch")
+    assert again.returncode == 0, again.stderr
+    for run in runs:
+        assert steps(run) == TO_THE_MODEL
+        assert measured(run) == undisturbed
+        assert sum(isinstance(each.event, Started) for each in records(run)) == 3
+
+
+def heard(run: Path) -> int:
+    """Return how many steps' metrics the journal holds."""
+    return len({each.event.at for each in records(run) if isinstance(each.event, Metrics)})
+
+
+def test_a_watcher_that_is_killed_loses_nothing(here: Hosted) -> None:
+    undisturbed = measured(here.run("name=undisturbed", "seed=99"))
+    here.cloud.script = IN_STEPS
+    (run,) = names(here, 1)
+    with here.started("runner.watch", run.name):
+        here.wait(lambda: heard(run) >= 3)
+    here.cloud.advance(60)
+    assert here.command("runner.watch", run.name).returncode == 0
+    assert measured(run) == undisturbed
+
+
+def test_a_run_that_another_process_follows_is_left_to_it(here: Hosted) -> None:
+    here.cloud.script = ENDLESS
+    one, two = names(here, 2)
+    with here.started("runner.watch", one.name) as first:
+        here.wait(lambda: progressed(one).states.get("job") == "running")
+        told = sentence(here.command("runner.watch", one.name), code=1)
+        assert f"process {first.pid} " in told
+        assert "works on this plan already" in told
+        here.cloud.fail(here.job(two), None)
+        both = here.command("runner.watch")
+        assert f"process {first.pid} " in both.stderr
+        assert f"{two.name}: failed" in both.stdout
+        assert first.poll() is None
+
+
+def test_a_job_that_ended_without_a_model_is_told_again_but_not_followed_by_itself(here: Hosted) -> None:
+    here.cloud.script = Script(outcome="failed", error={"code": "bad", "message": "It broke."})
+    run = here.run(code=1)
+    assert "no hosted job is under way" in here.command("runner.watch").stdout
+    process = here.command("runner.watch", run.name)
+    assert process.returncode == 1
+    assert "the job failed: bad: It broke; " in process.stderr
+    assert len(here.cloud.created_jobs) == 1
+
+
+def test_a_run_that_was_begun_anew_is_the_one_that_is_followed(here: Hosted) -> None:
+    here.cloud.script = Script(outcome="failed")
+    here.run(code=1)
+    here.cloud.script = QUICK
+    run = here.run(ALONE, "again=true")
+    process = here.command("runner.watch")
+    assert process.returncode == 0, process.stderr
+    assert steps(run) == TO_THE_MODEL
+    assert len(list(here.folder.glob("runs/*.before-1"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (["nothing"], "run nothing: no such run; give one of: run0-"),
+        (["run"], "run run: several runs fit; give one of: run0-"),
+        (["run0", "nothing"], "run nothing: no such run; give one of: "),
+        (["--all"], "usage: python -m runner.watch [RUN …]; "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_name_is_told_and_nothing_is_followed(line: list[str], told: str, here: Hosted) -> None:
+    for number in range(2):
+        folder = here.folder / "runs" / f"run{number}-aaaa{number}"
+        folder.mkdir(parents=True)
+        (folder / "journal.jsonl").touch()
+    assert sentence(here.command("runner.watch", *line)).startswith(told)
+    assert here.cloud.requests == []
+
+
+def test_a_run_that_was_never_begun_is_told(here: Hosted) -> None:
+    folder = here.folder / "runs" / "run-aaaa0000"
+    folder.mkdir(parents=True)
+    (folder / "journal.jsonl").touch()
+    assert "so runs/run-aaaa0000 is no run that was begun" in sentence(here.command("runner.watch", "run"))
+
+
+def test_a_local_run_is_told_how_to_go_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    monkeypatch.chdir(tmp_path)
+    GlobalHydra.instance().clear()
+    config.register()
+    with initialize_config_dir(str(config.home() / "conf"), version_base="1.3"):
+        composed = OmegaConf.to_container(compose("config", ["mode=plan"]), resolve=True)
+    job = plan.make(config.request(composed)).job  # type: ignore[arg-type]
+    job.folder.mkdir(parents=True)
+    execute.keep(job)
+    with pytest.raises(RequestError, match=r"is no hosted run; give its command again to go on with it\.$"):
+        watch._hosted(plan.load(job.folder))
+
+
+IN_MLFLOW = """
+import json
+from mlflow import MlflowClient
+client = MlflowClient("sqlite:///mlflow.db")
+runs = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
+told = {run.info.run_name: (run.info.status, sorted(run.data.metrics.items())) for run in runs}
+print(json.dumps(told))
+"""
+
+
+def test_several_runs_that_are_watched_are_tracked_each_by_itself(here: Hosted) -> None:
+    here.cloud.script = ENDLESS
+    line = [each for each in LINE if each != "tracking=none"]
+    assert here.command("runner", "-m", *line, ALONE, "name=run", "seed=0,1").returncode == 0
+    runs = sorted(here.folder.glob("runs/run-*"))
+    with here.started("runner.watch") as process:
+        here.wait(lambda: all(progressed(run).states.get("job") == "running" for run in runs))
+        here.cloud.fail(here.job(runs[1]), None)
+        here.cloud.advance(4000)
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, output + errors
+    found = run_process([sys.executable, "-W", "ignore", "-c", IN_MLFLOW], cwd=here.folder, capture_output=True)
+    told = json.loads(found.stdout.splitlines()[-1])
+    assert {name: status for name, (status, _) in told.items()} == {runs[0].name: "FINISHED", runs[1].name: "FAILED"}
+    last = max(measured(runs[0]))[0]
+    assert dict(told[runs[0].name][1])["train/loss"] == measured(runs[0])[last, "train/loss"]
