@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +29,20 @@ class Hosted:
     folder: Path
     cloud: Emulator
 
-    def command(self, *line: str, typed: str = "") -> Process:
+    def command(self, *line: str, typed: str = "", variables: Mapping[str, str] | None = None) -> Process:
         """Run `python -m …` in the folder to its end; `typed` is its standard input."""
-        with self.started(*line) as process:
+        with self.started(*line, variables=variables) as process:
             output, errors = process.communicate(typed, timeout=SECONDS)
         return Process(line, process.returncode, output, errors)
 
     @contextmanager
-    def started(self, *line: str) -> Iterator[subprocess.Popen[str]]:
+    def started(self, *line: str, variables: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
         """Start `python -m …` in the folder; at the end of the block it is dead."""
         own = {"PYTHONWARNINGS": "ignore", "COLUMNS": "400", "RUNNER_CACHE": str(self.folder / "cache")}
         pipe = subprocess.PIPE
         process = subprocess.Popen(
-            [sys.executable, "-m", *line], cwd=self.folder, env=os.environ | self.cloud.environment() | own,
+            [sys.executable, "-m", *line], cwd=self.folder,
+            env=os.environ | self.cloud.environment() | own | dict(variables or {}),
             stdin=pipe, stdout=pipe, stderr=pipe, text=True,
         )  # fmt: skip
         try:
