@@ -35,7 +35,8 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     """Print a small table; the first column names, the others say."""
     drawn = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in head:
-        drawn.add_column(name, style="dim" if name == head[0] else "", overflow="fold", header_style="dim")
+        first = name == head[0]
+        drawn.add_column(name, style="dim" if first else "", overflow="fold", header_style="dim", no_wrap=first)
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     terminal.print(drawn)

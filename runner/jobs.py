@@ -67,8 +67,8 @@ def _list() -> None:
         plan_id = (job.metadata or {}).get(PLAN_ID, "")
         where = runs.get(job.id) or (f"plan {plan_id[:8]}, not here" if plan_id else "not the runner's")
         age = duration(max(0.0, time.time() - job.created_at))
-        rows.append([job.id, str(job.status), age, str(job.model), str(job.fine_tuned_model or ""), where])
-    console.table(there.endpoint, ["job", "state", "age", "model", "tuned model", "run"], rows)
+        rows.append([job.id, str(job.status), age, where, str(job.fine_tuned_model or job.model)])
+    console.table(there.endpoint, ["job", "state", "age", "run", "model"], rows)
 
 
 def _change(verb: str, name: str) -> None:
