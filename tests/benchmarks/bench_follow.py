@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240.0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Emulator(style="lax") as cloud:
-        cloud.script = Script(queued_seconds=5, running_seconds=7200, steps=[{"train_loss": 0.5}] * 400)
+        cloud.script = Script(queued_seconds=5, running_seconds=1800, steps=[{"train_loss": 0.5}] * 400)
         os.environ |= cloud.environment() | {"RUNNER_CACHE": f"{folder}/cache"}
         os.chdir(folder)
         write_data(Path(folder))

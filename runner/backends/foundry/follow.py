@@ -16,6 +16,8 @@ from runner.values import duration
 
 ORDER = ("created", "pending", "validating_files", "queued", "running", "succeeded")
 """The states of a job in the order in which it goes through them."""
+PAGE = 100
+"""Events that the service tells at once."""
 ASIDE = frozenset({"pausing", "paused", "resuming", "failed", "cancelled", "canceled", "deleted"})
 """States that may come at any time."""
 
@@ -29,7 +31,8 @@ class Followed:
         self._changed = self._lost_since = 0.0
         self._cursor = ""
         self._newest_first = False
-        self._seen: set[str] = set()
+        self._heard = 0
+        self._seen: set[str] = set()  # of the last answer: the journal knows what came before
         self._figures: dict[str, float] = {}
         self.step = self._total = 0
 
@@ -115,10 +118,11 @@ class Followed:
 
         found = yield from self.service.collect(f"hearing of {self.job}", page, known, awaited=("missing",))
         fresh = [event for event in found if event.id not in self._seen]
-        self._seen |= {event.id for event in fresh}
+        self._heard += len(fresh)
+        self._seen = {event.id for event in found} or self._seen
         if found and found[0].created_at != found[-1].created_at:
             self._newest_first = found[0].created_at > found[-1].created_at
-        if found and not self._newest_first and len(self._seen) >= 100:  # go on behind the pages that are known
+        if found and not self._newest_first and self._heard >= PAGE:  # go on behind the pages that are known
             self._cursor = found[-1].id
         return fresh
 
