@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,12 @@ def test_a_job_is_paused_resumed_and_cancelled_by_its_id_or_its_run(by: str, her
         process = here.command("runner.jobs", verb, name)
         assert process.returncode == 0, process.stderr
         assert process.stdout.startswith(f"{job}: ")
-        here.wait(lambda state=state: here.status(job) == state)
+        here.wait(partial(is_now, here, job, state))
     assert len(here.cloud.created_jobs) == 1
+
+
+def is_now(here: Hosted, job: str, state: str) -> bool:
+    return here.status(job) == state
 
 
 def test_several_jobs_are_cancelled_by_one_command_and_others_go_on(here: Hosted) -> None:

@@ -233,7 +233,7 @@ def test_a_local_run_is_told_how_to_go_on_with_it(tmp_path: Path, monkeypatch: p
     config.register()
     with initialize_config_dir(str(config.home() / "conf"), version_base="1.3"):
         composed = OmegaConf.to_container(compose("config", ["mode=plan"]), resolve=True)
-    job = plan.make(config.request(composed)).job  # type: ignore[arg-type]
+    job = plan.make(config.request(composed)).job
     job.folder.mkdir(parents=True)
     execute.keep(job)
     with pytest.raises(RequestError, match=r"is no hosted run; give its command again to go on with it\.$"):
