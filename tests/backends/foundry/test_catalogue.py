@@ -127,4 +127,4 @@ def test_a_table_that_cannot_be_read_is_told_with_the_systems_reason(name: str, 
 
 
 def test_the_date_may_have_a_day(tmp_path: Path) -> None:
-    assert table(tmp_path, TABLE.replace("2026-01", "2026-01-31")).date == "2026-01-31"
+    assert str(table(tmp_path, TABLE.replace("2026-01", "2026-01-31")).date) == "2026-01-31"
