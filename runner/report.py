@@ -96,6 +96,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"- base model: `{plan['model']['source']}`",
         f"- model reference: {_code(content['model'] and content['model']['model'])}",
         "",
+        *_checkpoints(content["model"] or {}),
         *_table(["metric", "value"], [[name, f"{value:.4g}"] for name, value in sorted(content["metrics"].items())]),
         *_table(["step", "seconds"], [[name, f"{value:.1f}"] for name, value in content["seconds"].items()]),
         *_table(
@@ -117,6 +118,11 @@ def markdown(content: Mapping[str, Any]) -> str:
             "",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _checkpoints(model: Mapping[str, Any]) -> list[str]:
+    found = [[_code(each["model"]), str(each["step"])] for each in model.get("checkpoints", ())]
+    return _table(["checkpoint", "step"], found)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

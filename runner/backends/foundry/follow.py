@@ -175,6 +175,6 @@ def _reason(error: Any) -> str:
 
 
 def checkpoints(listed: list[Any]) -> Iterator[dict[str, Any]]:
-    """Yield a job's checkpoints as values: the name of each model, and its step."""
+    """Yield a job's checkpoints: a model reference each (`model.source=hosted:…`), and its step."""
     for each in sorted(listed, key=lambda each: each.step_number):
-        yield {"model": each.fine_tuned_model_checkpoint, "step": each.step_number}
+        yield {"model": f"hosted:{each.fine_tuned_model_checkpoint}", "step": each.step_number}

@@ -193,4 +193,4 @@ def test_a_reason_that_goes_on_for_pages_is_cut() -> None:
 def test_checkpoints_are_listed_by_step() -> None:
     found = [SimpleNamespace(fine_tuned_model_checkpoint=f"m:ckpt-{step}", step_number=step) for step in (30, 10, 20)]
     assert [each["step"] for each in follow.checkpoints(found)] == [10, 20, 30]
-    assert list(follow.checkpoints(found[:1])) == [{"model": "m:ckpt-30", "step": 30}]
+    assert list(follow.checkpoints(found[:1])) == [{"model": "hosted:m:ckpt-30", "step": 30}]

@@ -96,6 +96,7 @@ def test_a_hosted_run_ends_in_mlflow_with_its_model_and_nothing_secret_anywhere(
     )
     assert {name.removeprefix("hosted/") for name in found["metrics"] if name.startswith("hosted/")} == columns(cloud)
     assert found["params"]["dpo.n_epochs"] == "2"
+    assert f"`hosted:{job.fine_tuned_model}:ckpt-step-" in (run / "report.md").read_text("utf-8")
     again = command(tmp_path, *line)
     assert again.returncode == 0
     assert "finished before" in again.stdout
