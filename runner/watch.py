@@ -7,13 +7,13 @@ hosted job has not ended. Ctrl-C leaves the jobs running. Metrics that came mean
 import heapq
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from runner import command, console, execute, plan, report
-from runner.errors import BusyError, RequestError, RunnerError, StopAsked
-from runner.events import Failed, Metrics, State
+from runner.errors import BusyError, LeftRunning, RequestError, RunnerError, StopAsked
+from runner.events import State
 from runner.follower import Follower
 from runner.journal import Progressed, Record, read
 from runner.plan import Job
@@ -100,15 +100,12 @@ class _Watch:
         """Let one job go on to its next safe point, or end it."""
         job = self._jobs[number]
         try:
-            if stop:
-                next(work)  # one that has not begun has nothing to be stopped in
-                work.throw(StopAsked("stopped on request"))
-            seconds = next(work)
+            seconds = work.throw(LeftRunning("the job goes on at the service")) if stop else next(work)
         except StopIteration as end:
             outcome = report.outcome(job, end.value)
-        except RunnerError as error:
+        except (RunnerError, OSError) as error:
             outcome = report.failure(error)
-            self._codes.add(error.exit_code)
+            self._codes.add(getattr(error, "exit_code", RunnerError.exit_code))
         else:
             heapq.heappush(self._due, (time.monotonic() + seconds, number))
             return
@@ -126,12 +123,8 @@ class _Listener:
 
     def __call__(self, record: Record) -> None:
         """Show changes of state only."""
-        with suppress(BrokenPipeError):
-            match record.event:
-                case State(what=what, value=value):
-                    console.say(f"{self._name}: {what} {value}")
-                case Metrics() | Failed():
-                    return
+        if isinstance(record.event, State):
+            console.say(f"{self._name}: {record.event.what} {record.event.value}")
 
 
 if __name__ == "__main__":

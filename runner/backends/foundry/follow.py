@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.backends.foundry import faults, measured
 from runner.backends.foundry.jobs import ENDED
-from runner.backends.foundry.service import Service
+from runner.backends.foundry.service import Failure, Service
 from runner.errors import EndedError, ServiceError
 from runner.events import Event, Metrics, Note, Progress, Said, State, Wait
 from runner.values import duration
@@ -56,14 +56,11 @@ class Followed:
 
         try:
             job = yield from self.service.send(retrieve)
-        except Exception as failure:
-            fault = getattr(failure, "fault", None)
-            if fault is None:
-                raise
-            if fault.kind != "missing":
-                return (yield from self.service.ask(f"looking at {self.job}", retrieve))
-            yield from self._missing(fault)
-            return None
+        except Failure as failure:
+            if failure.fault.kind == "missing":
+                yield from self._missing(failure.fault)
+                return None
+            job = yield from self.service.ask(f"looking at {self.job}", retrieve)
         self._lost_since = 0.0
         return job
 
