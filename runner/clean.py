@@ -10,7 +10,7 @@ from runner import command, console, execute, plan
 from runner.errors import RequestError
 from runner.events import Created, Removed
 from runner.jobs import hosted_runs
-from runner.journal import Journal, Progressed
+from runner.journal import Journal, Progressed, read
 
 KINDS = ("deployment", "file")
 """What is removed, in this order."""
@@ -27,9 +27,8 @@ def _clean(arguments: list[str]) -> None:
     names, sure = [each for each in arguments if each != "--yes"], "--yes" in arguments
     if any(each.startswith("-") for each in names):
         raise RequestError("usage: python -m runner.clean [RUN …] [--yes]; RUN is a folder, a name or a plan id.")
-    all_runs = hosted_runs()
-    wanted = {run.find(name) for name in names}
-    runs = {folder: known for folder, known in all_runs.items() if not wanted or folder in wanted}
+    named = {folder: Progressed(read(folder / "journal.jsonl")) for folder in map(run.find, names)}
+    runs = named or hosted_runs()
     left = {folder: found for folder, known in runs.items() if (found := _left(known))}
     if not left:
         console.say("Nothing that these runs created is left at the service.")

@@ -18,6 +18,8 @@ WIDTH = None if sys.stdout.isatty() else 120
 """Where there is no terminal to ask (a log file, CI), lines are of this width."""
 
 terminal = Terminal(highlight=False, width=WIDTH)
+unfolded = Terminal(highlight=False, width=1000)
+"""For tables whose names are to be copied."""
 errors = Terminal(stderr=True, highlight=False)
 
 
@@ -31,15 +33,18 @@ def complain(text: str) -> None:
     errors.print(Text(text, style="red" if errors.is_terminal else ""), soft_wrap=True)
 
 
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a small table; the first column names, the others say."""
-    drawn = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], fold: bool = True) -> None:
+    """Print a small table; the first column names, the others say. Without `fold` lines are as long as they must be."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in head:
         first = name == head[0]
-        drawn.add_column(name, style="dim" if first else "", overflow="fold", header_style="dim", no_wrap=first)
+        drawn.add_column(
+            name, style="dim" if first else "", overflow="fold", header_style="dim", no_wrap=first or not fold
+        )
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
-    terminal.print(drawn)
+    terminal.print(Text(title, style="bold"), soft_wrap=True)
+    (terminal if fold else unfolded).print(drawn)
     terminal.print()
 
 

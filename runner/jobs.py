@@ -68,7 +68,7 @@ def _list() -> None:
         where = runs.get(job.id) or (f"plan {plan_id[:8]}, not here" if plan_id else "not the runner's")
         age = duration(max(0.0, time.time() - job.created_at))
         rows.append([job.id, str(job.status), age, where, str(job.fine_tuned_model or job.model)])
-    console.table(there.endpoint, ["job", "state", "age", "run", "model"], rows)
+    console.table(there.endpoint, ["job", "state", "age", "run", "model"], rows, fold=False)
 
 
 def _change(verb: str, name: str) -> None:

@@ -75,11 +75,11 @@ def build(job: Job, outcome: Outcome, records: Sequence[Record]) -> dict[str, An
 
 
 def last_values(records: Sequence[Record]) -> dict[str, float]:
-    """Return the last value of each metric."""
+    """Return the last value of each metric: that of its latest step, whenever it was heard."""
+    measured = [record.event for record in records if isinstance(record.event, Metrics)]
     values: dict[str, float] = {}
-    for record in records:
-        if isinstance(record.event, Metrics):
-            values |= record.event.values
+    for event in sorted(measured, key=lambda event: event.at):
+        values |= event.values
     return values
 
 

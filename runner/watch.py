@@ -7,7 +7,7 @@ hosted job has not ended. Ctrl-C leaves the jobs running. Metrics that came mean
 import heapq
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,13 +46,16 @@ def _folders(arguments: Sequence[str]) -> list[Path]:
 
 
 def _under_way(runs: Path) -> list[Path]:
-    """Return the journals of hosted runs whose job was created and has neither ended nor been set aside."""
+    """Return the journals of hosted runs whose job was created and which are neither finished nor set aside."""
     found = []
     for path in sorted(runs.glob("*/journal.jsonl")):
         progressed = Progressed(read(path))
-        ended = "save" in progressed.results or progressed.failed_for_good
-        if "create" in progressed.results and not ended and ".before-" not in path.parent.name:
+        if ".before-" in path.parent.name or progressed.failed_for_good:
+            continue
+        if "create" in progressed.results and execute.finished(_hosted(plan.load(path.parent))) is None:
             found.append(path)
+        elif "job" in progressed.intents and "create" not in progressed.results:
+            console.complain(f"{path.parent}: was stopped while its job was created; give its command again.")
     return found
 
 
@@ -60,6 +63,9 @@ def _hosted(job: Job) -> Job:
     if not hasattr(job.request.backend, "follow"):
         raise RequestError(f"{job.folder}: is no hosted run; give its command again to go on with it.")
     return replace(job, request=replace(job.request, backend=replace(job.request.backend, follow=True)))
+
+
+Work = Generator[float, None, execute.Results]
 
 
 class _Watch:
@@ -81,26 +87,35 @@ class _Watch:
                 due, number = heapq.heappop(self._due)
                 execute.sleep(due - time.monotonic(), asked)
                 if asked():
-                    self._codes.add(StopAsked.exit_code)
-                self._go_on(number, works[number], follower, asked())
+                    self._leave([works[number], *(works[other] for _, other in self._due)])
+                else:
+                    self._go_on(number, works[number], follower)
             follower.end()
         return max(self._codes)
+
+    def _leave(self, works: Sequence[Work]) -> None:
+        """Stop following; what runs at the service goes on."""
+        self._due = []
+        self._codes.add(StopAsked.exit_code)
+        for work in works:
+            with suppress(RunnerError):
+                work.throw(LeftRunning("the job goes on at the service"))
+        console.say(f"{len(works)} jobs go on at the service; python -m runner.watch comes back to them.")
 
     def _held(self, stack: ExitStack, job: Job) -> bool:
         try:
             stack.enter_context(execute.alone(job.folder))
         except BusyError as error:
             console.complain(str(error))
+            self._codes.add(error.exit_code)
             return False
         return True
 
-    def _go_on(
-        self, number: int, work: Generator[float, None, execute.Results], follower: Follower, stop: bool
-    ) -> None:
+    def _go_on(self, number: int, work: Work, follower: Follower) -> None:
         """Let one job go on to its next safe point, or end it."""
         job = self._jobs[number]
         try:
-            seconds = work.throw(LeftRunning("the job goes on at the service")) if stop else next(work)
+            seconds = next(work)
         except StopIteration as end:
             outcome = report.outcome(job, end.value)
         except (RunnerError, OSError) as error:

@@ -193,13 +193,11 @@ def test_a_wrong_name_is_told_and_nothing_is_removed(line: list[str], told: str,
     assert here.cloud.requests == []
 
 
-@pytest.mark.xfail(strict=True, reason="a folder is compared as it was typed, so an absolute one is no run's")
 def test_a_run_is_named_by_its_folder_however_that_is_written(here: Hosted) -> None:
     run = here.run(ALONE)
     assert NOTHING not in clean(here, str(run.resolve()))
 
 
-@pytest.mark.xfail(strict=True, reason="only runs under runs/ are looked at, also where another folder is named")
 def test_a_run_in_another_folder_is_cleaned_by_its_path(here: Hosted) -> None:
     process = here.command("runner", *LINE, "runs=elsewhere")
     assert process.returncode == 0, process.stderr

@@ -27,7 +27,6 @@ def listed(here: Hosted) -> list[str]:
     return process.stdout.splitlines()
 
 
-@pytest.mark.xfail(strict=True, reason="the title is folded to the width of the empty table")
 def test_a_service_without_jobs_has_an_empty_list(here: Hosted) -> None:
     title, head, *rest = listed(here)
     assert title.strip() == here.cloud.endpoint
@@ -61,7 +60,6 @@ def test_what_is_piped_on_has_ids_and_runs_whole(here: Hosted) -> None:
     assert {here.job(run), run.name} <= set(line.split())
 
 
-@pytest.mark.xfail(strict=True, reason="without a terminal the table is folded at 120 signs, and with it such a name")
 def test_so_it_has_the_names_of_tuned_models(here: Hosted) -> None:
     here.cloud.script = Script(0.01, 0.01, 0.01)
     job = here.job(here.run())

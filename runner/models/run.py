@@ -37,7 +37,7 @@ def find(name: str, runs: Path = Path("runs")) -> Path:
     for folder in (Path(name), runs / name):
         if (folder / "journal.jsonl").exists():
             return folder
-    existing = sorted(path.parent for path in runs.glob("*/journal.jsonl"))
+    existing = sorted(path.parent for path in runs.glob("*/journal.jsonl") if ".before-" not in path.parent.name)
     fitting = [path for path in existing if path.name.startswith(name) or path.name.rpartition("-")[2].startswith(name)]
     if len(fitting) == 1:
         return fitting[0]

@@ -21,7 +21,6 @@ def test_a_run_that_was_begun_anew_is_found_by_its_whole_name_and_its_plan(name:
     assert run.find(name, runs) == runs / "one-aaaa1111"
 
 
-@pytest.mark.xfail(strict=True, reason="find() takes a folder that was set aside for another run of the same name")
 @pytest.mark.parametrize("name", ["one", "one-aaaa"])
 def test_so_it_is_by_the_start_of_its_name(name: str, runs: Path) -> None:
     assert run.find(name, runs) == runs / "one-aaaa1111"

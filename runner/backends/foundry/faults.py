@@ -102,7 +102,8 @@ def retry_after(value: str | None) -> float | None:
         until = parsedate_to_datetime(value)
     except ValueError:
         return None
-    return max(0.0, (until - datetime.now(UTC if until.tzinfo else None)).total_seconds())
+    zoned = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (zoned - datetime.now(UTC)).total_seconds())
 
 
 def told(fault: Fault, what: str, endpoint: str) -> RunnerError:
@@ -125,8 +126,8 @@ def told(fault: Fault, what: str, endpoint: str) -> RunnerError:
             )
         case "missing":
             return AccessError(
-                f"{head}; nothing is there; check the endpoint, {endpoint}: it should read "
-                "https://RESOURCE.services.ai.azure.com/api/projects/PROJECT."
+                f"{head}; the service knows nothing of that name; check it, and the endpoint, {endpoint}: it should "
+                "read https://RESOURCE.services.ai.azure.com/api/projects/PROJECT."
             )
         case "quota":
             return ServiceError(

@@ -91,9 +91,8 @@ class Followed:
         """Yield the service's messages and metrics, in their order in time."""
         events = yield from self._events(whole=self.state in ENDED)
         in_order = reversed(events) if self._newest_first else events
-        for event in sorted(in_order, key=lambda event: event.created_at):
-            at = float(event.created_at)
-            data = event.data if isinstance(event.data, dict) else {}
+        for event in sorted(in_order, key=_moment):
+            at, data = float(event.created_at), _data(event)
             step = measured.step_of(data)
             if step is not None:
                 values = measured.metrics(data, self.method)
@@ -136,6 +135,15 @@ class Followed:
         since = time.monotonic() - self._changed if self._changed else 0.0
         factor = min(4.0, 1.0 + since / (20 * every)) if waiting else 1.0
         return every * factor * jitter()
+
+
+def _data(event: Any) -> dict[str, Any]:
+    return event.data if isinstance(event.data, dict) else {}
+
+
+def _moment(event: Any) -> tuple[int, int]:
+    """Return what events are ordered by: their whole second, and within it the step."""
+    return event.created_at, measured.step_of(_data(event)) or 0
 
 
 def jitter() -> float:

@@ -82,17 +82,13 @@ def test_a_job_that_was_not_followed_is_heard_of_from_its_beginning(client: Clie
     assert [event.value for event in heard if isinstance(event, State)] == ["succeeded"]
 
 
-def test_what_happened_within_one_second_is_heard_in_its_order(
-    client: Client, there: Service, request: pytest.FixtureRequest
-) -> None:
-    if not client.cloud.lax:
-        reason = "where all events heard are of one second, a list is taken to begin with the oldest"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_what_happened_within_one_second_is_heard_in_its_order(client: Client, there: Service) -> None:
     job = begun(client, ONE_SECOND)
     client.cloud.advance(0.99)
     heard = followed(there, client, job, 1)
-    assert said(heard)[0] == "Created fine-tuning job"
     assert steps(heard) == list(range(1, STEPS + 1))
+    if client.cloud.lax:  # of messages alone it cannot be told which end a list begins with: the oldest, as Azure's
+        assert said(heard)[0] == "Created fine-tuning job"
 
 
 def test_more_events_than_a_page_holds_are_all_heard(client: Client, there: Service) -> None:
