@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import command, config
-from runner.errors import RequestError, StopAsked
+from runner.errors import EndedError, RequestError, StopAsked
 
 if TYPE_CHECKING:
     from runner.plan import Job
@@ -17,11 +17,10 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that its errors reach us and not its own printer
     import hydra
 
-    command.read_dotenv()
     config.register()
     # argparse takes no overrides before a flag: `mode=plan -m seed=1,2` would be refused.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))
-    codes: list[int] = [_guarded(_refuse_passwords)]
+    codes: list[int] = [_guarded(_refuse_secrets), _guarded(command.read_dotenv)]
     if any(codes):
         sys.exit(max(codes))
     conf = str(config.home() / "conf")
@@ -30,12 +29,12 @@ def main() -> None:
     sys.exit(max(codes))
 
 
-def _refuse_passwords() -> None:
+def _refuse_secrets() -> None:
     """Raise before Hydra writes into its folder what was typed."""
     for argument in sys.argv[1:]:
-        if config.holds_password(argument):
-            key = argument.partition("=")[0]
-            raise RequestError(f"{key}: holds a password; give it in the environment or in .env (MLFLOW_TRACKING_URI).")
+        key = argument.partition("=")[0].strip("'+")
+        if config.holds_password(argument) or config.names_secret(key):
+            raise RequestError(f"{key}: a secret is never typed or kept in YAML; put it into .env.")
 
 
 def _guarded(work: Any) -> int:
@@ -73,10 +72,18 @@ def plan_and_run(composed: Any) -> None:
     done = finished and not anew
     console.show_plan(proposal, done, estimate.tokens(proposal))
     if job.request.top.mode == "run":
+        _point_to(job)
         if anew:
             execute.set_aside(job.folder)
-        _point_to(job)
-        run(job, train=not done)
+        try:
+            run(job, train=not done)
+        except EndedError:
+            if anew or not job.request.top.again:
+                raise
+            execute.set_aside(
+                job.folder
+            )  # only now it is known that the hosted job has ended, and a new one is asked for
+            run(job)
 
 
 def run(job: "Job", train: bool = True) -> None:

@@ -68,7 +68,7 @@ def _deployed(folder: Path) -> dict[str, Answers]:
 
     known = Progressed(read(folder / "journal.jsonl"))
     names = known.results.get("deploy", {})
-    if ("deployment", names.get("deployment")) not in known.created:
+    if known.latest("deploy", "undeploy") != "deploy":
         raise ModelError(f"{folder}: its model is not deployed; give the run's command again with backend.deploy=keep.")
     there = service(plan.load(folder).request.backend)
     found = {"base": names["base"], "tuned": names["deployment"]}

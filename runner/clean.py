@@ -5,6 +5,7 @@ job still uses are kept. Tuned models and the jobs' records stay: they cost noth
 """
 
 from pathlib import Path
+from typing import Any
 
 from runner import command, console, execute, plan
 from runner.errors import RequestError
@@ -27,7 +28,9 @@ def _clean(arguments: list[str]) -> None:
     names, sure = [each for each in arguments if each != "--yes"], "--yes" in arguments
     if any(each.startswith("-") for each in names):
         raise RequestError("usage: python -m runner.clean [RUN …] [--yes]; RUN is a folder, a name or a plan id.")
-    named = {folder: Progressed(read(folder / "journal.jsonl")) for folder in map(run.find, names)}
+    folders = [run.find(name) for name in names]
+    folders += [older for folder in folders for older in sorted(folder.parent.glob(f"{folder.name}.before-*"))]
+    named = {folder: Progressed(read(folder / "journal.jsonl")) for folder in folders}
     runs = named or hosted_runs()
     left = {folder: found for folder, known in runs.items() if (found := _left(known))}
     if not left:
@@ -41,6 +44,16 @@ def _clean(arguments: list[str]) -> None:
     for folder, found in left.items():
         with execute.alone(folder):
             _remove(folder, found)
+
+
+def _demand_same_place(there: Any, known: Progressed) -> None:
+    """Raise `RequestError` where the environment leads to another place than that where the run created things."""
+    places = [(known.results.get("upload", {}).get("endpoint"), there.endpoint)]
+    made = [each.detail.get("account") for each in known.created.values() if each.what == "deployment"]
+    places += [(account, there.control_plane.name) for account in made]
+    for was, now in places:
+        if was and was != now:
+            raise RequestError(f"this run's things are at {was}, not at {now}; set the variables that lead there.")
 
 
 def _left(known: Progressed) -> list[Created]:
@@ -67,6 +80,7 @@ def _remove(folder: Path, found: list[Created]) -> None:
 
     there = service(plan.load(folder).request.backend)
     journal = Journal(folder / "journal.jsonl")
+    _demand_same_place(there, journal.progressed)
     jobs = now(listed(there))
     used = {
         file: job.id for job in jobs if job.status not in ENDED for file in (job.training_file, job.validation_file)

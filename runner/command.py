@@ -4,13 +4,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.errors import RunnerError, StopAsked
+from runner.errors import RequestError, RunnerError, StopAsked
 
 
 def run(work: Callable[[list[str]], int | None]) -> None:
     """Do a command's work with its arguments and leave: with its code or 0, an error's, or 130 after Ctrl-C."""
-    read_dotenv()
     try:
+        read_dotenv()
         sys.exit(work(sys.argv[1:]) or 0)
     except RunnerError as error:
         from runner import console
@@ -22,10 +22,16 @@ def run(work: Callable[[list[str]], int | None]) -> None:
 
 
 def read_dotenv() -> None:
-    """Take variables from the nearest `.env` at or above the current folder; those already set stay."""
+    """Take variables from the nearest `.env` at or above the current folder; those already set stay.
+
+    Raises `RequestError` where it cannot be read.
+    """
     here = Path.cwd()
     found = next((path for path in (folder / ".env" for folder in (here, *here.parents)) if path.is_file()), None)
     if found is not None:
         from dotenv import load_dotenv
 
-        load_dotenv(found)
+        try:
+            load_dotenv(found)
+        except UnicodeDecodeError as error:
+            raise RequestError(f"{found}: is not UTF-8 (byte {error.start + 1}); save it as UTF-8.") from error

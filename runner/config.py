@@ -203,6 +203,11 @@ def holds_password(text: str) -> bool:
     return re.search(r"://[^/\s:@]*:[^/\s@]+@", text) is not None
 
 
+def names_secret(key: str) -> bool:
+    """Say whether a key is called like a secret."""
+    return re.search(r"(?i)api_?key|secret|password|access_?token|account_?key", key) is not None
+
+
 def _allowed_keys(key: str, prefix: str, known: Mapping[str, Any]) -> str:
     close = get_close_matches(key, known, 1)
     meant = f"did you mean {prefix}{close[0]}? " if close else ""

@@ -1,7 +1,9 @@
 """What a person sees in the terminal: the plan before, and what came of it after. The live part is in live.py."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console as Terminal
@@ -14,6 +16,8 @@ from runner.plan import Job, Proposal
 from runner.tracking import Place
 from runner.values import duration
 
+sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (started with it closed; nobody reads on)
+sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
 WIDTH = None if sys.stdout.isatty() else 120
 """Where there is no terminal to ask (a log file, CI), lines are of this width."""
 
@@ -36,8 +40,8 @@ def complain(text: str) -> None:
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], fold: bool = True) -> None:
     """Print a small table; the first column names, the others say. Without `fold` lines are as long as they must be."""
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in head:
-        first = name == head[0]
+    for index, name in enumerate(head):
+        first = index == 0
         drawn.add_column(
             name, style="dim" if first else "", overflow="fold", header_style="dim", no_wrap=first or not fold
         )

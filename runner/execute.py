@@ -68,8 +68,9 @@ def proceed(job: Job, listener: Listener) -> Generator[float, None, Results]:
 
     Each yield is a safe point, where `StopAsked` may be thrown in, and gives the seconds that there is nothing to do.
     """
-    keep(job)
     journal = Journal(job.folder / "journal.jsonl")
+    steps = backends.load(job.plan.backend).steps(job, journal.progressed)
+    keep(job)
 
     def note(event: Event) -> None:
         """Journal an event, then tell the listener; what the journal holds already is not told again."""
@@ -79,7 +80,7 @@ def proceed(job: Job, listener: Listener) -> Generator[float, None, Results]:
 
     try:
         note(Started(os.getpid(), platform.node(), versions()))
-        for step in backends.load(job.plan.backend).steps(job, journal.progressed):
+        for step in steps:
             if not journal.progressed.has(step.name, step.key):
                 yield from _carry_out(step, note)
     except (StopAsked, KeyboardInterrupt) as stop:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from runner import command, console, plan
-from runner.errors import RequestError
+from runner.errors import RequestError, RunnerError
 from runner.journal import Progressed, read
+from runner.models import run
 from runner.values import duration
 
 VERBS = ("cancel", "pause", "resume")
@@ -23,15 +24,25 @@ def main() -> None:
     command.run(_jobs)
 
 
-def _jobs(arguments: list[str]) -> None:
+def _jobs(arguments: list[str]) -> int:
     match arguments:
         case []:
             _list()
         case [verb, *names] if verb in VERBS and names:
-            for name in names:
-                _change(verb, name)
+            return max(_tried(verb, name) for name in names)
         case _:
             raise RequestError(f"usage: python -m runner.jobs [{'|'.join(VERBS)} JOB …]; JOB is an id or a run.")
+    return 0
+
+
+def _tried(verb: str, name: str) -> int:
+    """Do something to one job; whatever becomes of it, the others are seen to as well."""
+    try:
+        _change(verb, name)
+    except RunnerError as error:
+        console.complain(str(error))
+        return error.exit_code
+    return 0
 
 
 def hosted_runs(runs: Path = Path("runs")) -> dict[Path, Progressed]:
@@ -57,15 +68,11 @@ def _list() -> None:
 
     there = service(settings_here())
     found = now(listed(there))
-    runs = {
-        known.results["create"]["job"]: folder.name
-        for folder, known in hosted_runs().items()
-        if "create" in known.results
-    }
+    names = {_job_of(known): folder.name for folder, known in hosted_runs().items()}
     rows = []
     for job in found:
         plan_id = (job.metadata or {}).get(PLAN_ID, "")
-        where = runs.get(job.id) or (f"plan {plan_id[:8]}, not here" if plan_id else "not the runner's")
+        where = names.get(job.id) or (f"plan {plan_id[:8]}, not here" if plan_id else "not the runner's")
         age = duration(max(0.0, time.time() - job.created_at))
         rows.append([job.id, str(job.status), age, where, str(job.fine_tuned_model or job.model)])
     console.table(there.endpoint, ["job", "state", "age", "run", "model"], rows, fold=False)
@@ -83,13 +90,11 @@ def _job(name: str) -> str:
     """Return a job's id by itself or by the run that follows it."""
     if name.startswith(("ftjob-", "ft-")):
         return name
-    runs = {folder.name: job for folder, known in hosted_runs().items() if (job := _job_of(known))}
-    fitting = [job for run, job in runs.items() if name in (run, run.rpartition("-")[2])]
-    fitting = fitting or [job for run, job in runs.items() if run.startswith(name)]
-    if len(fitting) != 1:
-        what = "several runs fit" if fitting else "no such run or job"
-        raise RequestError(f"{name}: {what}; python -m runner.jobs lists them.")
-    return fitting[0]
+    folder = run.find(name)
+    job = _job_of(Progressed(read(folder / "journal.jsonl")))
+    if job is None:
+        raise RequestError(f"{name}: this run has no hosted job; python -m runner.jobs lists those there are.")
+    return job
 
 
 def _job_of(known: Progressed) -> str | None:

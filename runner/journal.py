@@ -54,6 +54,10 @@ class Progressed:
         """Say whether a step is done, for the same key."""
         return self._keys.get(step) == key
 
+    def latest(self, *steps: str) -> str | None:
+        """Return which of some steps was done last, for whatever key, and not undone since."""
+        return next((step for step in reversed(self._keys) if step in steps), None)
+
     def news(self, event: Event) -> Event | None:
         """Return what of an event is not known yet, None where nothing is."""
         match event:
@@ -74,7 +78,9 @@ class Progressed:
         """Count an event in."""
         match event:
             case StepDone(step, key, _, result):
-                self.results[step], self._keys[step] = result, key
+                self.results[step] = result
+                self._keys.pop(step, None)  # so that keys stand in the order in which steps were done last
+                self._keys[step] = key
                 self.failed_for_good = False
             case Failed(for_good=True):
                 self.failed_for_good = True

@@ -73,6 +73,11 @@ class Job:
     selection: Selection
     folder: Path
 
+    @property
+    def handle(self) -> str:
+        """What other commands call the run: its name where they look by themselves, else its folder."""
+        return self.folder.name if self.folder.parent == Path("runs") else str(self.folder)
+
     def rows(self, split: Split) -> Iterator[Row]:
         """Read the rows of a split that the plan is made of; none where there is no such split."""
         there = self.plan.train if split == "train" else self.plan.validation

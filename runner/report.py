@@ -27,7 +27,7 @@ def outcome(job: Job, results: Mapping[str, Any]) -> Outcome:
     """Return the outcome of an execution that ended well: with a model, or with a hosted job that was left to run."""
     if "save" in results:
         return Outcome("finished")
-    return Outcome("running", f"the job goes on at the service; python -m runner.watch {job.folder.name} follows it")
+    return Outcome("running", f"the job goes on at the service; python -m runner.watch {job.handle} follows it")
 
 
 def failure(error: BaseException) -> Outcome:

@@ -182,7 +182,9 @@ class Sender:
             describe_for_mlflow(Path(event.result["model"]))
             self.client.log_model_artifacts(self.place.model_id, event.result["model"])
         self.client.finalize_logged_model(self.place.model_id, "READY")
-        self.client.log_outputs(self.place.run_id, [LoggedModelOutput(self.place.model_id, 0)])
+        outputs = self.client.get_run(self.place.run_id).outputs
+        if self.place.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else ())]:
+            self.client.log_outputs(self.place.run_id, [LoggedModelOutput(self.place.model_id, 0)])
         self._register()
 
     def _create_model(self, event: StepDone) -> Any:

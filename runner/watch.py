@@ -42,7 +42,9 @@ def _folders(arguments: Sequence[str]) -> list[Path]:
 
     if any(each.startswith("-") for each in arguments):
         raise RequestError("usage: python -m runner.watch [RUN …]; RUN is a folder, a name under runs/ or a plan id.")
-    return [run.find(name) for name in arguments] or [path.parent for path in _under_way(Path("runs"))]
+    return list(dict.fromkeys(run.find(name) for name in arguments)) or [
+        path.parent for path in _under_way(Path("runs"))
+    ]
 
 
 def _under_way(runs: Path) -> list[Path]:
@@ -50,6 +52,8 @@ def _under_way(runs: Path) -> list[Path]:
     found = []
     for path in sorted(runs.glob("*/journal.jsonl")):
         progressed = Progressed(read(path))
+        if not (path.parent / "request.json").exists():
+            continue
         if ".before-" in path.parent.name or progressed.failed_for_good:
             continue
         if "create" in progressed.results and execute.finished(_hosted(plan.load(path.parent))) is None:

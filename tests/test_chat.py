@@ -76,6 +76,6 @@ def test_a_refused_question_is_answered_so(here: Hosted) -> None:
 
 def test_a_run_whose_job_has_not_ended_is_told(here: Hosted) -> None:
     run = here.run(ALONE)
-    assert progressed(run).results.keys() == {"upload", "create"}
+    assert progressed(run).results.keys() == {"upload", "create", "look"}
     told = sentence(here.command("runner.chat", run.name, typed="Hello\n"))
     assert told == f"model.source: {run.name} has no model yet; let that run finish first."

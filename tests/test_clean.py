@@ -199,7 +199,7 @@ def test_a_run_is_named_by_its_folder_however_that_is_written(here: Hosted) -> N
 
 
 def test_a_run_in_another_folder_is_cleaned_by_its_path(here: Hosted) -> None:
-    process = here.command("runner", *LINE, "runs=elsewhere")
+    process = here.command("runner", *LINE, "runs_folder=elsewhere")
     assert process.returncode == 0, process.stderr
     (run,) = here.folder.glob("elsewhere/*")
     clean(here, f"elsewhere/{run.name}", "--yes")

@@ -33,10 +33,14 @@ class ModelIdentity:
 def identify(source: str, *, offline: bool = False) -> ModelIdentity:
     """Return what a source names, at most asking a hub for a revision (never with `offline`).
 
+    A run's hosted model has one identity, however the run is called: its name at the service.
     Raises `ModelError` for an unknown scheme, a malformed name, or a model that does not exist.
     """
+    from runner.models import hosted
+
     module, rest = _source(source)
-    return ModelIdentity(source, module.identify(rest, offline))
+    name = hosted.name(source)
+    return ModelIdentity(f"hosted:{name}" if name else source, module.identify(rest, offline))
 
 
 def cached(source: str) -> Path | None:

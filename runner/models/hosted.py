@@ -56,7 +56,8 @@ def counter(rest: str) -> Counter | None:
     encoding = openai.o200k_base()
 
     def tokens(row: Row) -> int:
-        return TOKENS_BEFORE_ANSWER + sum(_message_tokens(each, encoding) for each in _messages(row))
+        tools = encoding.count(msgspec.json.encode(row.tools).decode()) if row.tools else 0
+        return TOKENS_BEFORE_ANSWER + int(tools) + sum(_message_tokens(each, encoding) for each in _messages(row))
 
     return Counter(tokens, SAMPLE_ROWS)
 
@@ -65,7 +66,7 @@ def name(source: str) -> str | None:
     """Return the name at the service of what a source means, None where it means a model that is not there."""
     scheme, _, rest = source.partition(":")
     if scheme == "hosted":
-        return rest
+        return rest.strip()
     found = read(run.find(rest)) if scheme == "run" else None
     return found.model if found else None
 

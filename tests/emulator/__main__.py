@@ -34,7 +34,8 @@ def main() -> None:
 
 def wait() -> None:
     """Return on Ctrl-C, or when asked to terminate."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job begins with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

@@ -3,6 +3,8 @@
 This file is all that a plan needs to know; the service's SDKs are imported by the steps (work.py).
 """
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -126,6 +128,11 @@ def check(request: "Request", found: "Survey") -> None:
                 f"dataset.{split}: is {rows.bytes >> 20:,} MiB; the service takes files up to "
                 f"{MAX_FILE_BYTES >> 20} MiB; set dataset.max_rows, or take rows out."
             )
+    if request.backend.deploy == "delete_after_eval" and request.evaluation.samples == 0:
+        raise RequestError(
+            "evaluation.samples: got 0, so backend.deploy=delete_after_eval would deploy for nothing; ask for some, or "
+            "use backend.deploy=none."
+        )
     if request.top.mode == "run":
         _demand_way_there(request.backend)
 
@@ -143,7 +150,7 @@ def limit(request: "Request") -> TokenLimit | None:
     """Return how many tokens the service reads of a row, where the table of models says so."""
     name = hosted.name(request.model.source)
     found = catalogue(request.backend.models).find(name) if name else None
-    counter = models.counter(request.model.source) if name else None
+    counter = models.counter(f"hosted:{name}") if name else None
     return TokenLimit(found.max_row_tokens, counter.tokens) if found and found.max_row_tokens and counter else None
 
 
@@ -189,13 +196,16 @@ def steps(job: "Job", progressed: "Progressed") -> Sequence[Step]:
         return Step(name, lambda: getattr(work(), name)(), key)
 
     settings, wanted = job.request.backend, job.request.evaluation
+    _stay_where_it_began(settings, progressed)
     found = [step("upload"), step("create")]
     if not settings.follow:
-        return found
+        return [*found, step("look", f"at {time.time():.3f}")]  # each time anew
     found += [step("follow"), step("results"), step("save")]
     if settings.deploy == "none":
         return found
-    standing = f"{settings.deploy} {settings.deployment.sku} {settings.deployment.capacity}"
+    wanted_deployment = settings.deployment
+    standing = f"{settings.deploy} {wanted_deployment.name} {wanted_deployment.sku} {wanted_deployment.capacity}"
+    standing += f", beside {wanted_deployment.base}"
     sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {job.request.dataset.style}"
     if settings.deploy == "keep":
         return [*found, step("deploy", standing), step("sample", sampling)]
@@ -203,9 +213,20 @@ def steps(job: "Job", progressed: "Progressed") -> Sequence[Step]:
     return [*found, step("deploy", both), step("sample", both), step("undeploy", both)]
 
 
+def _stay_where_it_began(settings: Foundry, progressed: "Progressed") -> None:
+    """Raise `RequestError` where a run that was begun at one project is to go on at another."""
+    begun = progressed.results.get("upload", {}).get("endpoint")
+    now = settings.azure.endpoint or os.environ.get("AZURE_AI_PROJECT_ENDPOINT")
+    if begun and now and begun != now.rstrip("/"):
+        raise RequestError(
+            f"backend.azure.endpoint: this plan was begun at {begun}, not at {now}; what was uploaded and created is "
+            "there; set that endpoint, or move the run's folder away to begin anew."
+        )
+
+
 def advice(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[tuple[str, str]]:
     """Return what to do with a hosted job: come back to it, use its model, remove what stands."""
-    name = job.folder.name
+    name = job.handle
     if "save" not in results:
         return [
             (f"python -m runner.watch {name}", "come back to the job, to its end"),

@@ -6,7 +6,7 @@ A model that is not in the table is not refused: the service knows better. It on
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -15,16 +15,19 @@ from runner.errors import RequestError
 SHIPPED = Path(__file__).with_name("models.yaml")
 
 
-class Model(msgspec.Struct, frozen=True):
+Price = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model: methods by the runner's names, US dollars, the most tokens of a row that are read."""
 
-    methods: list[str]
-    training_per_million_tokens: dict[Literal["Standard", "GlobalStandard", "Developer"], float] = {}
-    deployment_per_hour: float | None = None
-    max_row_tokens: int | None = None
+    methods: list[Literal["sft", "dpo", "rft"]]
+    training_per_million_tokens: dict[Literal["Standard", "GlobalStandard", "Developer"], Price] = {}
+    deployment_per_hour: Price | None = None
+    max_row_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
-class Catalogue(msgspec.Struct, frozen=True):
+class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table, with when and where it was read."""
 
     date: Any  # a day to YAML, a text if only the month is given

@@ -20,8 +20,10 @@ class Deployer:
     def __init__(self, service: Service, name: str) -> None:
         self.service, self.name = service, name
 
-    def ensure(self, model: str, sku: str, capacity: int) -> Generator[Event, None, None]:
+    def ensure(self, model: str, sku: str, capacity: int, mine: bool) -> Generator[Event, None, None]:
         """Deploy a model under the name, unless it is, and wait until it is ready.
+
+        `mine` says that this run has made what stands there: it is changed where SKU or capacity differ.
 
         Raises `RequestError` where something else stands under that name.
         """
@@ -31,10 +33,12 @@ class Deployer:
                 f"backend.deployment.name: {self.name} is a deployment of {_model(standing)} already; "
                 "choose another name."
             )
-        if standing is None:
+        ours = standing is not None and (standing.sku.name, standing.sku.capacity) != (sku, capacity)
+        if standing is None or (ours and mine):
             # Noted before it is sent: a deployment costs while it stands, so that one too many in the list is the
             # lesser evil. The same PUT twice makes one.
-            yield Created("deployment", self.name, {"model": model, "sku": sku})
+            detail = {"model": model, "sku": sku, "account": self.service.control_plane.name}
+            yield Created("deployment", self.name, detail)
             yield from self._create(model, sku, capacity)
         yield from self._ready()
 

@@ -3,9 +3,10 @@
 The service tells no hash of a file; so the name carries it, and a file of that name and size is that content.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,20 @@ def ensure(service: Service, content: Content, intended: bool) -> Generator[Even
         claim.drop()
     yield from _processed(service, content, found.id)
     return str(found.id)
+
+
+def exist(service: Service, ids: Mapping[str, str]) -> Asking[bool]:
+    """Say whether files are at the service still."""
+
+    def there(file_id: str) -> bool:
+        with suppress(NotFoundError):
+            return service.openai.files.retrieve(file_id).status not in GONE
+        return False
+
+    for file_id in ids.values():
+        if not (yield from service.ask(f"looking at the file {file_id}", partial(there, file_id))):
+            return False
+    return True
 
 
 def find(service: Service, content: Content) -> Asking[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from runner.backends.foundry import faults, measured
 from runner.backends.foundry.jobs import ENDED
 from runner.backends.foundry.service import Failure, Service
-from runner.errors import EndedError, ServiceError
+from runner.errors import EndedError
 from runner.events import Event, Metrics, Note, Progress, Said, State, Wait
 from runner.values import duration
 
@@ -70,9 +70,9 @@ class Followed:
             self._lost_since = now
             yield Note(f"the service does not show {self.job} ({fault.text}): looking on")
         elif now - self._lost_since > self.service.polling.patience:
-            raise ServiceError(
+            raise EndedError(
                 f"{self.job}: the service has not shown this job for {duration(now - self._lost_since)} "
-                f"({fault.text}); look for it in the Foundry portal; the same command looks again."
+                f"({fault.text}); the same command looks again; if it was deleted, again=true creates a new one."
             )
 
     def _note_state(self, state: str) -> Generator[Event, None, None]:
@@ -162,7 +162,11 @@ def ended(job: Any) -> None:
             f"{job.id}: succeeded, but the service names no model; look for it in the Foundry portal "
             "(the job is paid for); again=true creates a new job, which is paid anew."
         )
-    billed = f"{job.trained_tokens:,} trained tokens may be billed" if job.trained_tokens else "no tokens were trained"
+    billed = "the service does not say how many tokens were trained; those may be billed"
+    if job.trained_tokens is not None:
+        billed = (
+            f"{job.trained_tokens:,} trained tokens may be billed" if job.trained_tokens else "no tokens were trained"
+        )
     if job.status == "failed":
         why = _reason(job.error)
         raise EndedError(

@@ -50,13 +50,13 @@ def arguments(plan: JobPlan, model: str, files: Mapping[str, str], suffix: str) 
     }
 
 
-def is_of(job: Any, plan_id: str, suffix: str) -> bool:
-    """Say whether a job at the service is one of a plan."""
+def is_of(job: Any, plan_id: str, suffix: str, same_work: bool = False) -> bool:
+    """Say whether a job at the service is one of a plan; `same_work` that it has the plan's data and model."""
     shown: Any = job.metadata or {}
     if PLAN_ID in shown:
         return bool(shown[PLAN_ID] == plan_id)
-    if suffix != default_suffix(plan_id):
-        return False  # a suffix that a user chose may stand in many plans
+    if suffix != default_suffix(plan_id) and not same_work:
+        return False
     extra = job.model_extra or {}
     names = (job.fine_tuned_model, extra.get("suffix"), extra.get("user_provided_suffix"))
     return any(suffix in name for name in names if isinstance(name, str))
@@ -149,7 +149,11 @@ class JobMaker:
         return str(first.id), False
 
     def _ours(self, job: Any, ignored: Collection[str]) -> bool:
-        return job.id not in ignored and is_of(job, self.plan.id, self.arguments["suffix"])
+        if job.id in ignored:
+            return False
+        # A suffix of the user's own may stand in many plans; with the same data and model it is taken for this one.
+        same = all(getattr(job, key) == self.arguments[key] for key in ("model", "training_file"))
+        return is_of(job, self.plan.id, self.arguments["suffix"], same)
 
     def _new_with_our_file(self, job: Any, intent: Mapping[str, Any]) -> bool:
         anonymous = PLAN_ID not in (job.metadata or {})

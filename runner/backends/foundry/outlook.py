@@ -51,8 +51,12 @@ def _price(job: "Job", model: Model | None, tokens: "Tokens | None") -> str:
         return told
     dollars = tokens.splits["train"] * rate / 1e6
     if n_epochs == "auto":
-        return f"about ${dollars:,.2f} an epoch: {told}"
-    return f"about ${dollars * n_epochs:,.2f}: {told}"
+        return f"{_dollars(dollars)} an epoch: {told}"
+    return f"{_dollars(dollars * n_epochs)}: {told}"
+
+
+def _dollars(amount: float) -> str:
+    return f"about ${amount:,.2f}" if amount >= 0.01 else "less than $0.01"
 
 
 def _standing(job: "Job", model: Model | None) -> str:
@@ -63,7 +67,7 @@ def _standing(job: "Job", model: Model | None) -> str:
         price = "no price by the hour; the service removes it after 24 hours"
     else:
         rate = model.deployment_per_hour if model else None
-        price = f"about ${rate:.2f} an hour while it stands" if rate else "paid by the hour while it stands"
+        price = f"about ${rate:.2f} an hour while it stands" if rate is not None else "paid by the hour while it stands"
         price += ", used or not; the service removes it after 15 days without use"
     after = "removed after the evaluation" if settings.deploy == "delete_after_eval" else "kept until you remove it"
     return f"{settings.deployment.sku}, {after}: {price}"

@@ -45,6 +45,11 @@ class ControlPlane:
     account: str
     url: str
 
+    @property
+    def name(self) -> str:
+        """The resource in full: subscription, group and account."""
+        return f"{self.subscription}/{self.resource_group}/{self.account}"
+
 
 def endpoint(azure: "Azure", environment: Mapping[str, str] = os.environ) -> str:
     """Return the project's endpoint, without a slash at its end.
@@ -56,6 +61,11 @@ def endpoint(azure: "Azure", environment: Mapping[str, str] = os.environ) -> str
         where = urlsplit(found)
     except ValueError:  # a bracket too many
         where = urlsplit("")
+    if where.username or where.query or where.fragment:
+        raise AccessError(
+            "backend.azure.endpoint: holds more than an address (a user, a password, ?… or #…); allowed: "
+            "https://RESOURCE.services.ai.azure.com/api/projects/PROJECT; a secret has no place in it."
+        )
     local = where.hostname in ("127.0.0.1", "localhost")
     if where.scheme != ("http" if local and where.scheme == "http" else "https") or "/api/projects/" not in where.path:
         raise AccessError(

@@ -10,7 +10,7 @@ sample     held-out prompts answered by base and tuned model    samples.json
 undeploy   (delete_after_eval) the deployment removed
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,8 +20,8 @@ from runner.backends import Events
 from runner.backends.foundry import answers, deployment, files, follow, jobs, measured
 from runner.backends.foundry.service import Asking, service
 from runner.data.rows import prompt_of
-from runner.errors import LeftRunning, RequestError, StopAsked
-from runner.events import Metrics, Note, Samples
+from runner.errors import LeftRunning, RunnerError, StopAsked
+from runner.events import Metrics, Note, Samples, State
 from runner.models import hosted
 from runner.samples import Answer, Prompt, beside, in_style
 
@@ -41,7 +41,6 @@ class Work:
         self.settings = job.request.backend
         self.service = service(self.settings)
         self.base = hosted.name(job.plan.model.source) or ""
-        self._stay_at(self.service.endpoint)
         if self.settings.deploy != "none":
             _ = self.service.control_plane
 
@@ -60,7 +59,10 @@ class Work:
     def create(self) -> Events:
         """Find the plan's job, or create it."""
         plan, uploaded = self.job.plan, self.done["upload"]
-        ids: dict[str, str] = {split: uploaded[split] for split in ("train", "validation") if split in uploaded}
+        if not (yield from files.exist(self.service, self._ids(uploaded))):
+            yield Note("the files that were uploaded are gone from the service: they are uploaded anew")
+            uploaded = yield from self.upload()
+        ids = self._ids(uploaded)
         suffix = self.settings.suffix or jobs.default_suffix(plan.id)
         maker = jobs.JobMaker(
             self.service, plan, jobs.arguments(plan, self.base, ids, suffix), self.job.request.top.again
@@ -68,6 +70,16 @@ class Work:
         created = next((name for what, name in self.progressed.created if what == "job"), None)
         job, made = yield from maker.ensure(self.progressed.intents.get("job"), created)
         return {"job": job, "made_here": made}
+
+    def look(self) -> Events:
+        """See what has become of the job so far, without staying."""
+        job = yield from self.service.ask(
+            f"looking at {self.job_id}", lambda: self.service.openai.fine_tuning.jobs.retrieve(self.job_id)
+        )
+        yield State("job", str(job.status))
+        if job.status in jobs.FAILED:
+            follow.ended(job)
+        return {}
 
     def follow(self) -> Events:
         """Stay with the job until it has ended. Stopping here stops nothing at the service."""
@@ -77,7 +89,7 @@ class Work:
         except (StopAsked, KeyboardInterrupt) as stop:
             raise LeftRunning(
                 f"{self.job_id} goes on at the service; come back with the same command or python -m runner.watch "
-                f"{self.job.folder.name}, or end it with python -m runner.jobs cancel {self.job_id}"
+                f"{self.job.handle}, or end it with python -m runner.jobs cancel {self.job_id}"
             ) from stop
         follow.ended(job)
         return {
@@ -121,15 +133,28 @@ class Work:
     def deploy(self) -> Events:
         """Deploy the model, and find a deployment of the base model to set beside it."""
         wanted = self.settings.deployment
+        self._prompts()  # data that is gone is told before anything costs by the hour
+        mine = ("deployment", self.deployment_name) in self.progressed.created
         deployer = deployment.Deployer(self.service, self.deployment_name)
-        yield from deployer.ensure(self.done["follow"]["model"], wanted.sku, wanted.capacity)
+        yield from deployer.ensure(self.done["follow"]["model"], wanted.sku, wanted.capacity, mine)
         base = wanted.base
         if base == "auto":
             base = yield from deployment.find_base(self.service, self.base)
         return {"deployment": self.deployment_name, "base": base}
 
     def sample(self) -> Events:
-        """Answer held-out prompts with the base and with the tuned model."""
+        """Answer held-out prompts with the base and the tuned model; a failure names the deployment that stands."""
+        try:
+            return (yield from self._sample())
+        except RunnerError as error:
+            if ("deployment", self.deployment_name) not in self.progressed.created:
+                raise
+            raise type(error)(
+                f"{error} The deployment {self.deployment_name} stands and may cost by the hour: the same command goes "
+                f"on, python -m runner.clean {self.job.handle} removes it."
+            ) from error
+
+    def _sample(self) -> Events:
         prompts = self._prompts()
         if not prompts:
             return {}
@@ -160,7 +185,7 @@ class Work:
     def deployment_name(self) -> str:
         """What the deployment is called."""
         name: str = self.settings.deployment.name
-        return name if name != "auto" else f"r-{self.job.plan.id[:16]}"
+        return name if name != "auto" else f"r-{self.job.plan.id[:8]}-{self.job_id[-8:]}"
 
     def _answers(self, name: str, prompts: Sequence[Prompt]) -> Asking[list[Answer]]:
         limit = self.job.request.evaluation.max_new_tokens
@@ -168,7 +193,7 @@ class Work:
 
     def _prompts(self) -> list[Prompt]:
         rows = self.job.rows("validation" if self.job.plan.validation else "train")
-        asked = (prompt_of(row) for row in rows)
+        asked = (prompt_of(row) for row in rows if not row.tools)
         plain = (prompt for prompt in asked if all(turn.role != "tool" and turn.content for turn in prompt))
         return [prompt for _, prompt in zip(range(self.job.request.evaluation.samples), plain, strict=False)]
 
@@ -189,10 +214,6 @@ class Work:
             yield Note(f"the results file {name} is missing or empty: the metrics are those the job's events told")
         return content
 
-    def _stay_at(self, endpoint: str) -> None:
-        begun = self.done.get("upload", {}).get("endpoint", endpoint)
-        if begun != endpoint:
-            raise RequestError(
-                f"backend.azure.endpoint: this plan was begun at {begun}, not at {endpoint}; what was uploaded and "
-                "created is there; set that endpoint, or set the run's folder aside to begin anew."
-            )
+    @staticmethod
+    def _ids(uploaded: Mapping[str, Any]) -> dict[str, str]:
+        return {split: uploaded[split] for split in ("train", "validation") if split in uploaded}

@@ -161,7 +161,7 @@ def _speed(job: "Job") -> float | None:
 
 def advice(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[tuple[str, str]]:
     """Return what to do with a model that is here."""
-    name = job.folder.name
+    name = job.handle
     return [
         (f"python -m runner.chat {name}", "talk to it, beside the model it came from"),
         (f"python -m runner model.source=run:{name} …", "go on from it"),

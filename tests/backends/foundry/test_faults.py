@@ -134,7 +134,9 @@ ENDS: dict[str, tuple[Script, str]] = {
         "the job failed: the service gives no reason",
     ),
     "failed, with a message": (
-        Script(outcome="failed", error={"code": "exceeded_quota", "message": "Enqueued too many tokens."}),
+        Script(
+            outcome="failed", error={"code": "exceeded_quota", "message": "Enqueued too many tokens.", "param": None}
+        ),
         "the job failed: exceeded_quota: Enqueued too many tokens;",
     ),
     "cancelled": (Script(outcome="cancelled"), "the job was cancelled at the service"),
@@ -285,7 +287,7 @@ def test_an_endpoint_with_a_wrong_path(cloud: Emulator, tmp_path: Path, monkeypa
     monkeypatch.setenv("AZURE_AI_PROJECT_ENDPOINT", cloud.endpoint.replace("rehearsal", "nowhere"))
     ended = carry_out(job_of(tmp_path, tmp_path / "runs"))
     assert ended.code == 2
-    assert "check the endpoint" in ended.message
+    assert "check it, and the endpoint" in ended.message
 
 
 def test_a_model_that_the_service_does_not_tune(cloud: Emulator, tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ def test_fifty_kills_make_one_job_a_plan_and_the_same_metrics(chance: int, make:
     assert len(cloud.created_files) == 2
     assert all(each.deleted_at for each in cloud.deployments.values())
     assert cloud.violations == []
-    told: dict[str, Any] = json.loads(python(tmp_path, METRICS).stdout.splitlines()[-1])
+    read = python(tmp_path, METRICS)
+    assert read.returncode == 0, read.stderr
+    told: dict[str, Any] = json.loads(read.stdout.splitlines()[-1])
     undisturbed = told["metrics"]["0"]
     assert len(undisturbed) > 50
     assert set(map(json.dumps, told["metrics"].values())) == {json.dumps(undisturbed)}
