@@ -162,11 +162,7 @@ def ended(job: Any) -> None:
             f"{job.id}: succeeded, but the service names no model; look for it in the Foundry portal "
             "(the job is paid for); again=true creates a new job, which is paid anew."
         )
-    billed = "the service does not say how many tokens were trained; those may be billed"
-    if job.trained_tokens is not None:
-        billed = (
-            f"{job.trained_tokens:,} trained tokens may be billed" if job.trained_tokens else "no tokens were trained"
-        )
+    billed = _billed(job.trained_tokens)
     if job.status == "failed":
         why = _reason(job.error)
         raise EndedError(
@@ -175,6 +171,12 @@ def ended(job: Any) -> None:
     raise EndedError(
         f"{job.id}: the job was {job.status} at the service; {billed}; again=true creates a new job, from the start."
     )
+
+
+def _billed(trained_tokens: int | None) -> str:
+    if trained_tokens is None:
+        return "the service does not say how many tokens were trained; those may be billed"
+    return f"{trained_tokens:,} trained tokens may be billed" if trained_tokens else "no tokens were trained"
 
 
 def _reason(error: Any) -> str:

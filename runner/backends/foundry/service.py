@@ -60,6 +60,7 @@ class Service:
     azure: "Azure"
     polling: "Polling"
     _turn: float = field(default=0.0, init=False)
+    _sent: float = field(default=0.0, init=False)
     _answered: bool = field(default=False, init=False)
 
     @cached_property
@@ -209,11 +210,13 @@ class Service:
         return float(min(longest, min(1.0, self.polling.every) * 2 ** (failures - 1)) * random.uniform(0.5, 1.0))
 
     def _wait_for_turn(self) -> Generator[Event, None, None]:
-        now = time.monotonic()
-        mine = max(now, self._turn)
-        self._turn = mine + 1 / self.polling.requests_per_second
-        if mine > now:
-            yield Wait(mine - now)
+        """Wait in the queue of this process's requests; who comes late to his turn does not hurry those behind him."""
+        apart = 1 / self.polling.requests_per_second
+        due = max(time.monotonic(), self._turn)
+        self._turn = due + apart
+        while (left := max(due, self._sent + apart) - time.monotonic()) > 0:
+            yield Wait(left)
+        self._sent = time.monotonic()
 
     def close(self) -> None:
         """Close the connections and forget the credential with its tokens; the next request opens new ones."""
