@@ -1,6 +1,6 @@
 """One process follows 500 hosted jobs: its memory, its share of a core, and the requests it sends.
 
-    python tests/benchmarks/bench_follow.py [--jobs 500] [--seconds 240]
+    python tests/benchmarks/bench_follow.py [--jobs 500] [--seconds 240] [--tracking mlflow|none]
 
 The emulator runs in this process, `python -m runner.watch` in one of its own, with its default limits and with
 MLflow. The first minute, in which it loads and takes the jobs up, is reported apart. Bars: under 300 MB, under
@@ -43,20 +43,23 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=240.0)
+    parser.add_argument("--tracking", choices=("mlflow", "none"), default="mlflow")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Emulator(style="lax") as cloud:
         cloud.script = Script(queued_seconds=5, running_seconds=1800, steps=[{"train_loss": 0.5}] * 400)
         os.environ |= cloud.environment() | {"RUNNER_CACHE": f"{folder}/cache"}
         os.chdir(folder)
         write_data(Path(folder))
-        _create(Path(folder), asked.jobs)
+        _create(Path(folder), asked.jobs, asked.tracking)
         cloud.requests.clear()
-        print(json.dumps({"jobs": len(cloud.created_jobs), **_follow(cloud, asked.seconds)}))
+        print(
+            json.dumps({"jobs": len(cloud.created_jobs), "tracking": asked.tracking, **_follow(cloud, asked.seconds)})
+        )
 
 
-def _create(folder: Path, count: int) -> None:
+def _create(folder: Path, count: int, tracking: str) -> None:
     """Leave runs as `backend.follow=false` leaves them: a job at the service, a journal, a run in MLflow."""
-    settings = ["tracking=mlflow", "tracking.experiment=follow", "backend.polling.requests_per_second=5"]
+    settings = [f"tracking={tracking}", "tracking.experiment=follow", "backend.polling.requests_per_second=5"]
     settings += ["backend.polling.every=15", "backend.polling.patience=900"]
     first = job_of(folder, folder / "runs", *settings)
     with _client() as client:
@@ -75,7 +78,8 @@ def _create(folder: Path, count: int) -> None:
             journal.add(StepDone("upload", "", 1.0, {"endpoint": os.environ["AZURE_AI_PROJECT_ENDPOINT"]}))
             journal.add(StepDone("create", "", 1.0, {"job": sent.id, "made_here": True}))
             report.write(job, report.Outcome("running"))
-            Sender(job, place_of(job)).send("running")
+            if job.request.tracking.enabled:
+                Sender(job, place_of(job)).send("running")
     time.sleep(5)
 
 
