@@ -171,7 +171,7 @@ def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[s
 
 def _name_problems(top: Mapping[str, Any]) -> Iterator[str]:
     name = top.get("name", "auto")
-    if not re.fullmatch(r"\w[\w.-]{0,79}", name):
+    if not re.fullmatch(r"\w[\w.-]{0,79}", name) or ".before-" in name:
         yield f"name: got '{name}'; allowed: up to 80 letters, digits, - _ and ., as it becomes a folder's name."
 
 

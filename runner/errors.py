@@ -58,6 +58,9 @@ class EndedError(RunnerError):
     """A hosted job failed or was cancelled: the plan can only be carried out by a new job."""
 
 
+STOPPED = "stopped on request"
+
+
 class StopAsked(RunnerError):
     """The process was asked to stop; thrown into the running step, which saves what it has."""
 

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from runner import backends, config
 from runner.backends import Step
-from runner.errors import BusyError, EndedError, RunnerError, StopAsked
+from runner.errors import STOPPED, BusyError, EndedError, RunnerError, StopAsked
 from runner.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped, Wait
 from runner.journal import Journal, Progressed, Record, read
 from runner.plan import Job
@@ -57,7 +57,7 @@ def execute(job: Job, listener: Listener) -> Results:
             seconds = next(work)
             while True:
                 sleep(seconds, asked)
-                seconds = work.throw(StopAsked("stopped on request")) if asked() else next(work)
+                seconds = work.throw(StopAsked(STOPPED)) if asked() else next(work)
         except StopIteration as end:
             results: Results = end.value
             return results

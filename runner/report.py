@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from runner import journal
-from runner.errors import LeftRunning, StopAsked
+from runner.errors import STOPPED, LeftRunning, StopAsked
 from runner.events import Metrics, Samples, StepDone
 from runner.execute import versions
 from runner.journal import Record
@@ -35,7 +35,8 @@ def failure(error: BaseException) -> Outcome:
     if isinstance(error, LeftRunning):
         return Outcome("running", str(error))
     if isinstance(error, StopAsked | KeyboardInterrupt):
-        return Outcome("stopped", "give the same command again to go on")
+        more = str(error).removeprefix(STOPPED)
+        return Outcome("stopped", f"give the same command again to go on{'.' if more else ''}{more}")
     return Outcome("failed", str(error))
 
 
