@@ -1,0 +1,131 @@
+"""Ways out of what can happen around a hosted run: things that are gone, changed, or stand and cost."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("azure.ai.projects")
+
+from runner import clean, execute, models
+from runner.errors import RequestError
+from runner.events import StepDone
+from runner.journal import Record, read
+from tests.backends.foundry.rehearsal import DEPLOYED, Make, carry_out, created_once, job_of, standing
+from tests.emulator import Emulator, Fault, Script
+
+
+def test_a_file_that_is_gone_before_the_job_is_created_is_uploaded_anew(cloud: Emulator, tmp_path: Path) -> None:
+    cloud.inject(Fault("POST /fine_tuning/jobs", "status", status=403))
+    job = job_of(tmp_path, tmp_path / "runs")
+    assert carry_out(job).code == 2
+    cloud.files.clear()
+    ended = carry_out(job)
+    assert ended.code == 0, ended.message
+    assert "uploaded anew" in ended.notes
+    assert len(cloud.created_jobs) == 1
+
+
+def test_a_job_that_is_gone_for_good_can_be_made_again(cloud: Emulator, tmp_path: Path) -> None:
+    vanished = Fault("GET /fine_tuning/jobs/{id}", "vanish", times=None)
+    cloud.inject(vanished)
+    job = job_of(tmp_path, tmp_path / "runs")
+    ended = carry_out(job)
+    assert ended.code == 1
+    assert "if it was deleted, again=true creates a new one" in ended.message
+    assert execute.stuck(job)
+
+
+def test_other_settings_of_a_deployment_change_the_one_that_stands(cloud: Emulator, tmp_path: Path) -> None:
+    assert carry_out(job_of(tmp_path, tmp_path / "runs", "backend.deploy=keep")).code == 0
+    more = ["backend.deploy=keep", "backend.deployment.capacity=100", "backend.deployment.sku=Standard"]
+    ended = carry_out(job_of(tmp_path, tmp_path / "runs", *more))
+    assert ended.code == 0, ended.message
+    (name,) = standing(cloud)
+    assert cloud.deployments[name].sku == {"name": "Standard", "capacity": 100}
+    assert created_once(cloud)
+
+
+def test_sampling_that_fails_says_what_stands_and_costs_and_the_next_run_removes_it(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    refusing = Fault("POST /responses", "status", times=None, status=400)
+    cloud.inject(refusing)
+    job = job_of(tmp_path, tmp_path / "runs", DEPLOYED)
+    ended = carry_out(job)
+    (name,) = standing(cloud)
+    assert f"The deployment {name} stands and may cost by the hour" in ended.message
+    assert "python -m runner.clean" in ended.message
+    refusing.left = 0
+    assert carry_out(job).code == 0
+    assert standing(cloud) == []
+
+
+def test_data_that_is_gone_is_told_before_anything_is_deployed(cloud: Emulator, tmp_path: Path) -> None:
+    job = job_of(tmp_path, tmp_path / "runs", DEPLOYED)
+
+    def lose(record: Record) -> None:
+        if isinstance(record.event, StepDone) and record.event.step == "save":
+            (tmp_path / "held_out.jsonl").unlink()
+
+    ended = carry_out(job, lose)
+    assert ended.code == 2
+    assert "held_out.jsonl" in ended.message
+    assert cloud.deployments == {}
+
+
+def test_another_projects_variables_are_refused_and_leave_the_run_as_it_was(make: Make, tmp_path: Path) -> None:
+    make()
+    job = job_of(tmp_path, tmp_path / "runs", "backend.follow=false")
+    assert carry_out(job).code == 0
+    before = {path.name: path.read_bytes() for path in job.folder.iterdir() if path.is_file()}
+    make()
+    with pytest.raises(RequestError, match=r"this plan was begun at http://.*, not at http://"):
+        list(execute.proceed(job, lambda record: None))
+    assert {path.name: path.read_bytes() for path in job.folder.iterdir() if path.is_file()} == before
+
+
+def test_cleaning_with_another_projects_variables_touches_and_forgets_nothing(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = make()
+    ended = carry_out(job_of(tmp_path, tmp_path / "runs", "backend.deploy=keep"))
+    make()
+    monkeypatch.setattr(sys, "argv", ["runner.clean", str(ended.folder), "--yes"])
+    with pytest.raises(SystemExit) as left:
+        clean.main()
+    assert left.value.code == 2
+    assert len(standing(cloud)) == 1
+    assert not any(file.deleted for file in cloud.created_files)
+
+
+def test_a_hosted_runs_model_has_one_identity_however_the_run_is_called(
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = carry_out(job_of(tmp_path, tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    (job,) = cloud.created_jobs
+    names = [ended.folder.name, ended.folder.name.rpartition("-")[2], str(ended.folder)]
+    found = {models.identify(f"run:{name}", offline=True) for name in names}
+    assert [each.source for each in found] == [f"hosted:{job.fine_tuned_model}"]
+
+
+def test_a_suffix_of_ones_own_is_enough_where_the_service_shows_no_metadata(make: Make, tmp_path: Path) -> None:
+    cloud = make(style="lax")
+    cloud.echo_metadata = False
+    for folder in ("here", "elsewhere"):
+        ended = carry_out(job_of(tmp_path, tmp_path / folder, "backend.suffix=mine"))
+        assert ended.code == 0, ended.message
+    assert created_once(cloud)
+
+
+def test_a_run_that_is_left_tells_the_next_time_what_became_of_its_job(cloud: Emulator, tmp_path: Path) -> None:
+    cloud.script = Script(running_seconds=600)
+    job = job_of(tmp_path, tmp_path / "runs", "backend.follow=false")
+    assert carry_out(job).code == 0
+    cloud.cancel_from_portal(next(iter(cloud.jobs)))
+    ended = carry_out(job)
+    assert ended.code == 1
+    assert "was cancelled at the service" in ended.message
+    states = [each.event for each in read(job.folder / "journal.jsonl")]
+    assert states[-1].for_good  # type: ignore[union-attr]
