@@ -14,6 +14,8 @@ from runner.journal import Record, read
 from tests.backends.foundry.rehearsal import DEPLOYED, Make, carry_out, created_once, job_of, standing
 from tests.emulator import Emulator, Fault, Script
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_file_that_is_gone_before_the_job_is_created_is_uploaded_anew(cloud: Emulator, tmp_path: Path) -> None:
     cloud.inject(Fault("POST /fine_tuning/jobs", "status", status=403))
