@@ -112,7 +112,7 @@ WRONG = [
     (["stop", "ftjob-1"], USAGE),
     (["--all"], USAGE),
     (["ftjob-1"], USAGE),
-    (["cancel", "nothing"], "nothing: no such run or job; python -m runner.jobs lists them."),
+    (["cancel", "nothing"], "run nothing: no such run; give one of: "),
     (["cancel", "ftjob-nothing"], "cancel ftjob-nothing: 404 "),
 ]
 
@@ -125,7 +125,7 @@ def test_a_wrong_name_is_told_and_nothing_is_changed(here: Hosted) -> None:
 
 def test_a_name_that_fits_several_runs_is_told(here: Hosted) -> None:
     assert here.command("runner", "-m", *LINE, ALONE, "name=run", "seed=0,1").returncode == 0
-    assert sentence(here.command("runner.jobs", "cancel", "run")).startswith("run: several runs fit; ")
+    assert sentence(here.command("runner.jobs", "cancel", "run")).startswith("run run: several runs fit; ")
     assert all(here.status(job) == "running" for job in here.cloud.jobs)
 
 

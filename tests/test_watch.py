@@ -32,7 +32,7 @@ from tests.hosted import (
 
 pytestmark = pytest.mark.slow
 
-TO_THE_MODEL = ["upload", "create", "follow", "results", "save"]
+TO_THE_MODEL = ["upload", "create", "look", "follow", "results", "save"]
 IN_STEPS = Script(validating_seconds=0.02, queued_seconds=0.05, running_seconds=8)
 
 
@@ -53,7 +53,7 @@ def names(here: Hosted, count: int) -> list[Path]:
 def test_a_run_that_does_not_follow_leaves_its_job_running(here: Hosted) -> None:
     here.cloud.script = ENDLESS
     run = here.run(ALONE)
-    assert steps(run) == ["upload", "create"]
+    assert steps(run) == ["upload", "create", "look"]
     assert report(run)["status"] == "running"
     assert report(run)["message"] == f"the job goes on at the service; python -m runner.watch {run.name} follows it"
     assert here.status(here.job(run)) == "running"
@@ -93,7 +93,7 @@ def test_watching_all_follows_each_to_its_end_and_one_that_failed_gives_the_code
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 1, output + errors
     assert [report(run)["status"] for run in runs] == ["finished", "failed", "finished"]
-    assert [steps(run)[-1] for run in runs] == ["save", "create", "save"]
+    assert [steps(run)[-1] for run in runs] == ["save", "look", "save"]
     assert f"{runs[1].name}: failed: {jobs[1]}: the job failed: server_error: A machine broke; " in output
     assert f"{runs[0].name}: finished" in output
     assert "Traceback" not in output + errors
@@ -114,7 +114,7 @@ def test_only_the_runs_named_are_followed(here: Hosted) -> None:
     runs = names(here, 3)
     process = here.command("runner.watch", runs[0].name, str(runs[2]))
     assert process.returncode == 0, process.stderr
-    assert [steps(run)[-1] for run in runs] == ["save", "create", "save"]
+    assert [steps(run)[-1] for run in runs] == ["save", "look", "save"]
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["one", "several"])
@@ -134,7 +134,10 @@ def test_ctrl_c_leaves_the_jobs_running_and_watching_again_makes_up_for_what_cam
         assert here.status(here.job(run)) == "running"
         assert report(run)["status"] == "running"
         assert 3 <= heard(run) < 10
-        assert f"{here.job(run)} goes on at the service; come back with" in output + errors
+    told = (
+        f"{here.job(runs[0])} goes on at the service; come back with" if count == 1 else "2 jobs go on at the service"
+    )
+    assert told in output + errors
     assert not any(request.path.endswith("/cancel") for request in here.cloud.requests)
     here.cloud.advance(60)
     again = here.command("runner.watch")
