@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from runner.errors import RunnerError
 from runner.events import (
     Created,
     Event,
@@ -129,11 +130,18 @@ class Journal:
 
 
 def read(path: Path) -> list[Record]:
-    """Return the whole records of a journal; none where there is no file."""
+    """Return the whole records of a journal; none where there is no file.
+
+    Raises `RunnerError` where it is damaged: a line that is no record, other than a torn last one.
+    """
     if not path.exists():
         return []
     decoder = msgspec.json.Decoder(Record)
-    return [decoder.decode(line) for line in path.read_bytes()[: _whole_bytes(path)].splitlines()]
+    lines = path.read_bytes()[: _whole_bytes(path)].splitlines()
+    try:
+        return [decoder.decode(line) for line in lines]
+    except msgspec.MsgspecError as error:
+        raise RunnerError(f"{path}: is damaged ({error}); move the run's folder away to begin anew.") from error
 
 
 def _whole_bytes(path: Path) -> int:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from runner.errors import RunnerError
 from runner.events import Metrics, Note, Progress, StepDone
 from runner.journal import Journal, read
 
@@ -51,3 +54,9 @@ def test_progress_is_for_the_eye_only(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     assert journal.add(Progress("train", 1, 2)) is None
     assert read(tmp_path / "journal.jsonl") == []
+
+
+def test_a_damaged_journal_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text('{"time": 1.0}\n')
+    with pytest.raises(RunnerError, match=r"journal\.jsonl: is damaged .*; move the run's folder away"):
+        read(tmp_path / "journal.jsonl")
