@@ -80,9 +80,7 @@ def plan_and_run(composed: Any) -> None:
         except EndedError:
             if anew or not job.request.top.again:
                 raise
-            execute.set_aside(
-                job.folder
-            )  # only now it is known that the hosted job has ended, and a new one is asked for
+            execute.set_aside(job.folder)  # only now is it known that the hosted job has ended
             run(job)
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from runner import command, console, plan
 from runner.data.rows import Message
 from runner.errors import ModelError
-from runner.journal import Progressed, read
+from runner.journal import progressed
 from runner.models import hosted, run
 from runner.samples import Prompt
 
@@ -66,7 +66,7 @@ def _deployed(folder: Path) -> dict[str, Answers]:
     from runner.backends.foundry.answers import Deployed
     from runner.backends.foundry.service import service
 
-    known = Progressed(read(folder / "journal.jsonl"))
+    known = progressed(folder)
     names = known.results.get("deploy", {})
     if known.latest("deploy", "undeploy") != "deploy":
         raise ModelError(f"{folder}: its model is not deployed; give the run's command again with backend.deploy=keep.")

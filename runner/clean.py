@@ -11,7 +11,7 @@ from runner import command, console, execute, plan
 from runner.errors import RequestError
 from runner.events import Created, Removed
 from runner.jobs import hosted_runs
-from runner.journal import Journal, Progressed, read
+from runner.journal import Journal, Progressed, progressed
 
 KINDS = ("deployment", "file")
 """What is removed, in this order."""
@@ -30,7 +30,7 @@ def _clean(arguments: list[str]) -> None:
         raise RequestError("usage: python -m runner.clean [RUN …] [--yes]; RUN is a folder, a name or a plan id.")
     folders = [run.find(name) for name in names]
     folders += [older for folder in folders for older in sorted(folder.parent.glob(f"{folder.name}.before-*"))]
-    named = {folder: Progressed(read(folder / "journal.jsonl")) for folder in folders}
+    named = {folder: progressed(folder) for folder in folders}
     runs = named or hosted_runs()
     left = {folder: found for folder, known in runs.items() if (found := _left(known))}
     if not left:

@@ -22,7 +22,7 @@ from runner import backends, config
 from runner.backends import Step
 from runner.errors import STOPPED, BusyError, EndedError, RunnerError, StopAsked
 from runner.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped, Wait
-from runner.journal import Journal, Progressed, Record, read
+from runner.journal import Journal, Record, progressed
 from runner.plan import Job
 
 Listener = Callable[[Record], None]
@@ -35,14 +35,14 @@ SLICE_SECONDS = 0.2
 
 def finished(job: Job) -> Results | None:
     """Return the results of a job that has its model and whose every step is done, else None. Touches nothing."""
-    done = Progressed(read(job.folder / "journal.jsonl"))
+    done = progressed(job.folder)
     steps = backends.load(job.plan.backend).steps(job, done) if "save" in done.results else []
     return done.results if steps and all(done.has(step.name, step.key) for step in steps) else None
 
 
 def stuck(job: Job) -> bool:
     """Say whether a job ended in a way that going on cannot mend. Touches nothing."""
-    return Progressed(read(job.folder / "journal.jsonl")).failed_for_good
+    return progressed(job.folder).failed_for_good
 
 
 def execute(job: Job, listener: Listener) -> Results:

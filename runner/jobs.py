@@ -7,12 +7,13 @@ The endpoint is that of the newest hosted run here, else AZURE_AI_PROJECT_ENDPOI
 """
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from runner import command, console, plan
 from runner.errors import RequestError, RunnerError
-from runner.journal import Progressed, read
+from runner.journal import Progressed, progressed
 from runner.models import run
 from runner.values import duration
 
@@ -48,17 +49,17 @@ def _tried(verb: str, name: str) -> int:
 def hosted_runs(runs: Path = Path("runs")) -> dict[Path, Progressed]:
     """Return the folders of runs that have something to do with a hosted job, oldest first, with how far they are."""
     journals = sorted(runs.glob("*/journal.jsonl"), key=lambda path: path.stat().st_mtime)
-    found = {path.parent: Progressed(read(path)) for path in journals}
+    found = {path.parent: progressed(path.parent) for path in journals}
     return {
         folder: known for folder, known in found.items() if known.created or known.intents or "create" in known.results
     }
 
 
-def settings_here() -> Any:
-    """Return the backend's settings of the newest hosted run here, else its defaults."""
+def _settings(runs: Iterable[Path]) -> Any:
+    """Return the backend's settings of the newest of some runs, else its defaults."""
     from runner.backends.foundry import Foundry
 
-    folders = [folder for folder in hosted_runs() if (folder / "request.json").exists()]
+    folders = [folder for folder in runs if (folder / "request.json").exists()]
     return plan.load(folders[-1]).request.backend if folders else Foundry()
 
 
@@ -66,9 +67,10 @@ def _list() -> None:
     from runner.backends.foundry.jobs import PLAN_ID, listed
     from runner.backends.foundry.service import now, service
 
-    there = service(settings_here())
+    runs = hosted_runs()
+    there = service(_settings(runs))
     found = now(listed(there))
-    names = {_job_of(known): folder.name for folder, known in hosted_runs().items()}
+    names = {_job_of(known): folder.name for folder, known in runs.items()}
     rows = []
     for job in found:
         plan_id = (job.metadata or {}).get(PLAN_ID, "")
@@ -81,7 +83,7 @@ def _list() -> None:
 def _change(verb: str, name: str) -> None:
     from runner.backends.foundry.service import now, service
 
-    there, job = service(settings_here()), _job(name)
+    there, job = service(_settings(hosted_runs())), _job(name)
     changed = now(there.ask(f"{verb} {job}", lambda: getattr(there.openai.fine_tuning.jobs, verb)(job)))
     console.say(f"{job}: {changed.status}")
 
@@ -91,7 +93,7 @@ def _job(name: str) -> str:
     if name.startswith(("ftjob-", "ft-")):
         return name
     folder = run.find(name)
-    job = _job_of(Progressed(read(folder / "journal.jsonl")))
+    job = _job_of(progressed(folder))
     if job is None:
         raise RequestError(f"{name}: this run has no hosted job; python -m runner.jobs lists those there are.")
     return job

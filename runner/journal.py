@@ -144,5 +144,10 @@ def read(path: Path) -> list[Record]:
         raise RunnerError(f"{path}: is damaged ({error}); move the run's folder away to begin anew.") from error
 
 
+def progressed(folder: Path) -> Progressed:
+    """Return how far the run of a folder has come; not at all where it has no journal. Touches nothing."""
+    return Progressed(read(folder / "journal.jsonl"))
+
+
 def _whole_bytes(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1

@@ -1,13 +1,21 @@
 """The same prompts answered before and after: rows to show, and how many answers are in the style that is taught."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from runner.data.rows import Message
+from runner.events import Event, Metrics, Samples
 from runner.style import fault
 
 Prompt = tuple[Message, ...]
 Answer = tuple[str, bool]
 """A text, and whether it ended by itself, not at the token limit."""
+
+Compared = tuple[Sequence[Answer] | None, Sequence[Answer]]
+"""The answers before, None where the base model could not be asked, and those after."""
 
 NOT_ASKED: Answer = ("(no base model to ask)", True)
 
@@ -27,6 +35,17 @@ def in_style(
     """Return the shares of answers in the data set's style, as metrics; none where it names no style."""
     told = {"eval/in_style_before": before, "eval/in_style": after}
     return {name: _share(prompts, answers, style) for name, answers in told.items() if answers and style}
+
+
+def compared(
+    folder: Path, prompts: Sequence[Prompt], answers: Compared, style: str | None, at: int
+) -> Generator[Event, None, dict[str, Any]]:
+    """Keep answers in a run's folder and tell of them, as measured after `at` steps; return their number and shares."""
+    rows, counted = beside(prompts, *answers), in_style(prompts, *answers, style)
+    (folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+    yield Samples(rows)
+    yield Metrics(at, counted)
+    return {"num_samples": len(rows), **counted}
 
 
 def _share(prompts: Sequence[Prompt], answers: Sequence[Answer], style: str) -> float:

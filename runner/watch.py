@@ -15,7 +15,7 @@ from runner import command, console, execute, plan, report
 from runner.errors import BusyError, LeftRunning, RequestError, RunnerError, StopAsked
 from runner.events import State
 from runner.follower import Follower
-from runner.journal import Progressed, Record, read
+from runner.journal import Record, progressed
 from runner.plan import Job
 
 
@@ -51,14 +51,14 @@ def _under_way(runs: Path) -> list[Path]:
     """Return the journals of hosted runs whose job was created and which are neither finished nor set aside."""
     found = []
     for path in sorted(runs.glob("*/journal.jsonl")):
-        progressed = Progressed(read(path))
+        known = progressed(path.parent)
         if not (path.parent / "request.json").exists():
             continue
-        if ".before-" in path.parent.name or progressed.failed_for_good:
+        if ".before-" in path.parent.name or known.failed_for_good:
             continue
-        if "create" in progressed.results and execute.finished(_hosted(plan.load(path.parent))) is None:
+        if "create" in known.results and execute.finished(_hosted(plan.load(path.parent))) is None:
             found.append(path)
-        elif "job" in progressed.intents and "create" not in progressed.results:
+        elif "job" in known.intents and "create" not in known.results:
             console.complain(f"{path.parent}: was stopped while its job was created; give its command again.")
     return found
 

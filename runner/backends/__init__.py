@@ -45,12 +45,12 @@ class Backend:
 
     `settings` is the dataclass of the keys under `backend`. `check(request, survey)` raises `RequestError` or
     `DataError` for what the backend cannot do. `limit(request)` is the most tokens a row may have, where that is
-    known. `resolve(settings, method, hyperparameters, num_rows)` replaces
-    each `auto` that the runner decides, with the reasons by full key. `identity(settings)` is the part of them
-    that decides the result, `evaluation(wanted)` that of the keys under `evaluation`. `outlook(proposal, tokens)`
-    says what the job will take, in rows of name and text, where `tokens` are those of each split, if they can be
-    counted. `steps(job, progressed)` lists the work, where `progressed` holds what the journal knows, and
-    goes on to hold it while the steps run. `advice(job, results)` are lines on what to do next, command and purpose.
+    known. `resolve(settings, method, hyperparameters, num_rows)` replaces each `auto` that the runner decides, with
+    the reasons by full key. `identity(settings)` is the part of them that decides the result, `evaluation(wanted)`
+    that of the keys under `evaluation`. `outlook(proposal, tokens)` says what the job will take, in rows of name and
+    text, where `tokens` are those of each split, if they can be counted. `steps(job, progressed)` lists the work,
+    where `progressed` holds what the journal knows, and goes on to hold it while the steps run.
+    `advice(job, results)` are lines on what to do next, command and purpose.
     """
 
     name: str

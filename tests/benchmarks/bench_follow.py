@@ -76,7 +76,7 @@ def _create(folder: Path, count: int, tracking: str) -> None:
             execute.keep(job)
             journal = Journal(job.folder / "journal.jsonl")
             journal.add(StepDone("upload", "", 1.0, {"endpoint": os.environ["AZURE_AI_PROJECT_ENDPOINT"]}))
-            journal.add(StepDone("create", "", 1.0, {"job": sent.id, "made_here": True}))
+            journal.add(StepDone("create", "", 1.0, {"job": sent.id}))
             report.write(job, report.Outcome("running"))
             if job.request.tracking.enabled:
                 Sender(job, place_of(job)).send("running")

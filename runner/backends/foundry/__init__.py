@@ -3,7 +3,6 @@
 This file is all that a plan needs to know; the service's SDKs are imported by the steps (work.py).
 """
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -216,7 +215,7 @@ def steps(job: "Job", progressed: "Progressed") -> Sequence[Step]:
 def _stay_where_it_began(settings: Foundry, progressed: "Progressed") -> None:
     """Raise `RequestError` where a run that was begun at one project is to go on at another."""
     begun = progressed.results.get("upload", {}).get("endpoint")
-    now = settings.azure.endpoint or os.environ.get("AZURE_AI_PROJECT_ENDPOINT")
+    now = place.find(settings.azure, "endpoint")
     if begun and now and begun != now.rstrip("/"):
         raise RequestError(
             f"backend.azure.endpoint: this plan was begun at {begun}, not at {now}; what was uploaded and created is "

@@ -33,8 +33,8 @@ class Deployer:
                 f"backend.deployment.name: {self.name} is a deployment of {_model(standing)} already; "
                 "choose another name."
             )
-        ours = standing is not None and (standing.sku.name, standing.sku.capacity) != (sku, capacity)
-        if standing is None or (ours and mine):
+        differs = standing is not None and (standing.sku.name, standing.sku.capacity) != (sku, capacity)
+        if standing is None or (differs and mine):
             # Noted before it is sent: a deployment costs while it stands, so that one too many in the list is the
             # lesser evil. The same PUT twice makes one.
             detail = {"model": model, "sku": sku, "account": self.service.control_plane.name}

@@ -3,12 +3,13 @@
 All of it can be heard again after a stop: the journal keeps one of each. Nothing here stops or changes a job.
 """
 
+import random
 import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
 from runner.backends.foundry import faults, measured
-from runner.backends.foundry.jobs import ENDED
+from runner.backends.foundry.jobs import ENDED, FAILED
 from runner.backends.foundry.service import Failure, Service
 from runner.errors import EndedError
 from runner.events import Event, Metrics, Note, Progress, Said, State, Wait
@@ -18,7 +19,7 @@ ORDER = ("created", "pending", "validating_files", "queued", "running", "succeed
 """The states of a job in the order in which it goes through them."""
 PAGE = 100
 """Events that the service tells at once."""
-ASIDE = frozenset({"pausing", "paused", "resuming", "failed", "cancelled", "canceled", "deleted"})
+ASIDE = FAILED | {"pausing", "paused", "resuming"}
 """States that may come at any time."""
 
 
@@ -148,8 +149,6 @@ def _moment(event: Any) -> tuple[int, int]:
 
 def jitter() -> float:
     """Return a factor around 1, so that many processes do not ask at the same moment."""
-    import random
-
     return random.uniform(0.8, 1.2)
 
 

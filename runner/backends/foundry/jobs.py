@@ -81,8 +81,8 @@ class JobMaker:
     def __init__(self, service: Service, plan: JobPlan, arguments: Mapping[str, Any], again: bool) -> None:
         self.service, self.plan, self.arguments, self.again = service, plan, dict(arguments), again
 
-    def ensure(self, intent: Mapping[str, Any] | None, made: str | None) -> Generator[Event, None, tuple[str, bool]]:
-        """Return the id of the plan's job and whether this run created it.
+    def ensure(self, intent: Mapping[str, Any] | None, made: str | None) -> Generator[Event, None, str]:
+        """Return the id of the plan's job, created if there is none.
 
         `intent` and `made` are what the journal has: what was about to be sent, and the job that came of it.
         """
@@ -96,10 +96,10 @@ class JobMaker:
                 found = winner([job for job in theirs if job.id not in ignored])
                 if found is not None:
                     yield Note(f"the service has a job of this plan, {found.id} ({found.status}): it is followed")
-                    return found.id, False
+                    return str(found.id)
                 file = self.arguments["training_file"]
                 there = [job.id for job in jobs if job.training_file == file]
-                intent = {"ignored": ignored, "there": there, "training_file": file, "suffix": self.arguments["suffix"]}
+                intent = {"ignored": ignored, "there": there, "training_file": file}
                 yield Intent("job", dict(intent))
             elif made is None:
                 found = yield from self._look(intent)
@@ -132,7 +132,7 @@ class JobMaker:
                 yield Wait(self.service.pause(look))
         return None
 
-    def _settle(self, made: str, ignored: Collection[str]) -> Generator[Event, None, tuple[str, bool]]:
+    def _settle(self, made: str, ignored: Collection[str]) -> Generator[Event, None, str]:
         """Return the job to follow, where another machine has created one at the same moment: the oldest.
 
         The other is cancelled, by the process that made it.
@@ -141,12 +141,12 @@ class JobMaker:
         alive = [job for job in jobs if self._ours(job, ignored) and (job.status not in ENDED or job.id == made)]
         first = winner(alive)
         if first is None or first.id == made:
-            return made, True
+            return made
         yield Note(f"another machine created {first.id} for this plan a moment before: {made} is cancelled")
         yield from self.service.ask(
             f"cancelling {made}", lambda: self.service.openai.fine_tuning.jobs.cancel(made), awaited=("missing",)
         )
-        return str(first.id), False
+        return str(first.id)
 
     def _ours(self, job: Any, ignored: Collection[str]) -> bool:
         if job.id in ignored:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from runner.backends.foundry.catalogue import SHIPPED, Model, catalogue
-from runner.journal import Progressed, read
+from runner.journal import progressed
 from runner.models import hosted
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ def _standing(job: "Job", model: Model | None) -> str:
 
 def _existing(job: "Job") -> str:
     """Return what this run has made or found so far, by its journal: the service itself is asked when it runs."""
-    progressed = Progressed(read(job.folder / "journal.jsonl"))
-    found = [f"{what} {name}" for what, name in progressed.created]
-    if "create" in progressed.results:
-        state = progressed.states.get("job", "created")
+    known = progressed(job.folder)
+    found = [f"{what} {name}" for what, name in known.created]
+    if "create" in known.results:
+        state = known.states.get("job", "created")
         found = [each for each in found if not each.startswith("job ")]
-        found.append(f"job {progressed.results['create']['job']} ({state} when last seen)")
+        found.append(f"job {known.results['create']['job']} ({state} when last seen)")
     return ", ".join(found)

@@ -81,7 +81,7 @@ def control_plane(azure: "Azure", environment: Mapping[str, str] = os.environ) -
     Raises `AccessError` for what is not set.
     """
     named = re.match(r"https://([\w-]+)\.services\.ai\.azure\.com/", endpoint(azure, environment))
-    account = _find(azure, "account", environment) or (named[1] if named else _value(azure, "account", environment))
+    account = find(azure, "account", environment) or (named[1] if named else _value(azure, "account", environment))
     return ControlPlane(
         _value(azure, "subscription", environment),
         _value(azure, "resource_group", environment),
@@ -91,13 +91,14 @@ def control_plane(azure: "Azure", environment: Mapping[str, str] = os.environ) -
 
 
 def _value(azure: "Azure", key: str, environment: Mapping[str, str]) -> str:
-    found = _find(azure, key, environment)
+    found = find(azure, key, environment)
     if not found:
         (name, *_), where = VARIABLES[key]
         raise AccessError(f"{name}: not set; put it into the environment or .env, or set backend.azure.{key}; {where}.")
     return found
 
 
-def _find(azure: "Azure", key: str, environment: Mapping[str, str]) -> str | None:
+def find(azure: "Azure", key: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return what a key under `backend.azure` is, by itself or by its variables; None where it is not set."""
     given: str | None = getattr(azure, key)
     return given or next((environment[name] for name in VARIABLES[key][0] if environment.get(name)), None)

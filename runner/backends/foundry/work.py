@@ -13,7 +13,6 @@ undeploy   (delete_after_eval) the deployment removed
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from openai import NotFoundError
 
 from runner.backends import Events
@@ -21,9 +20,9 @@ from runner.backends.foundry import answers, deployment, files, follow, jobs, me
 from runner.backends.foundry.service import Asking, service
 from runner.data.rows import prompt_of
 from runner.errors import LeftRunning, RunnerError, StopAsked
-from runner.events import Metrics, Note, Samples, State
+from runner.events import Metrics, Note, State
 from runner.models import hosted
-from runner.samples import Answer, Prompt, beside, in_style
+from runner.samples import Answer, Prompt, compared
 
 if TYPE_CHECKING:
     from runner.journal import Progressed
@@ -68,8 +67,7 @@ class Work:
             self.service, plan, jobs.arguments(plan, self.base, ids, suffix), self.job.request.top.again
         )
         created = next((name for what, name in self.progressed.created if what == "job"), None)
-        job, made = yield from maker.ensure(self.progressed.intents.get("job"), created)
-        return {"job": job, "made_here": made}
+        return {"job": (yield from maker.ensure(self.progressed.intents.get("job"), created))}
 
     def look(self) -> Events:
         """See what has become of the job so far, without staying."""
@@ -163,12 +161,8 @@ class Work:
         before = None
         if deployed["base"]:
             before = yield from self._answers(deployed["base"], prompts)
-        rows = beside(prompts, before, after)
-        counted = in_style(prompts, before, after, self.job.request.dataset.style)
-        (self.job.folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
-        yield Samples(rows)
-        yield Metrics(self.done["results"]["step"], counted)
-        return {"num_samples": len(rows), **counted}
+        style, at = self.job.request.dataset.style, self.done["results"]["step"]
+        return (yield from compared(self.job.folder, prompts, (before, after), style, at))
 
     def undeploy(self) -> Events:
         """Remove the deployment; the model stays, and can be deployed again."""

@@ -27,9 +27,9 @@ from runner.backends.local.logps import exact
 from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train
 from runner.data.rows import Row, prompt_of, row_id
 from runner.errors import DataError
-from runner.events import Metrics, Note, Progress, Samples
+from runner.events import Metrics, Note, Progress
 from runner.models.reference import tokenizer_folder
-from runner.samples import beside, in_style
+from runner.samples import compared
 from runner.tokens import ChatTokenizer, TokenRow
 
 if TYPE_CHECKING:
@@ -104,12 +104,8 @@ class Work:
         with self._start() as start:
             before = answers(start, self.tokenizer, prompts, self.evaluation.max_new_tokens)
         yield Progress("sample", 2, 2)
-        rows = beside(prompts, before, after)
-        counted = in_style(prompts, before, after, self.job.request.dataset.style)
-        (self.job.folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
-        yield Samples(rows)
-        yield Metrics(self.results["train"]["at"], counted)
-        return {"num_samples": len(rows), **counted}
+        style, at = self.job.request.dataset.style, self.results["train"]["at"]
+        return (yield from compared(self.job.folder, prompts, (before, after), style, at))
 
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
