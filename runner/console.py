@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def _show_values(proposal: Proposal) -> None:
         + (f" ({plan.model.digest[:12]})" if plan.model.digest else ""),
         "backend.learning_rate": plan.settings.get("learning_rate"),
     }
-    values |= {key: plan.settings[key.removeprefix("backend.")] for key in reasons if key.startswith("backend.")}
+    settings = proposal.job.request.backend  # the plan has no keys on how the work is done
+    values |= {key: attrgetter(key.removeprefix("backend."))(settings) for key in reasons if key.startswith("backend.")}
     rows = [[key, str(value), reasons.get(key, "")] for key, value in values.items() if value is not None]
     table("Plan", ["key", "value", "auto, because"], rows)
 

@@ -5,8 +5,10 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from runner.backends.local import machine
 from tests import tiny
 
 
@@ -18,6 +20,29 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [each for each in os.environ if each.startswith(foreign) or each in own]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pinned_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let `auto` choose the same wherever the tests run, float32 among it, and measure nothing."""
+    here = machine.host("cpu")
+    assert here is not None
+    path = tmp_path_factory.mktemp("machine") / "machine.json"
+    path.write_bytes(msgspec.json.encode(measurement(here)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUNNER_MACHINE", str(path))
+        yield
+
+
+def measurement(here: machine.Host, float32: float = 100e9, bfloat16: float = 25e9) -> machine.Machine:
+    """Return what could have been measured, with so many floating-point operations a second."""
+    return machine.Machine(
+        host=here,
+        device=here.cpu,
+        gemm=machine.Rates(float32=float32, bfloat16=bfloat16),
+        gemm_by_threads={here.usable_cores: float32},
+        bandwidth=10e9,
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
