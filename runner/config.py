@@ -117,7 +117,8 @@ SECTIONS: dict[str, type] = {"dataset": Dataset, "model": Model, "evaluation": E
 def request(composed: Any) -> Request:
     """Check a composed configuration and return it as frozen values.
 
-    Raises `RequestError` with one line for each key that is unknown, missing, of the wrong type or out of range.
+    Raises `RequestError` with one line for each key that is unknown, missing, of the wrong type or out of range, or
+    does not go with the others.
     """
     gone = [section for section in ("method", "backend", *SECTIONS) if section not in composed]
     if gone:
@@ -139,7 +140,11 @@ def request(composed: Any) -> Request:
     values: dict[str, Any] = {
         section: msgspec.convert(composed.get(section) or {}, owner) for section, owner in owners.items()
     }
-    return Request(top=msgspec.convert(top, Top), method=method, hyperparameters=values.pop(method), **values)
+    hyperparameters = values.pop(method)
+    problems = [*runner.methods.load(method).problems(hyperparameters)]
+    if problems:
+        raise RequestError("\n".join(problems))
+    return Request(top=msgspec.convert(top, Top), method=method, hyperparameters=hyperparameters, **values)
 
 
 def as_composed(request: Request) -> dict[str, Any]:

@@ -38,12 +38,16 @@ def rows(prefix: str, owner: type) -> Iterator[str]:
 
 
 def docstrings(owner: type) -> dict[str, str]:
-    """Return the text that stands under each field of a dataclass."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0].body  # type: ignore[attr-defined]
-    pairs = pairwise(body)
+    """Return the text that stands under each field of a dataclass, its parents' fields included."""
+    bodies = [
+        ast.parse(textwrap.dedent(inspect.getsource(each))).body[0].body  # type: ignore[attr-defined]
+        for each in owner.__mro__
+        if is_dataclass(each)
+    ]
     return {
         node.target.id: " ".join(text.value.value.split())
-        for node, text in pairs
+        for body in bodies
+        for node, text in pairwise(body)
         if isinstance(node, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
 

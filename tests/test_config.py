@@ -69,6 +69,48 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["dpo.label_smoothing=0.5"], "dpo.label_smoothing: got 0.5; allowed: a number ≥ 0 and < 0.5."),
+        (["dpo.loss_type=dpo"], "dpo.loss_type: got 'dpo'; allowed: 'apo_zero' or 'hinge' or 'ipo' or "),
+        (
+            ["dpo.loss_type=hinge", "dpo.label_smoothing=0.1"],
+            "dpo.label_smoothing: got 0.1, but dpo.loss_type=hinge has no use for it; "
+            "leave it out, or take a loss that has: sigmoid, robust, simpo.",
+        ),
+        (["dpo.loss_type=robust"], "dpo.label_smoothing: got 0.0, but dpo.loss_type=robust needs a value above; give "),
+        (["dpo.gamma=0.5"], "dpo.gamma: got 0.5, but dpo.loss_type=sigmoid has no use for it; leave it out, or take"),
+        (
+            ["method=simpo", "dpo.length_normalised=true"],
+            "dpo.length_normalised: got True, but dpo.loss_type=simpo compares answers a token anyway; leave it out",
+        ),
+        (["dpo.loss_type=ipo", "dpo.length_normalised=true"], "dpo.length_normalised: got True, but dpo.loss_type=ipo"),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_keys_that_do_not_go_with_the_loss_are_refused(overrides: list[str], told: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        config.request(composed(*overrides))
+    assert str(refused.value).startswith(told)
+
+
+def test_all_keys_that_do_not_go_with_the_loss_are_told_at_once() -> None:
+    with pytest.raises(RequestError) as refused:
+        config.request(composed("method=orpo", "dpo.gamma=1", "dpo.label_smoothing=0.1", "dpo.length_normalised=true"))
+    assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == [
+        "dpo.label_smoothing",
+        "dpo.length_normalised",
+        "dpo.gamma",
+    ]
+
+
+@pytest.mark.parametrize("name", ["simpo", "orpo"])
+def test_a_loss_that_is_asked_for_as_a_method_is_dpo_with_that_loss(name: str) -> None:
+    request = config.request(composed(f"method={name}"))
+    assert (request.method, request.hyperparameters.loss_type) == ("dpo", name)
+
+
 def test_every_key_has_a_type_that_can_be_told() -> None:
     owners = [config.Top, *config.SECTIONS.values()]
     owners += [methods.load(name).hyperparameters for name in config.options(methods)]

@@ -1,12 +1,12 @@
-"""What a method is: the data it learns from, its hyperparameters, its loss. One file a method.
+"""What a method is: the data it learns from, its hyperparameters, its loss. One file or package a method.
 
-A new method is a file here that ends in `METHOD = Method(...)` and a YAML in `conf/method/`. Losses are
-pure functions of one row's log-probabilities; the training loop knows no method by name. torch is
-imported inside the loss functions only, so that a plan never loads it.
+A new method is a module here that ends in `METHOD = Method(...)` and a YAML in `conf/method/`. Losses are
+pure functions of the rows' log-probabilities; neither the training loop nor a backend knows a method or its
+keys by name. torch is imported inside the loss functions only, so that a plan never loads it.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of one row's answers; each tensor has shape (answers,).
+    """What a model says of the answers of some rows; each tensor has shape (rows, answers).
 
     A pair has two answers, `chosen` then `rejected`; a conversation is one answer that holds all the
     assistant's turns. `logps` are summed over an answer's tokens, in nats; `num_correct` counts the
@@ -30,24 +30,34 @@ class Scores:
     num_correct: "Tensor"
 
 
+def _nothing_wrong(hyperparameters: Any) -> Iterable[str]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Method:
     """A way to learn from rows.
 
-    `loss(policy, reference_logps, hyperparameters)` returns the loss of one row and the metrics to show
-    beside it, all scalars. A batch's loss is their mean weighted by `weight(num_tokens)`, of the tokens
-    learned in each answer, so that gradients do not depend on how a batch is cut into rows.
-    `resolve(hyperparameters, num_rows)` replaces each `auto` that the runner decides and returns the
-    reasons by key.
+    `loss(policy, reference_logps, hyperparameters)` returns the loss of each row, shape (rows,), and the
+    metrics to show beside it, likewise (rows,) each; a row's loss does not depend on the rows beside it.
+    `reference_logps` has shape (rows, answers) and is None where `needs_reference(hyperparameters)` is false.
+    A batch's loss is its rows' mean weighted by `weight(num_tokens)`, of the tokens learned in each answer,
+    so that gradients do not depend on how a batch is cut.
+    `resolve(hyperparameters, num_rows)` replaces each `auto` that the runner decides and returns the reasons
+    by key. `problems(hyperparameters)` are sentences on keys that do not go together, `auto` still in place.
+    `hosted` names the keys that a hosted job of this method does not take, each with the value that
+    means what the service does; all other keys are sent as they are.
     """
 
     name: str
     kind: Kind
     hyperparameters: type
-    needs_reference: bool
+    needs_reference: Callable[[Any], bool]
     loss: Callable[[Scores, "Tensor | None", Any], tuple["Tensor", dict[str, "Tensor"]]]
     weight: Callable[[tuple[int, ...]], float]
     resolve: Callable[[Any, int], tuple[Any, Mapping[str, str]]]
+    problems: Callable[[Any], Iterable[str]] = _nothing_wrong
+    hosted: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load(name: str) -> Method:

@@ -30,9 +30,16 @@ class SFT:
 def loss(
     policy: Scores, reference_logps: "Tensor | None", hyperparameters: SFT
 ) -> tuple["Tensor", dict[str, "Tensor"]]:
-    """Return the mean negative log-probability of one conversation's answer tokens and its token accuracy."""
-    value = -policy.logps[0] / policy.num_tokens[0]
-    return value, {"token_accuracy": (policy.num_correct[0] / policy.num_tokens[0]).detach()}
+    """Return the mean negative log-probability of each conversation's answer tokens and its token accuracy, (rows,)."""
+    assert policy.logps.ndim == 2
+    assert policy.logps.shape[1] == 1
+    value = -policy.logps[:, 0] / policy.num_tokens[:, 0]
+    return value, {"token_accuracy": (policy.num_correct[:, 0] / policy.num_tokens[:, 0]).detach()}
+
+
+def needs_reference(hyperparameters: SFT) -> bool:
+    """Return false: nothing is compared with."""
+    return False
 
 
 def weight(num_tokens: tuple[int, ...]) -> float:
@@ -54,7 +61,7 @@ METHOD = Method(
     name="sft",
     kind="conversation",
     hyperparameters=SFT,
-    needs_reference=False,
+    needs_reference=needs_reference,
     loss=loss,
     weight=weight,
     resolve=resolve,

@@ -162,14 +162,17 @@ def resolve(settings: Foundry, method: Method, hyperparameters: Any, num_rows: i
         value: Any = getattr(hyperparameters, key, "auto")
         if value != "auto" and value > most:
             raise RequestError(f"{method.name}.{key}: got {value}; the service takes up to {most}, or auto.")
-    if not hasattr(hyperparameters, "rpo_alpha"):
-        return settings, hyperparameters, {}
-    if hyperparameters.rpo_alpha not in ("auto", 0):
-        raise RequestError(
-            f"dpo.rpo_alpha: got {hyperparameters.rpo_alpha}; a hosted DPO job has no such term; "
-            "leave it at auto, or use backend=local."
-        )
-    return settings, replace(hyperparameters, rpo_alpha=0.0), {"dpo.rpo_alpha": "a hosted DPO job has no such term"}
+    fixed = method.hosted
+    for key, value in fixed.items():
+        asked = getattr(hyperparameters, key)
+        if asked not in ("auto", value):
+            raise RequestError(
+                f"{method.name}.{key}: got {asked}; a hosted job knows no such key and does what {value} means; "
+                "leave it out, or use backend=local."
+            )
+    reasons = {key: "what a hosted job does" for key in fixed if getattr(hyperparameters, key) == "auto"}
+    resolved = replace(hyperparameters, **fixed)
+    return settings, resolved, {f"{method.name}.{key}": reason for key, reason in reasons.items()}
 
 
 def identity(settings: Foundry) -> dict[str, Any]:

@@ -9,6 +9,7 @@ model's name; and where neither is shown, as one with our training file that was
 from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any
 
+from runner import methods
 from runner.backends.foundry.claim import Claim
 from runner.backends.foundry.service import Asking, Service
 from runner.events import Created, Event, Intent, Note, Wait
@@ -36,7 +37,7 @@ def arguments(plan: JobPlan, model: str, files: Mapping[str, str], suffix: str) 
     Source: https://platform.openai.com/docs/api-reference/fine-tuning/create
     """
     kind = METHOD_TYPES.get(plan.method, plan.method)
-    ours = {"rpo_alpha"}
+    ours = methods.load(plan.method).hosted
     chosen = {key: value for key, value in plan.hyperparameters.items() if value != "auto" and key not in ours}
     validation = {"validation_file": files["validation"]} if "validation" in files else {}
     return {

@@ -1,6 +1,6 @@
 """What a job is asked for, which of the service's jobs are a plan's, which of several stands for it, how it ended."""
 
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from itertools import permutations
 from types import SimpleNamespace
 from typing import Any
@@ -11,23 +11,21 @@ from hypothesis import strategies as st
 
 pytest.importorskip("openai")
 
-from runner.backends.foundry import follow
+from runner.backends.foundry import Foundry, follow, resolve
 from runner.backends.foundry.jobs import ENDED, FAILED, PLAN_ID, arguments, default_suffix, is_of, winner
-from runner.errors import EndedError
+from runner.errors import EndedError, RequestError
+from runner.methods import dpo, sft
+from runner.methods.dpo import DPO
+from runner.methods.sft import SFT
 from runner.models import ModelIdentity
 from runner.plan import DataIdentity, JobPlan
 from tests.data.samples import unhurried
 
+_, HYPERPARAMETERS, REASONS = resolve(Foundry(), dpo.METHOD, DPO(n_epochs=3, learning_rate_multiplier=1.5), 20)
 PLAN = JobPlan(
     format=1,
     method="dpo",
-    hyperparameters={
-        "n_epochs": 3,
-        "batch_size": "auto",
-        "learning_rate_multiplier": 1.5,
-        "beta": "auto",
-        "rpo_alpha": 0.0,
-    },
+    hyperparameters=asdict(HYPERPARAMETERS),
     train=DataIdentity(rows=20, fingerprint="a"),
     validation=DataIdentity(rows=5, fingerprint="b"),
     model=ModelIdentity("hosted:gpt-4.1-mini", ""),
@@ -50,6 +48,28 @@ def test_a_preference_job_is_asked_for_as_the_service_has_it() -> None:
         "suffix": SUFFIX,
         "extra_body": {"trainingType": "GlobalStandard"},
     }
+
+
+def test_what_a_hosted_job_does_not_take_is_settled_with_a_reason_and_the_rest_is_left_to_the_service() -> None:
+    assert DPO(n_epochs=3, learning_rate_multiplier=1.5, rpo_alpha=0.0, gamma=0.0) == HYPERPARAMETERS
+    assert dict.fromkeys(("dpo.rpo_alpha", "dpo.gamma"), "what a hosted job does") == REASONS
+    assert resolve(Foundry(), sft.METHOD, SFT(), 20) == (Foundry(), SFT(), {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("loss_type", "ipo"), ("rpo_alpha", 0.5), ("label_smoothing", 0.1), ("length_normalised", True), ("gamma", 1.0)],
+)
+def test_another_value_than_what_a_hosted_job_does_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=rf"^dpo\.{key}: got {value}; a hosted job knows no such key"):
+        resolve(Foundry(), dpo.METHOD, DPO(**{key: value}), 20)
+
+
+def test_each_key_is_one_the_service_takes_or_settled() -> None:
+    for method in (dpo.METHOD, sft.METHOD):
+        asked = {field.name for field in fields(method.hyperparameters)} - method.hosted.keys()
+        # https://platform.openai.com/docs/api-reference/fine-tuning/create
+        assert asked == {"n_epochs", "batch_size", "learning_rate_multiplier"} | ({"beta"} if method.hosted else set())
 
 
 def test_a_supervised_job_goes_by_the_services_name() -> None:
