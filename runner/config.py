@@ -61,6 +61,8 @@ class Evaluation:
     """Optimizer steps between evaluations on the held-out rows; auto: at the start, half-way, at the end."""
     keep: Literal["best", "last"] = "last"
     """Which checkpoint becomes the result: the last, or the one with the lowest held-out loss."""
+    patience: PositiveInt | None = None
+    """Stop training when the held-out loss has not fallen in so many evaluations; local only."""
     samples: NonNegativeInt = 10
     """Held-out prompts answered by the base and the tuned model."""
     max_new_tokens: PositiveInt = 128

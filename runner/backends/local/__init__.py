@@ -43,6 +43,10 @@ class Lora:
     """Share of the adapter's inputs dropped while training."""
     targets: str | list[str] = "all-linear"
     """Names of the layers that get an adapter, or `all-linear` for every one but the output layer."""
+    dora: bool = False
+    """Learn direction and magnitude of each weight apart (DoRA: Liu et al. 2024, arXiv:2402.09353); slower."""
+    rslora: bool = False
+    """Scale by alpha / √rank, which suits high ranks (rsLoRA: Kalajdzievski 2023, arXiv:2312.03732)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,12 @@ class Runtime:
     """Where to train; auto takes a GPU where there is one."""
     checkpoint_every: PositiveInt | Auto = "auto"
     """Optimizer steps between checkpoints: what a killed run may have to do again."""
+    checkpoints: PositiveInt = 1
+    """How many of the latest checkpoints are kept on disk."""
+    tokens_at_once: PositiveInt | Auto = "auto"
+    """Rows of a batch go through the model together up to so many tokens, nothing padded; 1 takes row by row."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +93,14 @@ class Local:
     """AdamW's decay of weights that are matrices."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients longer than this are scaled down to it."""
+    neftune_alpha: NonNegativeFloat = 0.0
+    """Noise on the embeddings while training (NEFTune: Jain et al. 2023, arXiv:2310.05914); 5 is usual, 0 is none."""
+    ema_decay: Fraction | None = None
+    """Judge and keep a running average of the weights with this decay a step, say 0.99."""
     trust_remote_code: bool = False
     """Let a model's own Python code run; only for models whose authors you trust."""
+    profile: bool = False
+    """Write a trace and a table of where the time went into the run's folder; not part of the plan's identity."""
     runtime: Runtime = field(default_factory=Runtime)
     """How the work is done."""
 
@@ -102,11 +118,19 @@ def check(request: "Request", found: "Survey") -> None:
                 f"dataset.{name}: {split.with_tools:,} of {split.rows:,} rows declare or call tools, which "
                 "backend=local cannot train on; take them out, or use backend=foundry."
             )
-    if request.evaluation.keep == "best" and "validation" not in found.splits:
-        raise RequestError(
-            "evaluation.keep: got best, but there are no held-out rows to judge by; "
-            "set dataset.validation or dataset.validation_fraction, or keep=last."
-        )
+    if "validation" not in found.splits:
+        _refuse_judging(request.evaluation)
+
+
+def _refuse_judging(wanted: "Evaluation") -> None:
+    """Raise `RequestError` for keys that need held-out rows."""
+    needs = {"keep": ("best", "keep=last"), "patience": (wanted.patience, "patience=null")}
+    for key, (value, instead) in needs.items():
+        if value is not None and getattr(wanted, key) == value:
+            raise RequestError(
+                f"evaluation.{key}: got {value}, but there are no held-out rows to judge by; "
+                f"set dataset.validation or dataset.validation_fraction, or {instead}."
+            )
 
 
 def limit(request: "Request") -> TokenLimit | None:
@@ -138,14 +162,14 @@ def resolve(settings: Local, method: Method, hyperparameters: Any, num_rows: int
 
 
 def identity(settings: Local) -> dict[str, Any]:
-    """Return all settings but `runtime` and, with full fine-tuning, the adapter's."""
-    unused = {"runtime", "lora"} if settings.tuning == "full" else {"runtime"}
+    """Return all settings but `runtime`, `profile` and, with full fine-tuning, the adapter's."""
+    unused = {"runtime", "profile"} | ({"lora"} if settings.tuning == "full" else set())
     return {key: value for key, value in asdict(settings).items() if key not in unused}
 
 
 def evaluation(wanted: "Evaluation") -> dict[str, Any]:
     """Return what decides which weights are kept and what is measured on the way."""
-    return {"every": wanted.every, "keep": wanted.keep}
+    return {"every": wanted.every, "keep": wanted.keep, "patience": wanted.patience}
 
 
 def outlook(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str, str]]:

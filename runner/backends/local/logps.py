@@ -1,53 +1,182 @@
-"""What a model thinks of a row: the log-probabilities of its answers' tokens.
+"""What a model thinks of rows: the log-probabilities of their answers' tokens.
 
-Only the positions that predict an answer token are projected onto the vocabulary: on a small model the
-projection is the dearest single product, and most positions belong to the prompt.
+Only the positions that predict an answer token are projected onto the vocabulary, some hundred at a time:
+on a small model the projection is the dearest single product, and its logits the largest tensor.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn.functional import cross_entropy
 
-from runner.backends.local.layout import Laid, plain, shared
+from runner.backends.local import attention, fused
+from runner.backends.local.layout import Pack, pack
 from runner.methods import Scores
 from runner.tokens import TokenRow
 
-Layout = Callable[[TokenRow], list[Laid]]
+CHUNK = 128
+"""Positions projected at once: enough for a full product, few enough for the logits to stay in cache."""
 
 
-def token_logps(model: Any, laid: Laid) -> tuple[Tensor, Tensor]:
-    """Return the log-probability of each scored token (A,) float32, and whether it is the likeliest (A,)."""
-    device = model.device
-    logits = model(
-        input_ids=laid.ids.to(device),
-        position_ids=laid.positions.to(device),
-        attention_mask=None if laid.mask is None else laid.mask.to(device),
-        use_cache=False,
-        logits_to_keep=laid.predict.to(device),
-    ).logits[0]
-    labels = laid.labels.to(device)
-    logps = -cross_entropy(logits.float(), labels, reduction="none")
-    return logps, logits.detach().argmax(-1) == labels
+class TokenLogps(Function):
+    """log softmax(h Wᵀ)[label] of each position, with W frozen; the logits are never kept.
+
+    The gradient by h is W[label] - softmax(h Wᵀ) W times what comes from above, so it can be formed while the
+    logits are there, before it is known what comes from above.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden (A, size), weight (vocabulary, size), labels (A,); returns log-probabilities and hits, both (A,)."""
+        logps, hits, slopes = [], [], []
+        for h, label in zip(hidden.split(CHUNK), labels.split(CHUNK), strict=True):
+            logits = (h @ weight.T).float()
+            top = logits.amax(-1, keepdim=True)
+            chosen = logits.gather(1, label[:, None])
+            mass = logits.sub_(top).exp_()
+            total = mass.sum(-1, keepdim=True)
+            logps.append((chosen - top - total.log()).squeeze(1))
+            hits.append((chosen == top).squeeze(1))
+            if ctx.needs_input_grad[0]:
+                share = mass.div_(total).to(weight.dtype)
+                slopes.append(weight[label].addmm_(share, weight, alpha=-1))
+        if slopes:
+            ctx.save_for_backward(torch.cat(slopes))
+        correct = torch.cat(hits).float()
+        ctx.mark_non_differentiable(correct)
+        return torch.cat(logps), correct
+
+    @staticmethod
+    def backward(ctx: Any, dlogps: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of hidden."""
+        (slopes,) = ctx.saved_tensors
+        return slopes * dlogps[:, None].to(slopes.dtype), None, None
 
 
-def scores(model: Any, row: TokenRow, layout: Layout = shared) -> Scores:
-    """Return the summed log-probability of each answer of a row (equation 7's log policy(y | x))."""
-    logps, correct, tokens = (torch.zeros(len(row.answers), device=model.device) for _ in range(3))
-    for laid in layout(row):
-        values, hits = token_logps(model, laid)
-        answer = laid.answer.to(model.device)
-        logps = logps.index_add(0, answer, values)
-        correct = correct.index_add(0, answer, hits.float())
-        tokens = tokens.index_add(0, answer, torch.ones_like(values))
-    return Scores(logps, tokens, correct)
+class Scorer:
+    """A model that scores rows: packed, by our own attention and layers, or each answer alone, as the model comes.
+
+    Packed, rows share a forward call, and a row's answers its prompt. `exact` says whether this gives a model's own
+    values; where it does not, `packed=False` is the way. `noise` is NEFTune's alpha, used in training only.
+    """
+
+    def __init__(self, model: Any, packed: bool = True, noise: float = 0.0) -> None:
+        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.head = self.model.get_output_embeddings()
+        self.packed, self.noise = packed, noise
+        self._attention = self.model.config._attn_implementation
+        self._layers = fused.found(self.model) if packed else []
+        self._dress()
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Within the block the model is as it came, as generation needs it."""
+        fused.release(self._layers)
+        self.model.set_attn_implementation(self._attention)
+        try:
+            yield
+        finally:
+            self._dress()
+
+    def _dress(self) -> None:
+        fused.adopt(self._layers)
+        if self.packed:
+            self.model.set_attn_implementation(attention.NAME)
+
+    def __call__(self, rows: Sequence[TokenRow]) -> Scores:
+        """Return the summed log-probability of each answer (equation 7's log policy(y | x)), in nats."""
+        if not self.packed:
+            return _joined([_joined([self._score([each]) for each in _alone(row)], 1) for row in rows], 0)
+        return self._score(rows)
+
+    def _score(self, rows: Sequence[TokenRow]) -> Scores:
+        laid = pack(rows).to(self.model.device)
+        logps, correct = self.token_logps(laid)
+        sums = (
+            torch.zeros(laid.shape[0] * laid.shape[1], device=logps.device).index_add(0, laid.owner, each)
+            for each in (logps, torch.ones_like(logps), correct)
+        )
+        return Scores(*(each.view(laid.shape) for each in sums))
+
+    def token_logps(self, laid: Pack) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of each scored token (A,) float32, and 1 where it is the likeliest (A,)."""
+        asked: dict[str, Any] = {"input_ids": laid.ids, "position_ids": laid.positions, "use_cache": False}
+        if self.packed:
+            asked["segments"] = laid.segments
+        weight = self._frozen_head()
+        with ExitStack() as stack:
+            if weight is not None:
+                stack.enter_context(_bare(self.head))
+            if self.noise and self.model.training:
+                stack.enter_context(_noisy(self.model.get_input_embeddings(), self.noise, laid.row_lengths))
+            out = self.model(**asked, logits_to_keep=laid.predict).logits[0]
+        if weight is not None:
+            result: tuple[Tensor, Tensor] = TokenLogps.apply(out, weight, laid.labels)  # type: ignore[no-untyped-call]
+            return result
+        logps = -cross_entropy(out.float(), laid.labels, reduction="none")
+        return logps, (out.detach().argmax(-1) == laid.labels).float()
+
+    def _frozen_head(self) -> Tensor | None:
+        """Return the output layer's weight, if it is all there is to that layer and does not learn."""
+        plain = self.packed and type(self.head) is nn.Linear and self.head.bias is None
+        return self.head.weight if plain and not self.head.weight.requires_grad else None
+
+
+@contextmanager
+def _noisy(embedding: nn.Module, alpha: float, row_lengths: Tensor) -> Iterator[None]:
+    """Within the block embeddings get uniform noise of size alpha / √(tokens of the row · size) (arXiv:2310.05914)."""
+
+    def add(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+        size = alpha / (row_lengths * embedded.shape[-1]).sqrt()
+        return embedded + torch.empty_like(embedded).uniform_(-1, 1) * size.unsqueeze(-1)
+
+    hook = embedding.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @torch.no_grad()
-def exact(model: Any, row: TokenRow) -> bool:
-    """Say whether sharing the prompt gives this model the same log-probabilities as the plain layout."""
-    one, other = scores(model, row, shared).logps, scores(model, row, plain).logps
-    tolerance = 1e-4 if getattr(model, "dtype", torch.float32) == torch.float32 else 2e-2
-    return torch.allclose(one, other, rtol=tolerance, atol=tolerance)
+def exact(scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
+    """Say whether rows packed together have the log-probabilities that the model gives each answer alone.
+
+    A model whose forward knows no segments, or fails with them, is not exact either.
+    """
+    scorer.model.eval()
+    with scorer.released():
+        alone = Scorer(scorer.model, packed=False)(rows).logps
+    try:
+        together = scorer(rows).logps
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):
+        return False
+    tolerance = 1e-4 if scorer.model.dtype == torch.float32 else 2e-2
+    return torch.allclose(together, alone, rtol=tolerance, atol=tolerance)
+
+
+@contextmanager
+def _bare(head: nn.Module) -> Iterator[None]:
+    """Within the block the output layer passes on what it is given, so that the caller can project it in pieces."""
+    head.forward = lambda hidden: hidden
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def _alone(row: TokenRow) -> list[TokenRow]:
+    """Return a row for each answer."""
+    return [
+        replace(row, answers=(answer,), learned=(learned,))
+        for answer, learned in zip(row.answers, row.learned, strict=True)
+    ]
+
+
+def _joined(parts: Sequence[Scores], axis: int) -> Scores:
+    names = ("logps", "num_tokens", "num_correct")
+    return Scores(*(torch.cat([getattr(part, name) for part in parts], axis) for name in names))

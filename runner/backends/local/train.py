@@ -1,25 +1,28 @@
-"""The training loop: rows in a seeded order, gradients summed row by row, one optimizer step a batch.
+"""The training loop: batches in a seeded order, gradients summed pack by pack, one optimizer step a batch.
 
-It knows no method and no layout by name: a row's loss comes from the method, its log-probabilities from
-`scores`. Where training stands is the number of optimizer steps done; order and learning rate follow from
-it, so that a resumed run goes on in the same bits.
+It knows no method and no layout by name: rows' losses come from the method, their log-probabilities from a
+`Scorer`. Where training stands is the number of optimizer steps done; order, learning rate and random numbers
+follow from it, so that a resumed run goes on in the same bits.
 """
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
-from runner.backends.local import checkpoint
-from runner.backends.local.checkpoint import Best
-from runner.backends.local.logps import Layout, scores
+from runner.backends.local import checkpoint, load
+from runner.backends.local.checkpoint import State, Writer
+from runner.backends.local.layout import group, num_tokens
+from runner.backends.local.logps import Scorer
 from runner.errors import RunnerError, StopAsked
-from runner.events import Event, Metrics, Progress
+from runner.events import Event, Metrics, Note, Progress
 from runner.methods import Method
 from runner.tokens import TokenRow
 
@@ -36,13 +39,8 @@ class Example:
         """Tokens that the loss sees, an answer at a time."""
         return tuple(sum(learned) for learned in self.tokens.learned)
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that the model computes: the prompt once and every answer."""
-        return len(self.tokens.prompt) + sum(len(answer) for answer in self.tokens.answers)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What a training run does, all `auto` resolved."""
 
@@ -58,6 +56,29 @@ class Recipe:
     evaluate_every: int
     checkpoint_every: int
     keep_best: bool
+    patience: int | None = None
+    ema_decay: float | None = None
+    neftune_alpha: float = 0.0
+    checkpoints: int = 1
+    tokens_at_once: int = 1
+
+
+class Standing(msgspec.Struct):
+    """What held-out rows have said so far: the lowest loss, the step it was measured after, evaluations since."""
+
+    best_loss: float | None = None
+    best_at: int = 0
+    since_best: int = 0
+    judged_at: int = -1
+
+    def judge(self, at: int, loss: float) -> bool:
+        """Take note of a loss; return whether it is the lowest so far. The untrained model (at = 0) is no result."""
+        self.judged_at = at
+        better = at > 0 and (self.best_loss is None or loss < self.best_loss)
+        if better:
+            self.best_loss, self.best_at = loss, at
+        self.since_best = 0 if better else self.since_best + (at > 0)
+        return better
 
 
 def batch(num_rows: int, batch_size: int, seed: int, at: int) -> list[int]:
@@ -88,70 +109,154 @@ def trainable(model: Any) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def packs(examples: Sequence[Example], room: int) -> list[list[Example]]:
+    """Cut a batch into packs of at most `room` tokens, short rows first, so that each forward call has enough to do."""
+    by_length = sorted(examples, key=lambda example: num_tokens(example.tokens))
+    lengths = [num_tokens(example.tokens) for example in by_length]
+    return [[by_length[index] for index in indices] for indices in group(lengths, room)]
+
+
 class Learner:
     """A model that learns by a recipe: the weights, their optimizer, and the loss of rows."""
 
-    def __init__(self, model: Any, recipe: Recipe, layout: Layout) -> None:
-        self.model, self.recipe, self.layout = model, recipe, layout
-        self.weights = trainable(model)
+    def __init__(self, scorer: Scorer, recipe: Recipe) -> None:
+        self.scorer, self.model, self.recipe = scorer, scorer.model, recipe
+        self.weights = trainable(self.model)
         matrices = [tensor for tensor in self.weights.values() if tensor.ndim > 1]
         vectors = [tensor for tensor in self.weights.values() if tensor.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.learning_rate)
+        self.adam = torch.optim.AdamW([each for each in groups if each["params"]], lr=recipe.learning_rate, fused=True)
+        self.averaged = {name: tensor.detach().clone() for name, tensor in self.weights.items() if recipe.ema_decay}
 
-    def loss(self, example: Example) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return one row's loss and metrics, all scalars."""
-        policy = scores(self.model, example.tokens, self.layout)
-        stored = example.reference_logps
-        reference = None if stored is None else torch.tensor(stored, device=self.model.device)
-        return self.recipe.method.loss(policy, reference, self.recipe.hyperparameters)
+    def losses(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Return `loss` and the method's metrics of rows scored in one forward call, each of shape (rows,)."""
+        policy = self.scorer([example.tokens for example in examples])
+        stored = [example.reference_logps for example in examples if example.reference_logps is not None]
+        reference = torch.tensor(stored, device=policy.logps.device) if stored else None
+        loss, metrics = self.recipe.method.loss(policy, reference, self.recipe.hyperparameters)
+        return {"loss": loss, **metrics}
 
-    def backward(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Add the gradient of a batch's loss, row by row; return the batch's loss and metrics.
+    def backward(self, examples: Sequence[Example], at: int = 0) -> dict[str, Tensor]:
+        """Add the gradient of a batch's loss, pack by pack; return the batch's loss and metrics, all scalars.
 
         The batch's loss is the mean of its rows' losses weighted by the method, however the batch is cut.
         """
-        weights = [self.recipe.method.weight(example.num_learned) for example in examples]
+        weight = self.recipe.method.weight
+        whole = sum(weight(example.num_learned) for example in examples)
         total: dict[str, Tensor] = {}
-        for example, weight in zip(examples, weights, strict=True):
-            loss, metrics = self.loss(example)
-            share = weight / sum(weights)
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            for name, value in {"loss": loss.detach(), **metrics}.items():
-                total[name] = total.get(name, 0.0) + value * share
+        for number, part in enumerate(packs(examples, self.recipe.tokens_at_once)):
+            # Dropout draws the same numbers wherever a process has resumed.
+            torch.manual_seed((self.recipe.seed * 1_000_003 + at) * 1_009 + number)
+            shares = torch.tensor([weight(each.num_learned) / whole for each in part], device=self.model.device)
+            found = {name: (values * shares).sum() for name, values in self.losses(part).items()}
+            found["loss"].backward()
+            total = {name: total.get(name, 0.0) + value.detach() for name, value in found.items()}
         return total
 
-    def step(self, examples: Sequence[Example], at: int) -> dict[str, float]:
-        """Take the optimizer step that follows `at` steps; return its metrics by their `train/` names.
+    def step(self, examples: Sequence[Example], at: int) -> dict[str, Tensor]:
+        """Take the optimizer step that follows `at` steps; return loss, metrics and the gradient's norm, all scalars.
 
-        Raises `RunnerError` where the loss is no longer a number; the weights are as before then.
+        Nothing is read back from the device, so that a GPU need not wait.
         """
-        values = {f"train/{name}": value.item() for name, value in self.backward(examples).items()}
-        if not math.isfinite(values["train/loss"]):
-            raise RunnerError(
-                f"train: the loss is {values['train/loss']} after {at} steps; the last checkpoint stands; "
-                "try again with a lower learning rate."
-            )
-        norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_grad_norm)
-        learning_rate = self.recipe.learning_rate * rate(at, self.recipe)
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate
+        values = self.backward(examples, at)
+        values["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_grad_norm)
+        for each in self.adam.param_groups:
+            each["lr"] = self.recipe.learning_rate * rate(at, self.recipe)
         self.adam.step()
         self.adam.zero_grad()
-        return values | {"train/learning_rate": learning_rate, "train/grad_norm": norm.item()}
+        if self.recipe.ema_decay:
+            torch._foreach_lerp_(list(self.averaged.values()), list(self.weights.values()), 1 - self.recipe.ema_decay)
+        return values
+
+    @property
+    def result(self) -> dict[str, Tensor]:
+        """The weights that are judged and kept: the averaged ones, where they are asked for."""
+        return self.averaged or self.weights
 
     @torch.no_grad()
     def evaluate(self, examples: Sequence[Example]) -> Generator[Event, None, list[dict[str, float]]]:
         """Return each row's loss, metrics and weight; dropout is off meanwhile."""
         self.model.eval()
-        rows = []
-        for done, example in enumerate(examples, 1):
-            loss, metrics = self.loss(example)
-            values = {"loss": loss.item(), **{name: value.item() for name, value in metrics.items()}}
-            rows.append(values | {"weight": self.recipe.method.weight(example.num_learned)})
-            yield Progress("evaluate", done, len(examples))
+        rows: list[dict[str, float]] = []
+        for indices in group([num_tokens(example.tokens) for example in examples], self.recipe.tokens_at_once):
+            part = [examples[index] for index in indices]
+            values = {name: each.tolist() for name, each in self.losses(part).items()}
+            for number, example in enumerate(part):
+                row = {name: each[number] for name, each in values.items()}
+                rows.append(row | {"weight": self.recipe.method.weight(example.num_learned)})
+            yield Progress("evaluate", len(rows), len(examples))
         self.model.train()
         return rows
+
+    def state(self, at: int, standing: Standing) -> State:
+        """Return all that training needs to go on after `at` steps."""
+        extra = {"averaged": self.averaged} if self.averaged else {}
+        optimizer = checkpoint.optimizer_tensors(self.weights, self.adam)
+        return State(at, self.weights, optimizer, extra, msgspec.to_builtins(standing))
+
+    @torch.no_grad()
+    def restore(self, state: State) -> Standing:
+        """Put a state into weights and optimizer; return what held-out rows had said."""
+        for name, tensor in self.weights.items():
+            tensor.copy_(state.weights[name])
+        for name, tensor in self.averaged.items():
+            tensor.copy_(state.extra["averaged"][name])
+        checkpoint.restore_optimizer(self.weights, self.adam, state.optimizer)
+        return msgspec.convert(state.progress, Standing)
+
+    @contextmanager
+    def result_in_place(self) -> Iterator[None]:
+        """Within the block the model computes with the weights that are judged and kept."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, averaged in self.averaged.items():
+            held = self.weights[name].clone()
+            self.weights[name].copy_(averaged)
+            averaged.copy_(held)
+
+
+class Meter:
+    """Reads a step's values back when the next one is under way, and says how fast the tokens went."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+        self._waiting: tuple[int, dict[str, Tensor], int] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to count time anew, after something that was no step."""
+        self._since = time.perf_counter()
+
+    def add(self, at: int, values: dict[str, Tensor], num_tokens: int) -> Generator[Event, None, None]:
+        """Take the values of the step that led to `at`, not yet read; yield those of the step before."""
+        yield from self.flush()
+        self._waiting = (at, values, num_tokens)
+
+    def flush(self) -> Generator[Event, None, None]:
+        """Yield what is waiting. Raises `RunnerError` where the loss is no longer a number."""
+        if self._waiting is None:
+            return
+        (at, tensors, num_tokens), self._waiting = self._waiting, None
+        values = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
+            raise RunnerError(
+                f"train: the loss is {values['loss']} after {at - 1} steps; the last checkpoint stands; "
+                "try again with a lower learning rate."
+            )
+        now = time.perf_counter()
+        recipe = self.learner.recipe
+        shown = {f"train/{name}": value for name, value in values.items()}
+        shown["train/learning_rate"] = recipe.learning_rate * rate(at - 1, recipe)
+        shown |= load.figures(self.learner.model, num_tokens, now - self._since)
+        self._since = now
+        yield Metrics(at, shown)
+        yield Progress("train", at, recipe.num_steps, shown)
 
 
 def train(
@@ -162,47 +267,54 @@ def train(
     Returns the step whose weights are the result (`result_weights` says where they are). Asked to stop, it
     writes a checkpoint first.
     """
-    recipe = learner.recipe
-    # A resumed process may have skipped what drew random numbers before; from here on all draw the same.
-    torch.manual_seed(recipe.seed)
-    at, best = checkpoint.load(folder, learner.weights, learner.adam)
+    recipe, meter = learner.recipe, Meter(learner)
+    state = checkpoint.load(folder)
+    standing = learner.restore(state) if state else Standing()
+    at = state.at if state else 0
     learner.model.train()
-    try:
-        while at < recipe.num_steps:
-            if held_out and at % recipe.evaluate_every == 0:
-                best = yield from _judge(learner, held_out, folder, at, best)
-            started = time.perf_counter()
-            chosen = [rows[index] for index in batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, at)]
-            values = learner.step(chosen, at)
-            at += 1
-            num_tokens = sum(example.num_tokens for example in chosen)
-            values["system/tokens_per_second"] = num_tokens / (time.perf_counter() - started)
-            yield Metrics(at, values)  # noted before the checkpoint: what lies before one is never measured again
-            if at % recipe.checkpoint_every == 0 and at < recipe.num_steps:
-                checkpoint.save(folder, at, learner.weights, learner.adam, best)
-            yield Progress("train", at, recipe.num_steps, values)
-        if held_out and recipe.keep_best:
-            best = yield from _judge(learner, held_out, folder, at, best)
-    except StopAsked:
-        checkpoint.save(folder, at, learner.weights, learner.adam, best)
-        raise
-    checkpoint.save(folder, at, learner.weights, learner.adam, best)
-    return best.at if best else at
+    with Writer(folder, recipe.checkpoints) as writer:
+        try:
+            while at < recipe.num_steps:
+                if held_out and at % recipe.evaluate_every == 0 and standing.judged_at != at:
+                    yield from meter.flush()
+                    yield from _judge(learner, held_out, writer, at, standing)
+                    meter.restart()
+                if recipe.patience is not None and standing.since_best >= recipe.patience:
+                    yield Note(f"stopped after {at} steps: eval/loss has not fallen in {recipe.patience} evaluations")
+                    break
+                chosen = [rows[index] for index in batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, at)]
+                values = learner.step(chosen, at)
+                at += 1
+                yield from meter.add(at, values, sum(num_tokens(example.tokens) for example in chosen))
+                if at % recipe.checkpoint_every == 0 and at < recipe.num_steps:
+                    yield from meter.flush()  # what lies before a checkpoint is never measured again
+                    writer.save(learner.state(at, standing))
+            yield from meter.flush()
+            if held_out and recipe.keep_best and standing.judged_at != at:
+                yield from _judge(learner, held_out, writer, at, standing)
+        except StopAsked:
+            writer.save(learner.state(at, standing))
+            writer.flush()
+            raise
+        writer.save(learner.state(at, standing))
+    return standing.best_at if recipe.keep_best and standing.best_loss is not None else at
 
 
 def result_weights(folder: Path, keep_best: bool) -> Path:
     """Return the file with the weights that training ended in."""
-    best = folder / "best.safetensors"
-    return best if keep_best and best.exists() else checkpoint.steps(folder)[-1] / "weights.safetensors"
+    last = checkpoint.steps(folder)[-1]
+    there = [last / "averaged.safetensors", last / "weights.safetensors"]
+    if keep_best:
+        there.insert(0, folder / "best.safetensors")
+    return next(path for path in there if path.exists())
 
 
 def _judge(
-    learner: Learner, held_out: Sequence[Example], folder: Path, at: int, best: Best | None
-) -> Generator[Event, None, Best | None]:
+    learner: Learner, held_out: Sequence[Example], writer: Writer, at: int, standing: Standing
+) -> Generator[Event, None, None]:
     """Evaluate after `at` steps and keep the weights if they are the best so far and best is asked for."""
-    values = mean((yield from learner.evaluate(held_out)))
+    with learner.result_in_place():
+        values = mean((yield from learner.evaluate(held_out)))
     yield Metrics(at, values)
-    if learner.recipe.keep_best and at and (best is None or values["eval/loss"] < best.loss):
-        checkpoint.save_weights(folder / "best.safetensors", learner.weights)
-        return Best(at, values["eval/loss"])
-    return best
+    if standing.judge(at, values["eval/loss"]) and learner.recipe.keep_best:
+        writer.best(learner.result)

@@ -1,6 +1,6 @@
 """The local backend's steps: prepare, train, save, evaluate, sample. Each finds what earlier ones left on disk.
 
-    prepare    reference log-probabilities of every row, from the untouched model      reference.f32
+    prepare    how rows are laid out, what the untouched model thinks of each answer    (in the user's cache)
     train      the loop, with checkpoints                                               checkpoints/
     save       the result as a model reference                                          model/
     evaluate   the result on the held-out rows, row by row                              evaluation.jsonl
@@ -10,7 +10,7 @@ The model is loaded when a step first needs it, and stays for the next one.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,22 +18,29 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
+import transformers
 
 from runner import methods, models
 from runner.backends import Events
-from runner.backends.local import checkpoint, count_steps, layout, model, reference_logps
+from runner.backends.local import checkpoint, count_steps, model, reference_logps
 from runner.backends.local.generate import answers
-from runner.backends.local.logps import exact
+from runner.backends.local.layout import num_tokens
+from runner.backends.local.logps import Scorer, exact
 from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train
 from runner.data.rows import Row, prompt_of, row_id
 from runner.errors import DataError
-from runner.events import Metrics, Note, Progress
+from runner.events import Event, Metrics, Note, Progress
 from runner.models.reference import tokenizer_folder
 from runner.samples import compared
 from runner.tokens import ChatTokenizer, TokenRow
 
 if TYPE_CHECKING:
     from runner.plan import Job
+
+Examples = Generator[Event, None, list[Example]]
+
+TOKENS_AT_ONCE = {"cpu": 640, "cuda": 16_384}
+"""What fills the machine: on a CPU a few hundred tokens do, and more only take memory."""
 
 
 class Work:
@@ -44,27 +51,35 @@ class Work:
         self.settings, self.evaluation = job.request.backend, job.request.evaluation
         self.method = methods.load(job.plan.method)
         self.checkpoints: Path = job.folder / "checkpoints"
+        self._examples: dict[str, list[Example]] = {}
 
     def prepare(self) -> Events:
-        """Tokenise all rows, choose the layout, and note what the untouched model thinks of each answer."""
+        """Tokenise all rows, see whether they can be packed, and note what the untouched model thinks of them."""
         if models.cached(self.job.plan.model.source) is None:
             yield Note(f"fetching {self.job.plan.model.source.partition('@sha256')[0]}, once for this machine …")
-        rows = self.token_rows["train"] + self.token_rows["validation"]
-        threads = torch.get_num_threads()
-        self.model.eval()
-        pairs = [row for row in rows if len(row.answers) > 1]
-        shared = not pairs or exact(self.model, pairs[0])
-        if not shared:
-            yield Note("with a shared prompt this model gives other log-probabilities; each answer is laid out alone")
-        chosen = layout.shared if shared else layout.plain
-        if self.method.needs_reference:
-            yield from reference_logps.fill(self.job.folder / "reference.f32", self.model, rows, chosen)
-        return {"layout": chosen.__name__, "threads": threads, "device": str(self.model.device)}
+        scorer = Scorer(self.model, noise=self.settings.neftune_alpha)
+        if not exact(scorer, self._telling_rows()):
+            yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
+            with scorer.released():
+                scorer = Scorer(self.model, False, self.settings.neftune_alpha)
+        self.scorer = scorer
+        at_once = self.settings.runtime.tokens_at_once
+        self.how = {
+            "packed": scorer.packed,
+            "tokens_at_once": TOKENS_AT_ONCE.get(self.model.device.type, 4096) if at_once == "auto" else at_once,
+            "threads": torch.get_num_threads(),
+            "device": str(self.model.device),
+        }
+        for split in self.rows:
+            yield from self.examples(split)
+        return self.how
 
     def train(self) -> Events:
         """Run the training loop from where it stands."""
         yield Progress("train", 0, self.recipe.num_steps)
-        at = yield from train(self.learner, self.examples["train"], self.examples["validation"], self.checkpoints)
+        rows = yield from self.examples("train")
+        held_out = yield from self.examples("validation")
+        at = yield from train(self.learner, rows, held_out, self.checkpoints)
         return {"at": at, "num_steps": self.recipe.num_steps, "num_weights": self.num_weights}
 
     def save(self) -> Events:
@@ -76,7 +91,7 @@ class Work:
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""
-        held_out = self.examples["validation"]
+        held_out = yield from self.examples("validation")
         if not held_out:
             yield Note(
                 "no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction"
@@ -99,10 +114,11 @@ class Work:
         if not prompts:
             return {}
         self._load_result()
-        after = answers(self.model, self.tokenizer, prompts, self.evaluation.max_new_tokens)
-        yield Progress("sample", 1, 2)
-        with self._start() as start:
-            before = answers(start, self.tokenizer, prompts, self.evaluation.max_new_tokens)
+        with self.scorer.released():
+            after = answers(self.model, self.tokenizer, prompts, self.evaluation.max_new_tokens)
+            yield Progress("sample", 1, 2)
+            with self._start() as start:
+                before = answers(start, self.tokenizer, prompts, self.evaluation.max_new_tokens)
         yield Progress("sample", 2, 2)
         style, at = self.job.request.dataset.style, self.results["train"]["at"]
         return (yield from compared(self.job.folder, prompts, (before, after), style, at))
@@ -117,14 +133,37 @@ class Work:
         """Their tokens, cut to the length the settings allow."""
         return {split: self._tokenise(split, rows) for split, rows in self.rows.items()}
 
+    def examples(self, split: str) -> Examples:
+        """Return a split's tokens with what the reference thinks of them, computed where it is not known yet.
+
+        To be asked for before the model has learned anything; what was asked for once is kept.
+        """
+        if split not in self._examples:
+            rows = self.token_rows[split]
+            logps: Sequence[tuple[float, ...] | None] = [None] * len(rows)
+            if self.method.needs_reference(self.job.hyperparameters):
+                path, room = models.cache_folder() / "reference.db", self.how["tokens_at_once"]
+                with model.untouched(self.model):
+                    logps = yield from reference_logps.compute(path, self.scorer, rows, room, self._reference_identity)
+            self._examples[split] = [Example(*each) for each in zip(rows, logps, strict=True)]
+        return self._examples[split]
+
+    @property
+    def _reference_identity(self) -> list[Any]:
+        """All that decides the reference's log-probabilities of given tokens, down to the last bit."""
+        versions = [str(torch.__version__), transformers.__version__]
+        how = [self.how[key] for key in ("packed", "threads", "device")]
+        return [self.job.plan.model.digest, self.settings.dtype, *how, *versions]
+
     @cached_property
-    def examples(self) -> dict[str, list[Example]]:
-        """The same with what the reference thinks of them."""
-        if not self.method.needs_reference:
-            return {split: [Example(row, None) for row in rows] for split, rows in self.token_rows.items()}
-        num_answers = len(self.token_rows["train"][0].answers)
-        logps = iter(reference_logps.read(self.job.folder / "reference.f32", num_answers))
-        return {split: [Example(row, next(logps)) for row in rows] for split, rows in self.token_rows.items()}
+    def how(self) -> dict[str, Any]:
+        """How the work is done, as the first process chose it."""
+        return self.results["prepare"]
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The model as it scores rows."""
+        return Scorer(self.model, self.how["packed"], self.settings.neftune_alpha)
 
     @cached_property
     def folder(self) -> Path:
@@ -140,6 +179,7 @@ class Work:
     def model(self) -> Any:
         """The model, ready to learn, on its device."""
         runtime = self.settings.runtime
+        # A resumed run keeps the number it began with, so that it ends in the same bits.
         threads = self.results.get("prepare", {}).get("threads", runtime.threads)
         if threads != "auto":
             torch.set_num_threads(threads)
@@ -150,7 +190,7 @@ class Work:
     @cached_property
     def learner(self) -> Learner:
         """The model with its optimizer."""
-        return Learner(self.model, self.recipe, getattr(layout, self.results["prepare"]["layout"]))
+        return Learner(self.scorer, self.recipe)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -171,6 +211,10 @@ class Work:
             evaluate_every=math.ceil(num_steps / 2) if every == "auto" else every,
             checkpoint_every=min(100, math.ceil(num_steps / 10)) if saves == "auto" else saves,
             keep_best=self.evaluation.keep == "best",
+            patience=self.evaluation.patience,
+            ema_decay=settings.ema_decay,
+            checkpoints=settings.runtime.checkpoints,
+            tokens_at_once=self.how["tokens_at_once"] if self.how["packed"] else 1,
         )
 
     def _tokenise(self, split: str, rows: Sequence[Row]) -> list[TokenRow]:
@@ -181,6 +225,11 @@ class Work:
             except DataError as error:
                 raise DataError(f"dataset.{split}, row {number}: {error}") from error
         return found
+
+    def _telling_rows(self) -> list[TokenRow]:
+        """Return the longest and the shortest row, with which packing is tried."""
+        by_length = sorted(self.token_rows["train"], key=num_tokens)
+        return [by_length[-1], by_length[0]]
 
     @property
     def num_weights(self) -> int:

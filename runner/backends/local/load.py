@@ -1,0 +1,42 @@
+"""How hard the machine works: tokens a second, the share of its measured rate, the memory in use."""
+
+import resource
+import sys
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def figures(model: Any, num_tokens: int, seconds: float) -> dict[str, float]:
+    """Return the `system/` metrics of a step over so many tokens: tokens/s, FLOP/s, and the peak of memory in GiB."""
+    return {
+        "system/tokens_per_second": num_tokens / seconds,
+        "system/model_gflops_per_second": num_tokens * flops_per_token(model) / seconds / 1e9,
+        "system/peak_memory_gib": peak_memory(model) / 2**30,
+    }
+
+
+@cache
+def flops_per_token(model: Any) -> float:
+    """Return the operations that a token costs in training: two for each weight of a product, forward and back.
+
+    The output layer, which sees answers' tokens only, and attention, which depends on the row, are left out.
+    """
+    head = model.get_output_embeddings()
+    total = 0
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if weight is not None and weight.ndim == 2 and module is not head and not isinstance(module, nn.Embedding):
+            # forward, gradient of the input, and gradient of the weight where it learns
+            total += (3 if weight.requires_grad else 2) * 2 * weight.numel()
+    return float(total)
+
+
+def peak_memory(model: Any) -> int:
+    """Return the most memory used so far, in bytes: of the GPU's where the model is on one, else of the process."""
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(model.device)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
