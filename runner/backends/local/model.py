@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from runner import models
+from runner import models, ranks
 from runner.backends.local import Local
 from runner.errors import ModelError, RequestError
 from runner.models import ModelIdentity, reference
@@ -17,7 +17,7 @@ from runner.models import ModelIdentity, reference
 def device(wanted: str) -> torch.device:
     """Return the device asked for; `auto` takes a GPU where there is one.
 
-    Raises `RequestError` where torch does not find that device.
+    Each of several processes gets a GPU of its own. Raises `RequestError` where torch does not find that device.
     """
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
@@ -27,7 +27,16 @@ def device(wanted: str) -> torch.device:
         raise RequestError(
             f"backend.runtime.device: got {wanted}, which torch does not find here; allowed here: {here}."
         )
-    return torch.device(wanted)
+    place = ranks.here()
+    if place.count == 1 or wanted == "cpu":
+        return torch.device(wanted)
+    if wanted != "cuda" or place.local_count > torch.cuda.device_count():
+        raise RequestError(
+            f"backend.runtime.device: got {wanted} for {place.local_count} processes on a machine with "
+            f"{torch.cuda.device_count()} CUDA GPUs; start no more than one a GPU, or set backend.runtime.device=cpu."
+        )
+    torch.cuda.set_device(place.local_number)
+    return torch.device(wanted, place.local_number)
 
 
 def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False) -> Any:
