@@ -266,14 +266,18 @@ class Meter:
 
     def add(self, at: int, values: dict[str, Tensor], num_tokens: int) -> Generator[Event, None, None]:
         """Take the values of the step that led to `at`, not yet read; yield those of the step before."""
-        yield from self.flush()
-        self._waiting = (at, values, num_tokens)
+        before, self._waiting = self._waiting, (at, values, num_tokens)
+        yield from self._read(before)
 
     def flush(self) -> Generator[Event, None, None]:
         """Yield what is waiting. Raises `RunnerError` where the loss is no longer a number."""
-        if self._waiting is None:
+        waiting, self._waiting = self._waiting, None
+        yield from self._read(waiting)
+
+    def _read(self, waiting: tuple[int, dict[str, Tensor], int] | None) -> Generator[Event, None, None]:
+        if waiting is None:
             return
-        (at, tensors, num_tokens), self._waiting = self._waiting, None
+        at, tensors, num_tokens = waiting
         values = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             raise RunnerError(
@@ -326,6 +330,7 @@ def train(
         except StopAsked:
             writer.save(learner.state(at, standing))
             writer.flush()
+            yield from meter.flush()  # the last step lies before the checkpoint, too
             raise
         writer.save(learner.state(at, standing))
     return standing.best_at if recipe.keep_best and standing.best_loss is not None else at

@@ -277,7 +277,7 @@ class Work:
         trained = self.model
         if self.sharded:
             trained = self._load(torch.device("cpu"))
-            checkpoint.load_weights(self._result, trainable(trained))
+            checkpoint.load_weights(self._result, trainable(Scorer(trained, packed=False).model))
         return model.save(trained, self.job.folder / "model", self.job.plan.id, self.job.plan.model).digest
 
     def _answers(self, asked: Any, prompts: Sequence[Sequence[Message]]) -> list[tuple[str, bool]]:
