@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.functional import cross_entropy
 
-from runner.backends.local import attention, fused
+from runner.backends.local import adopt, attention
 from runner.backends.local.layout import Pack, pack
 from runner.methods import Scores
 from runner.tokens import TokenRow
@@ -70,13 +70,14 @@ class Scorer:
         self.head = self.model.get_output_embeddings()
         self.packed, self.noise = packed, noise
         self._attention = self.model.config._attn_implementation
-        self._layers = fused.found(self.model) if packed else []
+        self._patches = adopt.found(self.model) if packed else []
         self._dress()
 
     @contextmanager
     def released(self) -> Iterator[None]:
         """Within the block the model is as it came, as generation needs it."""
-        fused.release(self._layers)
+        for patch in reversed(self._patches):
+            patch.undo()
         self.model.set_attn_implementation(self._attention)
         try:
             yield
@@ -84,7 +85,8 @@ class Scorer:
             self._dress()
 
     def _dress(self) -> None:
-        fused.adopt(self._layers)
+        for patch in self._patches:
+            patch.put()
         if self.packed:
             self.model.set_attn_implementation(attention.NAME)
 
