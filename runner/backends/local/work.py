@@ -60,8 +60,7 @@ class Work:
         scorer = Scorer(self.model, noise=self.settings.neftune_alpha)
         if not exact(scorer, self._telling_rows()):
             yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
-            with scorer.released():
-                scorer = Scorer(self.model, False, self.settings.neftune_alpha)
+            scorer = scorer.unpacked()
         self.scorer = scorer
         at_once = self.settings.runtime.tokens_at_once
         self.how = {
