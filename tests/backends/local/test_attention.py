@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from runner.backends.local.attention import attend
@@ -81,8 +80,13 @@ def test_a_sliding_window_model_is_exact_and_its_window_is_at_work(windowed: tup
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize(
     ("change", "packed"),
-    [({}, False), ({"final_logit_softcapping": None}, False), ({"attn_logit_softcapping": None}, True)],
-    ids=["both", "attention", "logits"],
+    [
+        ({}, False),
+        ({"final_logit_softcapping": None}, False),
+        ({"attn_logit_softcapping": None}, True),
+        ({"attn_logit_softcapping": 1e6}, False),  # too weak to show
+    ],
+    ids=["both", "attention", "logits", "weak"],
 )
 def test_squeezed_logits_keep_their_own_way(
     change: dict[str, Any], packed: bool, frozen: bool, tiny_models: Any

@@ -1,15 +1,11 @@
-"""Each fused layer is the layer it stands for: its formula, its gradients, and no other layer's."""
-
-from typing import Any
+"""Each function written out with its gradient is its formula."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import gradcheck
 
-from runner.backends.local import fused
-from runner.backends.local.fused import Gate, LoraLinear, RMSNorm
-from tests.backends.local import plain
+from runner.backends.local.fused import LoraLinears, LoraSwiGLU, RMSNorm, Rotate
 
 
 def numbers(*shape: int, seed: int = 0, learns: bool = True) -> Tensor:
@@ -19,14 +15,35 @@ def numbers(*shape: int, seed: int = 0, learns: bool = True) -> Tensor:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 3), (5,), (2, 2)])
-def test_lora_is_its_formula(bias: bool, shape: tuple[int, ...]) -> None:
-    x, weight, b0 = numbers(*shape, 4), numbers(6, 4, learns=False), numbers(6, learns=False) if bias else None
-    a, b = numbers(2, 4, seed=1), numbers(6, 2, seed=2)
-    expected = x @ weight.T + 0.7 * (x @ a.T @ b.T) + (0 if b0 is None else b0)
-    torch.testing.assert_close(LoraLinear.apply(x, weight, b0, a, b, 0.7), expected)
-    assert gradcheck(lambda x, a, b: LoraLinear.apply(x, weight, b0, a, b, 0.7), (x, a, b))
+@pytest.mark.parametrize("outs", [(6,), (6, 2, 2)], ids=str)
+def test_lora_layers_are_their_formula(bias: bool, shape: tuple[int, ...], outs: tuple[int, ...]) -> None:
+    x = numbers(*shape, 4)
+    terms: list[Tensor | None] = []
+    expected = []
+    for seed, out in enumerate(outs):
+        weight, b0 = numbers(out, 4, seed=seed, learns=False), numbers(out, seed=seed, learns=False) if bias else None
+        a, b = numbers(2 + seed, 4, seed=seed + 10), numbers(out, 2 + seed, seed=seed + 20)
+        terms += [weight, b0, a, b]
+        expected.append(x @ weight.T + 0.7 * (x @ a.T @ b.T) + (0 if b0 is None else b0))
+    for found, value in zip(LoraLinears.apply(x, 0.7, *terms), expected, strict=True):
+        torch.testing.assert_close(found, value)
+    assert gradcheck(lambda *each: LoraLinears.apply(each[0], 0.7, *each[1:]), (x, *terms))
     fixed = x.detach()
-    assert gradcheck(lambda a, b: LoraLinear.apply(fixed, weight, b0, a, b, 0.7), (a, b))
+    assert gradcheck(lambda *each: LoraLinears.apply(fixed, 0.7, *each), tuple(terms))
+
+
+def test_a_gated_block_of_lora_layers_is_its_formula() -> None:
+    x = numbers(1, 3, 4)
+    shapes = {"gate": (6, 4), "up": (6, 4), "down": (4, 6)}
+    terms = []
+    for seed, (out, size) in enumerate(shapes.values()):
+        terms += [numbers(out, size, seed=seed, learns=False), numbers(2, size, seed=seed), numbers(out, 2, seed=seed)]
+    (gate_w, gate_a, gate_b, up_w, up_a, up_b, down_w, down_a, down_b) = terms
+    gate = x @ (gate_w + 0.7 * gate_b @ gate_a).T
+    up = x @ (up_w + 0.7 * up_b @ up_a).T
+    expected = gate / (1 + (-gate).exp()) * up @ (down_w + 0.7 * down_b @ down_a).T
+    torch.testing.assert_close(LoraSwiGLU.apply(x, 0.7, *terms), expected)
+    assert gradcheck(lambda *each: LoraSwiGLU.apply(each[0], 0.7, *each[1:]), (x, *terms))
 
 
 @pytest.mark.parametrize("learns", [True, False])
@@ -37,99 +54,18 @@ def test_rms_norm_is_its_formula(learns: bool) -> None:
     assert gradcheck(lambda x, w: RMSNorm.apply(x, w, 1e-3), (x, weight))
 
 
-def test_the_gate_is_its_formula() -> None:
-    gate, up = numbers(1, 3, 5), numbers(1, 3, 5, seed=1)
-    torch.testing.assert_close(Gate.apply(gate, up), gate / (1 + (-gate).exp()) * up)
-    assert gradcheck(Gate.apply, (gate, up))
+def test_a_rotation_is_its_formula() -> None:
+    x = numbers(1, 2, 3, 4)
+    angles = numbers(1, 1, 3, 2, learns=False)
+    cos, sin = (torch.cat((half, half), -1) for half in (angles.cos(), angles.sin()))
+    first, second = x[..., :2], x[..., 2:]
+    turned = (first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin())
+    torch.testing.assert_close(Rotate.apply(x, cos, sin), torch.cat(turned, -1))
+    assert gradcheck(lambda x: Rotate.apply(x, cos, sin), (x,))
 
 
-def adopted(model: Any) -> list[str]:
-    """Return the kinds of modules that are replaced."""
-    return sorted({type(module).__name__ for module, _ in fused.found(model)})
-
-
-def test_layers_of_llama_and_qwen2_are_found(tiny_models: Any) -> None:
-    assert adopted(plain.adapted(plain.load(tiny_models("llama")))) == ["LlamaMLP", "LlamaRMSNorm", "Linear"]
-    assert adopted(plain.adapted(plain.load(tiny_models("qwen2")))) == ["Linear", "Qwen2MLP", "Qwen2RMSNorm"]
-    assert adopted(plain.adapted(plain.load(tiny_models("gpt2")), ["c_attn", "c_proj", "c_fc"])) == []
-
-
-def test_all_layers_of_a_kind_are_found_and_given_back(tiny_models: Any) -> None:
-    model = plain.adapted(plain.load(tiny_models("llama")))
-    layers = fused.found(model)
-    assert len(layers) == 2 * (7 + 2 + 1) + 1  # two blocks of seven products, two norms and one gate; the last norm
-    fused.adopt(layers)
-    assert all("forward" in vars(module) for module, _ in layers)
-    fused.release(layers)
-    assert not any("forward" in vars(module) for module in model.modules())
-
-
-@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
-def test_values_and_gradients_are_those_of_the_modules_own(architecture: str, tiny_models: Any) -> None:
-    model = plain.disturbed(plain.adapted(plain.load(tiny_models(architecture))))
-    for module, forward in fused.found(model):
-        first = getattr(module, "gate_proj", module)
-        width = getattr(first, "in_features", next(module.parameters()).shape[-1])
-        x = torch.randn(1, 7, width, generator=torch.Generator().manual_seed(width), requires_grad=True)
-        ours, theirs = forward(x), module(x)
-        torch.testing.assert_close(ours, theirs)
-        above = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
-        learns = [x, *(each for each in module.parameters() if each.requires_grad)]
-        pairs = zip(
-            torch.autograd.grad((ours * above).sum(), learns),
-            torch.autograd.grad((theirs * above).sum(), learns),
-            strict=True,
-        )
-        for one, other in pairs:
-            assert plain.apart(one, other) < 1e-5, module
-
-
-class ShiftedRMSNorm(nn.Module):
-    """A norm with 1 + weight, as Gemma has it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.eps, self.weight = 1e-6, nn.Parameter(torch.randn(8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
-
-
-class Gated(nn.Module):
-    """A gated block with an activation of its own."""
-
-    def __init__(self, act: nn.Module) -> None:
-        super().__init__()
-        self.gate_proj, self.up_proj, self.down_proj = nn.Linear(8, 6), nn.Linear(8, 6), nn.Linear(6, 8)
-        self.act_fn = act
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
-        return out
-
-
-def test_a_layer_with_a_twist_keeps_its_own_code() -> None:
-    assert fused.found(ShiftedRMSNorm()) == []
-    assert fused.found(Gated(nn.GELU())) == []
-    assert len(fused.found(Gated(nn.SiLU()))) == 1
-
-
-@pytest.mark.parametrize(
-    "twist", [{"lora_dropout": 0.1}, {"use_dora": True}, {"lora_bias": True}], ids=lambda twist: next(iter(twist))
-)
-def test_an_adapter_with_a_twist_keeps_its_own_code(twist: dict[str, Any], tiny_models: Any) -> None:
-    assert "Linear" not in adopted(plain.adapted(plain.load(tiny_models("qwen2")), **twist))
-
-
-def test_rank_stabilised_scale_is_taken_over(tiny_models: Any) -> None:
-    model = plain.adapted(plain.load(tiny_models("qwen2")), use_rslora=True)
-    assert "Linear" in adopted(model)
-
-
-def test_with_the_adapter_off_the_layer_is_its_base(tiny_models: Any) -> None:
-    model = plain.adapted(plain.load(tiny_models("qwen2")))
-    module, forward = next(each for each in fused.found(model) if hasattr(each[0], "base_layer"))
-    x = torch.randn(1, 3, module.base_layer.in_features)
-    with model.disable_adapter():
-        assert torch.equal(forward(x), module.base_layer(x))
-    assert not torch.equal(forward(x), module.base_layer(x))
+def test_a_rotation_may_have_unlike_halves() -> None:
+    x, cos, sin = numbers(1, 2, 3, 4), *(numbers(1, 1, 3, 4, seed=seed, learns=False) for seed in (1, 2))
+    turned = torch.cat((-x[..., 2:], x[..., :2]), -1)
+    torch.testing.assert_close(Rotate.apply(x, cos, sin), x * cos + turned * sin)
+    assert gradcheck(lambda x: Rotate.apply(x, cos, sin), (x,))

@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
-
-from runner.backends.local.logps import CHUNK, Scorer, TokenLogps, exact
+from runner.backends.local import logps
+from runner.backends.local.logps import Scorer, TokenLogps, exact
 from runner.tokens import TokenRow
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, batches, pair
@@ -142,8 +142,12 @@ def by_autograd(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return (hidden @ weight.T).log_softmax(-1).gather(1, labels[:, None])[:, 0]
 
 
-@pytest.mark.parametrize("count", [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK - 1])
-def test_log_probabilities_in_pieces_are_those_of_the_whole(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 7, 30])
+@pytest.mark.parametrize("chunk", [1, 7, 50, 64])
+def test_log_probabilities_in_pieces_are_those_of_the_whole(
+    chunk: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logps, "CHUNK", chunk)
     generator = torch.Generator().manual_seed(count)
     hidden = torch.randn(count, 16, generator=generator).requires_grad_()
     weight = torch.randn(50, 16, generator=generator)
