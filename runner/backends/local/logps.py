@@ -81,13 +81,21 @@ class Scorer:
     @contextmanager
     def released(self) -> Iterator[None]:
         """Within the block the model is as it came, as generation needs it."""
-        for patch in reversed(self._patches):
-            patch.undo()
-        self.model.set_attn_implementation(self._attention)
+        self._undress()
         try:
             yield
         finally:
             self._dress()
+
+    def unpacked(self) -> "Scorer":
+        """Leave the model as it came, for good; return what scores each answer alone by it."""
+        self._undress()
+        return Scorer(self.model, False, self.noise)
+
+    def _undress(self) -> None:
+        for patch in reversed(self._patches):
+            patch.undo()
+        self.model.set_attn_implementation(self._attention)
 
     def _dress(self) -> None:
         for patch in self._patches:
@@ -131,6 +139,7 @@ class Scorer:
     def _frozen_head(self) -> Tensor | None:
         """Return the output layer's weight, if it is all there is to that layer and does not learn."""
         plain = self.packed and type(self.head) is nn.Linear and self.head.bias is None
+        plain = plain and getattr(self.model.config, "final_logit_softcapping", None) is None
         return self.head.weight if plain and not self.head.weight.requires_grad else None
 
 
@@ -153,8 +162,11 @@ def _noisy(embedding: nn.Module, alpha: float, row_lengths: Tensor) -> Iterator[
 def exact(scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
     """Say whether rows packed together have the log-probabilities that the model gives each answer alone.
 
-    A model whose forward knows no segments, or fails with them, is not exact either.
+    A model whose forward knows no segments, or fails with them, is not exact either, nor one that caps attention's
+    scores: on a few rows that may not show.
     """
+    if getattr(scorer.model.config, "attn_logit_softcapping", None) is not None:
+        return False
     scorer.model.eval()
     with scorer.released():
         alone = Scorer(scorer.model, packed=False)(rows).logps

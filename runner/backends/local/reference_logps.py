@@ -40,13 +40,14 @@ class Cache:
         self.connection.close()
 
     def get(self, key: bytes, shape: tuple[int, int]) -> np.ndarray[Any, Any] | None:
-        """Return the log-probabilities (rows, answers) of a pack, if they are known."""
+        """Return the log-probabilities (rows, answers) of a pack, if they are known; a torn value is not."""
         found = self.connection.execute("SELECT logps FROM logps WHERE pack = ?", (key,)).fetchone()
-        return None if found is None else np.frombuffer(found[0], "<f4").reshape(shape)
+        whole = found is not None and len(found[0]) == 4 * shape[0] * shape[1]
+        return np.frombuffer(found[0], "<f4").reshape(shape) if whole else None
 
     def put(self, key: bytes, logps: np.ndarray[Any, Any]) -> None:
         """Keep the log-probabilities of a pack."""
-        self.connection.execute("INSERT OR IGNORE INTO logps VALUES (?, ?)", (key, logps.astype("<f4").tobytes()))
+        self.connection.execute("INSERT OR REPLACE INTO logps VALUES (?, ?)", (key, logps.astype("<f4").tobytes()))
 
 
 def compute(
@@ -60,7 +61,7 @@ def compute(
     try:
         with closing(Cache(path)) as cache:
             return (yield from _compute(cache, scorer, rows, room, identity))
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         yield Note(f"{path}: {error}; the reference's log-probabilities are computed without it")
         return (yield from _compute(None, scorer, rows, room, identity))
 

@@ -37,8 +37,9 @@ class Example:
 
     @property
     def num_learned(self) -> tuple[int, ...]:
-        """Tokens that the loss sees, an answer at a time."""
-        return tuple(sum(learned) for learned in self.tokens.learned)
+        """Tokens that the loss sees, an answer at a time; the first of a text has nothing to be predicted from."""
+        first = 0 if self.tokens.prompt else 1
+        return tuple(sum(learned[first:]) for learned in self.tokens.learned)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,8 +62,7 @@ class Work:
         scorer = Scorer(self.model, noise=self.settings.neftune_alpha)
         if not exact(scorer, self._telling_rows()):
             yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
-            with scorer.released():
-                scorer = Scorer(self.model, False, self.settings.neftune_alpha)
+            scorer = scorer.unpacked()
         self.scorer = scorer
         at_once = self.settings.runtime.tokens_at_once
         self.how = {
@@ -156,7 +155,8 @@ class Work:
         """All that decides the reference's log-probabilities of given tokens, down to the last bit."""
         versions = [str(torch.__version__), transformers.__version__]
         how = [self.how[key] for key in ("packed", "threads", "device")]
-        return [self.job.plan.model.digest, self.settings.dtype, *how, *versions]
+        weights = [self.job.plan.model.digest, self.settings.dtype, self.settings.quantization]
+        return [*weights, *how, *versions]
 
     @cached_property
     def how(self) -> dict[str, Any]:
@@ -187,9 +187,7 @@ class Work:
         threads = self.results.get("prepare", {}).get("threads", runtime.threads)
         if threads != "auto":
             torch.set_num_threads(threads)
-        device = model.device(runtime.device)
-        loaded = model.load(self.folder, self.settings.dtype, self.settings.trust_remote_code).to(device)
-        return model.prepare(loaded, self.settings, self.job.plan.seed)
+        return model.prepare(model.start(self.folder, self.settings), self.settings, self.job.plan.seed)
 
     @cached_property
     def learner(self) -> Learner:
@@ -260,8 +258,7 @@ class Work:
     def _start(self) -> Iterator[Any]:
         """Lend the model as it was before training: the adapter off, or loaded anew."""
         if self.settings.tuning == "full":
-            device = self.model.device
-            yield model.load(self.folder, self.settings.dtype, self.settings.trust_remote_code).to(device)
+            yield model.start(self.folder, self.settings)
         else:
             with model.untouched(self.model):
                 yield self.model
