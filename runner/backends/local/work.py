@@ -22,10 +22,12 @@ import transformers
 
 from runner import methods, models
 from runner.backends import Events
-from runner.backends.local import checkpoint, count_steps, model, reference_logps
+from runner.backends.local import checkpoint, count_steps, machine, memory, model, reference_logps
 from runner.backends.local.generate import answers
 from runner.backends.local.layout import num_tokens
+from runner.backends.local.load import flops_per_token
 from runner.backends.local.logps import Scorer, exact
+from runner.backends.local.profile import Profile
 from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train
 from runner.data.rows import Row, prompt_of, row_id
 from runner.errors import DataError
@@ -79,6 +81,7 @@ class Work:
         rows = yield from self.examples("train")
         held_out = yield from self.examples("validation")
         at = yield from train(self.learner, rows, held_out, self.checkpoints)
+        self._write_profile(rows)
         return {"at": at, "num_steps": self.recipe.num_steps, "num_weights": self.num_weights}
 
     def save(self) -> Events:
@@ -142,7 +145,7 @@ class Work:
             logps: Sequence[tuple[float, ...] | None] = [None] * len(rows)
             if self.method.needs_reference(self.job.hyperparameters):
                 path, room = models.cache_folder() / "reference.db", self.how["tokens_at_once"]
-                with model.untouched(self.model):
+                with model.untouched(self.model), self.profile.part("reference"):
                     logps = yield from reference_logps.compute(path, self.scorer, rows, room, self._reference_identity)
             self._examples[split] = [Example(*each) for each in zip(rows, logps, strict=True)]
         return self._examples[split]
@@ -178,6 +181,7 @@ class Work:
     @cached_property
     def model(self) -> Any:
         """The model, ready to learn, on its device."""
+        memory.keep_freed()
         runtime = self.settings.runtime
         # A resumed run keeps the number it began with, so that it ends in the same bits.
         threads = self.results.get("prepare", {}).get("threads", runtime.threads)
@@ -188,7 +192,12 @@ class Work:
     @cached_property
     def learner(self) -> Learner:
         """The model with its optimizer."""
-        return Learner(self.scorer, self.recipe)
+        return Learner(self.scorer, self.recipe, self.profile)
+
+    @cached_property
+    def profile(self) -> Profile:
+        """Where the time goes, if that is asked for."""
+        return Profile(self.job.folder if self.settings.profile else None)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -233,6 +242,13 @@ class Work:
     def num_weights(self) -> int:
         """How many numbers are trained."""
         return sum(weight.numel() for weight in self.learner.weights.values())
+
+    def _write_profile(self, rows: Sequence[Example]) -> None:
+        """Write the profile; its steps are counted with the mean row's tokens."""
+        tokens = sum(num_tokens(row.tokens) for row in rows) / len(rows)
+        per_step = tokens * self.job.hyperparameters.batch_size * flops_per_token(self.learner.model)
+        here = machine.known(self.settings.runtime.device)
+        self.profile.write(self.profile.steps * per_step, here, self.settings.dtype)
 
     def _load_result(self) -> None:
         path = result_weights(self.checkpoints, self.evaluation.keep == "best")
