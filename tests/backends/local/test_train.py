@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from runner import methods
-from runner.backends.local import checkpoint
+from runner.backends.local import Local, Lora, Runtime, checkpoint
 from runner.backends.local.layout import num_tokens
 from runner.backends.local.logps import Scorer
+from runner.backends.local.model import prepare
 from runner.backends.local.train import (
     Example,
     Learner,
@@ -181,12 +182,13 @@ def test_a_loss_that_is_no_number_is_told_with_its_step(value: float, scorer: Sc
         told(meter.flush())
 
 
+SETTINGS = Local(lora=Lora(rank=4))
 ROWS = [pair(range(10, 16), [number, 5, 6], [number + 1, 7]) for number in range(20, 28)]
 
 
-def learner(folder: Path, **more: Any) -> Learner:
-    model = plain.adapted(plain.load(folder))
-    return Learner(Scorer(model), replace(RECIPE, num_steps=12, checkpoint_every=5, evaluate_every=4, **more))
+def learner(folder: Path, settings: Local = SETTINGS, **more: Any) -> Learner:
+    scorer = Scorer(prepare(plain.load(folder), settings, seed=3), noise=settings.neftune_alpha)
+    return Learner(scorer, replace(RECIPE, num_steps=12, checkpoint_every=5, evaluate_every=4, **more))
 
 
 def examples() -> list[Example]:
@@ -277,9 +279,12 @@ def test_an_average_of_the_weights_is_judged_and_kept(tiny_model: Path, tmp_path
     assert result_weights(tmp_path, False).name == "averaged.safetensors"
 
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {}, "average": {"ema_decay": 0.9}, "best": {"keep_best": True}, "patience": {"patience": 1},
-    "packs": {"tokens_at_once": 20}, "decay": {"weight_decay": 0.1},
+    "packs": {"tokens_at_once": 20}, "full": {"settings": Local(tuning="full"), "weight_decay": 0.1},
+    "dropout": {"settings": Local(lora=Lora(dropout=0.1))}, "dora": {"settings": Local(lora=Lora(dora=True))},
+    "rslora": {"settings": Local(lora=Lora(rslora=True))}, "noise": {"settings": Local(neftune_alpha=5.0)},
+    "again": {"settings": Local(runtime=Runtime(gradient_checkpointing=True), lora=Lora(dropout=0.1))},
 }  # fmt: skip
 
 
