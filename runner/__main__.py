@@ -2,14 +2,15 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from runner import command, config
+from runner import command, config, ranks
 from runner.errors import EndedError, RequestError, StopAsked
 
 if TYPE_CHECKING:
-    from runner.plan import Job
+    from runner.plan import Job, Proposal
 
 
 def main() -> None:
@@ -22,11 +23,24 @@ def main() -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))
     codes: list[int] = [_guarded(_refuse_secrets), _guarded(command.read_dotenv)]
     if any(codes):
-        sys.exit(max(codes))
+        _leave(codes)
+    if not ranks.here().first:
+        _be_silent()
     conf = str(config.home() / "conf")
     app = hydra.main(version_base="1.3", config_path=conf, config_name="config")(lambda one: codes.append(_trial(one)))
     codes.append(_guarded(app))
+    _leave(codes)
+
+
+def _leave(codes: list[int]) -> NoReturn:
+    ranks.end(max(codes))
     sys.exit(max(codes))
+
+
+def _be_silent() -> None:
+    """Leave Hydra's folder and standard output to the first process."""
+    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (to the end)
 
 
 def _refuse_secrets() -> None:
@@ -49,23 +63,22 @@ def _guarded(work: Any) -> int:
         told = composition.sentence(error)
         if told is None:
             raise
-        console.complain(str(told))
+        if ranks.speaks(str(told)):
+            console.complain(str(told))
         return told.exit_code
     return 0
 
 
 def _trial(composed: Any) -> int:
     """Plan and execute one composed request; in a sweep the others go on, whatever becomes of it."""
-    return _guarded(lambda: plan_and_run(composed))
+    return _guarded(lambda: plan_and_run(composed) if ranks.here().first else help_with(composed))
 
 
 def plan_and_run(composed: Any) -> None:
     """Check a request and make its plan; with `mode=run`, carry it out unless that was done before."""
-    from omegaconf import OmegaConf
+    from runner import console, estimate, execute
 
-    from runner import console, estimate, execute, plan
-
-    proposal = plan.make(config.request(OmegaConf.to_container(composed, resolve=True)))
+    proposal = _plan(composed)
     job = proposal.job
     finished = execute.finished(job) is not None
     anew = job.request.top.again and (finished or execute.stuck(job))
@@ -90,7 +103,8 @@ def run(job: "Job", train: bool = True) -> None:
     from runner.follower import Follower
     from runner.live import Live
 
-    with execute.alone(job.folder):
+    with execute.alone(job.folder), ranks.joined(job.plan.id) as world:
+        world.tell((job.folder, train))
         follower = Follower([job])
         outcome = report.Outcome("finished")
         try:
@@ -106,6 +120,33 @@ def run(job: "Job", train: bool = True) -> None:
             place = follower.finish(job, outcome.status)
             follower.end()
             console.show_outcome(job, content, place, follower.problem(job))
+
+
+def help_with(composed: Any) -> None:
+    """Do another process's part in what the first one carries out: the same steps, of which nothing is told or kept."""
+    from runner import execute
+
+    job = _plan(composed).job
+    if job.request.top.mode == "run":
+        with ranks.joined(job.plan.id) as world:
+            folder, train = world.tell(None)
+            if train:
+                execute.assist(replace(job, folder=folder))
+
+
+def _plan(composed: Any) -> "Proposal":
+    """Check a request and make its plan."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from runner import plan
+
+    if ranks.here().count > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise RequestError(
+            "torchrun: runs one request at a time; give a sweep (-m) without it, or each trial by itself."
+        )
+    return plan.make(config.request(OmegaConf.to_container(composed, resolve=True)))
 
 
 def _point_to(job: "Job") -> None:

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 from filelock import FileLock, Timeout
 
-from runner import backends, config
+from runner import backends, config, ranks
 from runner.backends import Step
-from runner.errors import STOPPED, BusyError, EndedError, RunnerError, StopAsked
+from runner.errors import STOPPED, BusyError, EndedError, LostError, RunnerError, StopAsked
 from runner.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped, Wait
-from runner.journal import Journal, Record, progressed
+from runner.journal import Journal, Record, Unwritten, progressed
 from runner.plan import Job
 
 Listener = Callable[[Record], None]
@@ -51,16 +51,34 @@ def execute(job: Job, listener: Listener) -> Results:
     To be called within `alone(job.folder)`. Raises `StopAsked` after a signal, and whatever a step raises;
     the journal says so in each case, and the same call goes on from there.
     """
-    work = proceed(job, listener)
+    return _to_end(proceed(job, listener))
+
+
+def assist(job: Job) -> Results:
+    """Go through the same steps as the process that carries out the job, and compute with it; note and tell nothing."""
+    return _to_end(_carry_out_all(job, Unwritten(ranks.world().tell(None)), lambda _: None))
+
+
+def _to_end(work: Generator[float, None, Results]) -> Results:
+    """Let some work go on until it is done, or stopped at the event after a signal."""
     with stop_flag() as asked:
         try:
             seconds = next(work)
             while True:
                 sleep(seconds, asked)
-                seconds = work.throw(StopAsked(STOPPED)) if asked() else next(work)
-        except StopIteration as end:
-            results: Results = end.value
+                end = _reason_to_end(asked())
+                seconds = work.throw(end) if end else next(work)
+        except StopIteration as done:
+            results: Results = done.value
             return results
+
+
+def _reason_to_end(asked: bool) -> RunnerError | None:
+    """Return what all processes throw into their work here, if anything: one was asked to stop, or is gone."""
+    try:
+        return StopAsked(STOPPED) if ranks.world().agree(asked) else None
+    except LostError as lost:
+        return lost
 
 
 def proceed(job: Job, listener: Listener) -> Generator[float, None, Results]:
@@ -69,8 +87,14 @@ def proceed(job: Job, listener: Listener) -> Generator[float, None, Results]:
     Each yield is a safe point, where `StopAsked` may be thrown in, and gives the seconds that there is nothing to do.
     """
     journal = Journal(job.folder / "journal.jsonl")
-    steps = backends.load(job.plan.backend).steps(job, journal.progressed)
+    ranks.world().tell(journal.progressed)
     keep(job)
+    return (yield from _carry_out_all(job, journal, listener))
+
+
+def _carry_out_all(job: Job, journal: Journal | Unwritten, listener: Listener) -> Generator[float, None, Results]:
+    """Carry out each step that the journal does not hold."""
+    steps = backends.load(job.plan.backend).steps(job, journal.progressed)
 
     def note(event: Event) -> None:
         """Journal an event, then tell the listener; what the journal holds already is not told again."""
@@ -80,9 +104,10 @@ def proceed(job: Job, listener: Listener) -> Generator[float, None, Results]:
 
     try:
         note(Started(os.getpid(), platform.node(), versions()))
-        for step in steps:
-            if not journal.progressed.has(step.name, step.key):
-                yield from _carry_out(step, note)
+        with ranks.world().watched():
+            for step in steps:
+                if not journal.progressed.has(step.name, step.key):
+                    yield from _carry_out(step, note)
     except (StopAsked, KeyboardInterrupt) as stop:
         note(Stopped(str(stop) or "interrupted"))
         raise
@@ -103,8 +128,8 @@ def _carry_out(step: Step, note: Callable[[Event], None]) -> Generator[float, No
             note(event)
             try:
                 yield event.seconds if isinstance(event, Wait) else 0.0
-            except StopAsked as stop:
-                event = work.throw(stop)
+            except (StopAsked, LostError) as end:
+                event = work.throw(end)
             else:
                 event = next(work)
     except StopIteration as end:
@@ -152,11 +177,11 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def stop_flag() -> Iterator[Callable[[], bool]]:
-    """Within the block the first SIGINT or SIGTERM only raises a flag, and the second one stops at once."""
+    """Within the block the first SIGINT or SIGTERM only raises a flag; the second one stops a single process at once."""
     asked: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if asked and ranks.here().count == 1:  # else torchrun ends those that do not stop
             raise KeyboardInterrupt
         asked.append(number)
 

@@ -129,6 +129,20 @@ class Journal:
         return record
 
 
+class Unwritten:
+    """Stands for the journal in a process beside the one that keeps it: how far the run has come, and no file."""
+
+    def __init__(self, progressed: Progressed) -> None:
+        self.progressed = progressed
+
+    def add(self, event: Event) -> Record | None:
+        """Count an event in."""
+        news = self.progressed.news(event)
+        if news is not None:
+            self.progressed.take_in(news)
+        return None
+
+
 def read(path: Path) -> list[Record]:
     """Return the whole records of a journal; none where there is no file.
 

@@ -38,11 +38,15 @@ def in_style(
 
 
 def compared(
-    folder: Path, prompts: Sequence[Prompt], answers: Compared, style: str | None, at: int
+    folder: Path | None, prompts: Sequence[Prompt], answers: Compared, style: str | None, at: int
 ) -> Generator[Event, None, dict[str, Any]]:
-    """Keep answers in a run's folder and tell of them, as measured after `at` steps; return their number and shares."""
+    """Keep answers in a run's folder, if one is given, and tell of them, as measured after `at` optimizer steps.
+
+    Returns their number and shares.
+    """
     rows, counted = beside(prompts, *answers), in_style(prompts, *answers, style)
-    (folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+    if folder is not None:
+        (folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
     yield Samples(rows)
     yield Metrics(at, counted)
     return {"num_samples": len(rows), **counted}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
-from runner import models
+from runner import models, ranks
 from runner.backends import Backend, Resolved, Step
 from runner.backends.foundry import outlook as prices
 from runner.backends.foundry import place
@@ -106,6 +106,8 @@ class Foundry:
 
 def check(request: "Request", found: "Survey") -> None:
     """Raise `RequestError` or `DataError` for what the service is known to refuse."""
+    if ranks.here().count > 1:
+        raise RequestError("torchrun: backend=foundry computes nothing here; give the same command without it.")
     name = hosted.name(request.model.source)
     if name is None:
         raise RequestError(

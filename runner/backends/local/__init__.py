@@ -66,6 +66,8 @@ class Runtime:
     """Rows of a batch go through the model together up to so many tokens, nothing padded; 1 takes row by row."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    shard: bool = False
+    """Share the weights out among torchrun's processes (FSDP2), for a model that does not fit one device."""
 
 
 @dataclass(frozen=True, kw_only=True)

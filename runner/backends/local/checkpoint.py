@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from runner.backends.local import sharded
 from runner.errors import RunnerError
 
 Tensors = Mapping[str, Tensor]
@@ -196,7 +197,7 @@ def load_weights(path: Path, weights: Tensors) -> None:
     stored = load_file(path)
     with torch.no_grad():
         for name, tensor in weights.items():
-            tensor.copy_(stored[name])
+            sharded.fill(tensor, stored[name])
 
 
 def publish(draft: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.functional import cross_entropy
 
-from runner.backends.local import adopt, attention
+from runner.backends.local import adopt, attention, sharded
 from runner.backends.local.layout import Pack, pack
 from runner.methods import Scores
 from runner.tokens import TokenRow
@@ -140,7 +140,8 @@ class Scorer:
         """Return the output layer's weight, if it is all there is to that layer and does not learn."""
         plain = self.packed and type(self.head) is nn.Linear and self.head.bias is None
         plain = plain and getattr(self.model.config, "final_logit_softcapping", None) is None
-        return self.head.weight if plain and not self.head.weight.requires_grad else None
+        # Sharded, it has to be gathered: the model has it whole within its own call only.
+        return sharded.whole(self.head.weight) if plain and not self.head.weight.requires_grad else None
 
 
 @contextmanager

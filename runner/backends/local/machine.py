@@ -21,6 +21,7 @@ from typing import Annotated
 
 import msgspec
 
+from runner import ranks
 from runner.errors import RequestError
 from runner.models import cache_folder
 from runner.values import PositiveFloat, PositiveInt
@@ -131,10 +132,18 @@ def choose_dtype(machine: Machine | None) -> tuple[str, str]:
 
 
 def choose_threads(machine: Machine | None, environment: Mapping[str, str] = os.environ) -> tuple[int, str] | None:
-    """Return the number of CPU threads and the reason, None to leave it to torch; `OMP_NUM_THREADS` goes first."""
+    """Return the number of CPU threads and the reason, None to leave it to torch; `OMP_NUM_THREADS` goes first.
+
+    Several processes on a machine share its cores.
+    """
     asked = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    if asked.isdecimal() and int(asked) > 0:
+    count = ranks.here(environment).local_count
+    # Torchrun sets it to 1 by itself, which would leave cores idle.
+    if asked.isdecimal() and int(asked) > (count > 1):
         return int(asked), "OMP_NUM_THREADS"
+    if count > 1:
+        cores = machine.threads if machine else usable_cores()
+        return max(1, cores // count), f"{cores} cores for {count} processes"
     if machine is None:
         return None
     tried = " or ".join(map(str, sorted(machine.gemm_by_threads)))

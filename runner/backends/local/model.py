@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from runner import models
+from runner import models, ranks
 from runner.backends.local import Local
 from runner.errors import ModelError, RequestError
 from runner.models import ModelIdentity, reference
@@ -17,7 +17,7 @@ from runner.models import ModelIdentity, reference
 def device(wanted: str) -> torch.device:
     """Return the device asked for; `auto` takes a GPU where there is one.
 
-    Raises `RequestError` where torch does not find that device.
+    Each of several processes gets a GPU of its own. Raises `RequestError` where torch does not find that device.
     """
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
@@ -27,7 +27,16 @@ def device(wanted: str) -> torch.device:
         raise RequestError(
             f"backend.runtime.device: got {wanted}, which torch does not find here; allowed here: {here}."
         )
-    return torch.device(wanted)
+    place = ranks.here()
+    if place.count == 1 or wanted == "cpu":
+        return torch.device(wanted)
+    if wanted != "cuda" or place.local_count > torch.cuda.device_count():
+        raise RequestError(
+            f"backend.runtime.device: got {wanted} for {place.local_count} processes on a machine with "
+            f"{torch.cuda.device_count()} CUDA GPUs; start no more than one a GPU, or set backend.runtime.device=cpu."
+        )
+    torch.cuda.set_device(place.local_number)
+    return torch.device(wanted, place.local_number)
 
 
 def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, **more: Any) -> Any:
@@ -46,13 +55,12 @@ def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, 
     return model
 
 
-def start(folder: Path, settings: Local) -> Any:
-    """Return the model that training starts from, on its device, its weights in the type and bits asked for.
+def start(folder: Path, settings: Local, on: torch.device) -> Any:
+    """Return the model that training starts from, on a device, its weights in the type and bits asked for.
 
     Raises `RequestError` where weights in few bits would have to take up adapters.
     """
-    on, quantization = device(settings.runtime.device), settings.quantization
-    dtype, trust = str(settings.dtype), settings.trust_remote_code
+    quantization, dtype, trust = settings.quantization, str(settings.dtype), settings.trust_remote_code
     if quantization == "none":
         return load(folder, dtype, trust).to(on)
     found = reference.read(folder)

@@ -9,6 +9,7 @@ in the order of the data, so that a value never depends on what was known before
 import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import msgspec
 import numpy as np
 import torch
 
+from runner import ranks
+from runner.backends.local import shares
 from runner.backends.local.layout import group, num_tokens
 from runner.backends.local.logps import Scorer
 from runner.events import Event, Note, Progress
@@ -50,37 +53,76 @@ class Cache:
         self.connection.execute("INSERT OR REPLACE INTO logps VALUES (?, ?)", (key, logps.astype("<f4").tobytes()))
 
 
+@dataclass
+class _Known:
+    """The cache as long as it can be used, and what to tell of it once it cannot."""
+
+    path: Path
+    cache: Cache | None = None
+    problem: str = ""
+
+    def read(self, keys: Sequence[bytes], shapes: Sequence[tuple[int, int]]) -> dict[int, np.ndarray[Any, Any]]:
+        """Return what is known, by the packs' numbers."""
+        found = {}
+        try:
+            self.cache = Cache(self.path)
+            for number, (key, shape) in enumerate(zip(keys, shapes, strict=True)):
+                if (logps := self.cache.get(key, shape)) is not None:
+                    found[number] = logps
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+        return found
+
+    def add(self, key: bytes, logps: np.ndarray[Any, Any]) -> None:
+        """Keep what was computed."""
+        try:
+            if self.cache:
+                self.cache.put(key, logps)
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.cache:
+            self.cache.close()
+
+    def _give_up(self, error: Exception) -> None:
+        self.close()
+        self.cache = None
+        self.problem = f"{self.path}: {error}; the reference's log-probabilities are computed without it"
+
+
 def compute(
     path: Path, scorer: Scorer, rows: Sequence[TokenRow], room: int, identity: Any
 ) -> Generator[Event, None, Logps]:
     """Return the log-probability of each row's answers under a model that is as it was before training.
 
     `identity` is all that decides the values beside the tokens: model, type, layout, threads. What the cache at
-    `path` knows is not computed; where the cache cannot be used, that is said and everything is computed.
+    `path` knows is not computed; where the cache cannot be used, that is said and the rest is computed. Several
+    processes share the computing, and the first alone reads and writes the cache.
     """
-    try:
-        with closing(Cache(path)) as cache:
-            return (yield from _compute(cache, scorer, rows, room, identity))
-    except (sqlite3.Error, OSError) as error:
-        yield Note(f"{path}: {error}; the reference's log-probabilities are computed without it")
-        return (yield from _compute(None, scorer, rows, room, identity))
+    world, parts = ranks.world(), [rows[run[0] : run[-1] + 1] for run in group([num_tokens(row) for row in rows], room)]
+    keys = [_key(identity, part) for part in parts]
+    with closing(_Known(path)) as known:
+        shapes = [(len(part), len(part[0].answers)) for part in parts]
+        logps = world.tell(known.read(keys, shapes) if world.place.first else None)
+        missing = [number for number in range(len(parts)) if number not in logps]
+        sizes = [sum(map(num_tokens, parts[number])) for number in missing]
+        for turn, _ in shares.turns(sizes, world.place):
+            scored = _score(scorer, parts[missing[turn]])
+            for number, values in world.collect((missing[turn], scored)):
+                if number not in logps:
+                    logps[number] = values
+                    known.add(keys[number], values)
+            yield Progress("prepare", sum(map(len, logps.values())), len(rows))
+        if problem := world.tell(known.problem):
+            yield Note(problem)
+    return [tuple(row) for number in range(len(parts)) for row in logps[number].tolist()]
 
 
-def _compute(
-    cache: Cache | None, scorer: Scorer, rows: Sequence[TokenRow], room: int, identity: Any
-) -> Generator[Event, None, Logps]:
-    found: Logps = []
-    for indices in group([num_tokens(row) for row in rows], room):
-        part = [rows[index] for index in indices]
-        key = sha256(msgspec.msgpack.encode([identity, [[row.prompt, row.answers, row.learned] for row in part]]))
-        known = cache.get(key.digest(), (len(part), len(part[0].answers))) if cache else None
-        if known is None:
-            known = _score(scorer, part)
-            if cache:
-                cache.put(key.digest(), known)
-            yield Progress("prepare", len(found) + len(part), len(rows))
-        found += map(tuple, known.tolist())
-    return found
+def _key(identity: Any, part: Sequence[TokenRow]) -> bytes:
+    rows = [[row.prompt, row.answers, row.learned] for row in part]
+    return sha256(msgspec.msgpack.encode([identity, rows])).digest()
 
 
 @torch.no_grad()

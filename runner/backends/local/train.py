@@ -7,7 +7,7 @@ follow from it, so that a resumed run goes on in the same bits.
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from runner.backends.local import checkpoint, load
+from runner import ranks
+from runner.backends.local import checkpoint, load, sharded, shares
 from runner.backends.local.checkpoint import State, Writer
 from runner.backends.local.layout import group, num_tokens
 from runner.backends.local.logps import Scorer
@@ -130,6 +131,7 @@ class Learner:
         vectors = [tensor for tensor in self.weights.values() if tensor.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.adam = torch.optim.AdamW([each for each in groups if each["params"]], lr=recipe.learning_rate, fused=True)
+        self.world = ranks.world()
         self.averaged = {name: tensor.detach().clone() for name, tensor in self.weights.items() if recipe.ema_decay}
 
     def losses(self, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -148,16 +150,31 @@ class Learner:
         weight = self.recipe.method.weight
         whole = sum(weight(example.num_learned) for example in examples)
         total: dict[str, Tensor] = {}
-        for number, part in enumerate(packs(examples, self.recipe.tokens_at_once)):
+        lengths = [num_tokens(example.tokens) for example in examples]
+        parts = packs(examples, shares.room(sum(lengths), self.recipe.tokens_at_once, self.world.place.count))
+        for number, counts in self._turns(parts):
             # Dropout draws the same numbers wherever a process has resumed.
             torch.manual_seed((self.recipe.seed * 1_000_003 + at) * 1_009 + number)
-            shares = torch.tensor([weight(each.num_learned) / whole for each in part], device=self.model.device)
+            part = parts[number]
+            share = [counts * weight(each.num_learned) / whole for each in part]
+            factors = torch.tensor(share, device=self.model.device)
             with self.profile.part("forward"):
-                found = {name: (values * shares).sum() for name, values in self.losses(part).items()}
+                found = {name: (values * factors).sum() for name, values in self.losses(part).items()}
             with self.profile.part("backward"):
                 found["loss"].backward()
             total = {name: total.get(name, 0.0) + value.detach() for name, value in found.items()}
+        self._add(total)
         return total
+
+    def _turns(self, parts: Sequence[Sequence[Example]]) -> list[tuple[int, bool]]:
+        """Return the numbers of the packs that this process computes, each with whether it counts."""
+        sizes = [sum(num_tokens(example.tokens) for example in part) for part in parts]
+        return shares.turns(sizes, self.world.place)
+
+    def _add(self, values: dict[str, Tensor]) -> None:
+        """Add up values and gradients over the processes; sharded gradients are added up in the backward pass."""
+        grads = [tensor.grad for tensor in self.weights.values() if tensor.grad is not None]
+        self.world.add([*values.values(), *(each for each in grads if not sharded.is_part(each))])
 
     def step(self, examples: Sequence[Example], at: int) -> dict[str, Tensor]:
         """Take the optimizer step that follows `at` steps; return loss, metrics and the gradient's norm, all scalars.
@@ -179,42 +196,55 @@ class Learner:
         self.adam.zero_grad()
         if self.recipe.ema_decay:
             torch._foreach_lerp_(list(self.averaged.values()), list(self.weights.values()), 1 - self.recipe.ema_decay)
-        return norm
+        return sharded.whole(norm)
 
     @property
-    def result(self) -> dict[str, Tensor]:
-        """The weights that are judged and kept: the averaged ones, where they are asked for."""
-        return self.averaged or self.weights
+    def result(self) -> Mapping[str, Tensor]:
+        """The weights that are judged and kept, whole: the averaged ones, where they are asked for."""
+        return self._whole(self.averaged or self.weights)
 
     @torch.no_grad()
     def evaluate(self, examples: Sequence[Example]) -> Generator[Event, None, list[dict[str, float]]]:
         """Return each row's loss, metrics and weight; dropout is off meanwhile."""
         self.model.eval()
-        rows: list[dict[str, float]] = []
-        for indices in group([num_tokens(example.tokens) for example in examples], self.recipe.tokens_at_once):
-            part = [examples[index] for index in indices]
-            values = {name: each.tolist() for name, each in self.losses(part).items()}
-            for number, example in enumerate(part):
-                row = {name: each[number] for name, each in values.items()}
-                rows.append(row | {"weight": self.recipe.method.weight(example.num_learned)})
-            yield Progress("evaluate", len(rows), len(examples))
+        lengths = [num_tokens(example.tokens) for example in examples]
+        parts = [[examples[index] for index in indices] for indices in group(lengths, self.recipe.tokens_at_once)]
+        found: dict[int, list[dict[str, float]]] = {}
+        for turn, (number, _) in enumerate(self._turns(parts), 1):
+            found[number] = self._values(parts[number])
+            done = sum(map(len, parts[: turn * self.world.place.count]))
+            yield Progress("evaluate", done, len(examples))
         self.model.train()
-        return rows
+        found = {number: rows for each in self.world.collect(found) for number, rows in each.items()}
+        return [row for number in range(len(parts)) for row in found[number]]
+
+    def _values(self, part: Sequence[Example]) -> list[dict[str, float]]:
+        """Return loss, metrics and weight of each row of a pack."""
+        values = {name: each.tolist() for name, each in self.losses(part).items()}
+        weights = [self.recipe.method.weight(example.num_learned) for example in part]
+        return [
+            {name: each[number] for name, each in values.items()} | {"weight": weight}
+            for number, weight in enumerate(weights)
+        ]
 
     def state(self, at: int, standing: Standing) -> State:
         """Return all that training needs to go on after `at` steps."""
-        extra = {"averaged": self.averaged} if self.averaged else {}
-        optimizer = checkpoint.optimizer_tensors(self.weights, self.adam)
-        return State(at, self.weights, optimizer, extra, msgspec.to_builtins(standing))
+        extra = {"averaged": self._whole(self.averaged)} if self.averaged else {}
+        optimizer = self._whole(checkpoint.optimizer_tensors(self.weights, self.adam))
+        return State(at, self._whole(self.weights), optimizer, extra, msgspec.to_builtins(standing))
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return tensors as process 0 writes them: gathered, where they are shared out."""
+        return sharded.gathered(tensors, self.world.place.first)
 
     @torch.no_grad()
     def restore(self, state: State) -> Standing:
         """Put a state into weights and optimizer; return what held-out rows had said."""
         for name, tensor in self.weights.items():
-            tensor.copy_(state.weights[name])
+            sharded.fill(tensor, state.weights[name])
         for name, tensor in self.averaged.items():
-            tensor.copy_(state.extra["averaged"][name])
-        checkpoint.restore_optimizer(self.weights, self.adam, state.optimizer)
+            sharded.fill(tensor, state.extra["averaged"][name])
+        checkpoint.restore_optimizer(self.weights, self.adam, sharded.optimizer_like(self.weights, state.optimizer))
         return msgspec.convert(state.progress, Standing)
 
     @contextmanager
@@ -248,14 +278,18 @@ class Meter:
 
     def add(self, at: int, values: dict[str, Tensor], num_tokens: int) -> Generator[Event, None, None]:
         """Take the values of the step that led to `at`, not yet read; yield those of the step before."""
-        yield from self.flush()
-        self._waiting = (at, values, num_tokens)
+        before, self._waiting = self._waiting, (at, values, num_tokens)
+        yield from self._read(before)
 
     def flush(self) -> Generator[Event, None, None]:
         """Yield what is waiting. Raises `RunnerError` where the loss is no longer a number."""
-        if self._waiting is None:
+        waiting, self._waiting = self._waiting, None
+        yield from self._read(waiting)
+
+    def _read(self, waiting: tuple[int, dict[str, Tensor], int] | None) -> Generator[Event, None, None]:
+        if waiting is None:
             return
-        (at, tensors, num_tokens), self._waiting = self._waiting, None
+        at, tensors, num_tokens = waiting
         values = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             raise RunnerError(
@@ -281,11 +315,11 @@ def train(
     writes a checkpoint first.
     """
     recipe, meter = learner.recipe, Meter(learner)
-    state = checkpoint.load(folder)
+    state = _latest(learner, folder)
     standing = learner.restore(state) if state else Standing()
     at = state.at if state else 0
     learner.model.train()
-    with Writer(folder, recipe.checkpoints) as writer:
+    with Writer(folder, recipe.checkpoints) if learner.world.place.first else shares.NoWriter() as writer:
         try:
             while at < recipe.num_steps:
                 if held_out and at % recipe.evaluate_every == 0 and standing.judged_at != at:
@@ -312,9 +346,22 @@ def train(
         except StopAsked:
             writer.save(learner.state(at, standing))
             writer.flush()
+            yield from meter.flush()  # the last step lies before the checkpoint, too
             raise
         writer.save(learner.state(at, standing))
     return standing.best_at if recipe.keep_best and standing.best_loss is not None else at
+
+
+def _latest(learner: Learner, folder: Path) -> State | None:
+    """Return the latest checkpoint's state. Raises `RunnerError` where processes do not find the same one."""
+    state = checkpoint.load(folder)
+    found = learner.world.collect(state.at if state else 0)
+    if len(set(found)) > 1:
+        raise RunnerError(
+            f"{folder}: the processes find different checkpoints, after {found} steps; "
+            "let all machines see the same runs_folder."
+        )
+    return state
 
 
 def result_weights(folder: Path, keep_best: bool) -> Path:
@@ -327,7 +374,7 @@ def result_weights(folder: Path, keep_best: bool) -> Path:
 
 
 def _judge(
-    learner: Learner, held_out: Sequence[Example], writer: Writer, at: int, standing: Standing
+    learner: Learner, held_out: Sequence[Example], writer: Writer | shares.NoWriter, at: int, standing: Standing
 ) -> Generator[Event, None, None]:
     """Evaluate after `at` steps and keep the weights if they are the best so far and best is asked for."""
     with learner.result_in_place():

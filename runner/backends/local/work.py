@@ -20,16 +20,16 @@ import msgspec
 import torch
 import transformers
 
-from runner import methods, models
+from runner import methods, models, ranks
 from runner.backends import Events
-from runner.backends.local import checkpoint, count_steps, machine, memory, model, reference_logps
+from runner.backends.local import checkpoint, count_steps, machine, memory, model, reference_logps, sharded
 from runner.backends.local.generate import answers
 from runner.backends.local.layout import num_tokens
 from runner.backends.local.load import flops_per_token
 from runner.backends.local.logps import Scorer, exact
 from runner.backends.local.profile import Profile
-from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train
-from runner.data.rows import Row, prompt_of, row_id
+from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train, trainable
+from runner.data.rows import Message, Row, prompt_of, row_id
 from runner.errors import DataError
 from runner.events import Event, Metrics, Note, Progress
 from runner.models.reference import tokenizer_folder
@@ -53,27 +53,30 @@ class Work:
         self.settings, self.evaluation = job.request.backend, job.request.evaluation
         self.method = methods.load(job.plan.method)
         self.checkpoints: Path = job.folder / "checkpoints"
+        self.world = ranks.world()
         self._examples: dict[str, list[Example]] = {}
 
     def prepare(self) -> Events:
         """Tokenise all rows, see whether they can be packed, and note what the untouched model thinks of them."""
-        if models.cached(self.job.plan.model.source) is None:
+        if self.world.tell(models.cached(self.job.plan.model.source) is None):
             yield Note(f"fetching {self.job.plan.model.source.partition('@sha256')[0]}, once for this machine …")
-        scorer = Scorer(self.model, noise=self.settings.neftune_alpha)
-        if not exact(scorer, self._telling_rows()):
+        scorer = self._scorer()
+        if self.world.agree(not exact(scorer, self._telling_rows())):
             yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
             scorer = scorer.unpacked()
         self.scorer = scorer
         at_once = self.settings.runtime.tokens_at_once
-        self.how = {
+        how = {
             "packed": scorer.packed,
             "tokens_at_once": TOKENS_AT_ONCE.get(self.model.device.type, 4096) if at_once == "auto" else at_once,
             "threads": torch.get_num_threads(),
             "device": str(self.model.device),
+            "processes": self.world.place.count,
         }
+        self.how = self.world.tell(how)
         for split in self.rows:
             yield from self.examples(split)
-        return self.how
+        return dict(self.how)
 
     def train(self) -> Events:
         """Run the training loop from where it stands."""
@@ -87,9 +90,10 @@ class Work:
     def save(self) -> Events:
         """Write the trained weights as a model reference."""
         self._load_result()
-        found = model.save(self.model, self.job.folder / "model", self.job.plan.id, self.job.plan.model)
+        digest = self._save() if self.world.place.first else ""
         yield Progress("save", 1, 1)
-        return {"model": str(self.job.folder / "model"), "digest": found.digest}
+        result: dict[str, Any] = self.world.tell({"model": str(self.job.folder / "model"), "digest": digest})
+        return result
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""
@@ -101,11 +105,12 @@ class Work:
             return {}
         self._load_result()
         rows = yield from self.learner.evaluate(held_out)
-        lines = [
-            msgspec.json.encode({"row": row_id(row).hex(), **values})
-            for row, values in zip(self.rows["validation"], rows, strict=True)
-        ]
-        (self.job.folder / "evaluation.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+        if self.world.place.first:
+            lines = [
+                msgspec.json.encode({"row": row_id(row).hex(), **values})
+                for row, values in zip(self.rows["validation"], rows, strict=True)
+            ]
+            (self.job.folder / "evaluation.jsonl").write_bytes(b"\n".join(lines) + b"\n")
         values = mean(rows)
         yield Metrics(self.results["train"]["at"], values)
         return values
@@ -117,13 +122,14 @@ class Work:
             return {}
         self._load_result()
         with self.scorer.released():
-            after = answers(self.model, self.tokenizer, prompts, self.evaluation.max_new_tokens)
+            after = self._answers(self.model, prompts)
             yield Progress("sample", 1, 2)
             with self._start() as start:
-                before = answers(start, self.tokenizer, prompts, self.evaluation.max_new_tokens)
+                before = self._answers(start, prompts)
         yield Progress("sample", 2, 2)
+        folder = self.job.folder if self.world.place.first else None
         style, at = self.job.request.dataset.style, self.results["train"]["at"]
-        return (yield from compared(self.job.folder, prompts, (before, after), style, at))
+        return (yield from compared(folder, prompts, (before, after), style, at))
 
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
@@ -166,7 +172,26 @@ class Work:
     @cached_property
     def scorer(self) -> Scorer:
         """The model as it scores rows."""
-        return Scorer(self.model, self.how["packed"], self.settings.neftune_alpha)
+        return self._scorer(self.how["packed"])
+
+    def _scorer(self, packed: bool = True) -> Scorer:
+        """Return the model as it scores rows. Layers are tried out on it whole; only then is it shared out."""
+        scorer = Scorer(self.model, packed, self.settings.neftune_alpha)
+        if self.sharded:
+            sharded.shard(scorer.model, self.device, self.world.place.count)
+            with torch.no_grad():
+                scorer(self._telling_rows()[1:])  # FSDP2 notes at the first call which weights learn
+        return scorer
+
+    @property
+    def sharded(self) -> bool:
+        """Whether weights are shared out; a single process has nobody to share with."""
+        return self.settings.runtime.shard and self.world.place.count > 1
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return model.device(self.settings.runtime.device)
 
     @cached_property
     def folder(self) -> Path:
@@ -183,11 +208,17 @@ class Work:
         """The model, ready to learn, on its device."""
         memory.keep_freed()
         runtime = self.settings.runtime
-        # A resumed run keeps the number it began with, so that it ends in the same bits.
-        threads = self.results.get("prepare", {}).get("threads", runtime.threads)
+        # A resumed run keeps the number it began with, so that it ends in the same bits; among as many processes.
+        how, count = self.results.get("prepare", {}), self.world.place.count
+        threads = how["threads"] if how and how.get("processes", 1) == count else runtime.threads
         if threads != "auto":
             torch.set_num_threads(threads)
-        return model.prepare(model.start(self.folder, self.settings), self.settings, self.job.plan.seed)
+        return self._load(torch.device("cpu") if self.sharded else self.device)
+
+    def _load(self, device: torch.device) -> Any:
+        """Return the model that training starts from, ready to learn."""
+        loaded = model.start(self.folder, self.settings, device)
+        return model.prepare(loaded, self.settings, self.job.plan.seed)
 
     @cached_property
     def learner(self) -> Learner:
@@ -251,14 +282,35 @@ class Work:
         self.profile.write(self.profile.steps * per_step, here, self.settings.dtype)
 
     def _load_result(self) -> None:
-        path = result_weights(self.checkpoints, self.evaluation.keep == "best")
-        checkpoint.load_weights(path, self.learner.weights)
+        self.world.agree(False)  # here all meet: process 0 has written what the others are about to read
+        checkpoint.load_weights(self._result, self.learner.weights)
+
+    @property
+    def _result(self) -> Path:
+        return result_weights(self.checkpoints, self.evaluation.keep == "best")
+
+    def _save(self) -> str:
+        """Write the model reference and return its digest; a model that is shared out is put together on the CPU."""
+        trained = self.model
+        if self.sharded:
+            trained = self._load(torch.device("cpu"))
+            checkpoint.load_weights(self._result, trainable(Scorer(trained, packed=False).model))
+        return model.save(trained, self.job.folder / "model", self.job.plan.id, self.job.plan.model).digest
+
+    def _answers(self, asked: Any, prompts: Sequence[Sequence[Message]]) -> list[tuple[str, bool]]:
+        """Return process 0's answers; the others compute them, too, where it needs their part of the weights."""
+        if not self.world.place.first and not self.sharded:
+            return [("", True)] * len(prompts)
+        return answers(asked, self.tokenizer, prompts, self.evaluation.max_new_tokens)
 
     @contextmanager
     def _start(self) -> Iterator[Any]:
         """Lend the model as it was before training: the adapter off, or loaded anew."""
         if self.settings.tuning == "full":
-            yield model.start(self.folder, self.settings)
+            start = model.start(self.folder, self.settings, torch.device("cpu") if self.sharded else self.device)
+            if self.sharded:
+                sharded.shard(start, self.device, self.world.place.count)
+            yield start.to(self.device)
         else:
             with model.untouched(self.model):
                 yield self.model

@@ -25,7 +25,7 @@ def ready(folder: Path, architecture: str = "llama", **more: Any) -> Any:
     """Return a model as a run has it, its adapter a little way from where it starts."""
     settings = replace(SETTINGS, **more)
     settings = replace(settings, lora=replace(settings.lora, targets=TARGETS.get(architecture, "all-linear")))
-    made = model.prepare(model.start(folder, settings), settings, seed=3)
+    made = model.prepare(model.start(folder, settings, torch.device("cpu")), settings, seed=3)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -166,4 +166,4 @@ def test_what_few_bits_need_is_told_before_anything_is_made(monkeypatch: pytest.
 def test_adapters_do_not_merge_into_weights_in_few_bits(tiny_model: Path, tmp_path: Path) -> None:
     model.save(ready(tiny_model), tmp_path / "model", "an id", ModelIdentity(f"path:{tiny_model}", "a digest"))
     with pytest.raises(RequestError, match=r"backend.quantization: got nf4, but .*/model has adapters"):
-        model.start(tmp_path / "model", replace(SETTINGS, quantization="nf4"))
+        model.start(tmp_path / "model", replace(SETTINGS, quantization="nf4"), torch.device("cpu"))
