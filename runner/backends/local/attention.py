@@ -99,7 +99,8 @@ _attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_ba
 
 def _by_group(states: Tensor, key: Tensor) -> Tensor:
     """Return (groups, heads a group, T, size) of (1, heads, T, size), without a copy."""
-    return states[0].unflatten(0, (key.shape[1], -1))
+    grouped: Tensor = states[0].unflatten(0, (key.shape[1], -1))
+    return grouped
 
 
 def _for_group(states: Tensor, query: Tensor, key: Tensor) -> Tensor:
