@@ -177,7 +177,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def stop_flag() -> Iterator[Callable[[], bool]]:
-    """Within the block the first SIGINT or SIGTERM only raises a flag; the second one stops a single process at once."""
+    """Within the block the first SIGINT or SIGTERM only raises a flag, the second stops a single process at once."""
     asked: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:

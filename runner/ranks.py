@@ -214,12 +214,12 @@ def speaks(sentence: str) -> bool:
 
 def end(code: int) -> None:
     """Let process 0 end first where something failed: once one process has, torchrun ends those that are left."""
-    if here().count == 1 or code == 0 or _lost:
+    if here().count == 1 or code == 0:
         return
     try:
         if here().first:
             _store().set("over", str(code))
-        until = time.monotonic() + LAST_WORDS_SECONDS
+        until = time.monotonic() + (0.0 if _lost else LAST_WORDS_SECONDS)
         while not _store().check(["over"]) and time.monotonic() < until:
             time.sleep(0.05)
     except RuntimeError:  # there is nobody left to wait for

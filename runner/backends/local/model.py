@@ -77,7 +77,11 @@ def start(folder: Path, settings: Local, on: torch.device) -> Any:
 
 
 def prepare(model: Any, settings: Local, seed: int) -> Any:
-    """Make a loaded model ready to learn: a fresh adapter on frozen weights, or every weight unlocked."""
+    """Make a loaded model ready to learn: a fresh adapter on frozen weights, or every weight unlocked.
+
+    The model's own dropout is switched off, since policy and reference are to differ by what is learned alone.
+    """
+    _without_dropout(model)
     if settings.runtime.gradient_checkpointing:
         _checkpoint_activations(model)
     if settings.tuning == "full":
@@ -100,6 +104,14 @@ def prepare(model: Any, settings: Local, seed: int) -> Any:
         return get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"backend.lora.targets: got {lora.targets!r}; {str(error).splitlines()[0]}") from error
+
+
+def _without_dropout(model: Any) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def _checkpoint_activations(model: Any) -> None:

@@ -92,8 +92,7 @@ class Work:
         self._load_result()
         digest = self._save() if self.world.place.first else ""
         yield Progress("save", 1, 1)
-        result: dict[str, Any] = self.world.tell({"model": str(self.job.folder / "model"), "digest": digest})
-        return result
+        return {"model": str(self.job.folder / "model"), "digest": self.world.tell(digest)}
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""

@@ -167,3 +167,13 @@ def test_adapters_do_not_merge_into_weights_in_few_bits(tiny_model: Path, tmp_pa
     model.save(ready(tiny_model), tmp_path / "model", "an id", ModelIdentity(f"path:{tiny_model}", "a digest"))
     with pytest.raises(RequestError, match=r"backend.quantization: got nf4, but .*/model has adapters"):
         model.start(tmp_path / "model", replace(SETTINGS, quantization="nf4"), torch.device("cpu"))
+
+
+def test_a_models_own_dropout_is_off_and_the_adapters_is_not(tiny_models: Any) -> None:
+    folder = tiny_models("gpt2")
+    loaded = model.load(folder)
+    assert any(isinstance(each, torch.nn.Dropout) and each.p > 0 for each in loaded.modules()), "nothing to switch off"
+    settings = replace(SETTINGS, lora=replace(SETTINGS.lora, dropout=0.25))
+    made = model.prepare(loaded, settings, seed=3)
+    rates = {each.p for each in made.modules() if isinstance(each, torch.nn.Dropout)}
+    assert rates == {0.0, 0.25}
