@@ -137,8 +137,8 @@ class ChatTokenizer:
 
 
 def _cut(tokens: TokenRow, max_length: int) -> TokenRow:
-    room = max_length - len(tokens.prompt)
-    if room < 1 or not all(any(learned[:room]) for learned in tokens.learned):
+    room, first = max_length - len(tokens.prompt), 0 if tokens.prompt else 1  # the first of a text is not predicted
+    if room < 1 or not all(any(learned[first:room]) for learned in tokens.learned):
         raise DataError(
             f"the prompt alone fills backend.max_length={max_length} tokens; shorten it or raise the limit."
         )

@@ -263,7 +263,7 @@ def test_a_job_whose_file_is_deleted_fails(client: Client) -> None:
 def test_the_clock_can_be_off_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     with connected(monkeypatch, clock_offset=3600, speed=1000) as client:
         job = client.order()
-        assert 3500 < job.created_at - time.time() < 3800
+        assert 3500 < job.created_at - time.time() < 3600 + 3600  # a loaded machine may take seconds, a thousandfold
         time.sleep(0.01)
         assert client.jobs.retrieve(job.id).status == "succeeded"
 

@@ -31,9 +31,19 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def make_model(folder: Path, architecture: str = "llama") -> Path:
-    """Save a random model of an architecture (`llama`, `qwen2`, `gpt2`) with a tokenizer; return the folder."""
+    """Save a random model of an architecture with a tokenizer; return the folder.
+
+    `mistral` sees six tokens back in each layer, and each second layer of `gemma2`, whose logits are squeezed twice.
+    """
     import torch
-    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
+    from transformers import (
+        AutoModelForCausalLM,
+        Gemma2Config,
+        GPT2Config,
+        LlamaConfig,
+        MistralConfig,
+        Qwen2Config,
+    )
 
     make_tokenizer(folder)
     sizes = {"vocab_size": 400, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
@@ -43,7 +53,12 @@ def make_model(folder: Path, architecture: str = "llama") -> Path:
         "llama": lambda: LlamaConfig(**sizes, **heads, **ends, tie_word_embeddings=True),
         "qwen2": lambda: Qwen2Config(**sizes, **heads, **ends),
         "gpt2": lambda: GPT2Config(vocab_size=400, n_embd=48, n_layer=2, n_head=4, n_positions=512, **ends),
-    }
+        "mistral": lambda: MistralConfig(**sizes, **heads, **ends, sliding_window=6),
+        "gemma2": lambda: Gemma2Config(
+            **sizes, **heads, **ends, head_dim=12, sliding_window=6,
+            attn_logit_softcapping=0.5, final_logit_softcapping=0.5, initializer_range=0.2,
+        ),
+    }  # fmt: skip
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(configs[architecture]())
     model.save_pretrained(folder)

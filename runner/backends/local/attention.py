@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -18,7 +19,7 @@ from runner.backends.local.layout import Segment
 NAME = "segments"
 
 
-def attend(
+def attend(  # noqa: PLR0913 (transformers' own order of arguments)
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
     segments: Sequence[Segment], scaling: float | None = None, dropout: float = 0.0,
     sliding_window: int | None = None, **_: Any,
@@ -27,20 +28,84 @@ def attend(
 
     Key and value may have fewer heads, each shared by a group of the query's.
     """
+    masks = [_mask(segment, sliding_window, query) for segment in segments]
+    if query.device.type == "cpu" and not dropout:
+        result: Tensor = OnCPU.apply(query, key, value, segments, masks, scaling)  # type: ignore[no-untyped-call]
+        return result, None
     parts = [
         scaled_dot_product_attention(
             query[:, :, segment.start : segment.end],
             seen(key, segment),
             seen(value, segment),
-            attn_mask=(mask := _mask(segment, sliding_window, query.device)),
+            attn_mask=mask,
             is_causal=mask is None,
             dropout_p=dropout,
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
-        for segment in segments
+        for segment, mask in zip(segments, masks, strict=True)
     ]
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
+
+
+class OnCPU(Function):
+    """softmax(q kᵀ · scale) v, segment by segment, by the CPU's own kernels.
+
+    Written out because autograd would fill a whole pack with zeros for the gradient of each segment's slice, and
+    keep keys and values once more for each head of a group.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: Any, masks: Any, scale: float | None) -> Tensor:
+        """q (1, heads, T, size), k and v (1, groups, T, size), a mask or None for each segment."""
+        out: Tensor = q.new_empty(1, q.shape[2], q.shape[1], q.shape[3])
+        q_by_group, out_by_group = _by_group(q, k), _by_group(out.transpose(1, 2), k)
+        sums = []
+        for segment, mask in zip(segments, masks, strict=True):
+            own = slice(segment.start, segment.end)
+            keys, values = _for_group(seen(k, segment), q, k), _for_group(seen(v, segment), q, k)
+            out_by_group[:, :, own], log_sum = _attend(
+                q_by_group[:, :, own], keys, values, 0.0, mask is None, attn_mask=mask, scale=scale
+            )
+            sums.append(log_sum)
+        ctx.save_for_backward(q, k, v, out, *sums)
+        ctx.how = segments, masks, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *douts: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of q, k and v."""
+        q, k, v, out, *sums = ctx.saved_tensors
+        segments, masks, scale = ctx.how
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        of_query = [_by_group(each, k) for each in (douts[0].transpose(1, 2), q, out.transpose(1, 2), dq)]
+        for segment, mask, log_sum in zip(segments, masks, sums, strict=True):
+            dout_own, q_own, out_own, dq_own = (each[:, :, segment.start : segment.end] for each in of_query)
+            keys, values = _for_group(seen(k, segment), q, k), _for_group(seen(v, segment), q, k)
+            part, dkeys, dvalues = _attend_backward(
+                dout_own, q_own, keys, values, out_own, log_sum, 0.0, mask is None, attn_mask=mask, scale=scale
+            )
+            dq_own.copy_(part)
+            for whole, dseen in ((dk, dkeys.sum(1)), (dv, dvalues.sum(1))):
+                prompt = segment.prompt_end - segment.prompt
+                whole[0, :, segment.prompt : segment.prompt_end] += dseen[:, :prompt]
+                whole[0, :, segment.start : segment.end] += dseen[:, prompt:]
+        return dq, dk, dv, None, None, None
+
+
+_attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def _by_group(states: Tensor, key: Tensor) -> Tensor:
+    """Return (groups, heads a group, T, size) of (1, heads, T, size), without a copy."""
+    grouped: Tensor = states[0].unflatten(0, (key.shape[1], -1))
+    return grouped
+
+
+def _for_group(states: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Return keys or values (1, groups, T, size) as (groups, heads a group, T, size), without a copy."""
+    return states[0].unsqueeze(1).expand(-1, query.shape[1] // key.shape[1], -1, -1)
 
 
 def seen(states: Tensor, segment: Segment) -> Tensor:
@@ -53,14 +118,16 @@ def seen(states: Tensor, segment: Segment) -> Tensor:
     return torch.cat((states[:, :, segment.prompt : segment.prompt_end], own), 2)
 
 
-def _mask(segment: Segment, window: int | None, device: torch.device) -> Tensor | None:
-    """Return (own, seen), True where a token may look; None where that is plain causal order."""
+def _mask(segment: Segment, window: int | None, like: Tensor) -> Tensor | None:
+    """Return (own, seen): 0 where a token may look and -∞ elsewhere; None where that is plain causal order."""
     prompt, own = segment.prompt_end - segment.prompt, segment.end - segment.start
     if not prompt and (window is None or own <= window):
         return None
-    distance = torch.arange(prompt, prompt + own, device=device)[:, None] - torch.arange(prompt + own, device=device)
-    visible = distance >= 0
-    return visible if window is None else visible & (distance < window)
+    place = torch.arange(prompt + own, device=like.device)
+    back = place[prompt:, None] - place
+    visible = back >= 0 if window is None else (back >= 0) & (back < window)
+    mask: Tensor = like.new_zeros(own, prompt + own).masked_fill_(~visible, -torch.inf)
+    return mask
 
 
 AttentionInterface.register(NAME, attend)

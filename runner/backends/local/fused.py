@@ -3,43 +3,95 @@
 On a CPU a third of a step goes to small operations between the products, and autograd keeps each of their
 results until the backward pass. Here a layer is one function that keeps what its gradient needs and no more.
 A layer is replaced only if it gives the same values as the model's own on trial (`found`), so that a model
-with a twist of its own keeps its own code.
+with a twist of its own keeps its own code. What is replaced, and how, is in adopt.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import linear, silu
 
 Grads = tuple[Tensor | None, ...]
+Layer = tuple[Tensor, Tensor | None, Tensor, Tensor]
+"""W (out, in), b (out,) or None, A (rank, in), B (out, rank)."""
 
 
-class LoraLinear(Function):
-    """y = x Wᵀ + b + scale · (x Aᵀ) Bᵀ, with W and b frozen (Hu et al. 2021, arXiv:2106.09685, equation 3)."""
+class LoraLinears(Function):
+    """y = x Wᵀ + b + s (x Aᵀ) Bᵀ for layers that share their input, W and b frozen (arXiv:2106.09685, equation 3)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        """x (..., in), weight (out, in), bias (out,), a (rank, in), b (out, rank); returns (..., out)."""
+    def forward(ctx: Any, x: Tensor, scale: float, *terms: Tensor | None) -> tuple[Tensor, ...]:
+        """x (..., in) and the terms of each `Layer` in turn; each y is (..., out)."""
         flat = x.reshape(-1, x.shape[-1])
-        low = flat @ a.to(x.dtype).T
-        y = linear(flat, weight, bias).addmm_(low, b.to(x.dtype).T, alpha=scale)
-        ctx.save_for_backward(flat, low, weight, a, b)
+        layers = list(_by_layer(terms))
+        lows = _low(flat, [a for _, _, a, _ in layers])
+        ctx.save_for_backward(flat, *lows, *terms)
         ctx.scale = scale
-        return y.view(*x.shape[:-1], -1)
+        ys = [_high(flat, low, w, bias, b, scale) for low, (w, bias, _, b) in zip(lows, layers, strict=True)]
+        return tuple(y.view(*x.shape[:-1], -1) for y in ys)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Grads:
-        """Return the gradients of x, a and b."""
-        x, low, weight, a, b = ctx.saved_tensors
-        flat = dy.reshape(-1, dy.shape[-1])
-        dlow = flat @ (b.to(x.dtype) * ctx.scale)
-        dx = (flat @ weight).addmm_(dlow, a.to(x.dtype)) if ctx.needs_input_grad[0] else None
-        da = (dlow.T @ x).to(a.dtype)
-        db = (flat.T @ low).mul_(ctx.scale).to(b.dtype)
-        return None if dx is None else dx.view(*dy.shape[:-1], -1), None, None, da, db, None
+    def backward(ctx: Any, *dys: Tensor) -> Grads:
+        """Return the gradients of x and of each A and B."""
+        x, *rest = ctx.saved_tensors
+        lows, layers = rest[: len(dys)], list(_by_layer(rest[len(dys) :]))
+        flats = [dy.reshape(-1, dy.shape[-1]) for dy in dys]
+        dlows = [dy @ (b.to(x.dtype) * ctx.scale) for dy, (_, _, _, b) in zip(flats, layers, strict=True)]
+        dlow = torch.cat(dlows, 1)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = dlow @ torch.cat([a for _, _, a, _ in layers]).to(x.dtype)
+            for dy, (weight, _, _, _) in zip(flats, layers, strict=True):
+                dx.addmm_(dy, weight)
+            dx = dx.view(*dys[0].shape[:-1], -1)
+        das = (dlow.T @ x).split([low.shape[1] for low in lows])
+        grads: list[Tensor | None] = []
+        for da, dy, low, (_, _, a, b) in zip(das, flats, lows, layers, strict=True):
+            grads += [None, None, da.to(a.dtype), (dy.T @ low).mul_(ctx.scale).to(b.dtype)]
+        return dx, None, *grads
+
+
+class LoraSwiGLU(Function):
+    """y = down(silu(gate(x)) · up(x)) of three LoRA layers without bias (arXiv:2002.05202, equation 6).
+
+    Kept are the input, gate and up; the product of the two is formed again in the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, *terms: Tensor) -> Tensor:
+        """x (..., size); W, A, B of gate, up and down in turn, shaped as in `LoraLinears`."""
+        gate_w, gate_a, gate_b, up_w, up_a, up_b, down_w, down_a, down_b = terms
+        flat = x.reshape(-1, x.shape[-1])
+        gate_low, up_low = _low(flat, (gate_a, up_a))
+        gate = _high(flat, gate_low, gate_w, None, gate_b, scale)
+        up = _high(flat, up_low, up_w, None, up_b, scale)
+        hidden = silu(gate).mul_(up)
+        (down_low,) = _low(hidden, (down_a,))
+        ctx.save_for_backward(flat, gate, up, gate_low, up_low, down_low, *terms)
+        ctx.scale = scale
+        return _high(hidden, down_low, down_w, None, down_b, scale).view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *dys: Tensor) -> Grads:
+        """Return the gradients of x and of each A and B."""
+        x, gate, up, gate_low, up_low, down_low, *terms = ctx.saved_tensors
+        gate_w, gate_a, gate_b, up_w, up_a, up_b, down_w, down_a, down_b = terms
+        dy, scale = dys[0].reshape(-1, dys[0].shape[-1]), ctx.scale
+        active = silu(gate)
+        ddown_low = dy @ (down_b.to(x.dtype) * scale)
+        ddown_a, ddown_b = ddown_low.T @ (active * up), (dy.T @ down_low).mul_(scale)
+        dhidden = (dy @ down_w).addmm_(ddown_low, down_a.to(x.dtype))
+        dup = active.mul_(dhidden)
+        dgate = torch.ops.aten.silu_backward(dhidden.mul_(up), gate)
+        dlow = torch.cat((dgate @ (gate_b.to(x.dtype) * scale), dup @ (up_b.to(x.dtype) * scale)), 1)
+        dx = (dgate @ gate_w).addmm_(dup, up_w).addmm_(dlow, torch.cat((gate_a, up_a)).to(x.dtype))
+        dgate_a, dup_a = (dlow.T @ x).split((gate_a.shape[0], up_a.shape[0]))
+        dgate_b, dup_b = (dgate.T @ gate_low).mul_(scale), (dup.T @ up_low).mul_(scale)
+        grads = [None, dgate_a, dgate_b, None, dup_a, dup_b, None, ddown_a, ddown_b]
+        return dx.view(dys[0].shape), None, *[g if g is None else g.to(gate_a.dtype) for g in grads]
 
 
 class RMSNorm(Function):
@@ -55,8 +107,9 @@ class RMSNorm(Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Grads:
+    def backward(ctx: Any, *dys: Tensor) -> Grads:
         """Return the gradients of x and, where it learns, of the weight."""
+        (dy,) = dys
         x, weight, inverse = ctx.saved_tensors
         dweight = (dy * x).mul_(inverse).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         g = dy * weight
@@ -64,88 +117,43 @@ class RMSNorm(Function):
         return g.mul_(inverse).addcmul_(x, along, value=-1), dweight, None
 
 
-class Gate(Function):
-    """y = silu(gate) · up, keeping the two inputs only (Shazeer 2020, arXiv:2002.05202, SwiGLU)."""
+class Rotate(Function):
+    """y = x cos + turned(x) sin, where turned swaps the halves and negates the first (RoFormer, arXiv:2104.09864).
+
+    Nothing of x is kept: the gradient is turned back by the same angles.
+    """
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        """Both (..., size)."""
-        ctx.save_for_backward(gate, up)
-        return silu(gate).mul_(up)
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x (1, heads, T, size); cos and sin (1, 1, T, size)."""
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, -1)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Grads:
-        """Return the gradients of both."""
-        gate, up = ctx.saved_tensors
-        return torch.ops.aten.silu_backward(dy * up, gate), silu(gate).mul_(dy)
+    def backward(ctx: Any, *dys: Tensor) -> Grads:
+        """Return the gradient of x."""
+        cos, sin = ctx.saved_tensors
+        return _turned(dys[0], cos, torch.cat(sin.chunk(2, -1)[::-1], -1), 1), None, None
 
 
-def lora_linear(module: Any) -> Callable[[Tensor], Tensor] | None:
-    """Return the forward of a plain LoRA layer without dropout; None for any other module."""
-    names = list(getattr(module, "lora_A", {}))
-    base = getattr(module, "base_layer", None)
-    if type(base) is not nn.Linear or len(names) != 1 or module.lora_variant:
-        return None
-    (name,) = names
-    a, b, scale = module.lora_A[name], module.lora_B[name], module.scaling[name]
-    if type(module.lora_dropout[name]) is not nn.Identity or a.bias is not None or b.bias is not None:
-        return None
-
-    def forward(x: Tensor) -> Tensor:
-        if module.disable_adapters:
-            return linear(x, base.weight, base.bias)
-        result: Tensor = LoraLinear.apply(x, base.weight, base.bias, a.weight, b.weight, scale)  # type: ignore[no-untyped-call]
-        return result
-
-    return forward
+def _by_layer(terms: Sequence[Any]) -> Iterator[Layer]:
+    return zip(terms[0::4], terms[1::4], terms[2::4], terms[3::4], strict=True)
 
 
-def rms_norm(module: Any) -> Callable[[Tensor], Tensor] | None:
-    """Return the forward of an RMS norm; None for any other module."""
-    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if not type(module).__name__.endswith("RMSNorm") or epsilon is None:
-        return None
-    return lambda x: RMSNorm.apply(x, module.weight, epsilon)  # type: ignore[no-untyped-call]
+def _low(x: Tensor, matrices: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return x Aᵀ for each A, in one product."""
+    low = x @ torch.cat(list(matrices)).to(x.dtype).T
+    return tuple(low.split([a.shape[0] for a in matrices], 1))
 
 
-def gated(module: Any) -> Callable[[Tensor], Tensor] | None:
-    """Return the forward of a SwiGLU block; None for any other module."""
-    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")]
-    if not all(isinstance(part, nn.Module) for part in parts):
-        return None
-    return lambda x: module.down_proj(Gate.apply(module.gate_proj(x), module.up_proj(x)))  # type: ignore[no-untyped-call]
+def _high(x: Tensor, low: Tensor, weight: Tensor, bias: Tensor | None, b: Tensor, scale: float) -> Tensor:
+    """Return x Wᵀ + bias + scale · low Bᵀ."""
+    return linear(x, weight, bias).addmm_(low, b.to(x.dtype).T, alpha=scale)
 
 
-KINDS = (lora_linear, rms_norm, gated)
-
-Layers = list[tuple[Any, Callable[[Tensor], Tensor]]]
-
-
-def found(model: Any) -> Layers:
-    """Return the layers whose fused forward shows the same values on trial, each with that forward."""
-    pairs = [(module, kind(module)) for kind in KINDS for module in model.modules()]
-    return [(module, fused) for module, fused in pairs if fused is not None and _same(module, fused)]
-
-
-def adopt(layers: Layers) -> None:
-    """Give the layers their fused forward."""
-    for module, forward in layers:
-        module.forward = forward
-
-
-def release(layers: Layers) -> None:
-    """Give the layers their own forward back."""
-    for module, _ in layers:
-        del module.forward
-
-
-@torch.no_grad()
-def _same(module: Any, fused: Callable[[Tensor], Tensor]) -> bool:
-    """Say whether both give the same values for a few random tokens."""
-    weight = next(module.parameters())
-    first = getattr(module, "gate_proj", module)
-    width = getattr(first, "in_features", weight.shape[-1])
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 3, width, generator=generator).to(weight.device, weight.dtype)
-    tolerance = 1e-5 if weight.dtype == torch.float32 else 2e-2
-    return torch.allclose(module(x), fused(x), rtol=tolerance, atol=tolerance)
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    half = x.shape[-1] // 2
+    y = x * cos
+    y[..., :half].addcmul_(x[..., half:], sin[..., :half], value=sign)
+    y[..., half:].addcmul_(x[..., :half], sin[..., half:], value=-sign)
+    return y

@@ -1,7 +1,7 @@
 """What a model thinks of rows: the log-probabilities of their answers' tokens.
 
-Only the positions that predict an answer token are projected onto the vocabulary, some hundred at a time:
-on a small model the projection is the dearest single product, and its logits the largest tensor.
+Only the positions that predict an answer token are projected onto the vocabulary, a piece of it at a time:
+on a small model the projection is the dearest single product, and its logits would be the largest tensor.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,42 +14,47 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.functional import cross_entropy
 
-from runner.backends.local import attention, fused, sharded
+from runner.backends.local import adopt, attention, sharded
 from runner.backends.local.layout import Pack, pack
 from runner.methods import Scores
 from runner.tokens import TokenRow
 
-CHUNK = 128
-"""Positions projected at once: enough for a full product, few enough for the logits to stay in cache."""
+CHUNK = 4096
+"""Tokens of the vocabulary projected at once: enough for a full product, few enough for the logits to stay in cache."""
 
 
 class TokenLogps(Function):
-    """log softmax(h Wᵀ)[label] of each position, with W frozen; the logits are never kept.
+    """log softmax(h Wᵀ)[label] of each position, with W frozen; the logits are never there all at once.
 
-    The gradient by h is W[label] - softmax(h Wᵀ) W times what comes from above, so it can be formed while the
-    logits are there, before it is known what comes from above.
+    The vocabulary comes in pieces, with a running maximum and sum, as in attention with h as queries and W as both
+    keys and values (Milakov and Gimelshein 2018, arXiv:1805.02867). The gradient by h is W[label] - softmax(h Wᵀ) W
+    times what comes from above, so it is formed on the way, before it is known what comes from above.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (A, size), weight (vocabulary, size), labels (A,); returns log-probabilities and hits, both (A,)."""
-        logps, hits, slopes = [], [], []
-        for h, label in zip(hidden.split(CHUNK), labels.split(CHUNK), strict=True):
-            logits = (h @ weight.T).float()
-            top = logits.amax(-1, keepdim=True)
-            chosen = logits.gather(1, label[:, None])
-            mass = logits.sub_(top).exp_()
-            total = mass.sum(-1, keepdim=True)
-            logps.append((chosen - top - total.log()).squeeze(1))
-            hits.append((chosen == top).squeeze(1))
-            if ctx.needs_input_grad[0]:
-                share = mass.div_(total).to(weight.dtype)
-                slopes.append(weight[label].addmm_(share, weight, alpha=-1))
-        if slopes:
-            ctx.save_for_backward(torch.cat(slopes))
-        correct = torch.cat(hits).float()
+        top = hidden.new_full((len(hidden), 1), -torch.inf, dtype=torch.float32)
+        total, chosen = torch.zeros_like(top), torch.zeros_like(top)
+        pull = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
+        start = 0
+        for piece in weight.split(CHUNK):
+            logits = (hidden @ piece.T).float()
+            index = labels[:, None] - start
+            inside = (index >= 0) & (index < len(piece))
+            chosen = torch.where(inside, logits.gather(1, index.clamp(0, len(piece) - 1)), chosen)
+            higher = torch.maximum(top, logits.amax(-1, keepdim=True))
+            shrink = (top - higher).exp_()
+            mass = logits.sub_(higher).exp_()
+            total = total * shrink + mass.sum(-1, keepdim=True)
+            if pull is not None:
+                pull.mul_(shrink).addmm_(mass.to(piece.dtype), piece)
+            top, start = higher, start + len(piece)
+        if pull is not None:
+            ctx.save_for_backward(pull.div_(total).neg_().add_(weight[labels]))
+        correct = (chosen == top).squeeze(1).float()
         ctx.mark_non_differentiable(correct)
-        return torch.cat(logps), correct
+        return (chosen - top - total.log()).squeeze(1), correct
 
     @staticmethod
     def backward(ctx: Any, dlogps: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
@@ -70,21 +75,31 @@ class Scorer:
         self.head = self.model.get_output_embeddings()
         self.packed, self.noise = packed, noise
         self._attention = self.model.config._attn_implementation
-        self._layers = fused.found(self.model) if packed else []
+        self._patches = adopt.found(self.model) if packed else []
         self._dress()
 
     @contextmanager
     def released(self) -> Iterator[None]:
         """Within the block the model is as it came, as generation needs it."""
-        fused.release(self._layers)
-        self.model.set_attn_implementation(self._attention)
+        self._undress()
         try:
             yield
         finally:
             self._dress()
 
+    def unpacked(self) -> "Scorer":
+        """Leave the model as it came, for good; return what scores each answer alone by it."""
+        self._undress()
+        return Scorer(self.model, False, self.noise)
+
+    def _undress(self) -> None:
+        for patch in reversed(self._patches):
+            patch.undo()
+        self.model.set_attn_implementation(self._attention)
+
     def _dress(self) -> None:
-        fused.adopt(self._layers)
+        for patch in self._patches:
+            patch.put()
         if self.packed:
             self.model.set_attn_implementation(attention.NAME)
 
@@ -124,6 +139,7 @@ class Scorer:
     def _frozen_head(self) -> Tensor | None:
         """Return the output layer's weight, if it is all there is to that layer and does not learn."""
         plain = self.packed and type(self.head) is nn.Linear and self.head.bias is None
+        plain = plain and getattr(self.model.config, "final_logit_softcapping", None) is None
         # Sharded, it has to be gathered: the model has it whole within its own call only.
         return sharded.whole(self.head.weight) if plain and not self.head.weight.requires_grad else None
 
@@ -147,8 +163,11 @@ def _noisy(embedding: nn.Module, alpha: float, row_lengths: Tensor) -> Iterator[
 def exact(scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
     """Say whether rows packed together have the log-probabilities that the model gives each answer alone.
 
-    A model whose forward knows no segments, or fails with them, is not exact either.
+    A model whose forward knows no segments, or fails with them, is not exact either, nor one that caps attention's
+    scores: on a few rows that may not show.
     """
+    if getattr(scorer.model.config, "attn_logit_softcapping", None) is not None:
+        return False
     scorer.model.eval()
     with scorer.released():
         alone = Scorer(scorer.model, packed=False)(rows).logps

@@ -39,14 +39,14 @@ def device(wanted: str) -> torch.device:
     return torch.device(wanted, place.local_number)
 
 
-def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False) -> Any:
+def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, **more: Any) -> Any:
     """Return the model that a folder describes, with all its adapters merged into the weights.
 
-    Raises `ModelError` where transformers cannot load it.
+    `more` is what else transformers is to be told. Raises `ModelError` where it cannot load the model.
     """
     found = reference.read(folder)
     if found is None or found.full:
-        return _load_plain(folder, dtype, trust_remote_code)
+        return _load_plain(folder, dtype, trust_remote_code, **more)
     from peft import PeftModel
 
     model = load(models.fetch(found.base.source), dtype, trust_remote_code)
@@ -55,8 +55,35 @@ def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False) 
     return model
 
 
+def start(folder: Path, settings: Local, on: torch.device) -> Any:
+    """Return the model that training starts from, on a device, its weights in the type and bits asked for.
+
+    Raises `RequestError` where weights in few bits would have to take up adapters.
+    """
+    quantization, dtype, trust = settings.quantization, str(settings.dtype), settings.trust_remote_code
+    if quantization == "none":
+        return load(folder, dtype, trust).to(on)
+    found = reference.read(folder)
+    if found is not None and not found.full:
+        raise RequestError(
+            f"backend.quantization: got {quantization}, but {folder} has adapters, which merge only into whole "
+            "weights; use quantization=none, or start from the base model."
+        )
+    from transformers import BitsAndBytesConfig
+
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, dtype)}
+    bits = BitsAndBytesConfig(**(four if quantization == "nf4" else {"load_in_8bit": True}))
+    return load(folder, dtype, trust, quantization_config=bits, device_map={"": on})
+
+
 def prepare(model: Any, settings: Local, seed: int) -> Any:
-    """Make a loaded model ready to learn: a fresh adapter on frozen weights, or every weight unlocked."""
+    """Make a loaded model ready to learn: a fresh adapter on frozen weights, or every weight unlocked.
+
+    The model's own dropout is switched off, since policy and reference are to differ by what is learned alone.
+    """
+    _without_dropout(model)
+    if settings.runtime.gradient_checkpointing:
+        _checkpoint_activations(model)
     if settings.tuning == "full":
         return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model
@@ -69,12 +96,34 @@ def prepare(model: Any, settings: Local, seed: int) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.targets,
+        use_dora=lora.dora,
+        use_rslora=lora.rslora,
         task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"backend.lora.targets: got {lora.targets!r}; {str(error).splitlines()[0]}") from error
+
+
+def _without_dropout(model: Any) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def _checkpoint_activations(model: Any) -> None:
+    """Let each block forget its activations while training and compute them again with the same random numbers."""
+    # transformers 5 renamed it on the way.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise RequestError(
+            f"backend.runtime.gradient_checkpointing: {type(model).__name__} does not support it; leave it out."
+        ) from error
 
 
 def _check_targets(model: Any, targets: str | list[str]) -> None:
@@ -131,10 +180,10 @@ def _save_adapter(model: Any, folder: Path, start: ModelIdentity) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": start.source}, indent=2))
 
 
-def _load_plain(folder: Path, dtype: str, trust_remote_code: bool) -> Any:
+def _load_plain(folder: Path, dtype: str, trust_remote_code: bool, **more: Any) -> Any:
     try:
         return models.quiet_transformers().AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+            folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, **more
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"model.source: {folder} cannot be loaded: {str(error).splitlines()[0]}") from error

@@ -43,13 +43,14 @@ class Cache:
         self.connection.close()
 
     def get(self, key: bytes, shape: tuple[int, int]) -> np.ndarray[Any, Any] | None:
-        """Return the log-probabilities (rows, answers) of a pack, if they are known."""
+        """Return the log-probabilities (rows, answers) of a pack, if they are known; a torn value is not."""
         found = self.connection.execute("SELECT logps FROM logps WHERE pack = ?", (key,)).fetchone()
-        return None if found is None else np.frombuffer(found[0], "<f4").reshape(shape)
+        whole = found is not None and len(found[0]) == 4 * shape[0] * shape[1]
+        return np.frombuffer(found[0], "<f4").reshape(shape) if whole else None
 
     def put(self, key: bytes, logps: np.ndarray[Any, Any]) -> None:
         """Keep the log-probabilities of a pack."""
-        self.connection.execute("INSERT OR IGNORE INTO logps VALUES (?, ?)", (key, logps.astype("<f4").tobytes()))
+        self.connection.execute("INSERT OR REPLACE INTO logps VALUES (?, ?)", (key, logps.astype("<f4").tobytes()))
 
 
 @dataclass
@@ -68,7 +69,7 @@ class _Known:
             for number, (key, shape) in enumerate(zip(keys, shapes, strict=True)):
                 if (logps := self.cache.get(key, shape)) is not None:
                     found[number] = logps
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._give_up(error)
         return found
 
@@ -77,7 +78,7 @@ class _Known:
         try:
             if self.cache:
                 self.cache.put(key, logps)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._give_up(error)
 
     def close(self) -> None:
@@ -85,7 +86,7 @@ class _Known:
         if self.cache:
             self.cache.close()
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _give_up(self, error: Exception) -> None:
         self.close()
         self.cache = None
         self.problem = f"{self.path}: {error}; the reference's log-probabilities are computed without it"

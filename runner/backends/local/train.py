@@ -22,6 +22,7 @@ from runner.backends.local import checkpoint, load, sharded, shares
 from runner.backends.local.checkpoint import State, Writer
 from runner.backends.local.layout import group, num_tokens
 from runner.backends.local.logps import Scorer
+from runner.backends.local.profile import Profile
 from runner.errors import RunnerError, StopAsked
 from runner.events import Event, Metrics, Note, Progress
 from runner.methods import Method
@@ -37,8 +38,9 @@ class Example:
 
     @property
     def num_learned(self) -> tuple[int, ...]:
-        """Tokens that the loss sees, an answer at a time."""
-        return tuple(sum(learned) for learned in self.tokens.learned)
+        """Tokens that the loss sees, an answer at a time; the first of a text has nothing to be predicted from."""
+        first = 0 if self.tokens.prompt else 1
+        return tuple(sum(learned[first:]) for learned in self.tokens.learned)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +116,16 @@ def packs(examples: Sequence[Example], room: int) -> list[list[Example]]:
     """Cut a batch into packs of at most `room` tokens, short rows first, so that each forward call has enough to do."""
     by_length = sorted(examples, key=lambda example: num_tokens(example.tokens))
     lengths = [num_tokens(example.tokens) for example in by_length]
-    return [[by_length[index] for index in indices] for indices in group(lengths, room)]
+    even = math.ceil(sum(lengths) / math.ceil(sum(lengths) / room))  # no small pack is left over
+    return [[by_length[index] for index in indices] for indices in group(lengths, even)]
 
 
 class Learner:
     """A model that learns by a recipe: the weights, their optimizer, and the loss of rows."""
 
-    def __init__(self, scorer: Scorer, recipe: Recipe) -> None:
+    def __init__(self, scorer: Scorer, recipe: Recipe, profile: Profile | None = None) -> None:
         self.scorer, self.model, self.recipe = scorer, scorer.model, recipe
+        self.profile = profile or Profile()
         self.weights = trainable(self.model)
         matrices = [tensor for tensor in self.weights.values() if tensor.ndim > 1]
         vectors = [tensor for tensor in self.weights.values() if tensor.ndim <= 1]
@@ -154,8 +158,10 @@ class Learner:
             part = parts[number]
             share = [counts * weight(each.num_learned) / whole for each in part]
             factors = torch.tensor(share, device=self.model.device)
-            found = {name: (values * factors).sum() for name, values in self.losses(part).items()}
-            found["loss"].backward()
+            with self.profile.part("forward"):
+                found = {name: (values * factors).sum() for name, values in self.losses(part).items()}
+            with self.profile.part("backward"):
+                found["loss"].backward()
             total = {name: total.get(name, 0.0) + value.detach() for name, value in found.items()}
         self._add(total)
         return total
@@ -175,16 +181,22 @@ class Learner:
 
         Nothing is read back from the device, so that a GPU need not wait.
         """
+        self.profile.step()
         values = self.backward(examples, at)
-        norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_grad_norm)
-        values["grad_norm"] = sharded.whole(norm)
+        with self.profile.part("optimizer"):
+            values["grad_norm"] = self._descend(at)
+        return values
+
+    def _descend(self, at: int) -> Tensor:
+        """Follow the gradient that was added up; return its norm before it was clipped."""
+        norm: Tensor = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_grad_norm)
         for each in self.adam.param_groups:
             each["lr"] = self.recipe.learning_rate * rate(at, self.recipe)
         self.adam.step()
         self.adam.zero_grad()
         if self.recipe.ema_decay:
             torch._foreach_lerp_(list(self.averaged.values()), list(self.weights.values()), 1 - self.recipe.ema_decay)
-        return values
+        return sharded.whole(norm)
 
     @property
     def result(self) -> Mapping[str, Tensor]:
@@ -312,15 +324,19 @@ def train(
             while at < recipe.num_steps:
                 if held_out and at % recipe.evaluate_every == 0 and standing.judged_at != at:
                     yield from meter.flush()
-                    yield from _judge(learner, held_out, writer, at, standing)
+                    with learner.profile.part("evaluation"):
+                        yield from _judge(learner, held_out, writer, at, standing)
                     meter.restart()
                 if recipe.patience is not None and standing.since_best >= recipe.patience:
                     yield Note(f"stopped after {at} steps: eval/loss has not fallen in {recipe.patience} evaluations")
                     break
-                chosen = [rows[index] for index in batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, at)]
+                with learner.profile.part("data"):
+                    indices = batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, at)
+                    chosen = [rows[index] for index in indices]
                 values = learner.step(chosen, at)
                 at += 1
-                yield from meter.add(at, values, sum(num_tokens(example.tokens) for example in chosen))
+                with learner.profile.part("logging"):
+                    yield from meter.add(at, values, sum(num_tokens(example.tokens) for example in chosen))
                 if at % recipe.checkpoint_every == 0 and at < recipe.num_steps:
                     yield from meter.flush()  # what lies before a checkpoint is never measured again
                     writer.save(learner.state(at, standing))

@@ -22,10 +22,12 @@ import transformers
 
 from runner import methods, models, ranks
 from runner.backends import Events
-from runner.backends.local import checkpoint, count_steps, model, reference_logps, sharded
+from runner.backends.local import checkpoint, count_steps, machine, memory, model, reference_logps, sharded
 from runner.backends.local.generate import answers
 from runner.backends.local.layout import num_tokens
+from runner.backends.local.load import flops_per_token
 from runner.backends.local.logps import Scorer, exact
+from runner.backends.local.profile import Profile
 from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train, trainable
 from runner.data.rows import Message, Row, prompt_of, row_id
 from runner.errors import DataError
@@ -61,8 +63,7 @@ class Work:
         scorer = self._scorer()
         if self.world.agree(not exact(scorer, self._telling_rows())):
             yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
-            with scorer.released():
-                scorer = Scorer(self.model, False, self.settings.neftune_alpha)
+            scorer = scorer.unpacked()
         self.scorer = scorer
         at_once = self.settings.runtime.tokens_at_once
         how = {
@@ -83,6 +84,7 @@ class Work:
         rows = yield from self.examples("train")
         held_out = yield from self.examples("validation")
         at = yield from train(self.learner, rows, held_out, self.checkpoints)
+        self._write_profile(rows)
         return {"at": at, "num_steps": self.recipe.num_steps, "num_weights": self.num_weights}
 
     def save(self) -> Events:
@@ -148,7 +150,7 @@ class Work:
             logps: Sequence[tuple[float, ...] | None] = [None] * len(rows)
             if self.method.needs_reference(self.job.hyperparameters):
                 path, room = models.cache_folder() / "reference.db", self.how["tokens_at_once"]
-                with model.untouched(self.model):
+                with model.untouched(self.model), self.profile.part("reference"):
                     logps = yield from reference_logps.compute(path, self.scorer, rows, room, self._reference_identity)
             self._examples[split] = [Example(*each) for each in zip(rows, logps, strict=True)]
         return self._examples[split]
@@ -158,7 +160,8 @@ class Work:
         """All that decides the reference's log-probabilities of given tokens, down to the last bit."""
         versions = [str(torch.__version__), transformers.__version__]
         how = [self.how[key] for key in ("packed", "threads", "device")]
-        return [self.job.plan.model.digest, self.settings.dtype, *how, *versions]
+        weights = [self.job.plan.model.digest, self.settings.dtype, self.settings.quantization]
+        return [*weights, *how, *versions]
 
     @cached_property
     def how(self) -> dict[str, Any]:
@@ -202,6 +205,7 @@ class Work:
     @cached_property
     def model(self) -> Any:
         """The model, ready to learn, on its device."""
+        memory.keep_freed()
         runtime = self.settings.runtime
         # A resumed run keeps the number it began with, so that it ends in the same bits; among as many processes.
         how, count = self.results.get("prepare", {}), self.world.place.count
@@ -212,13 +216,18 @@ class Work:
 
     def _load(self, device: torch.device) -> Any:
         """Return the model that training starts from, ready to learn."""
-        loaded = model.load(self.folder, self.settings.dtype, self.settings.trust_remote_code).to(device)
+        loaded = model.start(self.folder, self.settings, device)
         return model.prepare(loaded, self.settings, self.job.plan.seed)
 
     @cached_property
     def learner(self) -> Learner:
         """The model with its optimizer."""
-        return Learner(self.scorer, self.recipe)
+        return Learner(self.scorer, self.recipe, self.profile)
+
+    @cached_property
+    def profile(self) -> Profile:
+        """Where the time goes, if that is asked for."""
+        return Profile(self.job.folder if self.settings.profile else None)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -264,6 +273,13 @@ class Work:
         """How many numbers are trained."""
         return sum(weight.numel() for weight in self.learner.weights.values())
 
+    def _write_profile(self, rows: Sequence[Example]) -> None:
+        """Write the profile; its steps are counted with the mean row's tokens."""
+        tokens = sum(num_tokens(row.tokens) for row in rows) / len(rows)
+        per_step = tokens * self.job.hyperparameters.batch_size * flops_per_token(self.learner.model)
+        here = machine.known(self.settings.runtime.device)
+        self.profile.write(self.profile.steps * per_step, here, self.settings.dtype)
+
     def _load_result(self) -> None:
         self.world.agree(False)  # here all meet: process 0 has written what the others are about to read
         checkpoint.load_weights(self._result, self.learner.weights)
@@ -290,7 +306,7 @@ class Work:
     def _start(self) -> Iterator[Any]:
         """Lend the model as it was before training: the adapter off, or loaded anew."""
         if self.settings.tuning == "full":
-            start = model.load(self.folder, self.settings.dtype, self.settings.trust_remote_code)
+            start = model.start(self.folder, self.settings, torch.device("cpu") if self.sharded else self.device)
             if self.sharded:
                 sharded.shard(start, self.device, self.world.place.count)
             yield start.to(self.device)

@@ -1,5 +1,12 @@
-"""Loss, rewards and gradients are those of TRL's trainers on the same rows, to 1e-4."""
+"""Loss, rewards, gradients and ten optimizer steps are those of TRL's trainers on the same rows, in float32.
 
+Differences that are left on purpose: TRL drops a row whose prompt alone fills the limit, silently, where the runner
+refuses it and says which row it is; TRL counts a tie of rewards as wrong, the runner as half right; TRL takes no
+conversation without a turn before the answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +14,21 @@ import pytest
 import torch
 
 from runner import methods
-from runner.backends.local import layout
+from runner.backends.local.logps import Scorer
 from runner.backends.local.train import Example, Learner, Recipe
 from runner.data.rows import Conversation, Message, Pair
+from runner.errors import DataError
 from runner.methods.dpo import DPO
 from runner.methods.sft import SFT
 from runner.tokens import ChatTokenizer
+from tests.backends.local import plain
 
 trl = pytest.importorskip("trl", reason="TRL is a development dependency (pip install '.[dev]')")
 
+MAX_LENGTH = 96
 SYSTEM = Message("system", "Answer in one line.")
+TARGETS = {"gpt2": ["c_attn", "c_proj", "c_fc"]}
+NUM_STEPS, BATCH_SIZE = 10, 3
 
 
 def user(text: str) -> Message:
@@ -27,169 +39,252 @@ def assistant(text: str) -> Message:
     return Message("assistant", text)
 
 
-PAIRS = [
-    Pair((user("Why is the sky blue?"),), (assistant("Air scatters blue light."),), (assistant("Because."),)),
-    Pair(
-        (SYSTEM, user("How do I keep bread fresh?")), (assistant("Wrap it."),), (assistant("Eat it now, all of it!"),)
+def pair(prompt: Sequence[Message], chosen: str, rejected: str) -> Pair:
+    return Pair(tuple(prompt), (assistant(chosen),), (assistant(rejected),))
+
+
+AWKWARD = {
+    "plain": pair([user("Why is the sky blue?")], "Air scatters blue light.", "Because."),
+    "with a system prompt": pair([SYSTEM, user("How do I keep bread?")], "Wrap it.", "Eat it now, all of it!"),
+    "many turns, non-Latin": pair(
+        [user("Hi"), assistant("Hello."), user("你好, again é?"), assistant("é"), user("…и?")], "Wrap it, 你好.", "Да."
     ),
-    Pair(
-        (user("Hi"), assistant("Hello."), user("你好, again é?")),
-        (assistant("Wrap it in cloth, 你好."),),
-        (assistant("Wrap it in paper."),),
-    ),
-    Pair((user("0123456789 " * 8),), (assistant("1"),), (assistant("Air " * 40),)),
-]
-CONVERSATIONS = [Conversation((*pair.prompt, *pair.chosen)) for pair in PAIRS]
-
-
-def recipe(method: str, hyperparameters: Any) -> Recipe:
-    return Recipe(
-        method=methods.load(method), hyperparameters=hyperparameters, learning_rate=1e-3, schedule="constant",
-        warmup_ratio=0.0, weight_decay=0.0, max_grad_norm=1e9, num_steps=1, seed=0, evaluate_every=9,
-        checkpoint_every=9, keep_best=False,
-    )  # fmt: skip
-
-
-def load(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
-def disturb(model: Any) -> Any:
-    """Move the weights a little, the same way each time, so that policy and reference differ."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02 * parameter.abs().mean())
-    return model
-
-
-def ours(folder: Path, method: str, hyperparameters: Any, rows: list[Any], how: Any) -> tuple[Any, dict[str, float]]:
-    """Return the policy with its gradients after one batch, and the batch's loss and metrics."""
-    tokenizer = ChatTokenizer(folder)
-    token_rows = [tokenizer.row(row, 512) for row in rows]
-    reference = Learner(load(folder), recipe(method, hyperparameters), how)
-    examples = [Example(row, None) for row in token_rows]
-    if method == "dpo":
-        from runner.backends.local.logps import scores
-
-        with torch.no_grad():
-            examples = [Example(row, tuple(scores(reference.model, row, how).logps.tolist())) for row in token_rows]
-    learner = Learner(disturb(load(folder)), recipe(method, hyperparameters), how)
-    values = learner.backward(examples)
-    return learner.model, {name: value.item() for name, value in values.items()}
-
-
-def trainer_settings(tmp_path: Path, **more: Any) -> dict[str, Any]:
-    return {
-        "output_dir": str(tmp_path), "per_device_train_batch_size": len(PAIRS), "bf16": False, "use_cpu": True,
-        "report_to": [], "gradient_checkpointing": False, "max_length": 512, **more,
-    }  # fmt: skip
-
-
-def theirs(trainer: Any, shown: dict[str, str]) -> tuple[Any, dict[str, float]]:
-    """Return TRL's policy with its gradients after one batch, and loss and metrics by our names."""
-    trainer.model.eval()
-    inputs = next(iter(trainer.get_train_dataloader()))
-    loss = trainer.compute_loss(trainer.model, inputs)
-    loss.backward()
-    metrics = trainer._metrics["eval"] if trainer._metrics["eval"] else trainer._metrics["train"]
-    return trainer.model, {"loss": loss.item()} | {name: metrics[key][0] for name, key in shown.items()}
-
-
-def assert_same(one: tuple[Any, dict[str, float]], other: tuple[Any, dict[str, float]]) -> None:
-    (model, values), (their_model, their_values) = one, other
-    for name, value in their_values.items():
-        # A reward is a small difference of sums of some hundred nats, which float32 holds to about 1e-5.
-        assert values[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    their_gradients = {name: p.grad for name, p in their_model.named_parameters() if p.grad is not None}
-    assert gradients.keys() == their_gradients.keys()
-    # The gradient as one vector: the smallest entries of the smallest weights are float32 noise.
-    one, other = (torch.cat([each[name].flatten() for name in gradients]) for each in (gradients, their_gradients))
-    assert ((one - other).norm() / other.norm()).item() < 1e-4
-
-
-DPO_NAMES = {
-    "reward_accuracy": "rewards/accuracies",
-    "reward_margin": "rewards/margins",
-    "reward_chosen": "rewards/chosen",
-    "reward_rejected": "rewards/rejected",
-    "logps_chosen": "logps/chosen",
-    "logps_rejected": "logps/rejected",
+    "one token": pair([user("1")], "1", "2"),
+    "no text in the prompt": pair([user("")], "Air", "light"),
+    "no text in an answer": pair([user("Why?")], "Air.", ""),
+    "answers that begin alike": pair([user("How?")], "Wrap it in cloth.", "Wrap it in paper."),
+    "answers that are alike": pair([user("How?")], "Wrap it.", "Wrap it."),
+    "unlike lengths": pair([user("How?")], "It.", "Air scatters blue light. " * 4),
+    "a cut answer": pair([user("0123456789 " * 3)], "Air", "Air scatters blue light. " * 20),
+    "both answers cut": pair([user("0123456789 " * 3)], "Wrap it in cloth. " * 20, "Air scatters blue light. " * 20),
+}
+PAIRS = list(AWKWARD.values())
+CONVERSATIONS = [Conversation((*row.prompt, *row.chosen)) for row in PAIRS]
+KEYS = {
+    "dpo": DPO(n_epochs=1, batch_size=4, learning_rate_multiplier=1.0, beta=0.3, rpo_alpha=0.0),
+    "sft": SFT(n_epochs=1, batch_size=4, learning_rate_multiplier=1.0),
+}
+SHOWN = {
+    "dpo": {
+        "reward_accuracy": "rewards/accuracies",
+        "reward_margin": "rewards/margins",
+        "reward_chosen": "rewards/chosen",
+        "reward_rejected": "rewards/rejected",
+        "logps_chosen": "logps/chosen",
+        "logps_rejected": "logps/rejected",
+    },
+    "sft": {"token_accuracy": "mean_token_accuracy"},
 }
 
 
-def dpo_trainer(folder: Path, tmp_path: Path, rows: list[Pair], **more: Any) -> Any:
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerFast
+def test_each_row_is_as_awkward_as_its_name_says(tiny_model: Path) -> None:
+    tokenizer = ChatTokenizer(tiny_model)
+    found = {name: tokenizer.row(row) for name, row in AWKWARD.items()}
+    longest = {name: len(row.prompt) + max(map(len, row.answers)) for name, row in found.items()}
+    assert {name for name, length in longest.items() if length > MAX_LENGTH} == {"a cut answer", "both answers cut"}
+    assert all(len(row.prompt) < MAX_LENGTH for row in found.values())
+    one, other = found["answers that begin alike"].answers
+    assert one[0] == other[0]
+    assert found["one token"].answers[0][1:] == found["one token"].answers[1][1:]  # beside what ends the turn
 
-    as_dicts = [
-        {
-            key: [{"role": m.role, "content": m.content} for m in getattr(row, key)]
-            for key in ("prompt", "chosen", "rejected")
-        }
-        for row in rows
-    ]
-    return trl.DPOTrainer(
-        model=disturb(load(folder)), ref_model=load(folder), train_dataset=Dataset.from_list(as_dicts),
-        processing_class=PreTrainedTokenizerFast.from_pretrained(folder),
-        args=trl.DPOConfig(**trainer_settings(tmp_path, **more)),
+
+def policy(folder: Path, architecture: str, tuning: str) -> Any:
+    """Return the model to tune, already a little away from the reference."""
+    model = plain.load(folder)
+    return plain.disturbed(model) if tuning == "full" else plain.adapted(model, TARGETS.get(architecture, "all-linear"))
+
+
+def learner(model: Any, method: str, keys: Any, learning_rate: float = 1e-3, **more: Any) -> Learner:
+    recipe = Recipe(
+        method=methods.load(method), hyperparameters=keys, learning_rate=learning_rate, schedule="cosine",
+        warmup_ratio=0.0, weight_decay=0.1, max_grad_norm=1.0, num_steps=NUM_STEPS, seed=0, evaluate_every=9,
+        checkpoint_every=9, keep_best=False, tokens_at_once=200,
     )  # fmt: skip
+    return Learner(Scorer(model), replace(recipe, **more))
 
 
-@pytest.mark.parametrize("how", [layout.shared, layout.plain])
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
-def test_dpo_agrees_with_trl(architecture: str, how: Any, tiny_models: Any, tmp_path: Path) -> None:
-    folder = tiny_models(architecture)
-    hyperparameters = DPO(n_epochs=1, batch_size=4, learning_rate_multiplier=1.0, beta=0.3, rpo_alpha=0.0)
-    mine = ours(folder, "dpo", hyperparameters, PAIRS, how)
-    assert_same(mine, theirs(dpo_trainer(folder, tmp_path, PAIRS, beta=0.3), DPO_NAMES))
+def examples(folder: Path, method: str, rows: Sequence[Pair | Conversation]) -> list[Example]:
+    """Return rows ready to be learned from, with what the untouched model says where that is needed."""
+    tokenizer = ChatTokenizer(folder)
+    tokens = [tokenizer.row(row, MAX_LENGTH) for row in rows]
+    if method == "sft":
+        return [Example(row, None) for row in tokens]
+    with torch.no_grad():
+        logps = Scorer(plain.load(folder))(tokens).logps.tolist()
+    return [Example(row, tuple(each)) for row, each in zip(tokens, logps, strict=True)]
 
 
-@pytest.mark.slow
-def test_dpo_agrees_with_trl_on_the_embedded_model(embedded_model: Path, tmp_path: Path) -> None:
-    hyperparameters = DPO(n_epochs=1, batch_size=2, learning_rate_multiplier=1.0, beta=0.1, rpo_alpha=0.0)
-    mine = ours(embedded_model, "dpo", hyperparameters, PAIRS[:2], layout.shared)
-    assert_same(mine, theirs(dpo_trainer(embedded_model, tmp_path, PAIRS[:2], beta=0.1), DPO_NAMES))
+def turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": str(message.content)} for message in messages]
 
 
-def test_rpo_agrees_with_trl_sigmoid_plus_sft_on_one_pair(tiny_model: Path, tmp_path: Path) -> None:
-    hyperparameters = DPO(n_epochs=1, batch_size=1, learning_rate_multiplier=1.0, beta=0.1, rpo_alpha=0.7)
-    mine = ours(tiny_model, "dpo", hyperparameters, PAIRS[:1], layout.shared)
-    trainer = dpo_trainer(
-        tiny_model, tmp_path, PAIRS[:1], beta=0.1, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.7]
-    )
-    assert_same(mine, theirs(trainer, DPO_NAMES))
-
-
-def test_sft_agrees_with_trl(tiny_model: Path, tmp_path: Path) -> None:
+def trainer(folder: Path, method: str, model: Any, rows: Sequence[Any], tmp_path: Path, **more: Any) -> Any:
+    """Return TRL's trainer for rows in the order given."""
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
 
-    hyperparameters = SFT(n_epochs=1, batch_size=4, learning_rate_multiplier=1.0)
-    mine = ours(tiny_model, "sft", hyperparameters, CONVERSATIONS, layout.shared)
-    as_dicts = [
-        {
-            "prompt": [{"role": m.role, "content": m.content} for m in row.messages[:-1]],
-            "completion": [{"role": "assistant", "content": row.messages[-1].content}],
-        }
-        for row in (Conversation((*pair.prompt, *pair.chosen)) for pair in PAIRS)
-    ]
-    last_only = [
+    settings = {
+        "output_dir": str(tmp_path), "per_device_train_batch_size": len(rows), "bf16": False, "use_cpu": True,
+        "report_to": [], "gradient_checkpointing": False, "max_length": MAX_LENGTH, "save_strategy": "no",
+        "train_sampling_strategy": "sequential", "logging_steps": 1, "disable_tqdm": True, "optim": "adamw_torch_fused",
+        "lr_scheduler_type": "cosine", "warmup_steps": 0, "weight_decay": 0.1, "max_grad_norm": 1.0, **more,
+    }  # fmt: skip
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    if method == "dpo":
+        keys = ("prompt", "chosen", "rejected")
+        data = Dataset.from_list([{key: turns(getattr(row, key)) for key in keys} for row in rows])
+        arguments = trl.DPOConfig(**({"beta": 0.3} | settings))
+        return trl.DPOTrainer(
+            model=model, ref_model=plain.load(folder), train_dataset=data, processing_class=tokenizer, args=arguments
+        )
+    data = Dataset.from_list(
+        [{"prompt": turns(row.messages[:-1]), "completion": turns(row.messages[-1:])} for row in rows]
+    )
+    arguments = trl.SFTConfig(**settings, completion_only_loss=True)
+    return trl.SFTTrainer(model=model, train_dataset=data, processing_class=tokenizer, args=arguments)
+
+
+def last_turn_only(rows: Sequence[Conversation]) -> list[Conversation]:
+    """Return conversations of which the last answer is learned, as TRL's prompt and completion are."""
+    return [
         Conversation(
             (
-                *(Message(m.role, m.content, weight=0 if m.role == "assistant" else None) for m in row.messages[:-1]),
+                *(replace_weight(message) if message.role == "assistant" else message for message in row.messages[:-1]),
                 row.messages[-1],
             )
         )
-        for row in CONVERSATIONS
+        for row in rows
     ]
-    mine = ours(tiny_model, "sft", hyperparameters, last_only, layout.shared)
-    trainer = trl.SFTTrainer(
-        model=disturb(load(tiny_model)), train_dataset=Dataset.from_list(as_dicts),
-        processing_class=PreTrainedTokenizerFast.from_pretrained(tiny_model),
-        args=trl.SFTConfig(**trainer_settings(tmp_path, completion_only_loss=True)),
+
+
+def replace_weight(message: Message) -> Message:
+    return Message(message.role, message.content, weight=0)
+
+
+def rows_of(method: str) -> list[Any]:
+    return PAIRS if method == "dpo" else last_turn_only(CONVERSATIONS)
+
+
+def ours(folder: Path, method: str, model: Any, rows: Sequence[Any], keys: Any) -> tuple[dict[str, float], Any]:
+    """Return loss and metrics of one batch, and its gradient by weight."""
+    found = learner(model, method, keys)
+    values = found.backward(examples(folder, method, rows))
+    return {name: value.item() for name, value in values.items()}, gradients(found.model)
+
+
+def theirs(trainer: Any, method: str) -> tuple[dict[str, float], Any]:
+    """Return TRL's loss and metrics of one batch by our names, and its gradient by weight."""
+    trainer.model.eval()
+    with plain.untouched():
+        loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+        loss.backward()
+    metrics = trainer._metrics["eval"] or trainer._metrics["train"]
+    values = {"loss": loss.item()} | {name: metrics[key][0] for name, key in SHOWN[method].items()}
+    if method == "dpo":
+        data = trainer.train_dataset
+        values["reward_accuracy"] += sum(row["chosen"] == row["rejected"] for row in data) / len(data) / 2
+    return values, gradients(trainer.model)
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    return {bare(name): weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def bare(name: str) -> str:
+    """Return a weight's name without what wraps the model."""
+    return name.removeprefix("base_model.model.")
+
+
+def assert_same(one: tuple[dict[str, float], Any], other: tuple[dict[str, float], Any]) -> None:
+    (values, found), (their_values, expected) = one, other
+    # A reward is a small difference of sums of up to some hundred nats, of which float32 holds seven digits.
+    largest = max(abs(value) for name, value in their_values.items() if name != "loss")
+    slack = 1e-5 + 2 * torch.finfo(torch.float32).eps * largest
+    for name, value in their_values.items():
+        assert values[name] == pytest.approx(value, rel=1e-4, abs=slack), name
+    assert found.keys() == expected.keys()
+    mine, its = (torch.cat([each[name].flatten() for name in expected]) for each in (found, expected))
+    assert (mine - its).norm() < 1e-4 * its.norm() + 1e-6  # answers that are alike pull nowhere
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("method", ["dpo", "sft"])
+def test_one_batch_of_awkward_rows_agrees(
+    method: str, architecture: str, tuning: str, tiny_models: Any, tmp_path: Path
+) -> None:
+    folder = tiny_models(architecture)
+    rows = rows_of(method)
+    expected = theirs(trainer(folder, method, policy(folder, architecture, tuning), rows, tmp_path), method)
+    assert_same(ours(folder, method, policy(folder, architecture, tuning), rows, KEYS[method]), expected)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_each_awkward_pair_agrees_by_itself(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    rows = [AWKWARD[name]]
+    expected = theirs(trainer(tiny_model, "dpo", policy(tiny_model, "llama", "full"), rows, tmp_path), "dpo")
+    assert_same(ours(tiny_model, "dpo", policy(tiny_model, "llama", "full"), rows, KEYS["dpo"]), expected)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("method", ["dpo", "sft"])
+def test_ten_optimizer_steps_lead_to_the_same_weights(
+    method: str, architecture: str, tuning: str, tiny_models: Any, tmp_path: Path
+) -> None:
+    folder = tiny_models(architecture)
+    rows = (rows_of(method) * 3)[: NUM_STEPS * BATCH_SIZE]
+    their = trainer(
+        folder, method, policy(folder, architecture, tuning), rows, tmp_path,
+        per_device_train_batch_size=BATCH_SIZE, max_steps=NUM_STEPS, learning_rate=1e-3,
     )  # fmt: skip
-    assert_same(mine, theirs(trainer, {"token_accuracy": "mean_token_accuracy"}))
+    before = {bare(name): weight.detach().clone() for name, weight in their.model.named_parameters()}
+    with plain.untouched():
+        their.train()
+    mine = learner(policy(folder, architecture, tuning), method, KEYS[method])
+    given = examples(folder, method, rows)
+    mine.model.train()
+    steps = [mine.step(given[at * BATCH_SIZE : (at + 1) * BATCH_SIZE], at) for at in range(NUM_STEPS)]
+    told = [entry for entry in their.state.log_history if "loss" in entry]
+    assert len(told) == NUM_STEPS
+    for found, expected in zip(steps, told, strict=True):
+        assert found["loss"].item() == pytest.approx(expected["loss"], rel=1e-3)
+        assert found["grad_norm"].item() == pytest.approx(expected["grad_norm"], rel=1e-3)
+    after = {bare(name): weight.detach() for name, weight in their.model.named_parameters() if weight.requires_grad}
+    moved = {bare(name): weight.detach() for name, weight in mine.weights.items()}
+    assert moved.keys() == after.keys()
+    one, other = (torch.cat([(each[n] - before[n]).flatten() for n in after]) for each in (moved, after))
+    assert other.norm() > 0.1
+    assert plain.apart(one, other) < 1e-3  # of the way gone, which is a small part of the weights
+
+
+def test_a_prompt_that_fills_the_limit_is_refused_where_trl_drops_the_row(tiny_model: Path, tmp_path: Path) -> None:
+    long = pair([user("0123456789 " * 100)], "Air.", "It.")
+    kept = trainer(tiny_model, "dpo", plain.load(tiny_model), [PAIRS[0], long], tmp_path).train_dataset
+    assert len(kept) == 1
+    tokenizer = ChatTokenizer(tiny_model)
+    with pytest.raises(DataError, match=f"the prompt alone fills backend.max_length={MAX_LENGTH}"):
+        tokenizer.row(long, MAX_LENGTH)
+    # One token of room is enough for both.
+    room = len(tokenizer.row(long).prompt) + 1
+    kept = trainer(tiny_model, "dpo", plain.load(tiny_model), [long], tmp_path, max_length=room).train_dataset
+    assert len(kept) == 1
+    assert [len(answer) for answer in tokenizer.row(long, room).answers] == [1, 1]
+
+
+def test_rpo_agrees_with_trl_sigmoid_plus_sft_on_one_pair(tiny_model: Path, tmp_path: Path) -> None:
+    keys = replace(KEYS["dpo"], rpo_alpha=0.7)
+    more = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]}
+    expected = theirs(
+        trainer(tiny_model, "dpo", policy(tiny_model, "llama", "full"), PAIRS[:1], tmp_path, **more), "dpo"
+    )
+    assert_same(ours(tiny_model, "dpo", policy(tiny_model, "llama", "full"), PAIRS[:1], keys), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dpo", "sft"])
+def test_one_batch_agrees_on_the_embedded_model(method: str, embedded_model: Path, tmp_path: Path) -> None:
+    rows = rows_of(method)[:3]
+    tuned = policy(embedded_model, "llama", "lora")
+    expected = theirs(trainer(embedded_model, method, tuned, rows, tmp_path), method)
+    assert_same(ours(embedded_model, method, policy(embedded_model, "llama", "lora"), rows, KEYS[method]), expected)

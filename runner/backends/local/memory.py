@@ -1,0 +1,20 @@
+"""How the C library hands out memory: tensors of some megabytes are kept for the next one of their size."""
+
+import ctypes
+import platform
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
+MEBIBYTE = 2**20
+
+
+def keep_freed() -> None:
+    """Let glibc keep what is freed; elsewhere nothing is done.
+
+    By default a large tensor's memory goes back to the system when it is freed, and the next one of its size
+    pays for every page anew: a softmax over 60 MB takes 23 ms so, and 9 ms with memory that is there.
+    32 MiB is the most that glibc allows.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_THRESHOLD, 32 * MEBIBYTE)
+        libc.mallopt(_TRIM_THRESHOLD, 1024 * MEBIBYTE)
