@@ -70,6 +70,7 @@ WRONG_REQUESTS = [
     ),
     (["backend.tuning=full", "backend.dtype=bfloat16"], "backend.dtype: got bfloat16 with backend.tuning=full"),
     (["backend.tuning=full", "backend.quantization=nf4"], "backend.quantization: got nf4 with backend.tuning=full"),
+    (["backend.runtime.shard=true", "backend.quantization=nf4"], "got nf4 with backend.runtime.shard=true"),
     (["evaluation.keep=best", "dataset.validation=null"], "evaluation.keep: got best, but there are no held-out rows"),
     (["name=../../x"], "name: got '../../x'; allowed: up to 80 letters"),
     (["~method"], "method: missing; every request needs one"),

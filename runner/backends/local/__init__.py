@@ -141,6 +141,11 @@ def _refuse_weights(settings: Local) -> None:
             f"backend.quantization: got {settings.quantization} with backend.tuning=full, but weights in few bits "
             "cannot learn; use quantization=none, or tuning=lora."
         )
+    if settings.quantization != "none" and settings.runtime.shard:
+        raise RequestError(
+            f"backend.quantization: got {settings.quantization} with backend.runtime.shard=true, which shares "
+            "out whole weights only; use one of the two."
+        )
     if settings.quantization != "none" and not (find_spec("bitsandbytes") and find_spec("accelerate")):
         raise RequestError(
             f"backend.quantization: got {settings.quantization}, which needs packages that are not installed; "
