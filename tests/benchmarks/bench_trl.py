@@ -140,9 +140,10 @@ def run_case(bench: Bench, name: str, case: Case, data: Data, trying: bool) -> N
         least = child.peak_bytes()
     bench.say(f"{name}: with gradient checkpointing TRL takes {seconds:.1f} s for the heaviest batch")
     ours, theirs = (max(side) / GIGABYTE for side in zip(*peaks, strict=True))
+    bar = MEMORY_BAR if case.method == "dpo" else None
     bench.lines += [
         Line(case=name, what="memory", unit="GB", ours=ours, trl=theirs),
-        Line(case=name, what="memory, checkpointing", unit="GB", ours=ours, trl=least / GIGABYTE, bar=MEMORY_BAR),
+        Line(case=name, what="memory, checkpointing", unit="GB", ours=ours, trl=least / GIGABYTE, bar=bar),
     ]
 
 
