@@ -362,6 +362,7 @@ def write_until_interrupted(folder: Path, report: Path) -> None:
 
 DISTURB = """
 import random, traceback
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started with it ignored
 folder, report, number, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 rng, drafts = random.Random(7), 0
 torch.set_num_threads(1)
