@@ -155,11 +155,12 @@ def _refuse_weights(settings: Local) -> None:
 
 def _refuse_judging(wanted: "Evaluation") -> None:
     """Raise `RequestError` for keys that need held-out rows."""
-    needs = {"keep": ("best", "keep=last"), "patience": (wanted.patience, "patience=null")}
-    for key, (value, instead) in needs.items():
-        if value is not None and getattr(wanted, key) == value:
+    needing = {"keep=last": wanted.keep == "best", "patience=null": wanted.patience is not None}
+    for instead, needed in needing.items():
+        key = instead.partition("=")[0]
+        if needed:
             raise RequestError(
-                f"evaluation.{key}: got {value}, but there are no held-out rows to judge by; "
+                f"evaluation.{key}: got {getattr(wanted, key)}, but there are no held-out rows to judge by; "
                 f"set dataset.validation or dataset.validation_fraction, or {instead}."
             )
 
@@ -180,9 +181,8 @@ def resolve(settings: Local, method: Method, hyperparameters: Any, num_rows: int
     rate = (2e-4, "usual for LoRA") if settings.tuning == "lora" else (1e-5, "usual for full fine-tuning")
     runtime = settings.runtime
     here = machine.measured(runtime.device) if "auto" in (settings.dtype, runtime.threads) else None
-    dtype = machine.choose_dtype(here)
-    if settings.tuning == "full":
-        dtype = ("float32", "in bfloat16 small updates of a weight would be rounded away")
+    full = ("float32", "in bfloat16 small updates of a weight would be rounded away")
+    dtype = full if settings.tuning == "full" else machine.choose_dtype(here)
     settings, why_settings = resolve_auto(settings, {"learning_rate": rate, "dtype": dtype})
     threads = machine.choose_threads(here)
     runtime, why_runtime = resolve_auto(runtime, {"threads": threads} if threads else {})

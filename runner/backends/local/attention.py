@@ -6,6 +6,7 @@ what is seen, not with the square of the pack; what rows do not share is never c
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def attend(  # noqa: PLR0913 (transformers' own order of arguments)
 
     Key and value may have fewer heads, each shared by a group of the query's.
     """
-    masks = [_mask(segment, sliding_window, query) for segment in segments]
+    masks = _masks(tuple(segments), sliding_window, query.dtype, query.device)
     if query.device.type == "cpu" and not dropout:
         result: Tensor = OnCPU.apply(query, key, value, segments, masks, scaling)  # type: ignore[no-untyped-call]
         return result, None
@@ -116,6 +117,18 @@ def seen(states: Tensor, segment: Segment) -> Tensor:
         return states[:, :, segment.prompt : segment.end]
     own = states[:, :, segment.start : segment.end]
     return torch.cat((states[:, :, segment.prompt : segment.prompt_end], own), 2)
+
+
+@lru_cache(maxsize=2)
+def _masks(
+    segments: tuple[Segment, ...], window: int | None, dtype: torch.dtype, device: torch.device
+) -> list[Tensor | None]:
+    """Return each segment's mask, one for all layers; two are held, for models in which two kinds of layers take turns.
+
+    They are kept for the backward pass, so that a mask for each layer would be paid for in memory, too.
+    """
+    like = torch.empty(0, dtype=dtype, device=device)
+    return [_mask(segment, window, like) for segment in segments]
 
 
 def _mask(segment: Segment, window: int | None, like: Tensor) -> Tensor | None:

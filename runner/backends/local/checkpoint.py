@@ -29,9 +29,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from runner.backends.local import sharded
+from runner.backends.local.sharded import Tensors
 from runner.errors import RunnerError
-
-Tensors = Mapping[str, Tensor]
 
 PATIENCE_SECONDS = 60.0  # after an error: a write underway gets so long, then a disk that hangs no longer holds us
 

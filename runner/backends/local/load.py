@@ -2,23 +2,24 @@
 
 import resource
 import sys
-from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
 
-def figures(model: Any, num_tokens: int, seconds: float) -> dict[str, float]:
-    """Return the `system/` metrics of a step over so many tokens: tokens/s, FLOP/s, and the peak of memory in GiB."""
+def figures(model: Any, flops: float, num_tokens: int, seconds: float) -> dict[str, float]:
+    """Return the `system/` metrics of a step over so many tokens of `flops` operations each.
+
+    They are tokens/s, GFLOP/s, and the peak of memory in GiB.
+    """
     return {
         "system/tokens_per_second": num_tokens / seconds,
-        "system/model_gflops_per_second": num_tokens * flops_per_token(model) / seconds / 1e9,
+        "system/model_gflops_per_second": num_tokens * flops / seconds / 1e9,
         "system/peak_memory_gib": peak_memory(model) / 2**30,
     }
 
 
-@cache
 def flops_per_token(model: Any) -> float:
     """Return the operations that a token costs in training: two for each weight of a product, forward and back.
 

@@ -29,6 +29,7 @@ class Profile:
         self.seconds: dict[str, float] = defaultdict(float)
         self.steps = 0
         self._trace: Any = None
+        self._kernels: dict[str, float] = {}
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -83,7 +84,7 @@ class Profile:
             best = getattr(machine.gemm, dtype)
             lines[-1] += f", {rate / best:.0%} of the {best / 1e9:,.0f} GFLOP/s that a product alone reaches here"
         lines[-1] += "."
-        if getattr(self, "_kernels", None):
+        if self._kernels:
             lines += ["", f"| kernel (steps {TRACED.start + 1} to {TRACED.stop}) | share |", "|---|---:|"]
             lines += [f"| {name} | {share:.1%} |" for name, share in self._kernels.items()]
         return lines

@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import Self
 
-from runner.backends.local.checkpoint import State, Tensors
+from runner.backends.local.checkpoint import State
+from runner.backends.local.sharded import Tensors
 from runner.ranks import Place
 
 

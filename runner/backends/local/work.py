@@ -25,10 +25,11 @@ from runner.backends import Events
 from runner.backends.local import checkpoint, count_steps, machine, memory, model, reference_logps, sharded
 from runner.backends.local.generate import answers
 from runner.backends.local.layout import num_tokens
+from runner.backends.local.learner import Example, Learner, Recipe, trainable
 from runner.backends.local.load import flops_per_token
 from runner.backends.local.logps import Scorer, exact
 from runner.backends.local.profile import Profile
-from runner.backends.local.train import Example, Learner, Recipe, mean, result_weights, train, trainable
+from runner.backends.local.train import mean, result_weights, train
 from runner.data.rows import Message, Row, prompt_of, row_id
 from runner.errors import DataError
 from runner.events import Event, Metrics, Note, Progress
@@ -84,7 +85,8 @@ class Work:
         rows = yield from self.examples("train")
         held_out = yield from self.examples("validation")
         at = yield from train(self.learner, rows, held_out, self.checkpoints)
-        self._write_profile(rows)
+        if self.profile.folder is not None:
+            self._write_profile(rows)
         return {"at": at, "num_steps": self.recipe.num_steps, "num_weights": self.num_weights}
 
     def save(self) -> Events:
@@ -226,8 +228,8 @@ class Work:
 
     @cached_property
     def profile(self) -> Profile:
-        """Where the time goes, if that is asked for."""
-        return Profile(self.job.folder if self.settings.profile else None)
+        """Where the time goes, if that is asked for; of several processes the first tells its own."""
+        return Profile(self.job.folder if self.settings.profile and self.world.place.first else None)
 
     @cached_property
     def recipe(self) -> Recipe:

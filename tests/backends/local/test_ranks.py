@@ -240,11 +240,11 @@ def test_an_error_of_another_process_is_told_by_it_and_journaled(  # type: ignor
     (disturb / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    from runner.backends.local import train\n"
+        "    from runner.backends.local import learner\n"
         "    from runner.errors import RunnerError\n"
         "    def fail(*_):\n"
         "        raise RunnerError('the second process has run out of luck.')\n"
-        "    train.rate = fail\n"
+        "    learner.rate = fail\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(disturb), prepend=os.pathsep)
     command = commands("failed", 2, *arguments(tiny_model, pairs_file))

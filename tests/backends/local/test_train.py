@@ -15,21 +15,10 @@ from torch import Tensor
 from runner import methods
 from runner.backends.local import Local, Lora, Runtime, checkpoint
 from runner.backends.local.layout import num_tokens
+from runner.backends.local.learner import Example, Learner, Recipe, Standing, packs, rate
 from runner.backends.local.logps import Scorer
 from runner.backends.local.model import prepare
-from runner.backends.local.train import (
-    Example,
-    Learner,
-    Meter,
-    Recipe,
-    Standing,
-    batch,
-    mean,
-    packs,
-    rate,
-    result_weights,
-    train,
-)
+from runner.backends.local.train import Meter, batch, mean, result_weights, train
 from runner.errors import RunnerError, StopAsked
 from runner.events import Event, Metrics, Note
 from runner.methods.dpo import DPO
