@@ -5,6 +5,7 @@ SwiGLU block, layers that share an input, the rotation of queries and keys.
 """
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +59,10 @@ def _norm(module: Any) -> list[Patch]:
         return []
 
     def forward(x: Tensor) -> Any:
-        return RMSNorm.apply(x, module.weight, epsilon)  # type: ignore[no-untyped-call]
+        y, inverse = RMSNorm.apply(x, module.weight, epsilon)  # type: ignore[no-untyped-call]
+        if y.requires_grad:
+            y.normed_from = x.detach(), module.weight, inverse
+        return y
 
     return _tried([Patch(module, "forward", forward)], [module], module.weight)
 
@@ -89,20 +93,20 @@ def _lone(module: Any) -> list[Patch]:
 
 def _together(layers: Sequence[Any]) -> list[Patch]:
     """Return a forward for each of some LoRA layers that are given the same input in turn: the first computes all."""
-    held: dict[int, Tensor] = {}
-    given: list[Tensor] = []
+    lane = threading.local()  # packs may be computed side by side
 
     def forward(x: Tensor, index: int) -> Tensor:
         layer = layers[index]
         if layer.disable_adapters:
             return linear(x, layer.base_layer.weight, layer.base_layer.bias)
-        if index not in held or given[0] is not x:
+        held: dict[int, Tensor] = vars(lane).setdefault("held", {})
+        if index not in held or lane.given is not x:
             terms = [each for layer in layers for each in _terms(layer)]
             held.update(enumerate(LoraLinears.apply(x, _scale(layer), *terms)))  # type: ignore[no-untyped-call]
-            given[:] = [x]
+            lane.given = x
         result = held.pop(index)
         if not held:
-            given.clear()
+            lane.given = None
         return result
 
     patches = [Patch(layer, "forward", lambda x, index=index: forward(x, index)) for index, layer in enumerate(layers)]

@@ -119,11 +119,11 @@ def seen(states: Tensor, segment: Segment) -> Tensor:
     return torch.cat((states[:, :, segment.prompt : segment.prompt_end], own), 2)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _masks(
     segments: tuple[Segment, ...], window: int | None, dtype: torch.dtype, device: torch.device
 ) -> list[Tensor | None]:
-    """Return each segment's mask, one for all layers; two are held, for models in which two kinds of layers take turns.
+    """Return each segment's mask, one for all layers; a few are held, for lanes and for layers of two kinds.
 
     They are kept for the backward pass, so that a mask for each layer would be paid for in memory, too.
     """

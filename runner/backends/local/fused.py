@@ -28,7 +28,7 @@ class LoraLinears(Function):
         flat = x.reshape(-1, x.shape[-1])
         layers = list(_by_layer(terms))
         lows = _low(flat, [a for _, _, a, _ in layers])
-        ctx.save_for_backward(flat, *lows, *terms)
+        ctx.save_for_backward(*lows, *terms, *_kept(x, flat))
         ctx.scale = scale
         ys = [_high(flat, low, w, bias, b, scale) for low, (w, bias, _, b) in zip(lows, layers, strict=True)]
         return tuple(y.view(*x.shape[:-1], -1) for y in ys)
@@ -36,8 +36,8 @@ class LoraLinears(Function):
     @staticmethod
     def backward(ctx: Any, *dys: Tensor) -> Grads:
         """Return the gradients of x and of each A and B."""
-        x, *rest = ctx.saved_tensors
-        lows, layers = rest[: len(dys)], list(_by_layer(rest[len(dys) :]))
+        saved, count = ctx.saved_tensors, len(dys)
+        lows, layers, x = saved[:count], list(_by_layer(saved[count : 5 * count])), _input(*saved[5 * count :])
         flats = [dy.reshape(-1, dy.shape[-1]) for dy in dys]
         dlows = [dy @ (b.to(x.dtype) * ctx.scale) for dy, (_, _, _, b) in zip(flats, layers, strict=True)]
         dlow = torch.cat(dlows, 1)
@@ -57,7 +57,7 @@ class LoraLinears(Function):
 class LoraSwiGLU(Function):
     """y = down(silu(gate(x)) · up(x)) of three LoRA layers without bias (arXiv:2002.05202, equation 6).
 
-    Kept are the input, gate and up; the product of the two is formed again in the backward pass.
+    Kept are gate and up, and what the input comes from; the product of the two is formed again in the backward pass.
     """
 
     @staticmethod
@@ -70,16 +70,16 @@ class LoraSwiGLU(Function):
         up = _high(flat, up_low, up_w, None, up_b, scale)
         hidden = silu(gate).mul_(up)
         (down_low,) = _low(hidden, (down_a,))
-        ctx.save_for_backward(flat, gate, up, gate_low, up_low, down_low, *terms)
+        ctx.save_for_backward(gate, up, gate_low, up_low, down_low, *terms, *_kept(x, flat))
         ctx.scale = scale
         return _high(hidden, down_low, down_w, None, down_b, scale).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *dys: Tensor) -> Grads:
         """Return the gradients of x and of each A and B."""
-        x, gate, up, gate_low, up_low, down_low, *terms = ctx.saved_tensors
-        gate_w, gate_a, gate_b, up_w, up_a, up_b, down_w, down_a, down_b = terms
-        dy, scale = dys[0].reshape(-1, dys[0].shape[-1]), ctx.scale
+        gate, up, gate_low, up_low, down_low, *rest = ctx.saved_tensors
+        gate_w, gate_a, gate_b, up_w, up_a, up_b, down_w, down_a, down_b, *kept = rest
+        x, dy, scale = _input(*kept), dys[0].reshape(-1, dys[0].shape[-1]), ctx.scale
         active = silu(gate)
         ddown_low = dy @ (down_b.to(x.dtype) * scale)
         ddown_a, ddown_b = ddown_low.T @ (active * up), (dy.T @ down_low).mul_(scale)
@@ -98,18 +98,18 @@ class RMSNorm(Function):
     """y = w · x / √(mean(x²) + ε) (Zhang and Sennrich 2019, arXiv:1910.07467, equation 4)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        """x (..., size), weight (size,)."""
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+        """x (..., size), weight (size,); returns y and 1 / √(mean(x²) + ε) (..., 1)."""
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
         inverse = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
-        y: Tensor = (x * inverse).mul_(weight)
-        return y
+        ctx.mark_non_differentiable(inverse)
+        return _normed(x, weight, inverse), inverse
 
     @staticmethod
     def backward(ctx: Any, *dys: Tensor) -> Grads:
         """Return the gradients of x and, where it learns, of the weight."""
-        (dy,) = dys
+        dy = dys[0]
         x, weight, inverse = ctx.saved_tensors
         dweight = (dy * x).mul_(inverse).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         g = dy * weight
@@ -134,6 +134,21 @@ class Rotate(Function):
         """Return the gradient of x."""
         cos, sin = ctx.saved_tensors
         return _turned(dys[0], cos, torch.cat(sin.chunk(2, -1)[::-1], -1), 1), None, None
+
+
+def _kept(x: Tensor, flat: Tensor) -> tuple[Tensor, ...]:
+    """Return what is kept of a layer's input: what a norm formed it from (adopt.py leaves word of it), or itself."""
+    normed: tuple[Tensor, ...] | None = getattr(x, "normed_from", None)
+    return normed or (flat,)
+
+
+def _input(x: Tensor, *norm: Tensor) -> Tensor:
+    """Return a layer's input (tokens, size) from what was kept; formed again, it is the same in every bit."""
+    return _normed(x, *norm).flatten(0, -2) if norm else x
+
+
+def _normed(x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    return (x * inverse).mul_(weight)
 
 
 def _by_layer(terms: Sequence[Any]) -> Iterator[Layer]:

@@ -10,6 +10,7 @@ token twice and pads nothing, and no row sees another. It is exact for models wh
 attention and position ids; `exact` (in logps.py) shows it for the model at hand.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -121,6 +122,28 @@ def pack(rows: Sequence[TokenRow]) -> Pack:
 def num_tokens(row: TokenRow) -> int:
     """Return the tokens that the model computes for a row: the prompt once and every answer."""
     return len(row.prompt) + sum(map(len, row.answers))
+
+
+def deal(lengths: Sequence[int], room: int, multiple: int = 1) -> list[list[int]]:
+    """Deal 0, 1, 2, … out to packs of about one length, `room` at most, the longest first; return each pack's numbers.
+
+    There are as many as a multiple of `multiple`, so that all who compute have one. What is longer than `room`
+    stands alone, beside that number.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    alone = [[index] for index in order if lengths[index] > room]
+    rest = order[len(alone) :]
+    count = multiple * math.ceil(sum(lengths[index] for index in rest) / (room * multiple))
+    while True:
+        packs: list[list[int]] = [[] for _ in range(min(count, len(rest)))]
+        held = [0] * len(packs)
+        for index in rest:
+            least = held.index(min(held))
+            packs[least].append(index)
+            held[least] += lengths[index]
+        if max(held, default=0) <= room:
+            return alone + packs
+        count += multiple
 
 
 def group(lengths: Sequence[int], room: int) -> Iterator[list[int]]:

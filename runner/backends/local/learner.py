@@ -8,6 +8,7 @@ import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,12 +18,16 @@ from torch import Tensor
 from runner import ranks
 from runner.backends.local import checkpoint, sharded, shares
 from runner.backends.local.checkpoint import State
-from runner.backends.local.layout import group, num_tokens
+from runner.backends.local.lanes import rounds
+from runner.backends.local.layout import deal, group, num_tokens
 from runner.backends.local.logps import Scorer
 from runner.backends.local.profile import Profile
 from runner.events import Event, Progress
 from runner.methods import Method
 from runner.tokens import TokenRow
+
+Values = dict[str, Tensor]
+Grads = Sequence[Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -94,19 +99,12 @@ def trainable(model: Any) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def packs(examples: Sequence[Example], room: int) -> list[list[Example]]:
-    """Cut a batch into packs of at most `room` tokens, short rows first, so that each forward call has enough to do."""
-    by_length = sorted(examples, key=lambda example: num_tokens(example.tokens))
-    lengths = [num_tokens(example.tokens) for example in by_length]
-    even = math.ceil(sum(lengths) / math.ceil(sum(lengths) / room))  # no small pack is left over
-    return [[by_length[index] for index in indices] for indices in group(lengths, even)]
-
-
 class Learner:
     """A model that learns by a recipe: the weights, their optimizer, and the loss of rows."""
 
     def __init__(self, scorer: Scorer, recipe: Recipe, profile: Profile | None = None) -> None:
         self.scorer, self.model, self.recipe = scorer, scorer.model, recipe
+        self.lanes, self.room = scorer.lanes, max(1, recipe.tokens_at_once // scorer.lanes.count)
         self.profile = profile or Profile()
         self.weights = trainable(self.model)
         matrices = [tensor for tensor in self.weights.values() if tensor.ndim > 1]
@@ -133,25 +131,47 @@ class Learner:
         whole = sum(weight(example.num_learned) for example in examples)
         total: dict[str, Tensor] = {}
         lengths = [num_tokens(example.tokens) for example in examples]
-        parts = packs(examples, shares.room(sum(lengths), self.recipe.tokens_at_once, self.world.place.count))
-        for number, counts in self._turns(parts):
+        dealt = deal(lengths, self.room, self.world.place.count * self.lanes.count)
+        parts = [[examples[index] for index in indices] for indices in dealt]
+        for turns in self._rounds(parts):
             # Dropout draws the same numbers wherever a process has resumed.
-            torch.manual_seed((self.recipe.seed * 1_000_003 + at) * 1_009 + number)
-            part = parts[number]
-            share = [counts * weight(each.num_learned) / whole for each in part]
-            factors = torch.tensor(share, device=self.model.device)
-            with self.profile.part("forward"):
-                found = {name: (values * factors).sum() for name, values in self.losses(part).items()}
-            with self.profile.part("backward"):
-                found["loss"].backward()
-            total = {name: total.get(name, 0.0) + value.detach() for name, value in found.items()}
+            torch.manual_seed((self.recipe.seed * 1_000_003 + at) * 1_009 + turns[0][0])
+            works = []
+            for number, counts in turns:
+                factors = [counts * weight(each.num_learned) / whole for each in parts[number]]
+                works.append(partial(self._backward, parts[number], factors, len(turns)))
+            for values, grads in self.lanes.run(works):
+                self._accumulate(grads)
+                total = {name: total.get(name, 0.0) + value for name, value in values.items()}
         self._add(total)
         return total
 
-    def _turns(self, parts: Sequence[Sequence[Example]]) -> list[tuple[int, bool]]:
-        """Return the numbers of the packs that this process computes, each with whether it counts."""
+    def _backward(self, part: Sequence[Example], factors: Sequence[float], lanes: int) -> tuple[Values, Grads]:
+        """Return a pack's share of the loss and metrics; its gradients, too, where others go beside it, else added."""
+        each = torch.tensor(factors, device=self.model.device)
+        with self.profile.part("forward", lanes):
+            found = {name: (values * each).sum() for name, values in self.losses(part).items()}
+        grads: Grads = ()
+        with self.profile.part("backward", lanes):
+            if lanes == 1:
+                found["loss"].backward()
+            else:
+                grads = torch.autograd.grad(found["loss"], list(self.weights.values()), allow_unused=True)
+        return {name: value.detach() for name, value in found.items()}, grads
+
+    def _accumulate(self, grads: Grads) -> None:
+        """Add the gradients of a pack that was computed beside others."""
+        for weight, grad in zip(self.weights.values(), grads, strict=bool(grads)):
+            if grad is not None:
+                weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
+
+    def _rounds(self, parts: Sequence[Sequence[Example]]) -> Iterator[list[tuple[int, bool]]]:
+        """Yield the numbers of the packs that this process computes side by side, each with whether it counts."""
         sizes = [sum(num_tokens(example.tokens) for example in part) for part in parts]
-        return shares.turns(sizes, self.world.place)
+        turns = shares.turns(sizes, self.world.place)
+        mine = [sizes[number] for number, _ in turns]
+        for together in rounds(mine, self.lanes.count, self.recipe.tokens_at_once):
+            yield [turns[index] for index in together]
 
     def _add(self, values: dict[str, Tensor]) -> None:
         """Add up values and gradients over the processes; sharded gradients are added up in the backward pass."""
@@ -190,12 +210,14 @@ class Learner:
         """Return each row's loss, metrics and weight; dropout is off meanwhile."""
         self.model.eval()
         lengths = [num_tokens(example.tokens) for example in examples]
-        parts = [[examples[index] for index in indices] for indices in group(lengths, self.recipe.tokens_at_once)]
+        parts = [[examples[index] for index in indices] for indices in group(lengths, self.room)]
         found: dict[int, list[dict[str, float]]] = {}
-        for turn, (number, _) in enumerate(self._turns(parts), 1):
-            found[number] = self._values(parts[number])
-            done = sum(map(len, parts[: turn * self.world.place.count]))
-            yield Progress("evaluate", done, len(examples))
+        for turns in self._rounds(parts):
+            numbers = [number for number, _ in turns]
+            works = [partial(self._values, parts[number]) for number in numbers]
+            found |= zip(numbers, self.lanes.run(works), strict=True)
+            done = self.world.place.count * sum(len(parts[number]) for number in found)
+            yield Progress("evaluate", min(done, len(examples)), len(examples))
         self.model.train()
         found = {number: rows for each in self.world.collect(found) for number, rows in each.items()}
         return [row for number in range(len(parts)) for row in found[number]]

@@ -25,14 +25,16 @@ def flops_per_token(model: Any) -> float:
 
     The output layer, which sees answers' tokens only, and attention, which depends on the row, are left out.
     """
-    head = model.get_output_embeddings()
-    total = 0
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if weight is not None and weight.ndim == 2 and module is not head and not isinstance(module, nn.Embedding):
-            # forward, gradient of the input, and gradient of the weight where it learns
-            total += (3 if weight.requires_grad else 2) * 2 * weight.numel()
-    return float(total)
+    tables = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
+    tables |= {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    # forward, gradient of the input, and gradient of the weight where it learns
+    return float(
+        sum(
+            (3 if weight.requires_grad else 2) * 2 * weight.numel()
+            for weight in model.parameters()
+            if weight.ndim == 2 and id(weight) not in tables
+        )
+    )
 
 
 def peak_memory(model: Any) -> int:

@@ -15,6 +15,7 @@ from torch.autograd import Function
 from torch.nn.functional import cross_entropy
 
 from runner.backends.local import adopt, attention, sharded
+from runner.backends.local.lanes import Lanes
 from runner.backends.local.layout import Pack, pack
 from runner.methods import Scores
 from runner.tokens import TokenRow
@@ -71,11 +72,15 @@ class Scorer:
     """
 
     def __init__(self, model: Any, packed: bool = True, noise: float = 0.0) -> None:
+        self.lanes = Lanes()
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.head = self.model.get_output_embeddings()
         self.packed, self.noise = packed, noise
         self._attention = self.model.config._attn_implementation
         self._patches = adopt.found(self.model) if packed else []
+        self._projects = packed and self._plain_head()
+        if self._projects:
+            self._patches.append(adopt.Patch(self.head, "forward", lambda hidden: hidden))
         self._dress()
 
     @contextmanager
@@ -123,25 +128,22 @@ class Scorer:
         asked: dict[str, Any] = {"input_ids": laid.ids, "position_ids": laid.positions, "use_cache": False}
         if self.packed:
             asked["segments"] = laid.segments
-        weight = self._frozen_head()
         with ExitStack() as stack:
-            if weight is not None:
-                stack.enter_context(_bare(self.head))
             if self.noise and self.model.training:
                 stack.enter_context(_noisy(self.model.get_input_embeddings(), self.noise, laid.row_lengths))
             out = self.model(**asked, logits_to_keep=laid.predict).logits[0]
-        if weight is not None:
+        if self._projects:
+            weight = sharded.whole(self.head.weight)
             result: tuple[Tensor, Tensor] = TokenLogps.apply(out, weight, laid.labels)  # type: ignore[no-untyped-call]
             return result
         logps = -cross_entropy(out.float(), laid.labels, reduction="none")
         return logps, (out.detach().argmax(-1) == laid.labels).float()
 
-    def _frozen_head(self) -> Tensor | None:
-        """Return the output layer's weight, if it is all there is to that layer and does not learn."""
-        plain = self.packed and type(self.head) is nn.Linear and self.head.bias is None
-        plain = plain and getattr(self.model.config, "final_logit_softcapping", None) is None
-        # Sharded, it has to be gathered: the model has it whole within its own call only.
-        return sharded.whole(self.head.weight) if plain and not self.head.weight.requires_grad else None
+    def _plain_head(self) -> bool:
+        """Say whether the output layer is a weight that does not learn, and nothing more."""
+        if type(self.head) is not nn.Linear or getattr(self.model.config, "final_logit_softcapping", None) is not None:
+            return False
+        return "bias" not in dict(self.head.named_parameters()) and not self.head.weight.requires_grad
 
 
 @contextmanager
@@ -177,16 +179,6 @@ def exact(scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
         return False
     tolerance = 1e-4 if scorer.model.dtype == torch.float32 else 2e-2
     return torch.allclose(together, alone, rtol=tolerance, atol=tolerance)
-
-
-@contextmanager
-def _bare(head: nn.Module) -> Iterator[None]:
-    """Within the block the output layer passes on what it is given, so that the caller can project it in pieces."""
-    head.forward = lambda hidden: hidden
-    try:
-        yield
-    finally:
-        del head.forward
 
 
 def _alone(row: TokenRow) -> list[TokenRow]:

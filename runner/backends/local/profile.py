@@ -32,8 +32,8 @@ class Profile:
         self._kernels: dict[str, float] = {}
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Count the block's time to a part; on a GPU the block is waited for."""
+    def part(self, name: str, lanes: int = 1) -> Iterator[None]:
+        """Count the block's time to a part, shared with the lanes beside it; on a GPU the block is waited for."""
         if self.folder is None:
             yield
             return
@@ -43,7 +43,7 @@ class Profile:
         finally:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            self.seconds[name] += time.perf_counter() - began
+            self.seconds[name] += (time.perf_counter() - began) / lanes
 
     def step(self) -> None:
         """Take note that a step begins; the trace begins and ends with one."""

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 
 from runner import ranks
 from runner.backends.local import shares
+from runner.backends.local.lanes import rounds
 from runner.backends.local.layout import group, num_tokens
 from runner.backends.local.logps import Scorer
 from runner.events import Event, Note, Progress
@@ -108,12 +110,15 @@ def compute(
         logps = world.tell(known.read(keys, shapes) if world.place.first else None)
         missing = [number for number in range(len(parts)) if number not in logps]
         sizes = [sum(map(num_tokens, parts[number])) for number in missing]
-        for turn, _ in shares.turns(sizes, world.place):
-            scored = _score(scorer, parts[missing[turn]])
-            for number, values in world.collect((missing[turn], scored)):
-                if number not in logps:
-                    logps[number] = values
-                    known.add(keys[number], values)
+        turns = [turn for turn, _ in shares.turns(sizes, world.place)]
+        for together in rounds([sizes[turn] for turn in turns], scorer.lanes.count, scorer.lanes.count * room):
+            numbers = [missing[turns[index]] for index in together]
+            scored = scorer.lanes.run([partial(_score, scorer, parts[number]) for number in numbers])
+            for found in world.collect(list(zip(numbers, scored, strict=True))):
+                for number, values in found:
+                    if number not in logps:
+                        logps[number] = values
+                        known.add(keys[number], values)
             yield Progress("prepare", sum(map(len, logps.values())), len(rows))
         if problem := world.tell(known.problem):
             yield Note(problem)

@@ -4,21 +4,12 @@ The sum over the batch is the same however it is dealt: a pack's number, from wh
 and its rows' weights are those of the whole batch.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Self
 
 from runner.backends.local.checkpoint import State
 from runner.backends.local.sharded import Tensors
 from runner.ranks import Place
-
-
-def room(num_tokens: int, tokens_at_once: int, count: int) -> int:
-    """Return how many tokens a pack may have, so that `count` processes have about as many packs of one size."""
-    if count == 1:
-        return tokens_at_once
-    rounds = math.ceil(num_tokens / (tokens_at_once * count))
-    return min(tokens_at_once, math.ceil(num_tokens / (rounds * count)))
 
 
 def turns(sizes: Sequence[int], place: Place) -> list[tuple[int, bool]]:

@@ -22,8 +22,9 @@ import transformers
 
 from runner import methods, models, ranks
 from runner.backends import Events
-from runner.backends.local import checkpoint, count_steps, machine, memory, model, reference_logps, sharded
+from runner.backends.local import checkpoint, count_steps, lanes, machine, memory, model, reference_logps, sharded
 from runner.backends.local.generate import answers
+from runner.backends.local.lanes import Lanes
 from runner.backends.local.layout import num_tokens
 from runner.backends.local.learner import Example, Learner, Recipe, trainable
 from runner.backends.local.load import flops_per_token
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 
 Examples = Generator[Event, None, list[Example]]
 
-TOKENS_AT_ONCE = {"cpu": 640, "cuda": 16_384}
-"""What fills the machine: on a CPU a few hundred tokens do, and more only take memory."""
+TOKENS_AT_ONCE = {"cpu": 1_280, "cuda": 16_384}
+"""What fills the machine: on a CPU a few hundred tokens a lane do, and more only take memory."""
 
 
 class Work:
@@ -67,14 +68,18 @@ class Work:
             scorer = scorer.unpacked()
         self.scorer = scorer
         at_once = self.settings.runtime.tokens_at_once
+        if at_once == "auto":
+            at_once = TOKENS_AT_ONCE.get(self.model.device.type, 4096)
         how = {
             "packed": scorer.packed,
-            "tokens_at_once": TOKENS_AT_ONCE.get(self.model.device.type, 4096) if at_once == "auto" else at_once,
+            "tokens_at_once": at_once,
+            "lanes": lanes.count(torch.get_num_threads(), at_once) if self._may_have_lanes else 1,
             "threads": torch.get_num_threads(),
             "device": str(self.model.device),
             "processes": self.world.place.count,
         }
         self.how = self.world.tell(how)
+        scorer.lanes = self._lanes
         for split in self.rows:
             yield from self.examples(split)
         return dict(self.how)
@@ -151,7 +156,7 @@ class Work:
             rows = self.token_rows[split]
             logps: Sequence[tuple[float, ...] | None] = [None] * len(rows)
             if self.method.needs_reference(self.job.hyperparameters):
-                path, room = models.cache_folder() / "reference.db", self.how["tokens_at_once"]
+                path, room = models.cache_folder() / "reference.db", self.how["tokens_at_once"] // self._lanes.count
                 with model.untouched(self.model), self.profile.part("reference"):
                     logps = yield from reference_logps.compute(path, self.scorer, rows, room, self._reference_identity)
             self._examples[split] = [Example(*each) for each in zip(rows, logps, strict=True)]
@@ -161,7 +166,7 @@ class Work:
     def _reference_identity(self) -> list[Any]:
         """All that decides the reference's log-probabilities of given tokens, down to the last bit."""
         versions = [str(torch.__version__), transformers.__version__]
-        how = [self.how[key] for key in ("packed", "threads", "device")]
+        how = [self.how[key] for key in ("packed", "threads", "lanes", "device")]
         weights = [self.job.plan.model.digest, self.settings.dtype, self.settings.quantization]
         return [*weights, *how, *versions]
 
@@ -173,7 +178,25 @@ class Work:
     @cached_property
     def scorer(self) -> Scorer:
         """The model as it scores rows."""
-        return self._scorer(self.how["packed"])
+        scorer = self._scorer(self.how["packed"])
+        scorer.lanes = self._lanes
+        return scorer
+
+    @property
+    def _may_have_lanes(self) -> bool:
+        """Whether packs can be computed side by side: on a CPU, and nobody may draw random numbers.
+
+        The gradients of each are held apart for a while, which is dear where all weights learn. Several processes are
+        side by side already.
+        """
+        settings = self.settings
+        draws = settings.lora.dropout or settings.neftune_alpha
+        alone = self.world.place.count == 1 and self.model.device.type == "cpu"
+        return alone and self.scorer.packed and settings.tuning == "lora" and not draws
+
+    @cached_property
+    def _lanes(self) -> Lanes:
+        return Lanes(self.how.get("lanes", 1), torch.get_num_threads())
 
     def _scorer(self, packed: bool = True) -> Scorer:
         """Return the model as it scores rows. Layers are tried out on it whole; only then is it shared out."""

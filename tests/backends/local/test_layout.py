@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.backends.local.layout import Segment, group, num_tokens, pack
+from runner.backends.local.layout import Segment, deal, group, num_tokens, pack
 from runner.tokens import TokenRow
 from tests.backends.local.plain import AWKWARD, batches, pair
 
@@ -95,3 +95,21 @@ def test_groups_keep_the_order_and_hold_as_many_as_fit(lengths: list[int], room:
         assert len(indices) == 1 or sum(lengths[index] for index in indices) <= room
     for one, following in pairwise(groups):
         assert sum(lengths[index] for index in one) + lengths[following[0]] > room
+
+
+@given(lengths=st.lists(st.integers(1, 50)), room=st.integers(1, 100), multiple=st.integers(1, 4))
+def test_dealt_packs_hold_every_row_once_and_no_more_than_fits(lengths: list[int], room: int, multiple: int) -> None:
+    packs = deal(lengths, room, multiple)
+    assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
+    assert all(packs)
+    assert all(len(pack) == 1 or sum(lengths[index] for index in pack) <= room for pack in packs)
+    several = [pack for pack in packs if sum(lengths[index] for index in pack) <= room]
+    assert len(several) % multiple == 0 or len(several) == sum(map(len, several)), "short of rows, each has its own"
+
+
+def test_dealt_packs_are_of_about_one_size() -> None:
+    assert deal([270, 271, 272, 275], 640, 2) == [[3, 0], [2, 1]]
+    assert deal([270, 271, 272, 275], 640) == [[3, 0], [2, 1]], "two packs are needed, and none is left half empty"
+    assert deal([900, 300, 200, 250, 150], 640) == [[0], [1, 4], [3, 2]], "what is too long stands alone"
+    assert deal([5, 5], 640, 2) == [[0], [1]]
+    assert deal([], 10) == []

@@ -200,7 +200,8 @@ def test_noise_on_embeddings_is_as_large_as_neftune_says_and_for_training_only(t
     assert noise.mean().abs() < 0.01
 
 
-def test_the_output_layer_is_itself_again_after_each_call(tiny_model: Any) -> None:
+def test_the_output_layer_is_itself_where_the_model_is_released(tiny_model: Any) -> None:
     scorer = Scorer(plain.adapted(plain.lively(tiny_model)))
     scorer(AWKWARD[:1])
-    assert "forward" not in vars(scorer.head)
+    with scorer.released():
+        assert "forward" not in vars(scorer.head)

@@ -33,7 +33,6 @@ def test_every_pack_counts_once_and_all_have_as_many(sizes: list[int], count: in
 
 def test_one_process_takes_the_packs_as_they_are() -> None:
     assert shares.turns([5, 1, 9], ranks.Place()) == [(0, True), (1, True), (2, True)]
-    assert shares.room(5000, 640, 1) == 640
 
 
 def test_the_larger_pack_goes_to_who_has_less() -> None:
@@ -41,12 +40,6 @@ def test_the_larger_pack_goes_to_who_has_less() -> None:
         [(0, True), (3, True)],
         [(1, True), (2, True)],
     ]
-
-
-def test_a_small_batch_is_cut_so_that_all_have_work() -> None:
-    assert shares.room(600, 640, 2) == 300
-    assert shares.room(1400, 640, 2) == 350
-    assert shares.room(7, 1, 2) == 1
 
 
 def test_the_place_is_torchruns() -> None:

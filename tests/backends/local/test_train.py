@@ -14,8 +14,8 @@ from torch import Tensor
 
 from runner import methods
 from runner.backends.local import Local, Lora, Runtime, checkpoint
-from runner.backends.local.layout import num_tokens
-from runner.backends.local.learner import Example, Learner, Recipe, Standing, packs, rate
+from runner.backends.local.lanes import Lanes
+from runner.backends.local.learner import Example, Learner, Recipe, Standing, rate
 from runner.backends.local.logps import Scorer
 from runner.backends.local.model import prepare
 from runner.backends.local.train import Meter, batch, mean, result_weights, train
@@ -23,9 +23,8 @@ from runner.errors import RunnerError, StopAsked
 from runner.events import Event, Metrics, Note
 from runner.methods.dpo import DPO
 from runner.methods.sft import SFT
-from runner.tokens import TokenRow
 from tests.backends.local import plain
-from tests.backends.local.plain import AWKWARD, batches, pair
+from tests.backends.local.plain import AWKWARD, pair
 
 RECIPE = Recipe(
     method=methods.load("dpo"), hyperparameters=DPO(n_epochs=1, batch_size=2, beta=0.1, rpo_alpha=0.1),
@@ -110,17 +109,6 @@ def test_the_lowest_loss_counts_and_the_untrained_model_does_not() -> None:
     assert (standing.best_loss, standing.best_at, standing.since_best, standing.judged_at) == (0.5, 3, 3, 6)
 
 
-@given(rows=batches(), room=st.integers(1, 60))
-def test_packs_hold_every_row_once_short_ones_first(rows: list[TokenRow], room: int) -> None:
-    examples = [Example(row, (0.0, float(number))) for number, row in enumerate(rows)]
-    cut = packs(examples, room)
-    flat = [example for pack in cut for example in pack]
-    assert sorted(flat, key=examples.index) == examples
-    lengths = [num_tokens(example.tokens) for example in flat]
-    assert lengths == sorted(lengths)
-    assert all(len(pack) == 1 or sum(num_tokens(each.tokens) for each in pack) <= room for pack in cut)
-
-
 @pytest.fixture(scope="module")
 def scorer(tiny_model: Path) -> Scorer:
     return Scorer(plain.lively(tiny_model))
@@ -144,6 +132,26 @@ def test_a_batch_has_the_same_gradient_however_it_is_cut(method: str, scorer: Sc
     (whole, gradient), (cut, other) = found
     assert cut == pytest.approx(whole, rel=1e-5, abs=1e-6)
     assert not examples or plain.apart(other, gradient) < 1e-5 or gradient.norm() < 1e-5
+
+
+@pytest.mark.parametrize("num_lanes", [2, 3])
+def test_lanes_come_to_what_one_pack_after_the_other_comes_to(num_lanes: int, tiny_model: Path) -> None:
+    """Several times over: which lane is first is left to chance."""
+    scorer = Scorer(plain.lively(tiny_model))
+    batch = [Example(row, (-3.0, -4.0)) for row in AWKWARD]
+    alone = Learner(scorer, replace(RECIPE, tokens_at_once=100)).backward(batch)
+    gradient = plain.gradient(scorer.model)
+    scorer.lanes = Lanes(num_lanes, num_lanes)
+    seen = set()
+    for _ in range(5):
+        values = Learner(scorer, replace(RECIPE, tokens_at_once=100 * num_lanes)).backward(batch)
+        found = plain.gradient(scorer.model)
+        assert {name: value.item() for name, value in values.items()} == pytest.approx(
+            {name: value.item() for name, value in alone.items()}, rel=1e-5, abs=1e-6
+        )
+        assert plain.apart(found, gradient) < 1e-5
+        seen.add(found.numpy().tobytes())
+    assert len(seen) == 1, "the sum is the same in every bit"
 
 
 def test_a_text_without_a_prompt_counts_the_tokens_that_can_be_predicted(tiny_model: Path) -> None:
@@ -175,8 +183,9 @@ SETTINGS = Local(lora=Lora(rank=4))
 ROWS = [pair(range(10, 16), [number, 5, 6], [number + 1, 7]) for number in range(20, 28)]
 
 
-def learner(folder: Path, settings: Local = SETTINGS, **more: Any) -> Learner:
+def learner(folder: Path, settings: Local = SETTINGS, lanes: int = 1, **more: Any) -> Learner:
     scorer = Scorer(prepare(plain.load(folder), settings, seed=3), noise=settings.neftune_alpha)
+    scorer.lanes = Lanes(lanes, lanes)
     return Learner(scorer, replace(RECIPE, num_steps=12, checkpoint_every=5, evaluate_every=4, **more))
 
 
@@ -270,7 +279,8 @@ def test_an_average_of_the_weights_is_judged_and_kept(tiny_model: Path, tmp_path
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {}, "average": {"ema_decay": 0.9}, "best": {"keep_best": True}, "patience": {"patience": 1},
-    "packs": {"tokens_at_once": 20}, "full": {"settings": Local(tuning="full"), "weight_decay": 0.1},
+    "packs": {"tokens_at_once": 20}, "lanes": {"lanes": 2, "tokens_at_once": 60},
+    "full": {"settings": Local(tuning="full"), "weight_decay": 0.1},
     "dropout": {"settings": Local(lora=Lora(dropout=0.1))}, "dora": {"settings": Local(lora=Lora(dora=True))},
     "rslora": {"settings": Local(lora=Lora(rslora=True))}, "noise": {"settings": Local(neftune_alpha=5.0)},
     "again": {"settings": Local(runtime=Runtime(gradient_checkpointing=True), lora=Lora(dropout=0.1))},
