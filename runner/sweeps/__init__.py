@@ -8,35 +8,44 @@ records. Its folder, `runs/sweeps/NAME-<8 of its id>/`, holds sweep.json and the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.errors import RequestError, RunnerError, StopAsked
+from runner.errors import ModelError, RequestError, RunnerError, StopAsked
 
 if TYPE_CHECKING:
-    from runner.plan import Proposal
+    from runner.config import Request
+    from runner.plan import Job, Known
 
 Launch = Callable[[list[list[str]]], list[Any]]
+ONWARD = "run:"
+"""How a model source begins that another run makes."""
 SHOWN = 40
 """So many trials are listed at most before a sweep starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One request of a sweep: how it was typed, what sets it apart, and its plan."""
+    """One request of a sweep: how it was typed, what sets it apart, the request, and its job.
+
+    There is no job yet where the trial goes on from the model that another one is about to make (`model.source=run:…`).
+    """
 
     overrides: tuple[str, ...]
     name: str
-    proposal: "Proposal"
+    request: "Request"
+    job: "Job | None"
 
     @property
-    def folder(self) -> Path:
-        """Where its run lives."""
-        return self.proposal.job.folder
+    def known_as(self) -> str:
+        """Its plan id; what was typed, where the plan hangs on what another run makes."""
+        if self.job is None or self.request.model.source.startswith(ONWARD):
+            return " ".join(self.overrides)
+        return self.job.plan.id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +53,25 @@ class Sweep:
     """Some trials, in the order in which they are launched."""
 
     trials: tuple[Trial, ...]
+    id: str
+    """sha256 of what its trials are known as, in whatever order, in hexadecimal."""
 
     @property
-    def id(self) -> str:
-        """sha256 of its plans' ids, in whatever order, in hexadecimal."""
-        return sha256(" ".join(sorted(each.proposal.job.plan.id for each in self.trials)).encode()).hexdigest()
+    def request(self) -> "Request":
+        """The first trial's request, which says what they share: folders, tracking."""
+        return self.trials[0].request
 
     @property
     def folder(self) -> Path:
         """Where its summary lives."""
-        top, plan = self.trials[0].proposal.job.request.top, self.trials[0].proposal.job.plan
-        name = top.name if top.name != "auto" else f"{plan.method}-sweep"
+        top = self.request.top
+        name = top.name if top.name != "auto" else f"{self.request.method}-sweep"
         return Path(top.runs_folder) / "sweeps" / f"{name}-{self.id[:8]}"
+
+    @property
+    def jobs(self) -> dict[str, "Job"]:
+        """The jobs that are planned, by their trials' names."""
+        return {trial.name: trial.job for trial in self.trials if trial.job}
 
 
 class TrialsError(RunnerError):
@@ -72,21 +88,24 @@ def run(trials: Sequence[Sequence[str]], config: Any, loader: Any, launch: Launc
     Raises `RequestError` where one of them is wrong, before any starts, and `TrialsError` where some failed.
     """
     from runner import console, execute
-
-    sweep = make([list(each) for each in trials], lambda overrides: loader.load_sweep_config(config, overrides))
-    finished = {each.name for each in sweep.trials if execute.finished(each.proposal.job) is not None}
-    top = sweep.trials[0].proposal.job.request.top
-    console.table(*_listed(sweep, finished), fold=False)
-    if top.mode == "plan":
-        return []
-    keep(sweep)
     from runner.sweeps.parent import Parent
 
+    def planned() -> Sweep:
+        return make([list(each) for each in trials], lambda overrides: loader.load_sweep_config(config, overrides))
+
+    sweep = planned()
+    finished = {name for name, job in sweep.jobs.items() if execute.finished(job) is not None}
+    console.table(*_listed(sweep, finished), fold=False)
+    if sweep.request.top.mode == "plan":
+        return []
     parent = Parent(sweep)
     parent.open()
-    new = [each for each in sweep.trials if each.name not in finished or top.again]
+    new = [each for each in sweep.trials if each.name not in finished or each.request.top.again]
     returned = launch([[*each.overrides, f"sweep={sweep.id}"] for each in new]) if new else []
     codes = {trial.name: int(job.return_value) for trial, job in zip(new, returned, strict=True)}
+    if len(sweep.jobs) < len(sweep.trials):  # by now there is a model to go on from
+        parent.sweep = sweep = replace(sweep, trials=planned().trials)
+    keep(sweep)
     summary = _summed_up(sweep, codes)
     console.say()
     problem = parent.close(summary, max(codes.values(), default=0))
@@ -98,13 +117,16 @@ def run(trials: Sequence[Sequence[str]], config: Any, loader: Any, launch: Launc
 
 def make(trials: Sequence[list[str]], compose: Callable[[list[str]], Any]) -> Sweep:
     """Plan every trial. Raises `RequestError` with each one that is wrong."""
-    from runner import composition
+    from runner import composition, plan
 
     names = name(trials)
+    known = plan.Known()
     made, problems = [], []
     for overrides, called in zip(trials, names, strict=True):
         try:
-            made.append(Trial(overrides=tuple(overrides), name=called, proposal=_planned(compose(overrides))))
+            request = _request(compose(overrides))
+            job = _job(request, known, waits=len(trials) > 1)
+            made.append(Trial(overrides=tuple(overrides), name=called, request=request, job=job))
         except Exception as error:
             told = composition.sentence(error)
             if told is None:
@@ -112,7 +134,8 @@ def make(trials: Sequence[list[str]], compose: Callable[[list[str]], Any]) -> Sw
             problems.append((called, str(told)))
     if problems:
         raise RequestError(_refused(problems, len(trials)))
-    return Sweep(trials=tuple(made))
+    together = " ".join(sorted(each.known_as for each in made))
+    return Sweep(trials=tuple(made), id=sha256(together.encode()).hexdigest())
 
 
 def name(trials: Sequence[Sequence[str]]) -> list[str]:
@@ -124,21 +147,31 @@ def name(trials: Sequence[Sequence[str]]) -> list[str]:
 def keep(sweep: Sweep) -> None:
     """Write down which trials there are and where they live."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    listed = [
-        {"name": each.name, "folder": str(each.folder), "plan_id": each.proposal.job.plan.id} for each in sweep.trials
-    ]
+    listed = [{"name": name, "folder": str(job.folder), "plan_id": job.plan.id} for name, job in sweep.jobs.items()]
     content = msgspec.json.encode({"id": sweep.id, "trials": listed})
     (sweep.folder / "sweep.json").write_bytes(msgspec.json.format(content))
 
 
-def _planned(composed: Any) -> "Proposal":
+def _request(composed: Any) -> "Request":
     from omegaconf import OmegaConf, open_dict
 
-    from runner import config, plan
+    from runner import config
 
     with open_dict(composed):
         composed.pop("hydra", None)
-    return plan.make(config.request(OmegaConf.to_container(composed, resolve=True)))
+    return config.request(OmegaConf.to_container(composed, resolve=True))
+
+
+def _job(request: "Request", known: "Known", waits: bool) -> "Job | None":
+    """Plan a request; None where it may wait for a run that another trial is about to make."""
+    from runner import plan
+
+    try:
+        return plan.make(request, known).job
+    except ModelError:
+        if waits and request.model.source.startswith(ONWARD):
+            return None
+        raise
 
 
 def _refused(problems: Sequence[tuple[str, str]], count: int) -> str:
@@ -157,9 +190,10 @@ def _listed(sweep: Sweep, finished: set[str]) -> tuple[str, list[str], list[list
     """Return the title, head and rows of the table that tells what is going to be done."""
     rows = []
     for trial in sweep.trials[:SHOWN]:
-        begun = (trial.folder / "journal.jsonl").exists()
+        begun = trial.job is not None and (trial.job.folder / "journal.jsonl").exists()
         state = "finished" if trial.name in finished else "goes on" if begun else "new"
-        rows.append([trial.name, state, trial.folder.name])
+        place = trial.job.folder.name if trial.job else f"from {trial.request.model.source}, planned in its turn"
+        rows.append([trial.name, state, place])
     more = len(sweep.trials) - len(rows)
     rows += [[f"… and {more} more", "", ""]] if more else []
     todo = len(sweep.trials) - len(finished)
@@ -172,16 +206,16 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int]) -> Mapping[str, Any]:
     from runner import console
     from runner.compare import output, results, verdict
 
-    there = dict.fromkeys(each.folder for each in sweep.trials if (each.folder / "plan.json").exists())
-    found = [results.read(folder) for folder in there]
-    ended = [result for result in found if result.metrics]
+    folders = {name: job.folder for name, job in sweep.jobs.items() if (job.folder / "plan.json").exists()}
+    found = {folder: results.read(folder) for folder in folders.values()}
+    ended = [result for result in found.values() if result.metrics]
     failed = [
-        {"name": each.name, "status": result.status, "message": result.message}
-        for each in sweep.trials for result in found
-        if result.folder == each.folder and codes.get(each.name)
-    ]  # fmt: skip
+        {"name": name, "status": found[folder].status, "message": found[folder].message}
+        for name, folder in folders.items()
+        if codes.get(name)
+    ]
     summary: dict[str, Any] = {"trials": len(sweep.trials), "failed": failed,
-                               "seconds": sum(result.seconds for result in found)}  # fmt: skip
+                               "seconds": sum(result.seconds for result in found.values())}  # fmt: skip
     for each in failed:
         console.complain(f"{each['name']}: {each['status']}: {each['message']}")
     if ended:

@@ -17,7 +17,7 @@ class Parent:
 
     def __init__(self, sweep: "Sweep") -> None:
         self.sweep = sweep
-        self.request = sweep.trials[0].proposal.job.request
+        self.request = sweep.request
         self.problem = ""
 
     def open(self) -> None:
@@ -68,10 +68,9 @@ class Parent:
 
     def _children(self) -> Iterator[tuple[str, str]]:
         """Yield the run id and the name of each trial that is in this store."""
-        for trial in self.sweep.trials:
-            place = place_of(trial.proposal.job)
-            if place.run_id:
-                yield place.run_id, trial.name
+        for name, job in self.sweep.jobs.items():
+            if run_id := place_of(job).run_id:
+                yield run_id, name
 
     def _best(self, summary: Mapping[str, Any]) -> Mapping[str, float]:
         ranked = summary.get("comparison", {}).get("entrants", [])

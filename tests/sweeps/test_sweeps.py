@@ -167,3 +167,20 @@ def test_ctrl_c_ends_the_sweep_not_only_the_trial(here: Any) -> None:
     assert process.returncode == 130
     assert "go on with the sweep" in errors
     assert len(journals(here.folder)) == 1
+
+
+@pytest.mark.slow
+def test_a_trial_may_go_on_from_what_another_one_makes(here: Any, tiny_model: Path) -> None:
+    folder = here.folder / "experiments"
+    folder.mkdir()
+    (folder / "two.yaml").write_text("# @package _global_\nname: two\nmodel:\n  source: run:one\n")
+    line = [each for each in here.line("+experiments=one,two", "tracking=none") if not each.startswith("model.source")]
+    (folder / "one.yaml").write_text(f"# @package _global_\nname: one\nmodel:\n  source: path:{tiny_model}\n")
+    for state in ("from run:one, planned in its turn", "2 finished before"):
+        done = subprocess.run(
+            line, cwd=here.folder, env=here.environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert state in done.stdout
+    assert len(list((here.folder / "runs" / "sweeps").iterdir())) == 1
+    assert {path.name.partition("-")[0] for path in here.folder.glob("runs/*-*")} == {"one", "two"}
