@@ -132,8 +132,13 @@ class Bench:
 def run_case(bench: Bench, name: str, case: Case, data: Data, trying: bool) -> None:
     """Measure a case in all its modes, then TRL with the least memory on the batch that needs most of it."""
     path = data.write(bench.scratch / name / "rows.jsonl")
-    settings = fastest(bench, name, case, data) if trying else SETTINGS[case.method][0]
-    peaks = [run_mode(bench, name, mode, case, data, settings | more) for mode, more in case.modes.items()]
+    settings = dict(fastest(bench, name, case, data) if trying else SETTINGS[case.method][0])
+    try:
+        peaks = run_modes(bench, name, case, data, settings)
+    except pipe.KilledError:
+        bench.say(f"{name}: TRL was killed, as its memory does not suffice; with gradient checkpointing:")
+        settings |= LESS_MEMORY
+        peaks = run_modes(bench, name, case, data, settings)
     heaviest = data.write(path.with_name("heaviest.jsonl"), data.heaviest, data.heaviest + 1)
     with bench.trl(case.method, heaviest, settings | LESS_MEMORY) as child:
         seconds = child.step()["seconds"]
@@ -145,6 +150,11 @@ def run_case(bench: Bench, name: str, case: Case, data: Data, trying: bool) -> N
         Line(case=name, what="memory", unit="GB", ours=ours, trl=theirs),
         Line(case=name, what="memory, checkpointing", unit="GB", ours=ours, trl=least / GIGABYTE, bar=bar),
     ]
+
+
+def run_modes(bench: Bench, name: str, case: Case, data: Data, settings: Settings) -> list[tuple[int, int]]:
+    """Return the peaks of both sides' memory in each mode."""
+    return [run_mode(bench, name, mode, case, data, settings | more) for mode, more in case.modes.items()]
 
 
 def run_mode(bench: Bench, name: str, mode: str, case: Case, data: Data, settings: Settings) -> tuple[int, int]:
