@@ -27,8 +27,13 @@ def main() -> None:
     if not ranks.here().first:
         _be_silent()
     conf = str(config.home() / "conf")
-    app = hydra.main(version_base="1.3", config_path=conf, config_name="config")(lambda one: codes.append(_trial(one)))
-    codes.append(_guarded(app))
+
+    def trial(composed: Any) -> int:
+        if StopAsked.exit_code not in codes:  # of a sweep that was asked to stop nothing more is begun
+            codes.append(_trial(composed))
+        return codes[-1]
+
+    codes.append(_guarded(hydra.main(version_base="1.3", config_path=conf, config_name="config")(trial)))
     _leave(codes)
 
 
@@ -83,7 +88,10 @@ def plan_and_run(composed: Any) -> None:
     finished = execute.finished(job) is not None
     anew = job.request.top.again and (finished or execute.stuck(job))
     done = finished and not anew
-    console.show_plan(proposal, done, estimate.tokens(proposal))
+    if job.request.top.sweep:
+        console.say(f"\n{job.folder.name}")
+    else:
+        console.show_plan(proposal, done, estimate.tokens(proposal))
     if job.request.top.mode == "run":
         _point_to(job)
         if anew:

@@ -97,6 +97,8 @@ class Top:
     """Order of the rows, initial adapter, dropout."""
     runs_folder: str = "runs"
     """Folder of the run folders."""
+    sweep: str | None = None
+    """The sweep that a trial belongs to; `-m` sets it by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)

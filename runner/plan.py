@@ -5,7 +5,7 @@ in it: the same experiment has the same id wherever and whenever it is asked for
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -93,14 +93,25 @@ class Proposal:
     reasons: Mapping[str, str]
 
 
-def make(request: Request) -> Proposal:
+@dataclass
+class Known:
+    """What was found out for one request and holds for others that are planned in the same breath: a sweep's trials."""
+
+    surveys: dict[bytes, Survey] = field(default_factory=dict)
+    models: dict[str, ModelIdentity] = field(default_factory=dict)
+
+
+def make(request: Request, known: Known | None = None) -> Proposal:
     """Check the data, resolve every `auto` and return the job with its reasons. Reads files; touches nothing.
+
+    What is `known` already is not found out again, and what is found out is added to it.
 
     Raises `DataError`, `ModelError` or `RequestError` for what cannot be trained.
     """
     backend = backends.load(request.backend.name)
-    identity = models.identify(request.model.source, offline=request.top.mode == "plan")
-    found = survey(_selection(request), backend.limit(request))
+    known = known or Known()
+    identity = _identified(request, known)
+    found = _surveyed(request, backend, known)
     found.require_trainable(request.dataset.on_bad_row)
     backend.check(request, found)
     splits = {name: _identity(split) for name, split in found.splits.items()}
@@ -118,6 +129,21 @@ def make(request: Request) -> Proposal:
         seed=request.top.seed,
     )
     return Proposal(job=_job(request, plan, _folder(request, plan)), survey=found, reasons=reasons)
+
+
+def _identified(request: Request, known: Known) -> ModelIdentity:
+    source = request.model.source
+    if source not in known.models:
+        known.models[source] = models.identify(source, offline=request.top.mode == "plan")
+    return known.models[source]
+
+
+def _surveyed(request: Request, backend: backends.Backend, known: Known) -> Survey:
+    selection = _selection(request)
+    key = msgspec.json.encode([selection, request.model, request.backend])
+    if key not in known.surveys:
+        known.surveys[key] = survey(selection, backend.limit(request))
+    return known.surveys[key]
 
 
 def load(folder: Path) -> Job:

@@ -25,6 +25,8 @@ BATCH = 1000
 """Metrics a request: the store's own limit."""
 PAGE_CHARACTERS = 7000
 """Length of a run's description: the store cuts tags at 8,000."""
+SWEEP = "runner.sweep"
+"""The tag of a sweep's parent run, with the sweep's id."""
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED", "running": "RUNNING"}
 
 
@@ -109,9 +111,17 @@ class Sender:
         run = made[0] if made else self.client.create_run(experiment, tags=tags, run_name=self.job.folder.name)
         params = [Param(key, str(value)[:6000]) for key, value in flat_params(self.job).items()]
         self.client.log_batch(run.info.run_id, params=params, tags=[RunTag(*tag) for tag in tags.items()])
+        self._fold(run.info.run_id, experiment)
         self.client.log_inputs(run.info.run_id, datasets=self._datasets())
         self.client.log_text(run.info.run_id, self.job.plan.canonical.decode(), "plan.json")
         self._keep(run_id=run.info.run_id, experiment_id=experiment)
+
+    def _fold(self, run_id: str, experiment: str) -> None:
+        """Put a trial's run under its sweep's, as soon as it is there to be seen."""
+        sweep = self.job.request.top.sweep
+        parents = self.client.search_runs([experiment], f"tags.`{SWEEP}` = '{sweep}'", max_results=1) if sweep else ()
+        for parent in parents:
+            self.client.set_tag(run_id, "mlflow.parentRunId", parent.info.run_id)
 
     def _tags(self) -> dict[str, str]:
         begun = msgspec.json.decode(next((self.job.folder / "journal.jsonl").open("rb")), type=Record)
@@ -219,8 +229,9 @@ class Sender:
                 self.client.create_model_version(name, source, self.place.run_id, model_id=self.place.model_id)
 
     def _close(self, status: str) -> None:
-        for name in ("report.json", "report.md"):
-            self.client.log_artifact(self.place.run_id, str(self.job.folder / name))
+        for name in ("report.json", "report.md", "request.json", "journal.jsonl", "evaluation.jsonl"):
+            if (self.job.folder / name).exists():
+                self.client.log_artifact(self.place.run_id, str(self.job.folder / name))
         page = (self.job.folder / "report.md").read_text("utf-8")
         self.client.set_tag(self.place.run_id, "mlflow.note.content", page[:PAGE_CHARACTERS])
         if status == "running":

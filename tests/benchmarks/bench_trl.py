@@ -9,7 +9,7 @@ tries them again and goes by what it finds, `--bf16` tells what TRL's default on
 
     equal, hh, llamafactory   DPO, both with the reference pass and with its log-probabilities cached or precomputed
     sft                       supervised, the loss on answers only
-    trial                     whole processes: the second trial of a sweep beside the second run of a TRL script
+    trial                     whole processes on hh: the second trial of a sweep beside a TRL script's second run
 
 The real rows are in the folder that --data or RUNNER_TEST_DATA names; without it rows are made up with lengths like
 theirs. About 25 minutes on two cores; the last line is JSON.
@@ -41,7 +41,7 @@ from tests.benchmarks.side_by_side.runner_side import LEARNING_RATE, overrides
 
 HERE = "tests.benchmarks.side_by_side"
 MEMORY_BAR, TRIAL_BAR = 2.0, 5.0
-TRIAL_STEPS = 5
+TRIAL_STEPS = 10
 LESS_MEMORY = {"gradient_checkpointing": True}
 Settings = dict[str, Any]
 
@@ -132,8 +132,13 @@ class Bench:
 def run_case(bench: Bench, name: str, case: Case, data: Data, trying: bool) -> None:
     """Measure a case in all its modes, then TRL with the least memory on the batch that needs most of it."""
     path = data.write(bench.scratch / name / "rows.jsonl")
-    settings = fastest(bench, name, case, data) if trying else SETTINGS[case.method][0]
-    peaks = [run_mode(bench, name, mode, case, data, settings | more) for mode, more in case.modes.items()]
+    settings = dict(fastest(bench, name, case, data) if trying else SETTINGS[case.method][0])
+    try:
+        peaks = run_modes(bench, name, case, data, settings)
+    except pipe.KilledError:
+        bench.say(f"{name}: TRL was killed, as its memory does not suffice; with gradient checkpointing:")
+        settings |= LESS_MEMORY
+        peaks = run_modes(bench, name, case, data, settings)
     heaviest = data.write(path.with_name("heaviest.jsonl"), data.heaviest, data.heaviest + 1)
     with bench.trl(case.method, heaviest, settings | LESS_MEMORY) as child:
         seconds = child.step()["seconds"]
@@ -145,6 +150,11 @@ def run_case(bench: Bench, name: str, case: Case, data: Data, trying: bool) -> N
         Line(case=name, what="memory", unit="GB", ours=ours, trl=theirs),
         Line(case=name, what="memory, checkpointing", unit="GB", ours=ours, trl=least / GIGABYTE, bar=bar),
     ]
+
+
+def run_modes(bench: Bench, name: str, case: Case, data: Data, settings: Settings) -> list[tuple[int, int]]:
+    """Return the peaks of both sides' memory in each mode."""
+    return [run_mode(bench, name, mode, case, data, settings | more) for mode, more in case.modes.items()]
 
 
 def run_mode(bench: Bench, name: str, mode: str, case: Case, data: Data, settings: Settings) -> tuple[int, int]:
@@ -292,8 +302,8 @@ def run_model(source: str, asked: argparse.Namespace, scratch: Path) -> dict[str
     }
     for name in asked.only:
         if name == "trial":
-            short = rows.read(CASES["equal"].source, None, TRIAL_STEPS, ChatTokenizer(model), scratch / "trial")
-            run_trial(bench, short)
+            source, steps = CASES["hh"].source, asked.steps or TRIAL_STEPS
+            run_trial(bench, rows.read(source, asked.data, steps, ChatTokenizer(model), scratch / "trial"))
         else:
             bench.say(f"{name}: {data[name].told}")
             run_case(bench, name, CASES[name], data[name], asked.trying)

@@ -4,7 +4,6 @@ It knows no method and no layout by name: rows' losses come from the method, the
 `Scorer`. Learning rate and random numbers follow from the number of steps done.
 """
 
-import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from runner.backends.local.lanes import rounds
 from runner.backends.local.layout import deal, group, num_tokens
 from runner.backends.local.logps import Scorer
 from runner.backends.local.profile import Profile
+from runner.backends.local.recipe import Recipe, rate
 from runner.events import Event, Progress
-from runner.methods import Method
 from runner.tokens import TokenRow
 
 Values = dict[str, Tensor]
@@ -44,29 +43,6 @@ class Example:
         return tuple(sum(learned[first:]) for learned in self.tokens.learned)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What a training run does, all `auto` resolved."""
-
-    method: Method
-    hyperparameters: Any
-    learning_rate: float
-    schedule: str
-    warmup_ratio: float
-    weight_decay: float
-    max_grad_norm: float
-    num_steps: int
-    seed: int
-    evaluate_every: int
-    checkpoint_every: int
-    keep_best: bool
-    patience: int | None = None
-    ema_decay: float | None = None
-    neftune_alpha: float = 0.0
-    checkpoints: int = 1
-    tokens_at_once: int = 1
-
-
 class Standing(msgspec.Struct):
     """What held-out rows have said so far: the lowest loss, the step it was measured after, evaluations since."""
 
@@ -83,15 +59,6 @@ class Standing(msgspec.Struct):
             self.best_loss, self.best_at = loss, at
         self.since_best = 0 if better else self.since_best + (at > 0)
         return better
-
-
-def rate(at: int, recipe: Recipe) -> float:
-    """Return the factor on the learning rate for the step after `at` steps: a linear climb, then the schedule."""
-    warmup = math.ceil(recipe.num_steps * recipe.warmup_ratio)
-    if at < warmup:
-        return (at + 1) / warmup
-    done = (at - warmup) / max(1, recipe.num_steps - warmup)
-    return {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[recipe.schedule]
 
 
 def trainable(model: Any) -> dict[str, Tensor]:

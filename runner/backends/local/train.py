@@ -15,7 +15,8 @@ from torch import Tensor
 from runner.backends.local import checkpoint, load, shares
 from runner.backends.local.checkpoint import State, Writer
 from runner.backends.local.layout import num_tokens
-from runner.backends.local.learner import Example, Learner, Standing, rate
+from runner.backends.local.learner import Example, Learner, Standing
+from runner.backends.local.recipe import rate
 from runner.errors import RunnerError, StopAsked
 from runner.events import Event, Metrics, Note, Progress
 

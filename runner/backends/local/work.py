@@ -9,7 +9,6 @@
 The model is loaded when a step first needs it, and stays for the next one.
 """
 
-import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -22,14 +21,25 @@ import transformers
 
 from runner import methods, models, ranks
 from runner.backends import Events
-from runner.backends.local import checkpoint, count_steps, lanes, machine, memory, model, reference_logps, sharded
+from runner.backends.local import (
+    checkpoint,
+    lanes,
+    machine,
+    memory,
+    model,
+    recipe,
+    reference_logps,
+    remembered,
+    sharded,
+)
 from runner.backends.local.generate import answers
 from runner.backends.local.lanes import Lanes
 from runner.backends.local.layout import num_tokens
-from runner.backends.local.learner import Example, Learner, Recipe, trainable
+from runner.backends.local.learner import Example, Learner, trainable
 from runner.backends.local.load import flops_per_token
 from runner.backends.local.logps import Scorer, exact
 from runner.backends.local.profile import Profile
+from runner.backends.local.recipe import Recipe
 from runner.backends.local.train import mean, result_weights, train
 from runner.data.rows import Message, Row, prompt_of, row_id
 from runner.errors import DataError
@@ -42,6 +52,8 @@ if TYPE_CHECKING:
     from runner.plan import Job
 
 Examples = Generator[Event, None, list[Example]]
+Answers = list[tuple[str, bool]]
+"""Each answer, and whether it ended by itself."""
 
 TOKENS_AT_ONCE = {"cpu": 1_280, "cuda": 16_384}
 """What fills the machine: on a CPU a few hundred tokens a lane do, and more only take memory."""
@@ -63,7 +75,7 @@ class Work:
         if self.world.tell(models.cached(self.job.plan.model.source) is None):
             yield Note(f"fetching {self.job.plan.model.source.partition('@sha256')[0]}, once for this machine …")
         scorer = self._scorer()
-        if self.world.agree(not exact(scorer, self._telling_rows())):
+        if self.world.agree(not self._packs_well(scorer)):
             yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
             scorer = scorer.unpacked()
         self.scorer = scorer
@@ -130,8 +142,7 @@ class Work:
         with self.scorer.released():
             after = self._answers(self.model, prompts)
             yield Progress("sample", 1, 2)
-            with self._start() as start:
-                before = self._answers(start, prompts)
+            before = self._answers_before(prompts)
         yield Progress("sample", 2, 2)
         folder = self.job.folder if self.world.place.first else None
         style, at = self.job.request.dataset.style, self.results["train"]["at"]
@@ -158,17 +169,20 @@ class Work:
             if self.method.needs_reference(self.job.hyperparameters):
                 path, room = models.cache_folder() / "reference.db", self.how["tokens_at_once"] // self._lanes.count
                 with model.untouched(self.model), self.profile.part("reference"):
-                    logps = yield from reference_logps.compute(path, self.scorer, rows, room, self._reference_identity)
+                    logps = yield from reference_logps.compute(path, self.scorer, rows, room, self._base_identity)
             self._examples[split] = [Example(*each) for each in zip(rows, logps, strict=True)]
         return self._examples[split]
 
     @property
-    def _reference_identity(self) -> list[Any]:
-        """All that decides the reference's log-probabilities of given tokens, down to the last bit."""
-        versions = [str(torch.__version__), transformers.__version__]
-        how = [self.how[key] for key in ("packed", "threads", "lanes", "device")]
+    def _base_identity(self) -> list[Any]:
+        """All that decides what the untouched model thinks of given tokens, down to the last bit."""
+        return [*self._weights_identity, *(self.how[key] for key in ("packed", "threads", "lanes", "device"))]
+
+    @property
+    def _weights_identity(self) -> list[Any]:
+        """The untouched model, and the code that computes with it."""
         weights = [self.job.plan.model.digest, self.settings.dtype, self.settings.quantization]
-        return [*weights, *how, *versions]
+        return [*weights, str(torch.__version__), transformers.__version__]
 
     @cached_property
     def how(self) -> dict[str, Any]:
@@ -257,27 +271,7 @@ class Work:
     @cached_property
     def recipe(self) -> Recipe:
         """What the training loop is to do."""
-        settings, hyperparameters = self.settings, self.job.hyperparameters
-        num_steps = count_steps(settings, hyperparameters, len(self.rows["train"]))
-        every, saves = self.evaluation.every, settings.runtime.checkpoint_every
-        return Recipe(
-            method=self.method,
-            hyperparameters=hyperparameters,
-            learning_rate=settings.learning_rate * hyperparameters.learning_rate_multiplier,
-            schedule=settings.schedule,
-            warmup_ratio=settings.warmup_ratio,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            num_steps=num_steps,
-            seed=self.job.plan.seed,
-            evaluate_every=math.ceil(num_steps / 2) if every == "auto" else every,
-            checkpoint_every=min(100, math.ceil(num_steps / 10)) if saves == "auto" else saves,
-            keep_best=self.evaluation.keep == "best",
-            patience=self.evaluation.patience,
-            ema_decay=settings.ema_decay,
-            checkpoints=settings.runtime.checkpoints,
-            tokens_at_once=self.how["tokens_at_once"] if self.how["packed"] else 1,
-        )
+        return recipe.make(self.job, self.method, len(self.rows["train"]), self.how)
 
     def _tokenise(self, split: str, rows: Sequence[Row]) -> list[TokenRow]:
         found = []
@@ -287,6 +281,16 @@ class Work:
             except DataError as error:
                 raise DataError(f"dataset.{split}, row {number}: {error}") from error
         return found
+
+    def _packs_well(self, scorer: Scorer) -> bool:
+        """Say whether packed rows have the model's own values, tried where the user's cache does not know it."""
+        rows = self._telling_rows()
+        path = remembered.place("layouts", *self._weights_identity, self.device, self.settings.lora, rows)
+        known: bool | None = self.world.tell(remembered.read(path, bool))
+        if known is None:
+            known = exact(scorer, rows)
+            remembered.keep(path, known)
+        return known
 
     def _telling_rows(self) -> list[TokenRow]:
         """Return the longest and the shortest row, with which packing is tried."""
@@ -321,11 +325,22 @@ class Work:
             checkpoint.load_weights(self._result, trainable(Scorer(trained, packed=False).model))
         return model.save(trained, self.job.folder / "model", self.job.plan.id, self.job.plan.model).digest
 
-    def _answers(self, asked: Any, prompts: Sequence[Sequence[Message]]) -> list[tuple[str, bool]]:
+    def _answers(self, asked: Any, prompts: Sequence[Sequence[Message]]) -> Answers:
         """Return process 0's answers; the others compute them, too, where it needs their part of the weights."""
         if not self.world.place.first and not self.sharded:
             return [("", True)] * len(prompts)
         return answers(asked, self.tokenizer, prompts, self.evaluation.max_new_tokens)
+
+    def _answers_before(self, prompts: Sequence[Sequence[Message]]) -> Answers:
+        """Return the untouched model's answers, worked out where the user's cache does not know them."""
+        path = remembered.place("answers", self._base_identity, prompts, self.evaluation.max_new_tokens)
+        known: Answers | None = self.world.tell(remembered.read(path, Answers))
+        if known is None:
+            with self._start() as start:
+                known = self._answers(start, prompts)
+            if self.world.place.first:
+                remembered.keep(path, known)
+        return known
 
     @contextmanager
     def _start(self) -> Iterator[Any]:

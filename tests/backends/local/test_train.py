@@ -15,9 +15,10 @@ from torch import Tensor
 from runner import methods
 from runner.backends.local import Local, Lora, Runtime, checkpoint
 from runner.backends.local.lanes import Lanes
-from runner.backends.local.learner import Example, Learner, Recipe, Standing, rate
+from runner.backends.local.learner import Example, Learner, Standing
 from runner.backends.local.logps import Scorer
 from runner.backends.local.model import prepare
+from runner.backends.local.recipe import Recipe, rate
 from runner.backends.local.train import Meter, batch, mean, result_weights, train
 from runner.errors import RunnerError, StopAsked
 from runner.events import Event, Metrics, Note

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from runner import methods
-from runner.backends.local.learner import Example, Learner, Recipe
+from runner.backends.local.learner import Example, Learner
 from runner.backends.local.logps import Scorer
+from runner.backends.local.recipe import Recipe
 from runner.data.rows import Conversation, Message, Pair
 from runner.errors import DataError
 from runner.methods.dpo import DPO

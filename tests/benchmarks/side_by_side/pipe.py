@@ -8,6 +8,7 @@ A child that stands uses no processor.
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -49,6 +50,10 @@ class Gate:
     def _send(self, message: Mapping[str, Any]) -> None:
         self._answers.write(json.dumps(message) + "\n")
         self._answers.flush()
+
+
+class KilledError(SystemExit):
+    """A side was killed, as the system does where memory is full."""
 
 
 class Child:
@@ -95,7 +100,9 @@ class Child:
         line = self.process.stdout.readline()
         if not line:
             told = "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-12:])
-            raise SystemExit(f"{self.module}: ended with {self.process.wait()}:\n{told}")
+            status = self.process.wait()
+            kind = KilledError if status == -signal.SIGKILL else SystemExit
+            raise kind(f"{self.module}: ended with {status}:\n{told}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

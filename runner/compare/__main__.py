@@ -1,0 +1,86 @@
+"""`python -m runner.compare`: runs side by side: what differs in them, how they came out, and whether that is chance.
+
+    python -m runner.compare                       the newest sweep
+    python -m runner.compare SWEEP                 a sweep by its folder or its name under runs/sweeps/
+    python -m runner.compare RUN RUN …             runs by folder, name or plan id
+    python -m runner.compare --experiment NAME [--filter "metrics.`eval/loss` < 0.6"]     runs of an MLflow experiment
+
+`--metric eval/loss` ranks by another metric, `--json` and `--markdown` print nothing else, `--to FOLDER` writes
+comparison.json, .md, .html and .png there; a sweep's are in its own folder.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from runner import command
+from runner.compare import output, results, verdict
+from runner.errors import RequestError
+from runner.models import run
+
+SWEEPS = Path("runs") / "sweeps"
+
+
+def main() -> None:
+    """Compare, and leave with 0, or 2 where there is nothing to compare."""
+    command.run(_compare)
+
+
+def _compare(arguments: list[str]) -> None:
+    asked = _parser().parse_args(arguments)
+    folders, place = _found(asked)
+    there = [folder for folder in folders if (folder / "plan.json").exists()]
+    found = verdict.make([results.read(folder) for folder in there], asked.metric)
+    target = asked.to or place
+    if target is not None:
+        output.write(found, target)
+    if asked.json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(verdict.as_json(found))).decode() + "\n")
+    elif asked.markdown:
+        sys.stdout.write(verdict.markdown(found))
+    else:
+        output.show(found, target)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runner.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="RUN or SWEEP")
+    parser.add_argument("--experiment", help="an MLflow experiment, in MLFLOW_TRACKING_URI or ./mlflow.db")
+    parser.add_argument("--filter", default="", help="MLflow's search expression over that experiment's runs")
+    parser.add_argument("--metric", help="what to rank by: eval/reward_accuracy, eval/loss, …")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to write the comparison")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    return parser
+
+
+def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
+    """Return the folders of the runs that are meant, and the sweep's own folder where it is one."""
+    if asked.experiment:
+        from runner import store
+
+        return store.folders(asked.experiment, asked.filter), None
+    if not asked.names:
+        made = sorted(SWEEPS.glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
+        if not made:
+            raise RequestError("compare: there is no sweep here; name runs: python -m runner.compare RUN RUN.")
+        return trials(made[-1].parent), made[-1].parent
+    if len(asked.names) == 1:
+        for folder in (Path(asked.names[0]), SWEEPS / asked.names[0]):
+            if (folder / "sweep.json").exists():
+                return trials(folder), folder
+    return [run.find(name) for name in asked.names], None
+
+
+def trials(folder: Path) -> list[Path]:
+    """Return the folders of a sweep's trials."""
+    kept = msgspec.json.decode((folder / "sweep.json").read_bytes())
+    return list(dict.fromkeys(Path(each["folder"]) for each in kept["trials"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""A comparison as a drawing: each entrant's curve over the steps, and the metric over what was swept."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runner.compare.difference import mean, spread, words
+from runner.compare.results import Entrant
+from runner.compare.verdict import Comparison
+
+
+def draw(found: Comparison) -> Any:
+    """Return a matplotlib figure, drawn without a display."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _curves(left, found)
+    _sweep(right, found)
+    return figure
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write the drawing as a PNG."""
+    figure.savefig(path, dpi=150)
+
+
+def svg(figure: Any) -> str:
+    """Return the drawing as an SVG element."""
+    written = io.StringIO()
+    figure.savefig(written, format="svg")
+    text = written.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _curves(axes: Any, found: Comparison) -> None:
+    """Draw the metric over the steps, or what was measured in training where it was judged but once."""
+    everyone = (*found.ranked, *found.unranked)
+    judged = any(len(run.curves.get(found.metric, ())) > 1 for each in everyone for run in each.runs)
+    name = found.metric if judged else "train/loss"
+    for number, entrant in enumerate(everyone):
+        for order, run in enumerate(entrant.runs):
+            points = run.curves.get(name, ())
+            axes.plot(
+                [at for at, _ in points], [value for _, value in points], color=f"C{number % 10}",
+                linestyle=("-", "--", ":", "-.")[order % 4], marker="o" if len(points) < 15 else "", markersize=3,
+                label=entrant.name if order == 0 else None,
+            )  # fmt: skip
+    axes.set(xlabel="optimizer step", ylabel=words(name), title=f"{name} over the steps")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def _sweep(axes: Any, found: Comparison) -> None:
+    """Draw the metric over the one number that was swept, else a bar for each entrant."""
+    axes.set(ylabel=words(found.metric), title=f"{found.metric} at the end")
+    values = [mean(each.values(found.metric)) for each in found.ranked]
+    around = [spread(each.values(found.metric)) or 0.0 for each in found.ranked]
+    places = _numbers(found.ranked, found.keys)
+    if places:
+        ordered = sorted(zip(places, values, around, strict=True))
+        axes.errorbar(*zip(*ordered, strict=True), fmt="o-", capsize=4)
+        if min(places) > 0 and max(places) >= 5 * min(places):
+            axes.set_xscale("log")
+        axes.set(xlabel=found.keys[0])
+    else:
+        axes.bar(range(len(values)), values, yerr=around, capsize=4, color=[f"C{at % 10}" for at in range(len(values))])
+        axes.set_xticks(range(len(values)), [each.name for each in found.ranked], rotation=20, ha="right", fontsize=8)
+    axes.grid(alpha=0.3, axis="y")
+
+
+def _numbers(ranked: Sequence[Entrant], keys: Sequence[str]) -> list[float]:
+    """Return where each entrant stands on the one key in which they differ, if that is a number."""
+    if len(keys) != 1 or len(ranked) < 2:
+        return []
+    values = [each.runs[0].request.get(keys[0]) for each in ranked]
+    return [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)] * (
+        all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    )

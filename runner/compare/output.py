@@ -1,0 +1,34 @@
+"""Where a comparison goes: files in a folder, the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from runner import console
+from runner.compare import verdict
+from runner.compare.verdict import Comparison
+
+
+def write(found: Comparison, folder: Path) -> Sequence[Path]:
+    """Write the comparison as JSON, Markdown, a page and a drawing; return the files."""
+    from runner.compare import drawing
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = drawing.draw(found)
+    files = [folder / f"comparison.{kind}" for kind in ("json", "md", "html", "png")]
+    files[0].write_bytes(msgspec.json.format(msgspec.json.encode(verdict.as_json(found))))
+    files[1].write_text(verdict.markdown(found), "utf-8")
+    files[2].write_text(verdict.html(found, drawing.svg(figure)), "utf-8")
+    drawing.save(figure, files[3])
+    return files
+
+
+def show(found: Comparison, folder: Path | None) -> None:
+    """Print the table, what can be told of it, and where it is written."""
+    head, rows = verdict.table(found)
+    console.table(f"{found.verdict[:1].upper()}{found.verdict[1:]}.", head, rows, fold=False)
+    for sentence in found.sentences:
+        console.say(f"{sentence}.")
+    if folder is not None:
+        console.say(f"\nwritten to {folder}/comparison.html, .md, .json and .png")

@@ -1,0 +1,118 @@
+"""What a run's folder says of it once there is something to compare: its configuration, metrics and judged rows.
+
+Runs that differ in nothing but their seed are one entrant of a comparison: what sets them apart is chance.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runner import journal, plan, report
+from runner.errors import RequestError
+from runner.events import Metrics
+from runner.tracking import flat_params
+
+Rows = Mapping[str, Mapping[str, float]]
+"""Values by name, of each held-out row by its id."""
+
+APART = ("seed", "model.digest")
+"""What does not tell one request from another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A run: how it ended, the last value of each metric, the curve of each, and its held-out rows one by one."""
+
+    folder: Path
+    plan_id: str
+    status: str
+    message: str
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    curves: Mapping[str, Sequence[tuple[int, float]]]
+    rows: Rows
+    seconds: float
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return int(self.params["seed"])
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Its configuration but for the seed."""
+        return {key: value for key, value in self.params.items() if key not in APART}
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A request that takes part in a comparison, with a run for each seed; `name` says what sets it apart."""
+
+    name: str
+    runs: tuple[Result, ...]
+
+    def values(self, metric: str) -> list[float]:
+        """Return a metric of each run that has it."""
+        return [run.metrics[metric] for run in self.runs if metric in run.metrics]
+
+
+def read(folder: Path) -> Result:
+    """Return what a run's folder holds. Raises `RequestError` where it was never begun."""
+    job = plan.load(folder)
+    records = journal.read(folder / "journal.jsonl")
+    content = report.read(folder) or {}
+    return Result(
+        folder=folder,
+        plan_id=job.plan.id,
+        status=content.get("status", "unfinished"),
+        message=content.get("message", ""),
+        params=flat_params(job),
+        metrics=report.last_values(records),
+        curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
+        rows=_rows(folder / "evaluation.jsonl"),
+        seconds=sum((content.get("seconds") or {}).values()),
+    )
+
+
+def _curves(events: Iterable[Metrics]) -> dict[str, list[tuple[int, float]]]:
+    found: dict[str, dict[int, float]] = {}
+    for event in events:
+        for name, value in event.values.items():
+            found.setdefault(name, {})[event.at] = value
+    return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def _rows(path: Path) -> Rows:
+    if not path.exists():
+        return {}
+    lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+    return {line.pop("row"): line for line in lines}
+
+
+def differing(results: Sequence[Result]) -> list[str]:
+    """Return the keys, but for the seed, in which runs differ, in the order in which a plan has them."""
+    keys = dict.fromkeys(key for result in results for key in result.request)
+    absent = object()
+    return [key for key in keys if len({repr(each.request.get(key, absent)) for each in results}) > 1]
+
+
+def entrants(results: Sequence[Result]) -> list[Entrant]:
+    """Put runs together that differ in their seed only; names say the keys in which the requests differ.
+
+    Raises `RequestError` where there is nothing to compare.
+    """
+    if not results:
+        raise RequestError("compare: no run is named; name runs or a sweep, python -m runner.compare RUN RUN.")
+    keys = differing(results)
+    together: dict[str, list[Result]] = {}
+    for result in results:
+        together.setdefault(repr(sorted(map(repr, result.request.items()))), []).append(result)
+    return [Entrant(_name(runs[0], keys), tuple(runs)) for runs in together.values()]
+
+
+def _name(result: Result, keys: Sequence[str]) -> str:
+    told = [f"{key}={result.request[key]}" for key in keys if key in result.request]
+    return ", ".join(told) or result.folder.name

@@ -1,0 +1,168 @@
+"""A comparison as a whole, and how it is written down: what differs, who is best, how sure that is. Pure.
+
+`Comparison` holds the numbers; `as_json`, `markdown` and `html` say them. The terminal's tables are in compare.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jinja2 import Environment
+
+from runner.compare.difference import Difference, compare, lower_is_better, mean, rank, spread, words
+from runner.compare.results import Entrant, Result, differing, entrants
+from runner.errors import RequestError
+
+PREFERRED = ("eval/reward_accuracy", "eval/loss", "train/loss")
+"""What requests are ranked by where nothing is said: the first that all have. Losses of unlike betas do not compare."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Entrants, best first, by a metric; and how the best one differs from each other one."""
+
+    metric: str
+    keys: tuple[str, ...]
+    ranked: tuple[Entrant, ...]
+    unranked: tuple[Entrant, ...]
+    differences: tuple[Difference, ...]
+    results: tuple[Result, ...]
+
+    @property
+    def sentences(self) -> list[str]:
+        """Say what came out, and what did not."""
+        told = [each.sentence for each in self.differences]
+        if len(self.ranked) == 1 and len(self.ranked[0].runs) > 1:
+            told.append(
+                f"{len(self.ranked[0].runs)} runs of one request, which differ in their seed only: "
+                "what sets them apart is chance, and none of them wins"
+            )
+        return told
+
+    @property
+    def verdict(self) -> str:
+        """Say who is best, and whether that can be trusted."""
+        if not self.ranked:
+            return f"nothing to rank: no run has {self.metric} yet"
+        best = self.ranked[0]
+        told = f"best by {words(self.metric)}: {best.name} ({figure(best, self.metric)})"
+        unsure = [each for each in self.differences if not each.told_apart]
+        if not self.differences:
+            return told
+        if not unsure:
+            return f"{told}, better than every other beyond chance"
+        return f"{told}, but {len(unsure)} of {len(self.differences)} others cannot be told from it"
+
+
+def make(results: Sequence[Result], metric: str | None = None) -> Comparison:
+    """Compare runs by a metric; without one by the first of `PREFERRED` that every finished run has.
+
+    Raises `RequestError` where no run has the metric, with those that there are.
+    """
+    taking_part = entrants(results)
+    metric = metric or _metric(results)
+    ranked = rank(metric, taking_part)
+    known = sorted({name for result in results for name in result.metrics if not name.startswith("system/")})
+    if not ranked and known:
+        raise RequestError(f"--metric: got {metric}, which no run has; allowed: {', '.join(known)}.")
+    return Comparison(
+        metric=metric,
+        keys=tuple(differing(results)),
+        ranked=tuple(ranked),
+        unranked=tuple(each for each in taking_part if each not in ranked),
+        differences=tuple(compare(metric, ranked[0], each) for each in ranked[1:]),
+        results=tuple(results),
+    )
+
+
+def _metric(results: Sequence[Result]) -> str:
+    having = [result for result in results if result.metrics]
+    return next((name for name in PREFERRED if all(name in each.metrics for each in having)), PREFERRED[0])
+
+
+def figure(entrant: Entrant, metric: str) -> str:
+    """Return a metric's mean over an entrant's seeds, with its interval where there are several."""
+    values = entrant.values(metric)
+    if not values:
+        return ""
+    around = spread(values)
+    return f"{mean(values):.4g}" + (f" ± {around:.2g} ({len(values)} seeds)" if around is not None else "")
+
+
+def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of the table of entrants: what sets them apart, and their metrics."""
+    measured = [
+        name for name in ("eval/loss", "eval/reward_accuracy", "eval/reward_margin", "eval/token_accuracy")
+        if any(each.values(name) for each in found.ranked) and name != found.metric
+    ]  # fmt: skip
+    head = [*(found.keys or ("run",)), found.metric, *measured, "runs"]
+    rows = []
+    for entrant in (*found.ranked, *found.unranked):
+        first = entrant.runs[0]
+        told = [str(first.request.get(key, "")) for key in found.keys] or [entrant.name]
+        figures = [figure(entrant, name) for name in (found.metric, *measured)]
+        rows.append([*told, *figures, ", ".join(run.folder.name for run in entrant.runs)])
+    return head, rows
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """Return the comparison as a JSON value."""
+    return {
+        "metric": found.metric,
+        "lower_is_better": lower_is_better(found.metric),
+        "verdict": found.verdict,
+        "sentences": found.sentences,
+        "keys": list(found.keys),
+        "entrants": [
+            {
+                "name": each.name,
+                "values": {key: each.runs[0].request.get(key) for key in found.keys},
+                "metrics": _means(each),
+                "runs": [{"folder": str(run.folder), "seed": run.seed, "status": run.status} for run in each.runs],
+            }
+            for each in (*found.ranked, *found.unranked)
+        ],
+        "differences": [asdict(each) | {"sentence": each.sentence} for each in found.differences],
+    }
+
+
+def _means(entrant: Entrant) -> Mapping[str, float]:
+    names = sorted({name for run in entrant.runs for name in run.metrics if name.startswith(("eval/", "hosted/"))})
+    return {name: mean(entrant.values(name)) for name in names}
+
+
+def markdown(found: Comparison) -> str:
+    """Return the comparison as a page."""
+    head, rows = table(found)
+    lines = [f"**{found.verdict[:1].upper()}{found.verdict[1:]}.**", ""]
+    lines += ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    lines += ["", *(f"- {sentence}." for sentence in found.sentences)]
+    return "\n".join(lines) + "\n"
+
+
+def html(found: Comparison, drawing: str) -> str:
+    """Return the comparison as a page that stands alone, with a drawing (SVG)."""
+    head, rows = table(found)
+    return _PAGE.render(found=found, head=head, rows=rows, drawing=drawing)
+
+
+_PAGE = Environment(autoescape=True).from_string(
+    """<!doctype html>
+<meta charset="utf-8">
+<title>{{ found.verdict }}</title>
+<style>
+  body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+  table { border-collapse: collapse; display: block; overflow-x: auto }
+  th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ddd; white-space: nowrap }
+  th { font-weight: 600; color: #666 }
+  svg { max-width: 100%; height: auto }
+</style>
+<h1>{{ found.verdict }}</h1>
+<table>
+<tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+<ul>{% for sentence in found.sentences %}<li>{{ sentence }}.</li>{% endfor %}</ul>
+{{ drawing | safe }}
+"""
+)

@@ -1,0 +1,89 @@
+"""A sweep in MLflow: a parent run that holds its trials' runs together, with the comparison as its page.
+
+Whatever MLflow raises is kept and told; it never costs a trial. The parent is found again by the sweep's id.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from runner.tracking import PAGE_CHARACTERS, SWEEP, place_of
+
+if TYPE_CHECKING:
+    from runner.sweeps import Sweep
+
+
+class Parent:
+    """The parent run of a sweep, where it is tracked."""
+
+    def __init__(self, sweep: "Sweep") -> None:
+        self.sweep = sweep
+        self.request = sweep.request
+        self.problem = ""
+
+    def open(self) -> None:
+        """Make the parent run, or find it; mark it as running."""
+        self._attempt(self._open)
+
+    def close(self, summary: Mapping[str, Any], code: int) -> str:
+        """Name and fold the trials' runs, write the summary, and close the parent; return what went wrong."""
+        self._attempt(lambda: self._close(summary, code))
+        return self.problem
+
+    def _attempt(self, work: Any) -> None:
+        from runner.store import told
+
+        if not self.request.tracking.enabled:
+            return
+        try:
+            work()
+            self.problem = ""
+        except Exception as error:
+            self.problem = told(error, self.request)
+
+    def _open(self) -> None:
+        client, experiment = self._client()
+        run = find(client, experiment, self.sweep.id)
+        if run is None:
+            tags = {SWEEP: self.sweep.id, "runner.trials": str(len(self.sweep.trials))}
+            client.create_run(experiment, tags=tags, run_name=self.sweep.folder.name)
+        else:
+            client.update_run(run, "RUNNING")
+
+    def _close(self, summary: Mapping[str, Any], code: int) -> None:
+        client, experiment = self._client()
+        run = find(client, experiment, self.sweep.id)
+        if run is None:
+            self._open()
+            run = find(client, experiment, self.sweep.id)
+        assert run is not None
+        for child, name in self._children():
+            client.set_tag(child, "mlflow.parentRunId", run)
+            client.update_run(child, name=name)
+        client.set_tag(run, "mlflow.note.content", summary.get("page", "")[:PAGE_CHARACTERS])
+        for metric, value in self._best(summary).items():
+            client.log_metric(run, metric, value)
+        for path in sorted(self.sweep.folder.iterdir()):
+            client.log_artifact(run, str(path))
+        client.set_terminated(run, "KILLED" if code == 130 else "FAILED" if code else "FINISHED")
+
+    def _children(self) -> Iterator[tuple[str, str]]:
+        """Yield the run id and the name of each trial that is in this store."""
+        for name, job in self.sweep.jobs.items():
+            if run_id := place_of(job).run_id:
+                yield run_id, name
+
+    def _best(self, summary: Mapping[str, Any]) -> Mapping[str, float]:
+        ranked = summary.get("comparison", {}).get("entrants", [])
+        return ranked[0]["metrics"] if ranked else {}
+
+    def _client(self) -> tuple[Any, str]:
+        from runner import store
+
+        client = store.connect(self.request)
+        return client, store.experiment(client, self.request.tracking.experiment)
+
+
+def find(client: Any, experiment: str, sweep_id: str) -> str | None:
+    """Return the id of a sweep's parent run, if it is there."""
+    found = client.search_runs([experiment], f"tags.`{SWEEP}` = '{sweep_id}'", max_results=1)
+    return found[0].info.run_id if found else None

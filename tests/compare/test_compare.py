@@ -1,0 +1,166 @@
+"""Who beats whom: the interval is right, and chance wins nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from runner.compare import difference, verdict
+from runner.compare.difference import compare, interval, rank, rows_needed
+from runner.compare.results import Entrant, Result, differing, entrants
+from runner.errors import RequestError
+
+
+def result(name: str, values: Any = (), metric: str = "reward_accuracy", **params: Any) -> Result:
+    """Return a run that judged so many rows, with such values of a metric."""
+    rows = {f"row{number}": {metric: float(value), "weight": 1.0} for number, value in enumerate(values)}
+    metrics = {f"eval/{metric}": float(np.mean(values))} if len(values) else {}
+    return Result(
+        folder=Path(name), plan_id=name, status="finished", message="", params={"seed": 1, "dpo.beta": 0.1} | params,
+        metrics=metrics, curves={}, rows=rows, seconds=1.0,
+    )  # fmt: skip
+
+
+def entrant(name: str, *values: Any, metric: str = "reward_accuracy") -> Entrant:
+    return Entrant(name, tuple(result(f"{name}{at}", each, metric, seed=at) for at, each in enumerate(values)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["normal", "skewed", "hits"])
+@pytest.mark.parametrize("num_rows", [60, 400])
+def test_the_interval_covers_the_truth_as_often_as_it_says(kind: str, num_rows: int) -> None:
+    """Over 1,000 simulated pairs of runs whose true difference is known."""
+    random, covered = np.random.default_rng(7), 0
+    for trial in range(1000):
+        hard = random.normal(size=num_rows)  # what makes a row hard strikes both
+        if kind == "normal":
+            ours, theirs, truth = hard + random.normal(0.3, 1, num_rows), hard + random.normal(size=num_rows), 0.3
+        elif kind == "skewed":
+            ours, theirs, truth = hard + random.exponential(1.0, num_rows), hard + random.normal(size=num_rows), 1.0
+        else:
+            ours, theirs = (hard + random.normal(shift, 1, num_rows) > 0 for shift in (0.5, 0.0))
+            truth = float(stats.norm.cdf(0.5 / np.sqrt(2)) - 0.5)
+        low, high = interval(ours[None].astype(float), theirs[None].astype(float), trial)
+        covered += low <= truth <= high
+    assert 930 <= covered <= 970
+
+
+def test_the_interval_is_students_where_rows_are_normal() -> None:
+    random = np.random.default_rng(0)
+    ours, theirs = random.normal(0.2, 1, (1, 200)), random.normal(0, 1, (1, 200))
+    expected = stats.ttest_rel(ours[0], theirs[0]).confidence_interval(0.95)
+    assert interval(ours, theirs) == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+def test_a_clear_winner_is_named_in_a_sentence() -> None:
+    random = np.random.default_rng(1)
+    theirs = random.random(400) < 0.6
+    ours = theirs | (random.random(400) < 0.1)
+    found = compare("eval/reward_accuracy", entrant("B", ours), entrant("A", theirs))
+    assert found.told_apart
+    assert found.mean == pytest.approx(ours.mean() - theirs.mean())
+    assert found.sentence.startswith(f"B beats A: reward accuracy +{100 * found.mean:.1f} points, 95%")
+    assert "400 rows; one seed each" in found.sentence
+    turned = compare("eval/reward_accuracy", entrant("A", theirs), entrant("B", ours))
+    assert turned.sentence.startswith("B beats A: reward accuracy +")
+
+
+def test_of_a_loss_less_is_better() -> None:
+    low, high = entrant("low", np.arange(50) / 100, metric="loss"), entrant("high", np.arange(50) / 50, metric="loss")
+    assert rank("eval/loss", [high, low]) == [low, high]
+    assert compare("eval/loss", high, low).sentence.startswith("low beats high: loss -")
+
+
+def test_too_few_rows_are_said_to_be_too_few_and_how_many_would_do() -> None:
+    random = np.random.default_rng(3)
+    theirs = random.normal(size=60)
+    ours = theirs + random.normal(0.15, 1, 60)
+    found = compare("eval/reward_margin", entrant("B", ours, metric="reward_margin"),
+                    entrant("A", theirs, metric="reward_margin"))  # fmt: skip
+    assert not found.told_apart
+    assert "no difference in reward margin between B and A can be told with these 60 rows; about" in found.sentence
+    assert found.enough is not None
+    assert found.enough > 60
+
+
+def test_as_many_rows_as_are_said_show_the_difference_four_times_in_five() -> None:
+    random = np.random.default_rng(5)
+    needed = rows_needed(random.normal(0.25, 1, 5000))
+    assert needed is not None
+    shown = [stats.ttest_1samp(random.normal(0.25, 1, needed), 0).pvalue < 0.05 for _ in range(1000)]
+    assert 0.7 < np.mean(shown) < 0.9
+
+
+def test_equal_rows_and_none_at_all_win_nothing() -> None:
+    same = entrant("A", np.ones(50)), entrant("B", np.ones(50))
+    assert "no difference" in compare("eval/reward_accuracy", *same).sentence
+    nothing = compare("eval/reward_accuracy", entrant("A", np.ones(50)), entrant("B", []))
+    assert "no held-out row in common" in nothing.sentence
+    assert not nothing.told_apart
+    assert not compare("eval/reward_accuracy", entrant("A", [1, 1]), entrant("B", [0, 0])).told_apart, "two rows"
+
+
+def test_only_rows_that_both_have_judged_are_compared() -> None:
+    assert compare("eval/reward_accuracy", entrant("A", np.ones(50)), entrant("B", np.zeros(30))).rows == 30
+
+
+def test_what_seeds_do_widens_the_interval() -> None:
+    random = np.random.default_rng(9)
+    rows = random.normal(size=(1, 300))
+    shifts = np.array([[0.4], [-0.1], [0.3]])
+    alone = interval(rows + shifts.mean(), rows)
+    together = interval(rows + shifts, np.repeat(rows, 3, 0))
+    assert together[1] - together[0] > 1.5 * (alone[1] - alone[0])
+
+
+def test_seeds_of_one_request_are_no_rivals() -> None:
+    random = np.random.default_rng(2)
+    runs = [result(f"run{seed}", random.random(400) < 0.5 + 0.2 * seed, seed=seed) for seed in (1, 2)]
+    (one,) = entrants(runs)
+    assert [each.seed for each in one.runs] == [1, 2]
+    found = verdict.make(runs)
+    assert not found.differences
+    assert "none of them wins" in found.sentences[0]
+    assert "±" in found.verdict
+
+
+def test_entrants_are_named_by_what_sets_them_apart() -> None:
+    runs = [result("a", [1, 0]), result("b", [1, 1], **{"dpo.beta": 0.2}), result("c", [1, 1], seed=5)]
+    assert differing(runs) == ["dpo.beta"]
+    assert {each.name: len(each.runs) for each in entrants(runs)} == {"dpo.beta=0.1": 2, "dpo.beta=0.2": 1}
+    with pytest.raises(RequestError, match="no run is named"):
+        entrants([])
+
+
+def test_the_verdict_says_whether_the_best_can_be_trusted() -> None:
+    random = np.random.default_rng(4)
+    base = random.random(300) < 0.5
+    runs = [
+        result("a", base), result("b", base | (random.random(300) < 0.3), **{"dpo.beta": 0.2}),
+        result("c", base, **{"dpo.beta": 0.3}),
+    ]  # fmt: skip
+    found = verdict.make(runs)
+    assert found.ranked[0].name == "dpo.beta=0.2"
+    assert "better than every other beyond chance" in found.verdict
+    assert "cannot be told from it" in verdict.make([runs[0], runs[2]]).verdict
+    with pytest.raises(RequestError, match="--metric: got eval/f1, which no run has; allowed: eval/reward_accuracy"):
+        verdict.make(runs, "eval/f1")
+
+
+def test_a_page_is_safe_and_holds_everything() -> None:
+    runs = [result("a", [1, 0] * 20), result("b", [1, 1] * 20, **{"dpo.beta": "<b>"})]
+    found = verdict.make(runs)
+    page = verdict.html(found, "<svg></svg>")
+    assert "<svg></svg>" in page
+    assert "<td><b></td>" not in page
+    told = verdict.as_json(found)
+    assert told["entrants"][0]["values"] == {"dpo.beta": "<b>"}
+    assert told["differences"][0]["sentence"] in verdict.markdown(found)
+
+
+def test_words_and_amounts_are_those_people_use() -> None:
+    assert difference.words("eval/reward_accuracy") == "reward accuracy"
+    assert difference.amount("eval/reward_accuracy", 0.031, signed=True) == "+3.1 points"
+    assert difference.amount("eval/loss", -0.01234, signed=True) == "-0.0123"

@@ -1,0 +1,186 @@
+"""`-m`: planned whole, run once, summed up; over real command lines on a tiny model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import sweeps
+from runner.journal import read
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+RATES = "dpo.learning_rate_multiplier=0.5,1,2"
+
+
+def arguments(model: Path, data: Path, *more: str) -> list[str]:
+    return [
+        f"model.source=path:{model}", f"dataset.train={data}", "dataset.validation=null", "dataset.style=null",
+        "dataset.validation_fraction=0.25", "evaluation.samples=0", "dpo.n_epochs=1", "dpo.batch_size=2",
+        "dpo.rpo_alpha=0", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path: Path, tiny_model: Path, pairs_file: Path) -> Any:
+    class Here:
+        folder = tmp_path
+
+        def line(self, *more: str) -> list[str]:
+            return [sys.executable, "-m", "runner", "-m", *arguments(tiny_model, pairs_file, *more)]
+
+        def environment(self) -> dict[str, str]:
+            more = {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+            return os.environ | more | {"RUNNER_CACHE": str(tmp_path / "cache")}
+
+        def run(self, *more: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                self.line(*more), cwd=tmp_path, env=self.environment(), capture_output=True, text=True, check=False
+            )
+
+        def summary(self) -> dict[str, Any]:
+            (path,) = tmp_path.glob("runs/sweeps/*/summary.json")
+            found: dict[str, Any] = json.loads(path.read_bytes())
+            return found
+
+    return Here()
+
+
+def journals(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in folder.glob("runs/*/journal.jsonl")}
+
+
+def test_trials_are_called_by_what_sets_them_apart() -> None:
+    assert sweeps.name([["a=1", "b=2"], ["a=1", "b=3"]]) == ["b=2", "b=3"]
+    assert sweeps.name([["a=1", "b=2"]]) == ["the one trial"]
+
+
+@pytest.mark.slow
+def test_a_sweep_is_one_parent_run_with_a_child_a_trial_and_a_comparison(here: Any) -> None:
+    first = here.run(RATES, "seed=1,2", f"tracking.uri=sqlite:///{here.folder}/mlflow.db")
+    assert first.returncode == 0, first.stderr
+    assert "6 trials, 0 finished before, 6 to do" in first.stdout
+    assert "Best by reward accuracy: dpo.learning_rate_multiplier=" in first.stdout
+    written = journals(here.folder)
+    assert len(written) == 6
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{here.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("runner")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = (run for run in runs if "runner.sweep" in run.data.tags)
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 6
+    assert "dpo.learning_rate_multiplier=0.5, seed=1" in {run.info.run_name for run in children}
+    assert parent.info.status == "FINISHED"
+    assert "Best by reward accuracy" in parent.data.tags["mlflow.note.content"]
+    kept = {each.path for each in client.list_artifacts(parent.info.run_id)}
+    assert {"comparison.png", "comparison.html", "comparison.json", "sweep.json"} <= kept
+
+    again = here.run(RATES, "seed=1,2", f"tracking.uri=sqlite:///{here.folder}/mlflow.db")
+    assert again.returncode == 0, again.stderr
+    assert "6 trials, 6 finished before, 0 to do" in again.stdout
+    assert journals(here.folder) == written, "nothing was done again"
+    assert len(client.search_runs([experiment.experiment_id])) == 7, "the parent was found again"
+
+
+@pytest.mark.slow
+def test_a_sweep_with_one_wrong_trial_starts_none(here: Any) -> None:
+    refused = here.run("dpo.beta=0.1,0,0.2", "tracking=none")
+    assert refused.returncode == 2
+    assert "dpo.beta=0: dpo.beta: got 0; allowed: a number > 0 or 'auto'." in refused.stderr
+    assert "no trial was started: 1 of 3 are wrong" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (here.folder / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_plan_lists_trials_and_touches_nothing(here: Any) -> None:
+    planned = here.run("mode=plan", RATES, "tracking=none")
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stdout.count(" new ") == 3
+    assert not (here.folder / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_failing_trial_stops_no_other_and_the_same_command_tries_it_again(here: Any) -> None:
+    """The second trial's folder is a file, so it cannot begin; then it is put right."""
+    planned = here.run("mode=plan", RATES, "tracking=none").stdout
+    name = next(line.split()[-1] for line in planned.splitlines() if "multiplier=1 " in line)
+    blocked = here.folder / "runs" / name
+    blocked.parent.mkdir()
+    blocked.write_text("in the way")
+    failed = here.run(RATES, "tracking=none")
+    assert failed.returncode == 1
+    assert "1 of 3 trials failed; give the same command again" in failed.stderr
+    assert len(journals(here.folder)) == 2
+    blocked.unlink()
+    again = here.run(RATES, "tracking=none")
+    assert again.returncode == 0, again.stderr
+    assert "3 trials, 2 finished before, 1 to do" in again.stdout
+
+
+@pytest.mark.slow
+def test_twelve_trials_killed_in_the_middle_end_as_if_they_had_not_been(here: Any, tmp_path: Path) -> None:
+    line = here.line("dpo.learning_rate_multiplier=0.5,1,2,4", "seed=1,2,3", "tracking=none", "name=twelve")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    subprocess.run(line, cwd=whole, env=here.environment(), check=True, capture_output=True)
+    process = subprocess.Popen(
+        line, cwd=killed, env=here.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while len(journals(killed)) < 5:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = journals(killed)
+    subprocess.run(line, cwd=killed, env=here.environment(), check=True, capture_output=True)
+    for name in before:
+        steps = [record.event.step for record in read(killed / "runs" / name / "journal.jsonl")
+                 if type(record.event).__name__ == "StepDone"]  # fmt: skip
+        assert len(steps) == len(set(steps)), "no step was done twice"
+    tables = [next(folder.glob("runs/sweeps/*/comparison.json")).read_bytes() for folder in (whole, killed)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_sweep_not_only_the_trial(here: Any) -> None:
+    process = subprocess.Popen(
+        here.line("seed=1,2,3", "dpo.n_epochs=400", "tracking=none"), cwd=here.folder, env=here.environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    while b'"Metrics"' not in b"".join(journals(here.folder).values()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with the sweep" in errors
+    assert len(journals(here.folder)) == 1
+
+
+@pytest.mark.slow
+def test_a_trial_may_go_on_from_what_another_one_makes(here: Any, tiny_model: Path) -> None:
+    folder = here.folder / "experiments"
+    folder.mkdir()
+    (folder / "two.yaml").write_text("# @package _global_\nname: two\nmodel:\n  source: run:one\n")
+    line = [each for each in here.line("+experiments=one,two", "tracking=none") if not each.startswith("model.source")]
+    (folder / "one.yaml").write_text(f"# @package _global_\nname: one\nmodel:\n  source: path:{tiny_model}\n")
+    for state in ("from run:one, planned in its turn", "2 finished before"):
+        done = subprocess.run(
+            line, cwd=here.folder, env=here.environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert state in done.stdout
+    assert len(list((here.folder / "runs" / "sweeps").iterdir())) == 1
+    assert {path.name.partition("-")[0] for path in here.folder.glob("runs/*-*")} == {"one", "two"}
