@@ -89,7 +89,7 @@ def plan_and_run(composed: Any) -> None:
     anew = job.request.top.again and (finished or execute.stuck(job))
     done = finished and not anew
     if job.request.top.sweep:
-        console.say(f"\n{job.folder.name}")
+        console.show_trial_begun(job, _typed())
     else:
         console.show_plan(proposal, done, estimate.tokens(proposal))
     if job.request.top.mode == "run":
@@ -127,7 +127,8 @@ def run(job: "Job", train: bool = True) -> None:
             content = content or report.write(job, outcome)
             place = follower.finish(job, outcome.status)
             follower.end()
-            console.show_outcome(job, content, place, follower.problem(job))
+            show = console.show_trial if job.request.top.sweep else console.show_outcome
+            show(job, content, place, follower.problem(job))
 
 
 def help_with(composed: Any) -> None:
@@ -155,6 +156,13 @@ def _plan(composed: Any) -> "Proposal":
             "torchrun: runs one request at a time; give a sweep (-m) without it, or each trial by itself."
         )
     return plan.make(config.request(OmegaConf.to_container(composed, resolve=True)))
+
+
+def _typed() -> str:
+    """Return what was typed for this trial."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return " ".join(each for each in HydraConfig.get().overrides.task if not each.startswith("sweep="))
 
 
 def _point_to(job: "Job") -> None:

@@ -125,6 +125,25 @@ def show_outcome(job: Job, content: Mapping[str, Any], place: Place | None, prob
         _show_next(job, content, place)
 
 
+TRIAL_METRICS = ("eval/loss", "eval/reward_accuracy", "eval/token_accuracy")
+"""What is told of a trial when it ends."""
+
+
+def show_trial_begun(job: Job, typed: str) -> None:
+    """Print which trial of a sweep begins; its plan was told with the others'."""
+    say()
+    say(f"{job.folder.name}: {typed}")
+
+
+def show_trial(job: Job, content: Mapping[str, Any], place: Place | None, problem: str) -> None:
+    """Print in a line how a trial came out; what all of them come to is told at the end."""
+    told = [f"{name} {content['metrics'][name]:.4g}" for name in TRIAL_METRICS if name in content["metrics"]]
+    told += [duration(sum(content["seconds"].values()))]
+    told += [content["message"]] if content["message"] else []
+    told += [_tracked(place, problem)] if problem else []
+    say(f"{content['status']}: {', '.join(told)}")
+
+
 def _tracked(place: Place | None, problem: str) -> str:
     if place is None:
         return "off (tracking=none)"

@@ -9,6 +9,9 @@ from runner.compare.difference import mean, spread, words
 from runner.compare.results import Entrant
 from runner.compare.verdict import Comparison
 
+DRAWN = 20
+"""Curves and bars beyond the best so many would hide each other."""
+
 
 def draw(found: Comparison) -> Any:
     """Return a matplotlib figure, drawn without a display."""
@@ -36,7 +39,7 @@ def svg(figure: Any) -> str:
 
 def _curves(axes: Any, found: Comparison) -> None:
     """Draw the metric over the steps, or what was measured in training where it was judged but once."""
-    everyone = (*found.ranked, *found.unranked)
+    everyone = (*found.ranked, *found.unranked)[:DRAWN]
     judged = any(len(run.curves.get(found.metric, ())) > 1 for each in everyone for run in each.runs)
     name = found.metric if judged else "train/loss"
     for number, entrant in enumerate(everyone):
@@ -58,6 +61,7 @@ def _sweep(axes: Any, found: Comparison) -> None:
     values = [mean(each.values(found.metric)) for each in found.ranked]
     around = [spread(each.values(found.metric)) or 0.0 for each in found.ranked]
     places = _numbers(found.ranked, found.keys)
+    best = found.ranked[:DRAWN]
     if places:
         ordered = sorted(zip(places, values, around, strict=True))
         axes.errorbar(*zip(*ordered, strict=True), fmt="o-", capsize=4)
@@ -65,8 +69,9 @@ def _sweep(axes: Any, found: Comparison) -> None:
             axes.set_xscale("log")
         axes.set(xlabel=found.keys[0])
     else:
-        axes.bar(range(len(values)), values, yerr=around, capsize=4, color=[f"C{at % 10}" for at in range(len(values))])
-        axes.set_xticks(range(len(values)), [each.name for each in found.ranked], rotation=20, ha="right", fontsize=8)
+        colors = [f"C{number % 10}" for number in range(len(best))]
+        axes.bar(range(len(best)), values[:DRAWN], yerr=around[:DRAWN], capsize=4, color=colors)
+        axes.set_xticks(range(len(best)), [each.name for each in best], rotation=20, ha="right", fontsize=8)
     axes.grid(alpha=0.3, axis="y")
 
 

@@ -9,6 +9,9 @@ from runner import console
 from runner.compare import verdict
 from runner.compare.verdict import Comparison
 
+SHOWN = 40
+"""Lines of the terminal's table; the files have all."""
+
 
 def write(found: Comparison, folder: Path) -> Sequence[Path]:
     """Write the comparison as JSON, Markdown, a page and a drawing; return the files."""
@@ -27,6 +30,8 @@ def write(found: Comparison, folder: Path) -> Sequence[Path]:
 def show(found: Comparison, folder: Path | None) -> None:
     """Print the table, what can be told of it, and where it is written."""
     head, rows = verdict.table(found)
+    if len(rows) > SHOWN:
+        rows = [*rows[:SHOWN], [f"… and {len(rows) - SHOWN} more", *[""] * (len(head) - 1)]]
     console.table(f"{found.verdict[:1].upper()}{found.verdict[1:]}.", head, rows, fold=False)
     for sentence in found.sentences:
         console.say(f"{sentence}.")

@@ -16,6 +16,9 @@ from runner.errors import RequestError
 PREFERRED = ("eval/reward_accuracy", "eval/loss", "train/loss")
 """What requests are ranked by where nothing is said: the first that all have. Losses of unlike betas do not compare."""
 
+NEXT = 20
+"""With so many that come next the best one is compared; what lies behind them is nobody's question."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -40,6 +43,11 @@ class Comparison:
         return told
 
     @property
+    def compared_all(self) -> bool:
+        """Whether the best one was compared with every other."""
+        return len(self.differences) == len(self.ranked) - 1
+
+    @property
     def verdict(self) -> str:
         """Say who is best, and whether that can be trusted."""
         if not self.ranked:
@@ -50,7 +58,7 @@ class Comparison:
         if not self.differences:
             return told
         if not unsure:
-            return f"{told}, better than every other beyond chance"
+            return f"{told}, better than every other beyond chance" if self.compared_all else f"{told}, beyond chance"
         return f"{told}, but {len(unsure)} of {len(self.differences)} others cannot be told from it"
 
 
@@ -70,7 +78,7 @@ def make(results: Sequence[Result], metric: str | None = None) -> Comparison:
         keys=tuple(differing(results)),
         ranked=tuple(ranked),
         unranked=tuple(each for each in taking_part if each not in ranked),
-        differences=tuple(compare(metric, ranked[0], each) for each in ranked[1:]),
+        differences=tuple(compare(metric, ranked[0], each) for each in ranked[1 : 1 + NEXT]),
         results=tuple(results),
     )
 

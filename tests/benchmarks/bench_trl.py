@@ -302,8 +302,8 @@ def run_model(source: str, asked: argparse.Namespace, scratch: Path) -> dict[str
     }
     for name in asked.only:
         if name == "trial":
-            source, steps = CASES["hh"].source, asked.steps or TRIAL_STEPS
-            run_trial(bench, rows.read(source, asked.data, steps, ChatTokenizer(model), scratch / "trial"))
+            steps = asked.steps or TRIAL_STEPS
+            run_trial(bench, rows.read(CASES["hh"].source, asked.data, steps, ChatTokenizer(model), scratch / "trial"))
         else:
             bench.say(f"{name}: {data[name].told}")
             run_case(bench, name, CASES[name], data[name], asked.trying)

@@ -1,11 +1,14 @@
-"""What a training run does, worked out of a job: every `auto` is a number here."""
+"""What a training run does and how, worked out of a job and the machine: every `auto` is a number here."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.backends.local import count_steps
+import torch
+
+from runner.backends.local import Local, count_steps, lanes
+from runner.backends.local.logps import Scorer
 from runner.methods import Method
 
 if TYPE_CHECKING:
@@ -33,6 +36,30 @@ class Recipe:
     neftune_alpha: float = 0.0
     checkpoints: int = 1
     tokens_at_once: int = 1
+
+
+TOKENS_AT_ONCE = {"cpu": 1_280, "cuda": 16_384}
+"""What fills the machine: on a CPU a few hundred tokens a lane do, and more only take memory."""
+
+
+def how(settings: Local, scorer: Scorer, num_processes: int) -> dict[str, Any]:
+    """Return how the work is done on this machine, which a resumed run keeps: it decides the result's last bits."""
+    device, at_once = scorer.model.device, settings.runtime.tokens_at_once
+    if at_once == "auto":
+        at_once = TOKENS_AT_ONCE.get(device.type, 4096)
+    # Gradients of packs side by side are held apart for a while, which is dear where all weights learn; and there is
+    # one stream of random numbers only, from which nobody may draw then. Several processes are side by side already.
+    draws = settings.lora.dropout or settings.neftune_alpha
+    alone = num_processes == 1 and device.type == "cpu"
+    may_have_lanes = alone and scorer.packed and settings.tuning == "lora" and not draws
+    return {
+        "packed": scorer.packed,
+        "tokens_at_once": at_once,
+        "lanes": lanes.count(torch.get_num_threads(), at_once) if may_have_lanes else 1,
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "processes": num_processes,
+    }
 
 
 def make(job: "Job", method: Method, num_rows: int, how: Mapping[str, Any]) -> Recipe:

@@ -23,7 +23,6 @@ from runner import methods, models, ranks
 from runner.backends import Events
 from runner.backends.local import (
     checkpoint,
-    lanes,
     machine,
     memory,
     model,
@@ -55,9 +54,6 @@ Examples = Generator[Event, None, list[Example]]
 Answers = list[tuple[str, bool]]
 """Each answer, and whether it ended by itself."""
 
-TOKENS_AT_ONCE = {"cpu": 1_280, "cuda": 16_384}
-"""What fills the machine: on a CPU a few hundred tokens a lane do, and more only take memory."""
-
 
 class Work:
     """A job's work on this machine, and what it holds in memory between steps."""
@@ -79,18 +75,7 @@ class Work:
             yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
             scorer = scorer.unpacked()
         self.scorer = scorer
-        at_once = self.settings.runtime.tokens_at_once
-        if at_once == "auto":
-            at_once = TOKENS_AT_ONCE.get(self.model.device.type, 4096)
-        how = {
-            "packed": scorer.packed,
-            "tokens_at_once": at_once,
-            "lanes": lanes.count(torch.get_num_threads(), at_once) if self._may_have_lanes else 1,
-            "threads": torch.get_num_threads(),
-            "device": str(self.model.device),
-            "processes": self.world.place.count,
-        }
-        self.how = self.world.tell(how)
+        self.how = self.world.tell(recipe.how(self.settings, scorer, self.world.place.count))
         scorer.lanes = self._lanes
         for split in self.rows:
             yield from self.examples(split)
@@ -195,18 +180,6 @@ class Work:
         scorer = self._scorer(self.how["packed"])
         scorer.lanes = self._lanes
         return scorer
-
-    @property
-    def _may_have_lanes(self) -> bool:
-        """Whether packs can be computed side by side: on a CPU, and nobody may draw random numbers.
-
-        The gradients of each are held apart for a while, which is dear where all weights learn. Several processes are
-        side by side already.
-        """
-        settings = self.settings
-        draws = settings.lora.dropout or settings.neftune_alpha
-        alone = self.world.place.count == 1 and self.model.device.type == "cpu"
-        return alone and self.scorer.packed and settings.tuning == "lora" and not draws
 
     @cached_property
     def _lanes(self) -> Lanes:
