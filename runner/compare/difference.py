@@ -17,6 +17,8 @@ CONFIDENCE = 0.95
 POWER = 0.8
 """How surely the rows that are called enough would show a difference of the size seen."""
 RESAMPLES = 10_000
+AT_ONCE = 100
+"""Resamples drawn at a time: some MB, however many rows there are."""
 LEAST_ROWS = 10
 """With fewer rows no interval is worth anything."""
 MOST = 1_000_000
@@ -106,7 +108,7 @@ def compare(metric: str, one: Entrant, other: Entrant, seed: int = 0) -> Differe
     )  # fmt: skip
 
 
-def interval(ours: Matrix, theirs: Matrix, seed: int = 0) -> tuple[float, float]:
+def interval(ours: Matrix, theirs: Matrix, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
     """Return the bootstrap interval of the mean difference of (seeds, rows) against (seeds, rows).
 
     Rows are drawn anew for both sides alike, seeds for each side by itself. The percentiles are those of Hesterberg
@@ -117,20 +119,21 @@ def interval(ours: Matrix, theirs: Matrix, seed: int = 0) -> tuple[float, float]
     random, num_rows = np.random.default_rng(seed), ours.shape[1]
     if num_rows < 2:
         return -math.inf, math.inf
-    ours_seeds, theirs_seeds = (_weights(random, len(each)) for each in (ours, theirs))
-    means = np.empty(RESAMPLES)
-    for start in range(0, RESAMPLES, 500):  # some MB at a time, however many rows there are
-        rows = random.multinomial(num_rows, np.full(num_rows, 1 / num_rows), 500) / num_rows
-        part = slice(start, start + 500)
-        means[part] = ((rows @ ours.T) * ours_seeds[part]).sum(1) - ((rows @ theirs.T) * theirs_seeds[part]).sum(1)
+    both = np.concatenate((ours, theirs))
+    weights = np.concatenate((_weights(random, len(ours), resamples), -_weights(random, len(theirs), resamples)), 1)
+    means = np.empty(resamples)
+    for start in range(0, resamples, AT_ONCE):
+        drawn = random.integers(num_rows, size=(min(AT_ONCE, resamples - start), num_rows), dtype=np.uint32)
+        part = slice(start, start + len(drawn))
+        means[part] = (np.stack([values[drawn].mean(1) for values in both], 1) * weights[part]).sum(1)
     outside = stats.norm.cdf(math.sqrt(num_rows / (num_rows - 1)) * stats.t.ppf((1 - CONFIDENCE) / 2, num_rows - 1))
     low, high = np.quantile(means, [outside, 1 - outside])
     return float(low), float(high)
 
 
-def _weights(random: np.random.Generator, num_seeds: int) -> Matrix:
+def _weights(random: np.random.Generator, num_seeds: int, resamples: int) -> Matrix:
     """Return each seed's weight in each resample, (resamples, seeds)."""
-    return random.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), RESAMPLES) / num_seeds
+    return random.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), resamples) / num_seeds
 
 
 def rows_needed(apart: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> int | None:

@@ -42,7 +42,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(kind: str, num_rows: 
         else:
             ours, theirs = (hard + random.normal(shift, 1, num_rows) > 0 for shift in (0.5, 0.0))
             truth = float(stats.norm.cdf(0.5 / np.sqrt(2)) - 0.5)
-        low, high = interval(ours[None].astype(float), theirs[None].astype(float), trial)
+        low, high = interval(ours[None].astype(float), theirs[None].astype(float), trial, resamples=2000)
         covered += low <= truth <= high
     assert 930 <= covered <= 970
 
