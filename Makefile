@@ -47,5 +47,5 @@ clean:  ## remove the environment and what tools left behind, never runs/ or mlf
 	@touch $@
 
 .venv/dev: .venv/foundry
-	$(PIP) -e '.[local,foundry,dev]'
+	$(PIP) -e '.[local,foundry,sweeps,ray,dev]'
 	@touch $@

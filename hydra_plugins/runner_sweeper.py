@@ -1,6 +1,6 @@
-"""Where Hydra finds our sweeper: it looks for plugins in the namespace `hydra_plugins` and nowhere else.
+"""Where Hydra finds our sweepers: it looks for plugins in the namespace `hydra_plugins` and nowhere else.
 
-Hydra imports this module at every start, so all that it does is in runner/sweeps/.
+Hydra imports this module at every start, so all that they do is in runner/sweeps/.
 """
 
 from dataclasses import dataclass
@@ -9,34 +9,61 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 
 
 @dataclass
 class RunnerSweeperConf:
-    """Keys under `hydra.sweeper`: Hydra's own."""
+    """Keys under `hydra.sweeper`: Hydra's own, and the metric that trials are ranked by."""
 
     _target_: str = "hydra_plugins.runner_sweeper.RunnerSweeper"
     max_batch_size: int | None = None
+    metric: str | None = None
     params: dict[str, str] | None = None
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="runner", node=RunnerSweeperConf, provider="runner")
+@dataclass
+class OptunaSweeperConf:
+    """Keys under `hydra.sweeper` with `hydra/sweeper=optuna`; runner/sweeps/study.py says what they allow."""
+
+    _target_: str = "hydra_plugins.runner_sweeper.OptunaSweeper"
+    n_trials: int = 20
+    n_jobs: int = 1
+    sampler: str = "tpe"
+    pruner: str = "none"
+    seed: int = 0
+    metric: str | None = None
+    params: dict[str, str] | None = None
+
+
+for name, node in (("runner", RunnerSweeperConf), ("optuna", OptunaSweeperConf)):
+    ConfigStore.instance().store(group="hydra/sweeper", name=name, node=node, provider="runner")
 
 
 class RunnerSweeper(BasicSweeper):
     """Hydra's grid of trials, planned before the first one starts and summed up after the last."""
 
-    def sweep(self, arguments: list[str]) -> Any:
-        """Plan all trials, launch them, and say what came out."""
-        from runner import sweeps
+    def __init__(self, max_batch_size: int | None, metric: str | None, params: dict[str, str] | None = None) -> None:
+        super().__init__(max_batch_size, params)
+        self._metric = metric
 
-        context, config = self.hydra_context, self.config
-        assert context is not None
-        assert config is not None
+    def sweep(self, arguments: list[str]) -> None:
+        """Plan all trials, launch them, and say what came out."""
+        from runner.sweeps import grid
+
+        trials = self.split_arguments(self._overrides(arguments), None)[0]
+        grid.run(trials, self._compose, self._launch, self._metric)
+
+    def _overrides(self, arguments: list[str]) -> list[Override]:
+        """Parse what was asked for, in YAML and on the command line."""
+        assert self.hydra_context is not None
         asked = [f"{key}={value}" for key, value in self.params.items()] + list(arguments)
-        overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(asked)
-        batches = self.split_arguments(overrides, None)
-        return sweeps.run(batches[0], config, context.config_loader, self._launch)
+        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(asked)
+
+    def _compose(self, overrides: list[str]) -> Any:
+        assert self.hydra_context is not None
+        assert self.config is not None
+        return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
 
     def _launch(self, trials: list[list[str]]) -> list[Any]:
         """Give trials to the launcher, `max_batch_size` at a time; return what each came to."""
@@ -45,3 +72,17 @@ class RunnerSweeper(BasicSweeper):
         for batch in self.split_overrides_to_chunks(trials, self.max_batch_size):
             returned += self.launcher.launch(batch, initial_job_idx=len(returned))
         return returned
+
+
+class OptunaSweeper(RunnerSweeper):
+    """Trials that Optuna proposes from what the ones before came to."""
+
+    def __init__(self, metric: str | None, params: dict[str, str] | None = None, **asked: Any) -> None:
+        super().__init__(None, metric, params)
+        self._asked = asked | {"metric": metric}
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Search, and say what came out."""
+        from runner.sweeps import search
+
+        search.run(self._overrides(arguments), self._asked, self._compose, self._launch)

@@ -1,4 +1,4 @@
-"""What all commands beside `python -m runner` share: variables from `.env`, and how an error becomes an exit code."""
+"""What all commands share: variables from `.env`, and how an error becomes an exit code."""
 
 import sys
 from collections.abc import Callable
@@ -19,6 +19,24 @@ def run(work: Callable[[list[str]], int | None]) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(StopAsked.exit_code)
+
+
+def guarded(work: Callable[[], object]) -> int:
+    """Do some work and return the exit code; a user's mistake is told in a sentence, a bug with its traceback."""
+    try:
+        work()
+    except KeyboardInterrupt:
+        return StopAsked.exit_code
+    except Exception as error:
+        from runner import composition, console, ranks
+
+        told = composition.sentence(error)
+        if told is None:
+            raise
+        if ranks.speaks(str(told)):
+            console.complain(str(told))
+        return told.exit_code
+    return 0
 
 
 def read_dotenv() -> None:

@@ -33,6 +33,11 @@ def sentence(error: BaseException) -> RunnerError | None:
 def _unknown_option(found: re.Match[str]) -> str:
     group, option = found["group"], found["option"]
     options = re.findall(r"^\t(\S+)$", found["rest"], re.MULTILINE)
+    if group == "hydra/launcher":
+        return (
+            f"{group}: got '{option}'; {_meant(option, options)}installed are: {', '.join(options)}; "
+            "pip install 'runner[sweeps]' adds joblib and submitit, 'runner[ray]' adds ray."
+        )
     if not options:
         return f"{group}: got '{option}'; there is no {group}/{option}.yaml here, nor among the runner's own."
     return f"{group}: got '{option}'; {_meant(option, options)}allowed: {', '.join(options)}."

@@ -20,7 +20,7 @@ from msgspec import inspect
 import runner.backends
 import runner.methods
 from runner.errors import RequestError
-from runner.values import Auto, Fraction, NonNegativeInt, PositiveInt
+from runner.values import Auto, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,12 @@ class Top:
     """Order of the rows, initial adapter, dropout."""
     runs_folder: str = "runs"
     """Folder of the run folders."""
+    max_price: NonNegativeFloat | None = None
+    """Dollars; a hosted run or sweep that costs more by the table of prices, or has no price, starts if agreed to."""
     sweep: str | None = None
     """The sweep that a trial belongs to; `-m` sets it by itself."""
+    search: str | None = None
+    """The search that proposed a trial, `FILE#NUMBER`; `hydra/sweeper=optuna` sets it by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)

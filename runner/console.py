@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner import backends
+from runner.errors import RequestError
 from runner.estimate import Tokens
 from runner.plan import Job, Proposal
 from runner.tracking import Place
@@ -51,6 +52,21 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], fold: 
     terminal.print(Text(title, style="bold"), soft_wrap=True)
     (terminal if fold else unfolded).print(drawn)
     terminal.print()
+
+
+def demand_price(dollars: float | None, most: float | None) -> None:
+    """Ask before more is spent than allowed; raise `RequestError` where there is nobody to ask, or the answer is no.
+
+    `dollars` is None where the price is not known, `most` where any price will do.
+    """
+    if most is None or (dollars is not None and dollars <= most):
+        return
+    told = "a price that is not known" if dollars is None else f"about ${dollars:,.2f}"
+    if terminal.is_terminal and sys.stdin.isatty():
+        answer = terminal.input(Text(f"This takes {told}, max_price is ${most:,.2f}. Go on? [y/N] "))
+        if answer.strip().lower() in ("y", "yes"):
+            return
+    raise RequestError(f"max_price: got {most:g}, but this takes {told}; nothing was sent. Raise it, or leave it out.")
 
 
 def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:

@@ -10,7 +10,8 @@
     ├── LostError          1   another of several processes is gone; the same command goes on
     ├── EndedError         1   a hosted job ended without a model; only a new one (again=true) can go on
     └── StopAsked        130   the process was asked to stop, and did so at a safe point
-        └── LeftRunning  130   it did, and a hosted job goes on without it
+        ├── LeftRunning  130   it did, and a hosted job goes on without it
+        └── Pruned         0   a search gave the trial up, as it fell behind the others
 
 The number is the process's exit code. A message is one sentence: place, what was found, what is
 allowed, and the fix. `python -m runner` prints it without a traceback.
@@ -74,3 +75,9 @@ class StopAsked(RunnerError):
 
 class LeftRunning(StopAsked):
     """The process was asked to stop while it followed a hosted job, which goes on."""
+
+
+class Pruned(StopAsked):
+    """A search gave the trial up, as it fell behind the others: no failure."""
+
+    exit_code = 0

@@ -1,14 +1,15 @@
-"""How many tokens a plan's rows are, counted on a sample of them.
+"""How many tokens a plan's rows are, counted on a sample of them, and what its job takes.
 
 Nothing is guessed: where the model's tokens cannot be counted here there is no number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from runner import models
+from runner import backends, models
+from runner.backends import Cost
 from runner.data.rows import Row
 from runner.data.selection import Split
 
@@ -37,3 +38,19 @@ def tokens(proposal: "Proposal") -> Tokens | None:
 def _count(proposal: "Proposal", split: Split, count: Callable[[Row], int], sample_rows: int) -> int:
     counted = [count(row) for row in islice(proposal.job.rows(split), sample_rows)]
     return round(sum(counted) / len(counted) * proposal.survey.splits[split].rows)
+
+
+def together(proposals: Iterable["Proposal"]) -> Cost:
+    """Return what jobs take together: not known where one of them is not. Rows that they share are counted once."""
+    counted: dict[str, Tokens | None] = {}
+    seconds: float | None = 0.0
+    dollars: float | None = 0.0
+    for proposal in proposals:
+        plan = proposal.job.plan
+        rows = repr((plan.model, plan.train, plan.validation))
+        if rows not in counted:
+            counted[rows] = tokens(proposal)
+        cost = backends.load(plan.backend).cost(proposal.job, counted[rows])
+        seconds = None if seconds is None or cost.seconds is None else seconds + cost.seconds
+        dollars = None if dollars is None or cost.dollars is None else dollars + cost.dollars
+    return Cost(seconds, dollars)

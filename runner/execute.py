@@ -45,28 +45,30 @@ def stuck(job: Job) -> bool:
     return progressed(job.folder).failed_for_good
 
 
-def execute(job: Job, listener: Listener) -> Results:
+def execute(job: Job, listener: Listener, wanted: Callable[[], RunnerError | None] = lambda: None) -> Results:
     """Carry out what is left of a job and return each step's result; every event goes to the listener.
+
+    At each safe point `wanted` may return what to end the work with.
 
     To be called within `alone(job.folder)`. Raises `StopAsked` after a signal, and whatever a step raises;
     the journal says so in each case, and the same call goes on from there.
     """
-    return _to_end(proceed(job, listener))
+    return _to_end(proceed(job, listener), wanted)
 
 
 def assist(job: Job) -> Results:
     """Go through the same steps as the process that carries out the job, and compute with it; note and tell nothing."""
-    return _to_end(_carry_out_all(job, Unwritten(ranks.world().tell(None)), lambda _: None))
+    return _to_end(_carry_out_all(job, Unwritten(ranks.world().tell(None)), lambda _: None), lambda: None)
 
 
-def _to_end(work: Generator[float, None, Results]) -> Results:
-    """Let some work go on until it is done, or stopped at the event after a signal."""
+def _to_end(work: Generator[float, None, Results], wanted: Callable[[], RunnerError | None]) -> Results:
+    """Let some work go on until it is done, or stopped at the event after a signal, or as `wanted`."""
     with stop_flag() as asked:
         try:
             seconds = next(work)
             while True:
                 sleep(seconds, asked)
-                end = _reason_to_end(asked())
+                end = _reason_to_end(asked()) or wanted()
                 seconds = work.throw(end) if end else next(work)
         except StopIteration as done:
             results: Results = done.value

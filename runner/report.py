@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from runner import journal
-from runner.errors import STOPPED, LeftRunning, StopAsked
+from runner.errors import STOPPED, LeftRunning, Pruned, StopAsked
 from runner.events import Metrics, Samples, StepDone
 from runner.execute import versions
 from runner.journal import Record
@@ -17,7 +17,7 @@ from runner.plan import Job
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an execution ended: finished, running (a hosted job goes on), stopped or failed; and the reason."""
+    """How an execution ended: finished, running (a hosted job goes on), stopped, pruned or failed; and the reason."""
 
     status: str
     message: str = ""
@@ -34,6 +34,8 @@ def failure(error: BaseException) -> Outcome:
     """Return the outcome of an execution that an exception ended."""
     if isinstance(error, LeftRunning):
         return Outcome("running", str(error))
+    if isinstance(error, Pruned):
+        return Outcome("pruned", str(error))
     if isinstance(error, StopAsked | KeyboardInterrupt):
         more = str(error).removeprefix(STOPPED)
         return Outcome("stopped", f"give the same command again to go on{'.' if more else ''}{more}")

@@ -27,7 +27,7 @@ PAGE_CHARACTERS = 7000
 """Length of a run's description: the store cuts tags at 8,000."""
 SWEEP = "runner.sweep"
 """The tag of a sweep's parent run, with the sweep's id."""
-STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED", "running": "RUNNING"}
+STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}
 
 
 @dataclass

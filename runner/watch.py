@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _watch(names: list[str]) -> int:
-    from runner.__main__ import run
+    from runner.task import run
 
     jobs = [_hosted(plan.load(folder)) for folder in _folders(names)]
     if len(jobs) > 1:

@@ -40,17 +40,26 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a job is expected to take: seconds of work and dollars; None where that is not known."""
+
+    seconds: float | None
+    dollars: float | None
+
+
+@dataclass(frozen=True)
 class Backend:
     """A backend as the rest of the runner sees it.
 
     `settings` is the dataclass of the keys under `backend`. `check(request, survey)` raises `RequestError` or
-    `DataError` for what the backend cannot do. `limit(request)` is the most tokens a row may have, where that is
-    known. `resolve(settings, method, hyperparameters, num_rows)` replaces each `auto` that the runner decides, with
-    the reasons by full key. `identity(settings)` is the part of them that decides the result, `evaluation(wanted)`
-    that of the keys under `evaluation`. `outlook(proposal, tokens)` says what the job will take, in rows of name and
-    text, where `tokens` are those of each split, if they can be counted. `steps(job, progressed)` lists the work,
-    where `progressed` holds what the journal knows, and goes on to hold it while the steps run.
-    `advice(job, results)` are lines on what to do next, command and purpose.
+    `DataError` for what the backend cannot do. `limit(request)` is the most tokens a row may have, where that is known.
+    `resolve(settings, method, hyperparameters, num_rows)` replaces each `auto` that the runner decides, with the
+    reasons by full key. `identity(settings)` is the part of them that decides the result, `evaluation(wanted)` that of
+    the keys under `evaluation`. `cost(job, tokens)` is what is left of the job to pay for and to wait for, and
+    `outlook(proposal, tokens)` says what the job will take, in rows of name and text, where `tokens` are those of each
+    split, if they can be counted. `steps(job, progressed)` lists the work, where `progressed` holds what the journal
+    knows, and goes on to hold it while the steps run. `advice(job, results)` are lines on what to do next, command and
+    purpose.
     """
 
     name: str
@@ -60,6 +69,7 @@ class Backend:
     resolve: Callable[[Any, Method, Any, int], Resolved]
     identity: Callable[[Any], dict[str, Any]]
     evaluation: Callable[["Evaluation"], dict[str, Any]]
+    cost: Callable[["Job", "Tokens | None"], Cost]
     outlook: Callable[["Proposal", "Tokens | None"], Sequence[tuple[str, str]]]
     steps: Callable[["Job", "Progressed"], Sequence[Step]]
     advice: Callable[["Job", Mapping[str, dict[str, Any]]], Sequence[tuple[str, str]]]

@@ -55,8 +55,8 @@ class Entrant:
     runs: tuple[Result, ...]
 
     def values(self, metric: str) -> list[float]:
-        """Return a metric of each run that has it."""
-        return [run.metrics[metric] for run in self.runs if metric in run.metrics]
+        """Return a metric of each run that is finished and has it: half a run is no figure of a request's."""
+        return [run.metrics[metric] for run in self.runs if run.status == "finished" and metric in run.metrics]
 
 
 def read(folder: Path) -> Result:

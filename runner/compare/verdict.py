@@ -68,11 +68,11 @@ def make(results: Sequence[Result], metric: str | None = None) -> Comparison:
     Raises `RequestError` where no run has the metric, with those that there are.
     """
     taking_part = entrants(results)
+    known = sorted({name for result in results for name in result.metrics if not name.startswith("system/")})
+    if metric is not None and known and metric not in known:
+        raise RequestError(f"--metric: got {metric}, which no run has; allowed: {', '.join(known)}.")
     metric = metric or _metric(results)
     ranked = rank(metric, taking_part)
-    known = sorted({name for result in results for name in result.metrics if not name.startswith("system/")})
-    if not ranked and known:
-        raise RequestError(f"--metric: got {metric}, which no run has; allowed: {', '.join(known)}.")
     return Comparison(
         metric=metric,
         keys=tuple(differing(results)),
@@ -84,7 +84,7 @@ def make(results: Sequence[Result], metric: str | None = None) -> Comparison:
 
 
 def _metric(results: Sequence[Result]) -> str:
-    having = [result for result in results if result.metrics]
+    having = [result for result in results if result.metrics and result.status == "finished"]
     return next((name for name in PREFERRED if all(name in each.metrics for each in having)), PREFERRED[0])
 
 
@@ -109,8 +109,12 @@ def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
         first = entrant.runs[0]
         told = [str(first.request.get(key, "")) for key in found.keys] or [entrant.name]
         figures = [figure(entrant, name) for name in (found.metric, *measured)]
-        rows.append([*told, *figures, ", ".join(run.folder.name for run in entrant.runs)])
+        rows.append([*told, *figures, ", ".join(_called(run) for run in entrant.runs)])
     return head, rows
+
+
+def _called(run: Result) -> str:
+    return run.folder.name + (f" ({run.status})" if run.status != "finished" else "")
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -134,9 +138,9 @@ def as_json(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _means(entrant: Entrant) -> Mapping[str, float]:
+def _means(entrant: Entrant) -> dict[str, float]:
     names = sorted({name for run in entrant.runs for name in run.metrics if name.startswith(("eval/", "hosted/"))})
-    return {name: mean(entrant.values(name)) for name in names}
+    return {name: mean(values) for name in names if (values := entrant.values(name))}
 
 
 def markdown(found: Comparison) -> str:

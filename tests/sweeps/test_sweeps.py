@@ -1,55 +1,17 @@
 """`-m`: planned whole, run once, summed up; over real command lines on a tiny model."""
 
-import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runner import sweeps
 from runner.journal import read
+from tests.sweeps.conftest import Here
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 RATES = "dpo.learning_rate_multiplier=0.5,1,2"
-
-
-def arguments(model: Path, data: Path, *more: str) -> list[str]:
-    return [
-        f"model.source=path:{model}", f"dataset.train={data}", "dataset.validation=null", "dataset.style=null",
-        "dataset.validation_fraction=0.25", "evaluation.samples=0", "dpo.n_epochs=1", "dpo.batch_size=2",
-        "dpo.rpo_alpha=0", *more,
-    ]  # fmt: skip
-
-
-@pytest.fixture
-def here(tmp_path: Path, tiny_model: Path, pairs_file: Path) -> Any:
-    class Here:
-        folder = tmp_path
-
-        def line(self, *more: str) -> list[str]:
-            return [sys.executable, "-m", "runner", "-m", *arguments(tiny_model, pairs_file, *more)]
-
-        def environment(self) -> dict[str, str]:
-            more = {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-            return os.environ | more | {"RUNNER_CACHE": str(tmp_path / "cache")}
-
-        def run(self, *more: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                self.line(*more), cwd=tmp_path, env=self.environment(), capture_output=True, text=True, check=False
-            )
-
-        def summary(self) -> dict[str, Any]:
-            (path,) = tmp_path.glob("runs/sweeps/*/summary.json")
-            found: dict[str, Any] = json.loads(path.read_bytes())
-            return found
-
-    return Here()
 
 
 def journals(folder: Path) -> dict[str, bytes]:
@@ -62,7 +24,7 @@ def test_trials_are_called_by_what_sets_them_apart() -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_is_one_parent_run_with_a_child_a_trial_and_a_comparison(here: Any) -> None:
+def test_a_sweep_is_one_parent_run_with_a_child_a_trial_and_a_comparison(here: Here) -> None:
     first = here.run(RATES, "seed=1,2", f"tracking.uri=sqlite:///{here.folder}/mlflow.db")
     assert first.returncode == 0, first.stderr
     assert "6 trials, 0 finished before, 6 to do" in first.stdout
@@ -92,7 +54,7 @@ def test_a_sweep_is_one_parent_run_with_a_child_a_trial_and_a_comparison(here: A
 
 
 @pytest.mark.slow
-def test_a_sweep_with_one_wrong_trial_starts_none(here: Any) -> None:
+def test_a_sweep_with_one_wrong_trial_starts_none(here: Here) -> None:
     refused = here.run("dpo.beta=0.1,0,0.2", "tracking=none")
     assert refused.returncode == 2
     assert "dpo.beta=0: dpo.beta: got 0; allowed: a number > 0 or 'auto'." in refused.stderr
@@ -102,7 +64,7 @@ def test_a_sweep_with_one_wrong_trial_starts_none(here: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_lists_trials_and_touches_nothing(here: Any) -> None:
+def test_a_plan_lists_trials_and_touches_nothing(here: Here) -> None:
     planned = here.run("mode=plan", RATES, "tracking=none")
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.count(" new ") == 3
@@ -110,7 +72,7 @@ def test_a_plan_lists_trials_and_touches_nothing(here: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_failing_trial_stops_no_other_and_the_same_command_tries_it_again(here: Any) -> None:
+def test_a_failing_trial_stops_no_other_and_the_same_command_tries_it_again(here: Here) -> None:
     """The second trial's folder is a file, so it cannot begin; then it is put right."""
     planned = here.run("mode=plan", RATES, "tracking=none").stdout
     name = next(line.split()[-1] for line in planned.splitlines() if "multiplier=1 " in line)
@@ -128,7 +90,7 @@ def test_a_failing_trial_stops_no_other_and_the_same_command_tries_it_again(here
 
 
 @pytest.mark.slow
-def test_twelve_trials_killed_in_the_middle_end_as_if_they_had_not_been(here: Any, tmp_path: Path) -> None:
+def test_twelve_trials_killed_in_the_middle_end_as_if_they_had_not_been(here: Here, tmp_path: Path) -> None:
     line = here.line("dpo.learning_rate_multiplier=0.5,1,2,4", "seed=1,2,3", "tracking=none", "name=twelve")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
@@ -153,7 +115,7 @@ def test_twelve_trials_killed_in_the_middle_end_as_if_they_had_not_been(here: An
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_sweep_not_only_the_trial(here: Any) -> None:
+def test_ctrl_c_ends_the_sweep_not_only_the_trial(here: Here) -> None:
     process = subprocess.Popen(
         here.line("seed=1,2,3", "dpo.n_epochs=400", "tracking=none"), cwd=here.folder, env=here.environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -170,7 +132,7 @@ def test_ctrl_c_ends_the_sweep_not_only_the_trial(here: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_may_go_on_from_what_another_one_makes(here: Any, tiny_model: Path) -> None:
+def test_a_trial_may_go_on_from_what_another_one_makes(here: Here, tiny_model: Path) -> None:
     folder = here.folder / "experiments"
     folder.mkdir()
     (folder / "two.yaml").write_text("# @package _global_\nname: two\nmodel:\n  source: run:one\n")

@@ -259,6 +259,7 @@ BACKEND = Backend(
     resolve=resolve,
     identity=identity,
     evaluation=evaluation,
+    cost=prices.cost,
     outlook=prices.outlook,
     steps=steps,
     advice=advice,

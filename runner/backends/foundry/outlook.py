@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from runner.backends import Cost
 from runner.backends.foundry.catalogue import SHIPPED, Model, catalogue
 from runner.journal import progressed
 from runner.models import hosted
@@ -29,6 +30,22 @@ def outlook(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str
     ]
 
 
+def cost(job: "Job", tokens: "Tokens | None") -> Cost:
+    """Return the price of training by the table; nothing where the job exists already, for it is paid once."""
+    if "create" in progressed(job.folder).results:
+        return Cost(None, 0.0)
+    model = catalogue(job.request.backend.models).find(hosted.name(job.plan.model.source) or "")
+    rate, n_epochs = _rate(job, model), job.plan.hyperparameters["n_epochs"]
+    if rate is None or tokens is None or n_epochs == "auto":
+        return Cost(None, None)
+    return Cost(None, tokens.splits["train"] * n_epochs * rate / 1e6)
+
+
+def _rate(job: "Job", model: Model | None) -> float | None:
+    """Return the dollars that a million tokens cost."""
+    return model.training_per_million_tokens.get(job.request.backend.training_type) if model else None
+
+
 def _trained(job: "Job", tokens: "Tokens | None") -> str:
     n_epochs = job.plan.hyperparameters["n_epochs"]
     if tokens is None:
@@ -42,7 +59,7 @@ def _trained(job: "Job", tokens: "Tokens | None") -> str:
 
 def _price(job: "Job", model: Model | None, tokens: "Tokens | None") -> str:
     kind = job.request.backend.training_type
-    rate = model.training_per_million_tokens.get(kind) if model else None
+    rate = _rate(job, model)
     if rate is None:
         return f"not known: {hosted.name(job.plan.model.source)} with {kind} is not in the table"
     n_epochs = job.plan.hyperparameters["n_epochs"]

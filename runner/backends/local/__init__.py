@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from runner import models
-from runner.backends import Backend, Resolved, Step
+from runner.backends import Backend, Cost, Resolved, Step
 from runner.backends.local import machine
 from runner.data.survey import TokenLimit
 from runner.errors import DataError, RequestError
@@ -205,12 +205,18 @@ def evaluation(wanted: "Evaluation") -> dict[str, Any]:
 
 def outlook(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str, str]]:
     """Say how long training will take, at the pace of the latest run of the same kind."""
-    job = proposal.job
+    seconds = cost(proposal.job, tokens).seconds
+    if seconds is None:
+        return [("time to train", "not known before the first run of this model here")]
+    return [("time to train", f"about {duration(seconds)}, at the pace of the last run of this model")]
+
+
+def cost(job: "Job", tokens: "Tokens | None") -> Cost:
+    """Return how long training takes at the pace of the latest run of the same kind; here it costs nothing."""
     speed = _speed(job)
     if speed is None or tokens is None:
-        return [("time to train", "not known before the first run of this model here")]
-    seconds = tokens.splits["train"] * job.hyperparameters.n_epochs / speed
-    return [("time to train", f"about {duration(seconds)}, at the pace of the last run of this model")]
+        return Cost(None, 0.0)
+    return Cost(tokens.splits["train"] * job.hyperparameters.n_epochs / speed, 0.0)
 
 
 def _speed(job: "Job") -> float | None:
@@ -265,6 +271,7 @@ BACKEND = Backend(
     resolve=resolve,
     identity=identity,
     evaluation=evaluation,
+    cost=cost,
     outlook=outlook,
     steps=steps,
     advice=advice,

@@ -1,0 +1,44 @@
+"""A grid: every combination of the values given, planned whole before the first one starts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from runner import console, execute
+from runner.sweeps import Compose, Sweep, Trial, identity, make, summary
+from runner.sweeps.parent import Parent
+
+Launch = Callable[[list[list[str]]], list[Any]]
+
+
+def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metric: str | None) -> None:
+    """Plan trials given by their overrides, launch those that are not finished, and sum them up by a metric.
+
+    Raises `RequestError` where one of them is wrong, before any starts, and `TrialsError` where some failed.
+    """
+    made = make([list(each) for each in trials], compose)
+    sweep = Sweep(trials=made, id=identity(*sorted(each.known_as for each in made)))
+    finished = {name for name, job in sweep.jobs.items() if execute.finished(job) is not None}
+    todo = [each for each in sweep.trials if each.name not in finished or each.request.top.again]
+    summary.show_plan(sweep, finished)
+    summary.show_outlook(todo)
+    if sweep.request.top.mode == "plan":
+        return
+    summary.demand_price(todo)
+    parent = Parent(sweep)
+    parent.open()
+    codes = launched(launch, sweep.id, todo) if todo else {}
+    if len(sweep.jobs) < len(sweep.trials):  # by now there is a model to go on from
+        sweep = replace(sweep, trials=make([list(each) for each in trials], compose))
+    summary.conclude(sweep, parent, codes, metric)
+
+
+def launched(launch: Launch, sweep_id: str, trials: Sequence[Trial]) -> dict[str, int]:
+    """Give trials to the launcher; return each one's exit code, taken from its records where the launcher broke off."""
+    try:
+        returned = launch([[*each.overrides, f"sweep={sweep_id}"] for each in trials])
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        console.complain(f"the launcher broke off ({type(error).__name__}: {first}); what is finished stands.")
+        return {each.name: int(each.job is None or execute.finished(each.job) is None) for each in trials}
+    return {trial.name: int(job.return_value) for trial, job in zip(trials, returned, strict=True)}

@@ -1,0 +1,89 @@
+"""A search: Optuna proposes a few trials at a time, from what those before came to; the rest is as in any sweep.
+
+    space → its ends are planned → study → proposed → launched → told → proposed → … → compared
+
+Optuna is used by its own ask-and-tell interface, not through Hydra's plugin for it: that one is pinned to an Optuna
+whose storage fails with today's SQLAlchemy, keeps no search across commands unless given a database, and cannot prune.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from runner import console, estimate, methods, plan
+from runner.compare import results
+from runner.compare.difference import lower_is_better
+from runner.errors import RequestError, StopAsked
+from runner.sweeps import Compose, Sweep, Trial, identity, make, summary
+from runner.sweeps.grid import Launch, launched
+from runner.sweeps.parent import Parent
+from runner.sweeps.study import Settings, Space, Study, space
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+def run(overrides: Sequence["Override"], asked: dict[str, Any], compose: Compose, launch: Launch) -> None:
+    """Search what overrides span, as `asked`; launch trials until there are enough, and sum them up.
+
+    Raises `RequestError` where an end of what is searched would be refused, and `TrialsError` where trials failed.
+    """
+    if find_spec("optuna") is None:
+        raise RequestError("hydra/sweeper=optuna: needs the package optuna; pip install 'runner[sweeps]'.")
+    wanted, known = space(overrides), plan.Known()
+    ends = make(list(wanted.ends()), compose, known)
+    settings = Settings(**asked | {"metric": asked["metric"] or _metric(ends[0])})
+    sweep = Sweep(trials=ends, id=_identity(ends, wanted, settings))
+    dearest = max(ends, key=_dollars)
+    _show(sweep, wanted, settings)
+    summary.show_outlook([dearest] * settings.n_trials)
+    if sweep.request.top.mode == "plan":
+        return
+    summary.demand_price([dearest] * settings.n_trials)
+    path = sweep.folder / "study.log"
+    parent, study = Parent(sweep), Study(path, wanted, settings)
+    parent.open()
+    codes: dict[str, int] = {}
+    while StopAsked.exit_code not in codes.values() and (proposed := study.next()):
+        typed = [[*each, f"search='{path}#{number}'"] for number, each in proposed.items()]
+        trials = make(typed, compose, known, wanted.fixed)
+        # What is proposed twice is done once.
+        codes |= launched(launch, sweep.id, list({each.known_as: each for each in trials}.values()))
+        for number, trial in zip(proposed, trials, strict=True):
+            _tell(study, number, trial, settings.metric)
+    done = make(study.proposed(), compose, known, wanted.fixed)
+    summary.conclude(Sweep(trials=done, id=sweep.id), parent, codes, settings.metric)
+
+
+def _metric(trial: Trial) -> str:
+    kind = methods.load(trial.request.method).kind
+    return "eval/reward_accuracy" if kind == "preference" else "eval/loss"
+
+
+def _identity(ends: Sequence[Trial], wanted: Space, settings: Settings) -> str:
+    """Return the id of a search: more trials of the same are the same search."""
+    how = [settings.metric, settings.sampler, settings.pruner, str(settings.seed)]
+    return identity(*(each.known_as for each in ends), repr(sorted(wanted.free.items())), *how)
+
+
+def _dollars(trial: Trial) -> float:
+    return estimate.together([trial.proposal]).dollars or 0.0 if trial.proposal else 0.0
+
+
+def _show(sweep: Sweep, wanted: Space, settings: Settings) -> None:
+    goal = "least" if lower_is_better(settings.metric) else "greatest"
+    title = f"{sweep.folder.name}: a search of {settings.n_trials} trials for the {goal} {settings.metric}"
+    how = f"{settings.sampler}, pruner {settings.pruner}, {settings.n_jobs} at a time"
+    rows = [[key, str(kind)] for key, kind in wanted.free.items()]
+    console.table(title, ["key", "searched in"], [*rows, ["", how]], fold=False)
+
+
+def _tell(study: Study, number: int, trial: Trial, metric: str) -> None:
+    """Tell the study what a trial came to, once it has come to something."""
+    if trial.job is None or not (trial.job.folder / "plan.json").exists():
+        return
+    result = results.read(trial.job.folder)
+    if result.status == "pruned":
+        study.tell(number, None)
+    elif result.status == "finished" and metric in result.metrics:
+        study.tell(number, result.metrics[metric])

@@ -1,0 +1,126 @@
+"""What is told of a sweep: before it starts, what it does and takes; after it, who is best, and what failed."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner import console, estimate
+from runner.backends import Cost
+from runner.errors import RunnerError, StopAsked
+from runner.sweeps import Sweep, Trial, keep
+from runner.values import duration
+
+if TYPE_CHECKING:
+    from runner.sweeps.parent import Parent
+
+SHOWN = 40
+"""So many trials are listed at most before a sweep starts."""
+
+
+class TrialsError(RunnerError):
+    """Some trials of a sweep failed or were stopped; the others are done."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def show_plan(sweep: Sweep, finished: Collection[str]) -> None:
+    """Print the trials of a sweep, and which of them are finished."""
+    rows = []
+    for trial in sweep.trials[:SHOWN]:
+        begun = trial.job is not None and (trial.job.folder / "journal.jsonl").exists()
+        state = "finished" if trial.name in finished else "goes on" if begun else "new"
+        place = trial.job.folder.name if trial.job else f"from {trial.request.model.source}, planned in its turn"
+        rows.append([trial.name, state, place])
+    more = len(sweep.trials) - len(rows)
+    rows += [[f"… and {more} more", "", ""]] if more else []
+    todo = len(sweep.trials) - len(finished)
+    title = f"{sweep.folder.name}: {len(sweep.trials)} trials, {len(finished)} finished before, {todo} to do"
+    console.table(title, ["trial", "state", "run"], rows, fold=False)
+
+
+def show_outlook(todo: Sequence[Trial]) -> None:
+    """Print what trials share, and what they take together, as far as that is known."""
+    proposals = [each.proposal for each in todo if each.proposal]
+    if not proposals:
+        return
+    plans = [each.job.plan for each in proposals]
+    models = list(dict.fromkeys(each.model.source.partition("@sha256")[0] for each in plans))
+    data = list(dict.fromkeys((each.train.rows, each.validation and each.validation.rows) for each in plans))
+    rows = ", ".join(f"{train:,} rows" + (f" and {held:,} held out" if held else "") for train, held in data)
+    console.say(f"shared: {', '.join(models)}; {rows}: read, counted and sent once, not once a trial")
+    told = _taken(estimate.together(proposals))
+    if len(proposals) < len(todo):
+        told += f", beside {len(todo) - len(proposals)} that are planned in their turn"
+    console.say(f"takes: {told}")
+    console.say()
+
+
+def _taken(cost: Cost) -> str:
+    told = ["time not known" if cost.seconds is None else f"about {duration(cost.seconds)} of training"]
+    if cost.dollars is None or cost.dollars:
+        told.append("price not known" if cost.dollars is None else f"about ${cost.dollars:,.2f}")
+    return ", ".join(told)
+
+
+def demand_price(todo: Sequence[Trial]) -> None:
+    """Ask whether trials may cost what they do, where that is above `max_price`; raise `RequestError` if not."""
+    if todo and todo[0].request.top.max_price is not None:
+        cost = estimate.together([each.proposal for each in todo if each.proposal])
+        console.demand_price(cost.dollars, todo[0].request.top.max_price)
+
+
+def conclude(sweep: Sweep, parent: "Parent", codes: Mapping[str, int], metric: str | None) -> None:
+    """Compare the trials, write it down, here and in MLflow; raise `TrialsError` where some failed."""
+    keep(sweep)
+    parent.sweep = sweep
+    told = _summed_up(sweep, codes, metric)
+    console.say()
+    problem = parent.close(told, max(codes.values(), default=0))
+    if problem:
+        console.say(f"note: MLflow could not be reached ({problem}); the same command sends what is missing")
+    _raise_for(codes)
+
+
+def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Mapping[str, Any]:
+    """Compare what is there, show and write it; return the summary as a JSON value."""
+    from runner.compare import output, results, verdict
+
+    folders = {name: job.folder for name, job in sweep.jobs.items() if (job.folder / "plan.json").exists()}
+    found = {folder: results.read(folder) for folder in folders.values()}
+    ended = [result for result in found.values() if result.metrics]
+    failed = [_failure(name, found[folders[name]] if name in folders else None) for name, code in codes.items() if code]
+    seconds = sum(result.seconds for result in found.values())
+    told: dict[str, Any] = {"trials": len(sweep.trials), "failed": failed, "seconds": seconds}
+    for each in failed:
+        console.complain(f"{each['name']}: {each['status']}: {each['message']}")
+    if ended:
+        comparison = verdict.make(ended, metric)
+        output.write(comparison, sweep.folder)
+        console.say()
+        output.show(comparison, sweep.folder)
+        told["comparison"] = verdict.as_json(comparison)
+        told["page"] = verdict.markdown(comparison)
+    console.say(f"time spent in all trials: {duration(seconds)}")
+    (sweep.folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(told)))
+    return told
+
+
+def _failure(name: str, result: Any) -> dict[str, str]:
+    if result is None:
+        return {"name": name, "status": "not begun", "message": "what it was refused for stands above"}
+    return {"name": name, "status": result.status, "message": result.message}
+
+
+def _raise_for(codes: Mapping[str, int]) -> None:
+    bad = [called for called, code in codes.items() if code]
+    if not bad:
+        return
+    if StopAsked.exit_code in codes.values():
+        raise TrialsError("stopped; give the same command again to go on with the sweep", StopAsked.exit_code)
+    raise TrialsError(
+        f"{len(bad)} of {len(codes)} trials failed; give the same command again to try them once more",
+        max(codes.values()),
+    )

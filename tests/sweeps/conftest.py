@@ -1,0 +1,51 @@
+"""A folder in which sweeps of a tiny model are run by real commands."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Here:
+    """Where commands run, the model and the rows."""
+
+    folder: Path
+    model: Path
+    rows: Path
+
+    def line(self, *more: str) -> list[str]:
+        """Return a sweep's command line."""
+        keys = [
+            f"model.source=path:{self.model}", f"dataset.train={self.rows}", "dataset.validation=null",
+            "dataset.style=null", "dataset.validation_fraction=0.25", "evaluation.samples=0", "dpo.n_epochs=1",
+            "dpo.batch_size=2", "dpo.rpo_alpha=0",
+        ]  # fmt: skip
+        return [sys.executable, "-m", "runner", "-m", *keys, *more]
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that a command sees."""
+        more = {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        return os.environ | more | {"RUNNER_CACHE": str(self.folder / "cache")}
+
+    def run(self, *more: str) -> subprocess.CompletedProcess[str]:
+        """Run a sweep to its end."""
+        return subprocess.run(
+            self.line(*more), cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the summary of the one sweep that there is."""
+        (path,) = self.folder.glob("runs/sweeps/*/summary.json")
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+
+
+@pytest.fixture
+def here(tmp_path: Path, tiny_model: Path, pairs_file: Path) -> Here:
+    return Here(tmp_path, tiny_model, pairs_file)
