@@ -3,7 +3,7 @@
 `Comparison` holds the numbers; `as_json`, `markdown` and `html` say them. The terminal's tables are in compare.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
