@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import console, estimate
+from runner import console, estimate, report
 from runner.backends import Cost
 from runner.errors import RunnerError, StopAsked
+from runner.follower import Follower
 from runner.sweeps import Sweep, Trial, keep
 from runner.values import duration
 
@@ -76,12 +77,23 @@ def conclude(sweep: Sweep, parent: "Parent", codes: Mapping[str, int], metric: s
     """Compare the trials, write it down, here and in MLflow; raise `TrialsError` where some failed."""
     keep(sweep)
     parent.sweep = sweep
+    _catch_up(sweep)
     told = _summed_up(sweep, codes, metric)
     console.say()
     problem = parent.close(told, max(codes.values(), default=0))
     if problem:
         console.say(f"note: MLflow could not be reached ({problem}); the same command sends what is missing")
     _raise_for(codes)
+
+
+def _catch_up(sweep: Sweep) -> None:
+    """Send to MLflow what could not be sent when a trial ended; those that have all are not touched."""
+    follower = Follower(list(sweep.jobs.values()))
+    for job in sweep.jobs.values():
+        content = report.read(job.folder)
+        if content is not None:
+            follower.finish(job, content["status"])
+    follower.end()
 
 
 def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Mapping[str, Any]:

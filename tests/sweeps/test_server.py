@@ -1,0 +1,114 @@
+"""Trials that share an MLflow server on PostgreSQL: many write at once, the server dies, and nothing is lost."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.journal import read
+from tests.sweeps.conftest import Here
+from tests.sweeps.server import Postgres, Server, programs
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("server")]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed; Debian's package is called postgresql")
+    # Not below pytest's own folder, which is for this user's eyes only.
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="runner-pg-") as folder:
+        Path(folder).chmod(0o755)
+        made = Postgres(Path(folder) / "postgres", found)
+        yield made
+        made.stop()
+
+
+@pytest.fixture
+def server(database: Postgres, tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path, database.uri)
+    yield made
+    made.kill()
+
+
+def kept(server: Server, experiment: str) -> dict[str, Any]:
+    """Return status and metric history of each trial's run at the server, by its plan id."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(server.uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs = client.search_runs([found.experiment_id], "tags.`runner.plan_id` != ''")
+    return {
+        run.data.tags["runner.plan_id"]: (
+            run.info.status,
+            {(point.key, point.step, point.value) for key in run.data.metrics
+             for point in client.get_metric_history(run.info.run_id, key) if not key.startswith("system/")},
+        )
+        for run in runs
+    }  # fmt: skip
+
+
+def journalled(folder: Path) -> dict[str, Any]:
+    """Return what must be there: what the trials' journals hold."""
+    from runner import plan
+
+    found = {}
+    for journal in folder.glob("runs/*/journal.jsonl"):
+        events = [record.event for record in read(journal) if type(record.event).__name__ == "Metrics"]
+        points = {(key, event.at, value) for event in events for key, value in event.values.items()  # type: ignore[union-attr]
+                  if not key.startswith("system/")}  # fmt: skip
+        found[plan.load(journal.parent).plan.id] = ("FINISHED", points)
+    return found
+
+
+def test_eight_writers_at_once_lose_nothing(here: Here, server: Server) -> None:
+    done = here.run("seed=range(8)", "hydra/launcher=processes", "hydra.launcher.n_jobs=8",
+                    f"tracking.uri={server.uri}", "tracking.experiment=eight")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = journalled(here.folder)
+    assert len(expected) == 8
+    assert kept(server, "eight") == expected
+
+
+def test_a_server_that_dies_in_mid_sweep_costs_no_trial_and_no_number(here: Here, server: Server) -> None:
+    process = subprocess.Popen(
+        here.line("seed=range(4)", "dpo.n_epochs=120", f"tracking.uri={server.uri}", "tracking.experiment=dies"),
+        cwd=here.folder, env=here.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def journals() -> list[Path]:
+        return list(here.folder.glob("runs/*/journal.jsonl"))
+
+    while len(journals()) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    server.kill()
+    while len(journals()) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    server.start()
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    expected = journalled(here.folder)
+    assert len(expected) == 4
+    assert kept(server, "dies") == expected
+
+
+def test_what_a_dead_server_missed_is_sent_by_the_same_command(here: Here, server: Server) -> None:
+    server.kill()
+    line = ("seed=range(2)", f"tracking.uri={server.uri}", "tracking.experiment=missed")
+    alone = here.run(*line)
+    assert alone.returncode == 0, alone.stderr
+    assert "note: MLflow could not be reached" in alone.stdout
+    server.start()
+    again = here.run(*line)
+    assert again.returncode == 0, again.stderr
+    assert "2 trials, 2 finished before, 0 to do" in again.stdout
+    assert kept(server, "missed") == journalled(here.folder)
