@@ -10,6 +10,8 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import cache
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -207,14 +209,23 @@ def set_aside(folder: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result, as far as installed."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python, the runner's code and the packages that decide a result, as far as installed."""
+    found = {"python": platform.python_version(), "runner's code": _code()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def _code() -> str:
+    """Return a fingerprint of the runner's own code, which says more than its version."""
+    digest = sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _sentence(error: Exception) -> str:

@@ -6,6 +6,7 @@ A launcher imports this module in processes of its own, on other machines too, a
 import os
 import platform
 from dataclasses import replace
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,10 @@ def _arrive() -> None:
     """Go where the command was typed, so that its paths and its `.env` are the same here."""
     from hydra.core.hydra_config import HydraConfig
 
+    from runner import console
+
+    if parent_process() is not None and console.terminal.is_terminal:
+        console.terminal.quiet = True  # the process that launched this one shows it in its table
     typed_in = Path(HydraConfig.get().runtime.cwd)
     if Path.cwd() != typed_in:
         if not typed_in.is_dir():

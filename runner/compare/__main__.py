@@ -3,6 +3,7 @@
     python -m runner.compare                       the newest sweep
     python -m runner.compare SWEEP                 a sweep by its folder or its name under runs/sweeps/
     python -m runner.compare RUN RUN …             runs by folder, name or plan id
+    python -m runner.compare --repeat RUN          the command that asks for a run again, and what has changed since
     python -m runner.compare --experiment NAME [--filter "metrics.`eval/loss` < 0.6"]     runs of an MLflow experiment
 
 `--metric eval/loss` ranks by another metric, `--json` and `--markdown` print nothing else, `--to FOLDER` writes
@@ -30,6 +31,8 @@ def main() -> None:
 
 def _compare(arguments: list[str]) -> None:
     asked = _parser().parse_args(arguments)
+    if asked.repeat:
+        return _repeat(run.find(asked.repeat))
     folders, place = _found(asked)
     there = [folder for folder in folders if (folder / "plan.json").exists()]
     found = verdict.make([results.read(folder) for folder in there], asked.metric)
@@ -44,6 +47,18 @@ def _compare(arguments: list[str]) -> None:
         output.show(found, target)
 
 
+def _repeat(folder: Path) -> None:
+    from runner import console
+    from runner.compare import repeat
+
+    found = repeat.repeat(folder)
+    console.say(found.command)
+    for change in found.changes:
+        console.say(f"changed: {change}")
+    if not found.changes:
+        console.say("nothing changed: data, model, code and packages are the same; again=true makes it anew.")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -52,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--experiment", help="an MLflow experiment, in MLFLOW_TRACKING_URI or ./mlflow.db")
     parser.add_argument("--filter", default="", help="MLflow's search expression over that experiment's runs")
     parser.add_argument("--metric", help="what to rank by: eval/reward_accuracy, eval/loss, …")
+    parser.add_argument("--repeat", metavar="RUN", help="print the command that makes a run again, and what changed")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to write the comparison")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")

@@ -6,6 +6,7 @@ from typing import Any
 
 from runner import console, execute
 from runner.sweeps import Compose, Sweep, Trial, identity, make, summary
+from runner.sweeps.board import Board
 from runner.sweeps.parent import Parent
 
 Launch = Callable[[list[list[str]]], list[Any]]
@@ -27,7 +28,8 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
     summary.demand_price(todo)
     parent = Parent(sweep)
     parent.open()
-    codes = launched(launch, sweep.id, todo) if todo else {}
+    with Board(sweep.jobs):
+        codes = launched(launch, sweep.id, todo) if todo else {}
     if len(sweep.jobs) < len(sweep.trials):  # by now there is a model to go on from
         sweep = replace(sweep, trials=make([list(each) for each in trials], compose))
     summary.conclude(sweep, parent, codes, metric)

@@ -15,6 +15,7 @@ from runner.compare import results
 from runner.compare.difference import lower_is_better
 from runner.errors import RequestError, StopAsked
 from runner.sweeps import Compose, Sweep, Trial, identity, make, summary
+from runner.sweeps.board import Board
 from runner.sweeps.grid import Launch, launched
 from runner.sweeps.parent import Parent
 from runner.sweeps.study import Settings, Space, Study, space
@@ -44,11 +45,14 @@ def run(overrides: Sequence["Override"], asked: dict[str, Any], compose: Compose
     parent, study = Parent(sweep), Study(path, wanted, settings)
     parent.open()
     codes: dict[str, int] = {}
+    jobs: dict[str, plan.Job] = {}
     while StopAsked.exit_code not in codes.values() and (proposed := study.next()):
         typed = [[*each, f"search='{path}#{number}'"] for number, each in proposed.items()]
         trials = make(typed, compose, known, wanted.fixed)
-        # What is proposed twice is done once.
-        codes |= launched(launch, sweep.id, list({each.known_as: each for each in trials}.values()))
+        jobs |= {each.name: each.job for each in trials if each.job}
+        with Board(jobs):
+            # What is proposed twice is done once.
+            codes |= launched(launch, sweep.id, list({each.known_as: each for each in trials}.values()))
         for number, trial in zip(proposed, trials, strict=True):
             _tell(study, number, trial, settings.metric)
     done = make(study.proposed(), compose, known, wanted.fixed)

@@ -1,0 +1,61 @@
+"""`--repeat`: the command asks for the same plan, and every change since is told."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runner.compare import repeat
+from tests.sweeps.conftest import Here
+
+
+@pytest.fixture
+def made(tmp_path: Path, tiny_model: Path, pairs_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a small run; the test stands where it was typed."""
+    here = Here(tmp_path, tiny_model, pairs_file)
+    odd = [r"dataset.style='it\'s [\w ]+'", "name=odd.name", "dpo.n_epochs=2", "+experiments=three_epochs"]
+    line = here.line("tracking=none", *odd)
+    del line[3]  # -m: this is no sweep
+    subprocess.run(line, cwd=tmp_path, env=here.environment(), check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
+    (folder,) = tmp_path.glob("runs/odd.name-*")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_command_asks_for_the_same_plan(made: Path) -> None:
+    found = repeat.repeat(made)
+    assert found.changes == ()
+    line = shlex.split(found.command)
+    assert line[:3] == ["python", "-m", "runner"]
+    assert "name=odd.name" in line
+    again = subprocess.run(
+        [sys.executable, *line[1:], "mode=plan"], env=os.environ | {"PYTHONWARNINGS": "ignore"}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert f"finished before: nothing is done again (again=true starts anew); its folder is runs/{made.name}/" in (
+        again.stdout
+    )
+
+
+@pytest.mark.slow
+def test_what_has_changed_since_is_told(made: Path, pairs_file: Path) -> None:
+    rows = pairs_file.read_text("utf-8").splitlines(keepends=True)
+    pairs_file.write_text("".join(rows[:-2]), "utf-8")
+    journal = made / "journal.jsonl"
+    first, _, rest = journal.read_text("utf-8").partition("\n")
+    begun = json.loads(first)
+    begun["event"]["versions"]["torch"] = "1.0"
+    journal.write_text(json.dumps(begun) + "\n" + rest, "utf-8")
+    told = "\n".join(repeat.repeat(made).changes)
+    assert "dataset.train: other content, " in told
+    assert "torch: 1.0 then and 2" in told
+    pairs_file.unlink()
+    (gone, *_) = repeat.repeat(made).changes
+    assert gone.startswith(f"it could not be made today: {pairs_file}: no such file")
