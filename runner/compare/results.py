@@ -34,7 +34,8 @@ class Result:
     metrics: Mapping[str, float]
     curves: Mapping[str, Sequence[tuple[int, float]]]
     rows: Rows
-    seconds: float
+    seconds: Mapping[str, float]
+    """What each step took."""
 
     @property
     def seed(self) -> int:
@@ -73,7 +74,7 @@ def read(folder: Path) -> Result:
         metrics=report.last_values(records),
         curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
         rows=_rows(folder / "evaluation.jsonl"),
-        seconds=sum((content.get("seconds") or {}).values()),
+        seconds=content.get("seconds") or {},
     )
 
 

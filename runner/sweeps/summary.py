@@ -1,6 +1,6 @@
 """What is told of a sweep: before it starts, what it does and takes; after it, who is best, and what failed."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +13,7 @@ from runner.sweeps import Sweep, Trial, keep
 from runner.values import duration
 
 if TYPE_CHECKING:
+    from runner.compare.results import Result
     from runner.sweeps.parent import Parent
 
 SHOWN = 40
@@ -104,7 +105,7 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Ma
     found = {folder: results.read(folder) for folder in folders.values()}
     ended = [result for result in found.values() if result.metrics]
     failed = [_failure(name, found[folders[name]] if name in folders else None) for name, code in codes.items() if code]
-    seconds = sum(result.seconds for result in found.values())
+    seconds = sum(sum(result.seconds.values()) for result in found.values())
     told: dict[str, Any] = {"trials": len(sweep.trials), "failed": failed, "seconds": seconds}
     for each in failed:
         console.complain(f"{each['name']}: {each['status']}: {each['message']}")
@@ -115,9 +116,21 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Ma
         output.show(comparison, sweep.folder)
         told["comparison"] = verdict.as_json(comparison)
         told["page"] = verdict.markdown(comparison)
-    console.say(f"time spent in all trials: {duration(seconds)}")
+    console.say(f"time spent in all trials: {duration(seconds)}{_saved(found.values())}")
     (sweep.folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(told)))
     return told
+
+
+def _saved(results: "Iterable[Result]") -> str:
+    """Say what the later trials have saved, as the first one had made ready what they share."""
+    made_ready = [result.seconds["prepare"] for result in results if "prepare" in result.seconds]
+    first = max(made_ready, default=0.0)
+    saved = sum(first - each for each in made_ready)
+    if saved < 1:
+        return ""
+    return (
+        f"; making ready took {duration(first)} once, which saved {duration(saved)} in the {len(made_ready) - 1} others"
+    )
 
 
 def _failure(name: str, result: Any) -> dict[str, str]:

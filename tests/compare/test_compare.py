@@ -19,7 +19,7 @@ def result(name: str, values: Any = (), metric: str = "reward_accuracy", **param
     metrics = {f"eval/{metric}": float(np.mean(values))} if len(values) else {}
     return Result(
         folder=Path(name), plan_id=name, status="finished", message="", params={"seed": 1, "dpo.beta": 0.1} | params,
-        metrics=metrics, curves={}, rows=rows, seconds=1.0,
+        metrics=metrics, curves={}, rows=rows, seconds={"train": 1.0},
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ This file is all that a plan needs to know; torch is imported by the steps (work
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -221,14 +221,22 @@ def cost(job: "Job", tokens: "Tokens | None") -> Cost:
 
 def _speed(job: "Job") -> float | None:
     """Return the tokens a second of the latest run of the same model, method and tuning in this folder of runs."""
-    reports = sorted(Path(job.request.top.runs_folder).glob("*/report.json"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(reports):
-        content = msgspec.json.decode(path.read_bytes())
+    runs = Path(job.request.top.runs_folder)
+    if not runs.exists():
+        return None
+    for content in _reports(runs, runs.stat().st_mtime_ns):
         plan, speed = content["plan"], content["metrics"].get("system/tokens_per_second")
         same = plan["model"]["digest"] == job.plan.model.digest and plan["method"] == job.plan.method
         if speed and same and plan["settings"].get("tuning") == job.plan.settings.get("tuning"):
             return float(speed)
     return None
+
+
+@lru_cache(1)
+def _reports(runs: Path, changed: int) -> list[dict[str, Any]]:
+    """Return the reports of all runs, the latest first; read once for all trials, while the folder is the same."""
+    paths = sorted(runs.glob("*/report.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [msgspec.json.decode(path.read_bytes()) for path in paths]
 
 
 def advice(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[tuple[str, str]]:

@@ -23,6 +23,7 @@ from runner import methods, models, ranks
 from runner.backends import Events
 from runner.backends.local import (
     checkpoint,
+    held,
     machine,
     memory,
     model,
@@ -141,7 +142,11 @@ class Work:
     @cached_property
     def token_rows(self) -> dict[str, list[TokenRow]]:
         """Their tokens, cut to the length the settings allow."""
-        return {split: self._tokenise(split, rows) for split, rows in self.rows.items()}
+        plan = self.job.plan
+        key = (plan.method, plan.model, plan.train, plan.validation, str(self.folder), self.settings.max_length)
+        return held.latest(
+            "tokens", key, lambda: {split: self._tokenise(split, rows) for split, rows in self.rows.items()}
+        )
 
     def examples(self, split: str) -> Examples:
         """Return a split's tokens with what the reference thinks of them, computed where it is not known yet.
@@ -228,7 +233,15 @@ class Work:
 
     def _load(self, device: torch.device) -> Any:
         """Return the model that training starts from, ready to learn."""
-        loaded = model.start(self.folder, self.settings, device)
+
+        def load() -> Any:
+            return model.start(self.folder, self.settings, device)
+
+        if self.settings.tuning == "full" or self.settings.quantization != "none" or self.sharded:
+            loaded = load()
+        else:  # frozen weights stay for the next trial
+            key = (*self._weights_identity, str(self.folder), device, self.settings.trust_remote_code)
+            loaded = held.borrowed(held.latest("base", key, load))
         return model.prepare(loaded, self.settings, self.job.plan.seed)
 
     @cached_property

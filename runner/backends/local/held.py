@@ -1,0 +1,29 @@
+"""What a job leaves in memory for the next one in the same process, as a sweep's trials follow each other.
+
+Of each kind the latest is held, so that a sweep over models holds one of them at a time.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+_held: dict[str, tuple[object, Any]] = {}
+
+
+def latest(kind: str, key: object, make: Callable[[], Value]) -> Value:
+    """Return what was made last of a kind, if it was made for the same key, else make it."""
+    if kind not in _held or _held[kind][0] != key:
+        _held.pop(kind, None)  # given up before the next one takes its room
+        _held[kind] = key, make()
+    value: Value = _held[kind][1]
+    return value
+
+
+def borrowed(module: Any) -> Any:
+    """Return a copy of a torch module that has the same weights, not copies of them, in modules of its own.
+
+    For weights that nobody changes: adapters and other layers may then be put into the copy.
+    """
+    return deepcopy(module, {id(weight): weight for weight in (*module.parameters(), *module.buffers())})
