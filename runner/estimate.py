@@ -43,14 +43,11 @@ def _count(proposal: "Proposal", split: Split, count: Callable[[Row], int], samp
 def together(proposals: Iterable["Proposal"]) -> Cost:
     """Return what jobs take together: not known where one of them is not. Rows that they share are counted once."""
     counted: dict[str, Tokens | None] = {}
-    seconds: float | None = 0.0
-    dollars: float | None = 0.0
+    found = Cost(0.0, 0.0)
     for proposal in proposals:
         plan = proposal.job.plan
         rows = repr((plan.model, plan.train, plan.validation))
         if rows not in counted:
             counted[rows] = tokens(proposal)
-        cost = backends.load(plan.backend).cost(proposal.job, counted[rows])
-        seconds = None if seconds is None or cost.seconds is None else seconds + cost.seconds
-        dollars = None if dollars is None or cost.dollars is None else dollars + cost.dollars
-    return Cost(seconds, dollars)
+        found += backends.load(plan.backend).cost(proposal.job, counted[rows])
+    return found

@@ -41,10 +41,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job is expected to take: seconds of work and dollars; None where that is not known."""
+    """What is left of a job is expected to take: seconds of work and dollars; None where that is not known.
+
+    `spent` are the dollars that it has cost so far.
+    """
 
     seconds: float | None
     dollars: float | None
+    spent: float | None = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Return what both take: not known where one is not."""
+        pairs = ((self.seconds, other.seconds), (self.dollars, other.dollars), (self.spent, other.spent))
+        return Cost(*(None if None in pair else sum(filter(None, pair)) for pair in pairs))
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,11 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Ma
         output.show(comparison, sweep.folder)
         told["comparison"] = verdict.as_json(comparison)
         told["page"] = verdict.markdown(comparison)
+    spent = estimate.together([each.proposal for each in sweep.trials if each.proposal]).spent
+    told["dollars"] = spent
     console.say(f"time spent in all trials: {duration(seconds)}{_saved(found.values())}")
+    if spent != 0:
+        console.say(f"money spent, by the table of prices: {'not known' if spent is None else f'about ${spent:,.2f}'}")
     (sweep.folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(told)))
     return told
 

@@ -35,6 +35,7 @@ def test_trials_share_what_is_sent_and_are_followed_together(here: Hosted) -> No
     done = here.command("runner", *SWEEP, "max_price=10", "hydra/launcher=processes", "hydra.launcher.n_jobs=3")
     assert done.returncode == 0, done.stderr
     assert len(here.cloud.jobs) == 3
+    assert "money spent, by the table of prices: about $0.02" in done.stdout
     sent = [each for each in here.cloud.files.values() if each.kind is not None]  # the others are results
     assert len(sent) == 2, "training rows and held-out rows, for all of them"
     again = here.command("runner", *SWEEP, "max_price=0")

@@ -31,14 +31,15 @@ def outlook(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str
 
 
 def cost(job: "Job", tokens: "Tokens | None") -> Cost:
-    """Return the price of training by the table; nothing where the job exists already, for it is paid once."""
-    if "create" in progressed(job.folder).results:
-        return Cost(None, 0.0)
+    """Return the price of training by the table: to be spent, or spent where the job exists, as it is paid once."""
     model = catalogue(job.request.backend.models).find(hosted.name(job.plan.model.source) or "")
     rate, n_epochs = _rate(job, model), job.plan.hyperparameters["n_epochs"]
-    if rate is None or tokens is None or n_epochs == "auto":
-        return Cost(None, None)
-    return Cost(None, tokens.splits["train"] * n_epochs * rate / 1e6)
+    price = None
+    if rate is not None and tokens is not None and n_epochs != "auto":
+        price = tokens.splits["train"] * n_epochs * rate / 1e6
+    if "create" in progressed(job.folder).results:
+        return Cost(None, 0.0, price)
+    return Cost(None, price)
 
 
 def _rate(job: "Job", model: Model | None) -> float | None:
