@@ -2,10 +2,11 @@
 
     python tests/benchmarks/bench_sweep.py [--only rates,finished] [--trials 1000]
 
-    rates       the embedded model, six learning rates: one command; six commands with a cache each; six with one cache
+    rates       the embedded model, six learning rates: six commands with a cache each; one command, its trials one
+                after the other; one command with two trials at a time, a thread each
     finished    the second call of a sweep whose trials are all finished; their records are copies of one real run's
 
-About 25 minutes on two cores; the last line is JSON.
+About 30 minutes on two cores; the last line is JSON.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from tests.conftest import pair_row
 
 RATES = (0.25, 0.5, 1, 2, 4, 8)
 KEY = "dpo.learning_rate_multiplier"
+SIDE_BY_SIDE = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2", "backend.runtime.threads=1")
 HYDRA_ALONE = """
 import sys, hydra
 sys.path.insert(0, sys.argv.pop(1))
@@ -72,11 +74,10 @@ def rates(scratch: Path) -> dict[str, Any]:
     say(f"six commands, a cache each: {own:.0f} s")
     swept = ["-m", "runner", "-m", f"{KEY}={','.join(map(str, RATES))}"]
     together = seconds(swept, scratch / "together", cache(scratch / "cache-together"))
-    say(f"one command: {together:.0f} s, {together / own:.0%} of them; the bar is 65%")
-    shared = cache(scratch / "cache-shared")
-    one_cache = sum(seconds(["-m", "runner", f"{KEY}={rate}"], scratch / "shared", shared) for rate in RATES)
-    say(f"six commands with one cache: {one_cache:.0f} s")
-    return {"own": own, "together": together, "one_cache": one_cache, "share": together / own}
+    say(f"one command: {together:.0f} s, {together / own:.0%} of them")
+    beside = seconds([*swept, *SIDE_BY_SIDE], scratch / "beside", cache(scratch / "cache-beside"))
+    say(f"one command, two trials at a time: {beside:.0f} s, {beside / own:.0%} of them; the bar is 65%")
+    return {"own": own, "together": together, "side_by_side": beside, "share": beside / own}
 
 
 def finished(scratch: Path, num_trials: int) -> dict[str, Any]:
