@@ -36,7 +36,8 @@ class OptunaSweeperConf:
     params: dict[str, str] | None = None
 
 
-for name, node in (("runner", RunnerSweeperConf), ("optuna", OptunaSweeperConf)):
+# `basic` is what Hydra takes where nothing is said, and what an experiment can still override.
+for name, node in (("basic", RunnerSweeperConf), ("optuna", OptunaSweeperConf)):
     ConfigStore.instance().store(group="hydra/sweeper", name=name, node=node, provider="runner")
 
 

@@ -89,6 +89,10 @@ _FORMS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
         lambda found: f"{found['where']}: needs the environment variable {found['name']}, which is not set; set it.",
     ),
     (
+        r"does not support sweep type",
+        lambda _: "command line: interval() is a range to search, and a grid takes values; add hydra/sweeper=optuna.",
+    ),
+    (
         r"Ambiguous value for argument '(?P<override>[^=]+)=[^']*'",
         lambda found: f"{found['override']}: several values make a sweep; add -m, or write a list as [a,b].",
     ),

@@ -75,6 +75,9 @@ WRONG_REQUESTS = [
     (["name=../../x"], "name: got '../../x'; allowed: up to 80 letters"),
     (["~method"], "method: missing; every request needs one"),
     (["experiments=lr_sweep"], "write +experiments=NAME"),
+    (["-m", "hydra/launcher=nope", "seed=1"], "hydra/launcher: got 'nope'; installed are: basic, "),
+    (["-m", "dpo.beta=interval(0.1, 1)"], "interval() is a range to search, and a grid takes values"),
+    (["-m", "hydra/sweeper=optuna", "seed=1"], "hydra/sweeper=optuna: nothing is left to search"),
     (["backend.runtime.device=gpu"], "backend.runtime.device: got 'gpu'; allowed:"),
     (["dataset.train=???"], "dataset.train: missing; give it text or a list of text"),
     (

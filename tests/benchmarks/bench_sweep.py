@@ -31,6 +31,7 @@ from tests.conftest import pair_row
 
 RATES = (0.25, 0.5, 1, 2, 4, 8)
 KEY = "dpo.learning_rate_multiplier"
+PLAIN = ("hydra.sweeper._target_=hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "~hydra.sweeper.metric")
 SIDE_BY_SIDE = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2", "backend.runtime.threads=1")
 HYDRA_ALONE = """
 import sys, hydra
@@ -96,7 +97,7 @@ def finished(scratch: Path, num_trials: int) -> dict[str, Any]:
     sweep = [*keys, f"seed={','.join(map(str, range(num_trials)))}"]
     ours = seconds(["-m", "runner", "-m", *sweep], folder, variables)
     root = str(Path(__file__).parents[2])
-    hydra = seconds(["-c", HYDRA_ALONE, root, "-m", "hydra/sweeper=basic", *sweep], folder, variables)
+    hydra = seconds(["-c", HYDRA_ALONE, root, "-m", *PLAIN, *sweep], folder, variables)
     say(f"{num_trials} finished trials: {ours:.1f} s, Hydra alone {hydra:.1f} s; the bar is 10 s more")
     return {"trials": num_trials, "seconds": ours, "hydra_seconds": hydra}
 
