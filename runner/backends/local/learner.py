@@ -23,6 +23,7 @@ from runner.backends.local.logps import Scorer
 from runner.backends.local.profile import Profile
 from runner.backends.local.recipe import Recipe, rate
 from runner.events import Event, Progress
+from runner.methods import Scores
 from runner.tokens import TokenRow
 
 Values = dict[str, Tensor]
@@ -81,9 +82,9 @@ class Learner:
         self.world = ranks.world()
         self.averaged = {name: tensor.detach().clone() for name, tensor in self.weights.items() if recipe.ema_decay}
 
-    def losses(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Return `loss` and the method's metrics of rows scored in one forward call, each of shape (rows,)."""
-        policy = self.scorer([example.tokens for example in examples])
+    def losses(self, examples: Sequence[Example], policy: Scores | None = None) -> dict[str, Tensor]:
+        """Return `loss` and the method's metrics of rows, (rows,) each; `policy`: what is known of them already."""
+        policy = policy or self.scorer([example.tokens for example in examples])
         stored = [example.reference_logps for example in examples if example.reference_logps is not None]
         reference = torch.tensor(stored, device=policy.logps.device) if stored else None
         loss, metrics = self.recipe.method.loss(policy, reference, self.recipe.hyperparameters)
@@ -173,8 +174,15 @@ class Learner:
         return self._whole(self.averaged or self.weights)
 
     @torch.no_grad()
-    def evaluate(self, examples: Sequence[Example]) -> Generator[Event, None, list[dict[str, float]]]:
-        """Return each row's loss, metrics and weight; dropout is off meanwhile."""
+    def evaluate(
+        self, examples: Sequence[Example], untrained: bool = False
+    ) -> Generator[Event, None, list[dict[str, float]]]:
+        """Return each row's loss, metrics and weight; dropout is off meanwhile.
+
+        Before the first step the policy is the reference: where it is `untrained`, what is known of that is taken.
+        """
+        if untrained and all(example.reference_logps is not None for example in examples):
+            return self._values(examples, self._as_reference(examples))
         self.model.eval()
         lengths = [num_tokens(example.tokens) for example in examples]
         parts = [[examples[index] for index in indices] for indices in group(lengths, self.room)]
@@ -189,9 +197,16 @@ class Learner:
         found = {number: rows for each in self.world.collect(found) for number, rows in each.items()}
         return [row for number in range(len(parts)) for row in found[number]]
 
-    def _values(self, part: Sequence[Example]) -> list[dict[str, float]]:
+    def _as_reference(self, examples: Sequence[Example]) -> Scores:
+        """Return what the reference thinks of rows, which of hits knows nothing."""
+        device = self.model.device
+        logps = torch.tensor([example.reference_logps for example in examples], device=device)
+        num_tokens = torch.tensor([example.num_learned for example in examples], dtype=logps.dtype, device=device)
+        return Scores(logps, num_tokens, torch.full_like(logps, torch.nan))
+
+    def _values(self, part: Sequence[Example], policy: Scores | None = None) -> list[dict[str, float]]:
         """Return loss, metrics and weight of each row of a pack."""
-        values = {name: each.tolist() for name, each in self.losses(part).items()}
+        values = {name: each.tolist() for name, each in self.losses(part, policy).items()}
         weights = [self.recipe.method.weight(example.num_learned) for example in part]
         return [
             {name: each[number] for name, each in values.items()} | {"weight": weight}

@@ -149,7 +149,7 @@ def _judge(
 ) -> Generator[Event, None, None]:
     """Evaluate after `at` steps and keep the weights if they are the best so far and best is asked for."""
     with learner.result_in_place():
-        values = mean((yield from learner.evaluate(held_out)))
+        values = mean((yield from learner.evaluate(held_out, untrained=at == 0)))
     yield Metrics(at, values)
     if standing.judge(at, values["eval/loss"]) and learner.recipe.keep_best:
         writer.best(learner.result)

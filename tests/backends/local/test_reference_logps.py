@@ -86,6 +86,27 @@ def test_a_killed_run_leaves_what_it_knew_and_the_rest_comes_out_the_same(scorer
     assert scorer.calls == calls - 2
 
 
+def test_runs_at_the_same_time_share_the_computing(scorer: Counting, tmp_path: Path) -> None:
+    whole, events = finished(compute(tmp_path / "whole.db", scorer, AWKWARD, ROOM, IDENTITY))
+    scorer.calls = 0
+    one, other = (compute(tmp_path / "shared.db", scorer, AWKWARD, ROOM, IDENTITY) for _ in range(2))
+    next(one), next(other)
+    assert scorer.calls == 2
+    assert finished(one)[0] == finished(other)[0] == whole
+    assert scorer.calls == len(events)
+
+
+def test_what_a_run_had_begun_when_it_was_killed_is_computed_by_the_next_one(scorer: Counting, tmp_path: Path) -> None:
+    finished(compute(tmp_path / "reference.db", scorer, AWKWARD, ROOM, IDENTITY))
+    with sqlite3.connect(tmp_path / "reference.db") as connection:
+        connection.execute("UPDATE logps SET logps = x''")
+    connection.close()
+    calls, scorer.calls = scorer.calls, 0
+    found, _ = finished(compute(tmp_path / "reference.db", scorer, AWKWARD, ROOM, IDENTITY))
+    assert len(found) == len(AWKWARD)
+    assert scorer.calls == calls
+
+
 @pytest.mark.parametrize(
     "change",
     [{"identity": ["another model", "float32", 1]}, {"identity": ["a model", "float32", 2]}, {"rows": AWKWARD[1:]}],
@@ -126,8 +147,6 @@ def another_table(path: Path) -> None:
 def test_a_damaged_cache_is_told_and_everything_computed(harm: str, scorer: Counting, tmp_path: Path) -> None:
     path = tmp_path / "reference.db"
     whole, _ = finished(compute(path, scorer, AWKWARD, ROOM, IDENTITY))
-    for beside in (path.with_name("reference.db-wal"), path.with_name("reference.db-shm")):
-        beside.unlink(missing_ok=True)
     DAMAGE[harm](path)
     calls, scorer.calls = scorer.calls, 0
     found, events = finished(compute(path, scorer, AWKWARD, ROOM, IDENTITY))
@@ -148,7 +167,15 @@ def a_short_value(path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("harm", [half_gone, a_short_value])
+def a_bit_of_a_value(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        for pack, kept in connection.execute("SELECT pack, logps FROM logps").fetchall():
+            torn = kept[:-1] + bytes([kept[-1] ^ 1])
+            connection.execute("UPDATE logps SET logps = ? WHERE pack = ?", (torn, pack))
+    connection.close()
+
+
+@pytest.mark.parametrize("harm", [half_gone, a_short_value, a_bit_of_a_value])
 def test_what_is_torn_is_computed_again_and_kept(harm: Any, scorer: Counting, tmp_path: Path) -> None:
     path = tmp_path / "reference.db"
     whole, _ = finished(compute(path, scorer, AWKWARD, ROOM, IDENTITY))
