@@ -1,12 +1,18 @@
-"""The same prompts answered before and after: rows to show, and how many answers are in the style that is taught."""
+"""The same prompts answered before and after: rows to show, and which answers are in the style that is taught.
+
+samples.json      each prompt with its answers
+in_style.jsonl    for each prompt, by its hash, whether the answer is in the style: what a hosted and a local run,
+                  or two methods, can be compared by row by row
+"""
 
 from collections.abc import Generator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from runner.data.rows import Message
+from runner.data.rows import Message, canonical
 from runner.events import Event, Metrics, Samples
 from runner.style import fault
 
@@ -34,7 +40,8 @@ def in_style(
 ) -> dict[str, float]:
     """Return the shares of answers in the data set's style, as metrics; none where it names no style."""
     told = {"eval/in_style_before": before, "eval/in_style": after}
-    return {name: _share(prompts, answers, style) for name, answers in told.items() if answers and style}
+    hits = {name: _hits(prompts, answers, style) for name, answers in told.items() if answers and style}
+    return {name: sum(each) / len(each) for name, each in hits.items()}
 
 
 def compared(
@@ -47,17 +54,20 @@ def compared(
     rows, counted = beside(prompts, *answers), in_style(prompts, *answers, style)
     if folder is not None:
         (folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+        if style:
+            hits = zip(prompts, _hits(prompts, answers[1], style), strict=True)
+            judged = [{"row": sha256(canonical(prompt)).hexdigest(), "in_style": float(hit)} for prompt, hit in hits]
+            (folder / "in_style.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(judged))
     yield Samples(rows)
     yield Metrics(at, counted)
     return {"num_samples": len(rows), **counted}
 
 
-def _share(prompts: Sequence[Prompt], answers: Sequence[Answer], style: str) -> float:
-    good = [
+def _hits(prompts: Sequence[Prompt], answers: Sequence[Answer], style: str) -> list[bool]:
+    return [
         not fault(text, ended, str(prompt[-1].content), style)
         for prompt, (text, ended) in zip(prompts, answers, strict=True)
     ]
-    return sum(good) / len(good)
 
 
 def _shown(answer: Answer) -> str:

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 from runner.config import Request
 from runner.errors import RequestError
 from runner.follower import demand_answer
-from runner.tracking import shown, store
+from runner.tracking import KEPT, shown, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-KEPT = ("plan.json", "request.json", "journal.jsonl", "report.json", "evaluation.jsonl")
-"""What a run has in MLflow of its folder, and all that a comparison reads."""
 
 
 def connect(request: Request) -> "MlflowClient":
@@ -62,7 +59,7 @@ def _folder(client: "MlflowClient", run: Any) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="runner-"), str(run.info.run_name))
     folder.mkdir()
     there = {each.path for each in client.list_artifacts(run.info.run_id)}
-    for name in KEPT:
+    for name in ("plan.json", *KEPT):  # all that a comparison reads
         if name in there:
             client.download_artifacts(run.info.run_id, name, str(folder))
     return folder

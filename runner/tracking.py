@@ -27,6 +27,8 @@ PAGE_CHARACTERS = 7000
 """Length of a run's description: the store cuts tags at 8,000."""
 SWEEP = "runner.sweep"
 """The tag of a sweep's parent run, with the sweep's id."""
+KEPT = ("report.json", "report.md", "request.json", "journal.jsonl", "evaluation.jsonl", "in_style.jsonl")
+"""Files of a run's folder that MLflow keeps as they are when the run ends."""
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}
 
 
@@ -229,7 +231,7 @@ class Sender:
                 self.client.create_model_version(name, source, self.place.run_id, model_id=self.place.model_id)
 
     def _close(self, status: str) -> None:
-        for name in ("report.json", "report.md", "request.json", "journal.jsonl", "evaluation.jsonl"):
+        for name in KEPT:
             if (self.job.folder / name).exists():
                 self.client.log_artifact(self.place.run_id, str(self.job.folder / name))
         page = (self.job.folder / "report.md").read_text("utf-8")

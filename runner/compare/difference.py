@@ -6,12 +6,12 @@ and the sentence says so.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from runner.compare.results import Entrant
+from runner.compare.results import Entrant, Result
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -49,21 +49,30 @@ class Difference:
         return self.rows >= LEAST_ROWS and not self.low <= 0 <= self.high
 
     @property
+    def better(self) -> bool:
+        """Whether `name` is the better one, by more than chance."""
+        return self.told_apart and (self.mean > 0) != lower_is_better(self.metric)
+
+    @property
     def sentence(self) -> str:
         """Say in a sentence what came out."""
         metric = words(self.metric)
         if not self.rows:
-            return f"{self.name} and {self.other} have no held-out row in common, so they cannot be compared"
+            return f"{self.name} and {self.other} have judged no held-out row in common, so they cannot be compared"
+        if self.low == self.high == 0:
+            return (
+                f"{self.name} and {self.other} come out alike in {metric} on each of {self.rows:,} rows; "
+                "another metric may tell them apart"
+            )
         if not self.told_apart:
             more = f"; about {self.enough:,} would do" if self.enough and self.enough > self.rows else ""
             return (
                 f"no difference in {metric} between {self.name} and {self.other} can be told with these "
                 f"{self.rows:,} rows{more}"
             )
-        better = (self.mean > 0) != lower_is_better(self.metric)
-        winner, loser = (self.name, self.other) if better else (self.other, self.name)
+        winner, loser = (self.name, self.other) if self.better else (self.other, self.name)
         # Told from the winner's side, whichever that is.
-        sign = 1 if better else -1
+        sign = 1 if self.better else -1
         low, high = sorted((sign * self.low, sign * self.high))
         alone = "" if min(self.seeds) > 1 else "; one seed each, another may come out otherwise"
         alone = alone if self.seeds == (1, 1) else alone.replace("one seed each", "one seed on a side")
@@ -85,9 +94,9 @@ def words(metric: str) -> str:
 
 
 def amount(metric: str, value: float, signed: bool = False) -> str:
-    """Return a difference as it is said: an accuracy's in points of a hundred."""
+    """Return a difference as it is said: an accuracy's or a share's in points of a hundred."""
     sign = "+" if signed else ""
-    if metric.endswith("accuracy"):
+    if metric.endswith(("accuracy", "in_style")):
         return f"{100 * value:{sign}.1f}" + (" points" if signed else "")
     return f"{value:{sign}.3g}"
 
@@ -95,8 +104,8 @@ def amount(metric: str, value: float, signed: bool = False) -> str:
 def compare(metric: str, one: Entrant, other: Entrant, seed: int = 0) -> Difference:
     """Return how far `one` is above `other` in a metric, over the held-out rows that all their runs have judged."""
     name = metric.rpartition("/")[2]
-    judged = [run for run in (*one.runs, *other.runs) if run.rows]
-    common = sorted(set.intersection(*(_having(run.rows, name) for run in judged))) if judged else []
+    judged = [having for run in (*one.runs, *other.runs) if (having := _having(run, name))]
+    common = sorted(set.intersection(*judged)) if judged else []
     ours, theirs = (_matrix(each, name, common) for each in (one, other))
     if not common or not len(ours) or not len(theirs):
         common, ours, theirs = [], np.zeros((0, 0)), np.zeros((0, 0))
@@ -171,9 +180,10 @@ def spread(values: Sequence[float]) -> float | None:
     return float(factor * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
-def _having(rows: Mapping[str, Mapping[str, float]], name: str) -> set[str]:
-    return {row for row, values in rows.items() if name in values}
+def _having(run: Result, name: str) -> set[str]:
+    return {row for row, values in run.rows.items() if name in values}
 
 
 def _matrix(entrant: Entrant, name: str, rows: Sequence[str]) -> Matrix:
-    return np.array([[run.rows[row][name] for row in rows] for run in entrant.runs if run.rows], dtype=np.float64)
+    judged = [run for run in entrant.runs if _having(run, name)]
+    return np.array([[run.rows[row][name] for row in rows] for run in judged], dtype=np.float64)

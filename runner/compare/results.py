@@ -15,8 +15,8 @@ from runner.errors import RequestError
 from runner.events import Metrics
 from runner.tracking import flat_params
 
-Rows = Mapping[str, Mapping[str, float]]
-"""Values by name, of each held-out row by its id."""
+Rows = dict[str, dict[str, float]]
+"""Values by name, of each held-out row by its id, and of each prompt that was answered by its hash."""
 
 APART = ("seed", "model.digest")
 """What does not tell one request from another."""
@@ -73,7 +73,7 @@ def read(folder: Path) -> Result:
         params=flat_params(job),
         metrics=report.last_values(records),
         curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
-        rows=_rows(folder / "evaluation.jsonl"),
+        rows=_rows(folder / "evaluation.jsonl") | _rows(folder / "in_style.jsonl"),
         seconds=content.get("seconds") or {},
     )
 

@@ -13,9 +13,13 @@ from runner.compare.difference import Difference, compare, lower_is_better, mean
 from runner.compare.results import Entrant, Result, differing, entrants
 from runner.errors import RequestError
 
-PREFERRED = ("eval/reward_accuracy", "eval/loss", "train/loss")
+PREFERRED = ("eval/reward_accuracy", "eval/loss", "eval/in_style", "train/loss")
 """What requests are ranked by where nothing is said: the first that all have. Losses of unlike betas do not compare."""
 
+MEASURED = ("eval/loss", "eval/reward_accuracy", "eval/reward_margin", "eval/token_accuracy", "eval/in_style")
+"""What is shown beside the metric, where it was measured."""
+ANSWERS = "eval/in_style"
+"""What answers to held-out prompts are judged by, wherever the model is."""
 NEXT = 20
 """With so many that come next the best one is compared; what lies behind them is nobody's question."""
 
@@ -54,7 +58,7 @@ class Comparison:
             return f"nothing to rank: no run has {self.metric} yet"
         best = self.ranked[0]
         told = f"best by {words(self.metric)}: {best.name} ({figure(best, self.metric)})"
-        unsure = [each for each in self.differences if not each.told_apart]
+        unsure = [each for each in self.differences if each.metric != self.metric or not each.better]
         if not self.differences:
             return told
         if not unsure:
@@ -78,9 +82,15 @@ def make(results: Sequence[Result], metric: str | None = None) -> Comparison:
         keys=tuple(differing(results)),
         ranked=tuple(ranked),
         unranked=tuple(each for each in taking_part if each not in ranked),
-        differences=tuple(compare(metric, ranked[0], each) for each in ranked[1 : 1 + NEXT]),
+        differences=tuple(_difference(metric, ranked[0], each) for each in ranked[1 : 1 + NEXT]),
         results=tuple(results),
     )
+
+
+def _difference(metric: str, one: Entrant, other: Entrant) -> Difference:
+    """Compare two by a metric, or by their answers where no row was judged by it: a hosted job's are not."""
+    found = compare(metric, one, other)
+    return found if found.rows else max((found, compare(ANSWERS, one, other)), key=lambda each: each.rows)
 
 
 def _metric(results: Sequence[Result]) -> str:
@@ -100,7 +110,7 @@ def figure(entrant: Entrant, metric: str) -> str:
 def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of the table of entrants: what sets them apart, and their metrics."""
     measured = [
-        name for name in ("eval/loss", "eval/reward_accuracy", "eval/reward_margin", "eval/token_accuracy")
+        name for name in MEASURED
         if any(each.values(name) for each in found.ranked) and name != found.metric
     ]  # fmt: skip
     head = [*(found.keys or ("run",)), found.metric, *measured, "runs"]

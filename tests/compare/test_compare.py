@@ -1,5 +1,6 @@
 """Who beats whom: the interval is right, and chance wins nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,33 @@ def test_as_many_rows_as_are_said_show_the_difference_four_times_in_five() -> No
     assert 0.7 < np.mean(shown) < 0.9
 
 
-def test_equal_rows_and_none_at_all_win_nothing() -> None:
-    same = entrant("A", np.ones(50)), entrant("B", np.ones(50))
-    assert "no difference" in compare("eval/reward_accuracy", *same).sentence
+def test_rows_that_are_few_or_not_there_win_nothing() -> None:
     nothing = compare("eval/reward_accuracy", entrant("A", np.ones(50)), entrant("B", []))
     assert "no held-out row in common" in nothing.sentence
     assert not nothing.told_apart
     assert not compare("eval/reward_accuracy", entrant("A", [1, 1]), entrant("B", [0, 0])).told_apart, "two rows"
+
+
+def test_where_no_row_was_judged_by_the_metric_answers_to_the_same_prompts_decide() -> None:
+    random = np.random.default_rng(4)
+    styles = [random.random(200) < share for share in (0.9, 0.3)]
+    local, hosted = (
+        replace(result(backend, style, "in_style", backend=backend), metrics={"eval/reward_accuracy": accuracy})
+        for backend, style, accuracy in (("local", styles[0], 0.8), ("foundry", styles[1], 0.7))
+    )
+    local.rows.update({"another kind": {"reward_accuracy": 1.0}})
+    found = verdict.make([hosted, local])
+    assert found.metric == "eval/reward_accuracy"
+    (difference,) = found.differences
+    assert (difference.metric, difference.rows) == ("eval/in_style", 200)
+    assert "backend=local beats backend=foundry: in style +" in difference.sentence
+    assert found.verdict.endswith("but 1 of 1 others cannot be told from it")
+
+
+def test_rows_that_come_out_alike_are_said_to() -> None:
+    same = compare("eval/reward_accuracy", entrant("A", np.ones(50)), entrant("B", np.ones(50)))
+    assert same.sentence.startswith("A and B come out alike in reward accuracy on each of 50 rows; another metric")
+    assert not same.better
 
 
 def test_only_rows_that_both_have_judged_are_compared() -> None:
