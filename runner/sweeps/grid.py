@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from runner import console, execute
-from runner.sweeps import Compose, Sweep, Trial, identity, make, summary
+from runner.sweeps import Compose, Sweep, Trial, identity, keep, make, summary
 from runner.sweeps.board import Board
 from runner.sweeps.parent import Parent
 
@@ -26,6 +26,7 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
     if sweep.request.top.mode == "plan":
         return
     summary.demand_price(todo)
+    keep(sweep)  # what is there can be compared before the end
     parent = Parent(sweep)
     parent.open()
     with Board(sweep.jobs):

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -105,6 +106,9 @@ def test_twelve_trials_killed_in_the_middle_end_as_if_they_had_not_been(here: He
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = journals(killed)
+    compared = [sys.executable, "-m", "runner.compare"]
+    half = subprocess.run(compared, cwd=killed, env=here.environment(), check=True, capture_output=True, text=True)
+    assert half.stdout.startswith("Best by reward accuracy: "), "what is there can be compared meanwhile"
     subprocess.run(line, cwd=killed, env=here.environment(), check=True, capture_output=True)
     for name in before:
         steps = [record.event.step for record in read(killed / "runs" / name / "journal.jsonl")
