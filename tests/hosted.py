@@ -54,6 +54,11 @@ class Hosted:
                 if stream is not None:
                     stream.close()
 
+    def held(self, run: Path, process: subprocess.Popen[str]) -> None:
+        """Wait until a process works on a run."""
+        owner = run / "owner.json"
+        self.wait(lambda: json.loads(owner.read_text("utf-8") or "{}").get("pid") == process.pid)
+
     def run(self, *more: str, code: int = 0) -> Path:
         """Run `python -m runner` with a name of its own and return the run's folder."""
         name = next((each[5:] for each in more if each.startswith("name=")), "one")

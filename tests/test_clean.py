@@ -171,7 +171,7 @@ def test_a_run_that_another_process_follows_is_not_cleaned(here: Hosted) -> None
     here.cloud.script = ENDLESS
     run = here.run(ALONE)
     with here.started("runner.watch", run.name) as process:
-        here.wait(lambda: progressed(run).states.get("job") == "running")
+        here.held(run, process)
         told = sentence(here.command("runner.clean", "--yes"), code=1)
     assert f"process {process.pid} " in told
     assert removals(here) == []

@@ -168,7 +168,7 @@ def test_a_run_that_another_process_follows_is_left_to_it(here: Hosted) -> None:
     here.cloud.script = ENDLESS
     one, two = names(here, 2)
     with here.started("runner.watch", one.name) as first:
-        here.wait(lambda: progressed(one).states.get("job") == "running")
+        here.held(one, first)
         told = sentence(here.command("runner.watch", one.name), code=1)
         assert f"process {first.pid} " in told
         assert "works on this plan already" in told
