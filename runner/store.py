@@ -14,6 +14,9 @@ from runner.tracking import KEPT, shown, store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+MOST = 50_000
+"""Runs that MLflow finds at a time at most."""
+
 
 def connect(request: Request) -> "MlflowClient":
     """Return a client of the store; raises what `demand_answer` raises where there is none."""
@@ -46,7 +49,7 @@ def folders(name: str, expression: str) -> list[Path]:
         known = ", ".join(sorted(each.name for each in client.search_experiments()))
         raise RequestError(f"--experiment: got {name}; {shown(store(None))} has {known}.")
     try:
-        runs = client.search_runs([found.experiment_id], expression)
+        runs = client.search_runs([found.experiment_id], expression, max_results=MOST)
     except MlflowException as error:
         raise RequestError(f"--filter: got {expression!r}; {error.message}") from error
     return [_folder(client, run) for run in runs if "runner.plan_id" in run.data.tags]

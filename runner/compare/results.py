@@ -3,6 +3,7 @@
 Runs that differ in nothing but their seed are one entrant of a comparison: what sets them apart is chance.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,9 @@ class Entrant:
     runs: tuple[Result, ...]
 
     def values(self, metric: str) -> list[float]:
-        """Return a metric of each run that is finished and has it: half a run is no figure of a request's."""
-        return [run.metrics[metric] for run in self.runs if run.status == "finished" and metric in run.metrics]
+        """Return a metric of each finished run that has it as a number: half a run is no figure of a request's."""
+        values = (run.metrics.get(metric, math.nan) for run in self.runs if run.status == "finished")
+        return [value for value in values if math.isfinite(value)]
 
 
 def read(folder: Path) -> Result:

@@ -157,9 +157,14 @@ def markdown(found: Comparison) -> str:
     """Return the comparison as a page."""
     head, rows = table(found)
     lines = [f"**{found.verdict[:1].upper()}{found.verdict[1:]}.**", ""]
-    lines += ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
     lines += ["", *(f"- {sentence}." for sentence in found.sentences)]
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Return what a cell of a Markdown table holds: one line, whose bars are not the table's."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def html(found: Comparison, drawing: str) -> str:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 VIEW = "runner"
 """The name of the view of an experiment that its pages' link opens; the latest sweep's."""
 
+DELETED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+"""What MLflow answers of a run that was deleted: for now, or for good."""
+
 
 class Parent:
     """The parent run of a sweep, where it is tracked."""
@@ -64,9 +67,7 @@ class Parent:
             self._open()
             run = find(client, experiment, self.sweep.id)
         assert run is not None
-        for child, name in self._children():
-            client.set_tag(child, "mlflow.parentRunId", run)
-            client.update_run(child, name=name)
+        self._fold(client, run)
         client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{VIEW}", view(self._columns(summary)))
         link = f"[All trials with these columns](#/experiments/{experiment}/runs?viewStateShareKey={VIEW})"
         client.set_tag(run, "mlflow.note.content", f"{summary.get('page', '')[:PAGE_CHARACTERS]}\n{link}\n")
@@ -75,6 +76,18 @@ class Parent:
         for path in sorted(self.sweep.folder.iterdir()):
             client.log_artifact(run, str(path))
         client.set_terminated(run, "KILLED" if code == 130 else "FAILED" if code else "FINISHED")
+
+    def _fold(self, client: Any, parent: str) -> None:
+        """Name the trials' runs and put them under the parent; one that somebody has deleted there stays so."""
+        from mlflow.exceptions import MlflowException
+
+        for child, name in self._children():
+            try:
+                client.set_tag(child, "mlflow.parentRunId", parent)
+                client.update_run(child, name=name)
+            except MlflowException as error:
+                if error.error_code not in DELETED:
+                    raise
 
     def _children(self) -> Iterator[tuple[str, str]]:
         """Yield the run id and the name of each trial that is in this store."""

@@ -123,6 +123,18 @@ def test_rows_that_come_out_alike_are_said_to() -> None:
     assert not same.better
 
 
+def test_what_is_no_number_is_not_ranked() -> None:
+    broken = replace(result("broken", np.ones(20), **{"dpo.beta": 9}), metrics={"eval/reward_accuracy": float("nan")})
+    found = verdict.make([broken, result("good", np.zeros(20))])
+    assert [each.name for each in found.ranked] == ["dpo.beta=0.1"]
+    assert [each.name for each in found.unranked] == ["dpo.beta=9"]
+
+
+def test_a_value_with_bars_and_line_ends_stays_in_its_cell() -> None:
+    told = verdict.markdown(verdict.make([result("a", [1], system="one|two\nthree"), result("b", [0], system="four")]))
+    assert "| one\\|two three |" in told
+
+
 def test_only_rows_that_both_have_judged_are_compared() -> None:
     assert compare("eval/reward_accuracy", entrant("A", np.ones(50)), entrant("B", np.zeros(30))).rows == 30
 

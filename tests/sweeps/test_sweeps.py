@@ -53,6 +53,12 @@ def test_a_sweep_is_one_parent_run_with_a_child_a_trial_and_a_comparison(here: H
     assert journals(here.folder) == written, "nothing was done again"
     assert len(client.search_runs([experiment.experiment_id])) == 7, "the parent was found again"
 
+    client.delete_run(children[0].info.run_id)
+    once_more = here.run(RATES, "seed=1,2", f"tracking.uri=sqlite:///{here.folder}/mlflow.db")
+    assert (once_more.returncode, "note: MLflow" in once_more.stdout) == (0, False), once_more.stdout
+    assert client.get_run(parent.info.run_id).info.status == "FINISHED"
+    assert len(client.search_runs([experiment.experiment_id])) == 6, "what was deleted there stays so"
+
 
 @pytest.mark.slow
 def test_a_sweep_with_one_wrong_trial_starts_none(here: Here) -> None:
@@ -70,6 +76,13 @@ def test_a_plan_lists_trials_and_touches_nothing(here: Here) -> None:
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.count(" new ") == 3
     assert not (here.folder / "runs").exists()
+
+
+@pytest.mark.slow
+def test_values_that_come_to_one_plan_are_one_trial(here: Here) -> None:
+    planned = here.run("mode=plan", "dpo.beta=0.1,0.10,0.2", "seed=1,1", "tracking=none")
+    assert planned.returncode == 0, planned.stderr
+    assert "2 trials, 0 finished before, 2 to do" in planned.stdout
 
 
 @pytest.mark.slow
