@@ -145,10 +145,10 @@ TRIAL_METRICS = ("eval/loss", "eval/reward_accuracy", "eval/token_accuracy")
 """What is told of a trial when it ends."""
 
 
-def show_trial_begun(job: Job, typed: str) -> None:
+def show_trial_begun(job: Job, called: str) -> None:
     """Print which trial of a sweep begins; its plan was told with the others'."""
     say()
-    say(f"{job.folder.name}: {typed}")
+    say(f"{job.folder.name}: {called}")
 
 
 def show_trial(job: Job, content: Mapping[str, Any], place: Place | None, problem: str) -> None:

@@ -62,7 +62,7 @@ def _arrive() -> None:
 
 def plan_and_run(composed: Any) -> None:
     """Check a request and make its plan; with `mode=run`, carry it out unless that was done before."""
-    from runner import console, estimate, execute
+    from runner import console, estimate, execute, sweeps
 
     proposal = _plan(composed)
     job = proposal.job
@@ -70,7 +70,7 @@ def plan_and_run(composed: Any) -> None:
     anew = job.request.top.again and (finished or execute.stuck(job))
     done = finished and not anew
     if job.request.top.sweep:
-        console.show_trial_begun(job, _typed())
+        console.show_trial_begun(job, sweeps.called(job) or _typed())
     else:
         console.show_plan(proposal, done, estimate.tokens(proposal))
     if job.request.top.mode == "run":

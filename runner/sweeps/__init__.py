@@ -109,6 +109,14 @@ def make(
     return tuple(made)
 
 
+def distinct(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """Return trials without those that come to the plan of an earlier one: `dpo.beta=0.1,0.10` is one trial."""
+    found: dict[str, Trial] = {}
+    for each in trials:
+        found.setdefault(each.known_as, each)
+    return tuple(found.values())
+
+
 def identity(*parts: str) -> str:
     """Return the id of a sweep that these make what it is."""
     return sha256(" ".join(parts).encode()).hexdigest()
@@ -122,11 +130,21 @@ def name(trials: Sequence[Sequence[str]], shared: Collection[str] | None = None)
 
 
 def keep(sweep: Sweep) -> None:
-    """Write down which trials there are and where they live."""
+    """Write down which trials there are and where they live, so that they can be compared before the end."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
     listed = [{"name": name, "folder": str(job.folder), "plan_id": job.plan.id} for name, job in sweep.jobs.items()]
     content = msgspec.json.encode({"id": sweep.id, "trials": listed})
     (sweep.folder / "sweep.json").write_bytes(msgspec.json.format(content))
+
+
+def called(job: "Job") -> str | None:
+    """Return what its sweep calls a trial; None where there is none, or it could not be planned with the others."""
+    top = job.request.top
+    for path in Path(top.runs_folder).glob(f"sweeps/*-{top.sweep[:8]}/sweep.json") if top.sweep else ():
+        for each in msgspec.json.decode(path.read_bytes())["trials"]:
+            if each["plan_id"] == job.plan.id:
+                return str(each["name"])
+    return None
 
 
 def _request(composed: Any) -> "Request":

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from runner import console, execute
-from runner.sweeps import Compose, Sweep, Trial, identity, keep, make, summary
+from runner.sweeps import Compose, Sweep, Trial, distinct, identity, keep, make, summary
 from runner.sweeps.board import Board
 from runner.sweeps.parent import Parent
 
@@ -17,7 +17,7 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
 
     Raises `RequestError` where one of them is wrong, before any starts, and `TrialsError` where some failed.
     """
-    made = _distinct(make([list(each) for each in trials], compose))
+    made = distinct(make([list(each) for each in trials], compose))
     sweep = Sweep(trials=made, id=identity(*sorted(each.known_as for each in made)))
     finished = {name for name, job in sweep.jobs.items() if execute.finished(job) is not None}
     todo = [each for each in sweep.trials if each.name not in finished or each.request.top.again]
@@ -26,22 +26,14 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
     if sweep.request.top.mode == "plan":
         return
     summary.demand_price(todo)
-    keep(sweep)  # what is there can be compared before the end
+    keep(sweep)
     parent = Parent(sweep)
     parent.open()
     with Board(sweep.jobs):
         codes = launched(launch, sweep.id, todo) if todo else {}
     if len(sweep.jobs) < len(sweep.trials):  # by now there is a model to go on from
-        sweep = replace(sweep, trials=_distinct(make([list(each) for each in trials], compose)))
+        sweep = replace(sweep, trials=distinct(make([list(each) for each in trials], compose)))
     summary.conclude(sweep, parent, codes, metric)
-
-
-def _distinct(trials: Sequence[Trial]) -> tuple[Trial, ...]:
-    """Return trials without those that come to the plan of an earlier one: `dpo.beta=0.1,0.10` is one trial."""
-    found: dict[str, Trial] = {}
-    for each in trials:
-        found.setdefault(each.known_as, each)
-    return tuple(found.values())
 
 
 def launched(launch: Launch, sweep_id: str, trials: Sequence[Trial]) -> dict[str, int]:

@@ -6,15 +6,17 @@ Optuna is used by its own ask-and-tell interface, not through Hydra's plugin for
 whose storage fails with today's SQLAlchemy, keeps no search across commands unless given a database, and cannot prune.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import console, estimate, methods, plan
 from runner.compare import results
 from runner.compare.difference import lower_is_better
 from runner.errors import RequestError, StopAsked
-from runner.sweeps import Compose, Sweep, Trial, identity, make, summary
+from runner.sweeps import Compose, Sweep, Trial, distinct, identity, keep, make, summary
 from runner.sweeps.board import Board
 from runner.sweeps.grid import Launch, launched
 from runner.sweeps.parent import Parent
@@ -45,18 +47,17 @@ def run(overrides: Sequence["Override"], asked: dict[str, Any], compose: Compose
     parent, study = Parent(sweep), Study(path, wanted, settings)
     parent.open()
     codes: dict[str, int] = {}
-    jobs: dict[str, plan.Job] = {}
+    begun = distinct(make(study.proposed(), compose, known, wanted.fixed))
     while StopAsked.exit_code not in codes.values() and (proposed := study.next()):
-        typed = [[*each, f"search='{path}#{number}'"] for number, each in proposed.items()]
-        trials = make(typed, compose, known, wanted.fixed)
-        jobs |= {each.name: each.job for each in trials if each.job}
-        with Board(jobs):
-            # What is proposed twice is done once.
-            codes |= launched(launch, sweep.id, list({each.known_as: each for each in trials}.values()))
+        trials = make(list(proposed.values()), compose, known, wanted.fixed)
+        begun = distinct([*begun, *trials])
+        sweep = replace(sweep, trials=begun)
+        keep(sweep)
+        with Board(sweep.jobs):
+            codes |= launched(launch, sweep.id, distinct(_told_where(path, proposed, trials)))
         for number, trial in zip(proposed, trials, strict=True):
             _tell(study, number, trial, settings.metric)
-    done = make(study.proposed(), compose, known, wanted.fixed)
-    summary.conclude(Sweep(trials=done, id=sweep.id), parent, codes, settings.metric)
+    summary.conclude(replace(sweep, trials=begun), parent, codes, settings.metric)
 
 
 def _metric(trial: Trial) -> str:
@@ -68,6 +69,14 @@ def _identity(ends: Sequence[Trial], wanted: Space, settings: Settings) -> str:
     """Return the id of a search: more trials of the same are the same search."""
     how = [settings.metric, settings.sampler, settings.pruner, str(settings.seed)]
     return identity(*(each.known_as for each in ends), repr(sorted(wanted.free.items())), *how)
+
+
+def _told_where(path: Path, numbers: Iterable[int], trials: Sequence[Trial]) -> list[Trial]:
+    """Return trials that know of the study and of their number in it, so that they can be given up."""
+    return [
+        replace(each, overrides=(*each.overrides, f"search='{path}#{number}'"))
+        for number, each in zip(numbers, trials, strict=True)
+    ]
 
 
 def _dollars(trial: Trial) -> float:

@@ -128,6 +128,25 @@ def test_at_its_end_no_trial_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_trial_that_fails_is_told_by_its_name_and_tried_again_by_the_same_command(here: Here) -> None:
+    line = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "dpo.learning_rate_multiplier=1,1e30",
+            "hydra.sweeper.sampler=random", "tracking=none")  # fmt: skip
+    for _ in range(2):
+        failed = here.run(*line)
+        assert failed.returncode == 1, failed.stdout + failed.stderr
+        assert "dpo.learning_rate_multiplier=1e+30: failed: train: the loss is nan" in failed.stderr
+        assert "trials failed; give the same command again" in failed.stderr
+        assert "search=" not in failed.stdout, "a trial is called by what sets it apart"
+    told = here.summary()
+    assert told["trials"] == 2, "what is proposed twice is done once"
+    assert [each["name"] for each in told["failed"]] == ["dpo.learning_rate_multiplier=1e+30"]
+    kept = json.loads(next(here.folder.glob("runs/sweeps/*/sweep.json")).read_bytes())
+    assert {each["name"] for each in kept["trials"]} == {
+        f"dpo.learning_rate_multiplier={rate}" for rate in ("1", "1e+30")
+    }
+
+
+@pytest.mark.slow
 def test_a_search_that_is_killed_ends_as_if_it_had_not_been(here: Here, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
