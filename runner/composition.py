@@ -57,6 +57,7 @@ def _meant(word: str, known: "dict[str, str] | list[str]") -> str:
     return f"did you mean {close[0]}? " if close else ""
 
 
+_KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
 _FORMS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     (r"Could not find '(?P<group>[\w/]+)/(?P<option>[^'/]+)'(?P<rest>.*)", _unknown_option),
     (r"Could not override '(?P<key>[^']+)'", _unknown_key),
@@ -87,6 +88,10 @@ _FORMS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     (
         r"Environment variable '(?P<name>[^']+)' not found.*?full_key: (?P<where>\S+)",
         lambda found: f"{found['where']}: needs the environment variable {found['name']}, which is not set; set it.",
+    ),
+    (
+        r"Value '(?P<value>[^']*)'[^\n]* could not be converted to (?P<kind>\w+).*?full_key: (?P<key>\S+)",
+        lambda found: f"{found['key']}: got '{found['value']}'; allowed: {_KINDS.get(found['kind'], found['kind'])}.",
     ),
     (
         r"does not support sweep type",

@@ -51,7 +51,9 @@ def folders(name: str, expression: str) -> list[Path]:
     try:
         runs = client.search_runs([found.experiment_id], expression, max_results=MOST)
     except MlflowException as error:
-        raise RequestError(f"--filter: got {expression!r}; {error.message}") from error
+        raise RequestError(
+            f"--filter: got {expression}; {error.message}; write names with / as metrics.`eval/loss`."
+        ) from error
     return [_folder(client, run) for run in runs if "runner.plan_id" in run.data.tags]
 
 

@@ -78,6 +78,18 @@ WRONG_REQUESTS = [
     (["-m", "hydra/launcher=nope", "seed=1"], "hydra/launcher: got 'nope'; installed are: basic, "),
     (["-m", "dpo.beta=interval(0.1, 1)"], "interval() is a range to search, and a grid takes values"),
     (["-m", "hydra/sweeper=optuna", "seed=1"], "hydra/sweeper=optuna: nothing is left to search"),
+    (
+        ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=two", "dpo.beta=interval(0.1, 1)"],
+        "hydra.sweeper.n_trials: got 'two'; allowed: an integer.",
+    ),
+    (
+        ["-m", "hydra/sweeper=optuna", "hydra.sweeper.metric=reward_accuracy", "dpo.beta=interval(0.1, 1)"],
+        "hydra.sweeper.metric: got reward_accuracy; allowed: eval/loss, eval/reward_accuracy, eval/reward_margin, ",
+    ),
+    (
+        ["-m", "hydra.sweeper.metric=eval/los", "dpo.beta=0.1,0.2", "dataset.validation=null"],
+        "(no rows are held out: set dataset.validation or dataset.validation_fraction)",
+    ),
     (["backend.runtime.device=gpu"], "backend.runtime.device: got 'gpu'; allowed:"),
     (["dataset.train=???"], "dataset.train: missing; give it text or a list of text"),
     (

@@ -79,7 +79,12 @@ def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
     if asked.experiment:
         from runner import store
 
-        return store.folders(asked.experiment, asked.filter), None
+        found = store.folders(asked.experiment, asked.filter)
+        if not found:
+            raise RequestError(
+                f"--experiment: {asked.experiment} has no run of the runner's that the filter lets through."
+            )
+        return found, None
     if not asked.names:
         made = sorted(SWEEPS.glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
         if not made:
@@ -89,7 +94,11 @@ def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
         for folder in (Path(asked.names[0]), SWEEPS / asked.names[0]):
             if (folder / "sweep.json").exists():
                 return trials(folder), folder
-    return [run.find(name) for name in asked.names], None
+    try:
+        return [run.find(name) for name in asked.names], None
+    except RequestError as error:
+        sweeps = ", ".join(sorted(path.parent.name for path in SWEEPS.glob("*/sweep.json")))
+        raise RequestError(f"{error} Sweeps: {sweeps or 'none'}.") from error
 
 
 def trials(folder: Path) -> list[Path]:

@@ -89,8 +89,8 @@ def lower_is_better(metric: str) -> bool:
 
 
 def words(metric: str) -> str:
-    """Return a metric's name as it is said: `reward accuracy`."""
-    return metric.rpartition("/")[2].replace("_", " ")
+    """Return a metric's name as it is said: `reward accuracy`, of what is no held-out row's `train loss`."""
+    return metric.removeprefix("eval/").replace("/", " ").replace("_", " ")
 
 
 def amount(metric: str, value: float, signed: bool = False) -> str:
@@ -160,9 +160,17 @@ def rows_needed(apart: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> int | 
 
 
 def rank(metric: str, all_of_them: Sequence[Entrant]) -> list[Entrant]:
-    """Return entrants that have a metric, the best first, by the mean over their seeds."""
-    having = [each for each in all_of_them if each.values(metric)]
-    return sorted(having, key=lambda each: mean(each.values(metric)), reverse=not lower_is_better(metric))
+    """Return entrants that have a metric, the best first, by the mean over their seeds.
+
+    Those that tie go by the held-out loss, then by name, so that the order does not hang on that of the runs.
+    """
+    sign = 1 if lower_is_better(metric) else -1
+
+    def place(each: Entrant) -> tuple[float, float, str]:
+        losses = each.values("eval/loss")
+        return sign * mean(each.values(metric)), mean(losses) if losses else math.inf, each.name
+
+    return sorted((each for each in all_of_them if each.values(metric)), key=place)
 
 
 def mean(values: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ Runs that differ in nothing but their seed are one entrant of a comparison: what
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def entrants(results: Sequence[Result]) -> list[Entrant]:
     together: dict[str, list[Result]] = {}
     for result in results:
         together.setdefault(repr(sorted(map(repr, result.request.items()))), []).append(result)
-    return [Entrant(_name(runs[0], keys), tuple(runs)) for runs in together.values()]
+    return [Entrant(_name(runs[0], keys), tuple(sorted(runs, key=attrgetter("seed")))) for runs in together.values()]
 
 
 def _name(result: Result, keys: Sequence[str]) -> str:

@@ -39,7 +39,8 @@ class Method:
     """A way to learn from rows.
 
     `loss(policy, reference_logps, hyperparameters)` returns the loss of each row, shape (rows,), and the
-    metrics to show beside it, likewise (rows,) each; a row's loss does not depend on the rows beside it.
+    metrics to show beside it, likewise (rows,) each, named `measures`; a row's loss does not depend on the rows beside
+    it.
     `reference_logps` has shape (rows, answers) and is None where `needs_reference(hyperparameters)` is false.
     A batch's loss is its rows' mean weighted by `weight(num_tokens)`, of the tokens learned in each answer,
     so that gradients do not depend on how a batch is cut.
@@ -54,6 +55,7 @@ class Method:
     hyperparameters: type
     needs_reference: Callable[[Any], bool]
     loss: Callable[[Scores, "Tensor | None", Any], tuple["Tensor", dict[str, "Tensor"]]]
+    measures: tuple[str, ...]
     weight: Callable[[tuple[int, ...]], float]
     resolve: Callable[[Any, int], tuple[Any, Mapping[str, str]]]
     problems: Callable[[Any], Iterable[str]] = _nothing_wrong

@@ -63,6 +63,7 @@ METHOD = Method(
     hyperparameters=SFT,
     needs_reference=needs_reference,
     loss=loss,
+    measures=("token_accuracy",),
     weight=weight,
     resolve=resolve,
 )

@@ -5,6 +5,7 @@
 grid.py      every combination of the values given
 search.py    trials that Optuna proposes, from what the ones before came to (study.py)
 summary.py   what is told before and after
+goal.py      what trials are ranked by
 parent.py    a parent run in MLflow, which holds the trials' runs together
 
 A sweep is the set of its plans: the same command again is the same sweep, whose finished trials answer from their

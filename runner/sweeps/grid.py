@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from runner import console, execute
-from runner.sweeps import Compose, Sweep, Trial, distinct, identity, keep, make, summary
+from runner.sweeps import Compose, Sweep, Trial, distinct, goal, identity, keep, make, summary
 from runner.sweeps.board import Board
 from runner.sweeps.parent import Parent
 
@@ -18,6 +18,8 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
     Raises `RequestError` where one of them is wrong, before any starts, and `TrialsError` where some failed.
     """
     made = distinct(make([list(each) for each in trials], compose))
+    if metric is not None:
+        goal.demand(metric, made)
     sweep = Sweep(trials=made, id=identity(*sorted(each.known_as for each in made)))
     finished = {name for name, job in sweep.jobs.items() if execute.finished(job) is not None}
     todo = [each for each in sweep.trials if each.name not in finished or each.request.top.again]

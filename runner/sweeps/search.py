@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import console, estimate, methods, plan
+from runner import console, estimate, plan
 from runner.compare import results
 from runner.compare.difference import lower_is_better
 from runner.errors import RequestError, StopAsked
-from runner.sweeps import Compose, Sweep, Trial, distinct, identity, keep, make, summary
+from runner.sweeps import Compose, Sweep, Trial, distinct, goal, identity, keep, make, summary
 from runner.sweeps.board import Board
 from runner.sweeps.grid import Launch, launched
 from runner.sweeps.parent import Parent
@@ -35,7 +35,8 @@ def run(overrides: Sequence["Override"], asked: dict[str, Any], compose: Compose
         raise RequestError("hydra/sweeper=optuna: needs the package optuna; pip install 'runner[sweeps]'.")
     wanted, known = space(overrides), plan.Known()
     ends = make(list(wanted.ends()), compose, known)
-    settings = Settings(**asked | {"metric": asked["metric"] or _metric(ends[0])})
+    settings = Settings(**asked | {"metric": asked["metric"] or goal.usual(ends[0])})
+    goal.demand(settings.metric, ends)
     sweep = Sweep(trials=ends, id=_identity(ends, wanted, settings))
     dearest = max(ends, key=_dollars)
     _show(sweep, wanted, settings)
@@ -60,11 +61,6 @@ def run(overrides: Sequence["Override"], asked: dict[str, Any], compose: Compose
     summary.conclude(replace(sweep, trials=begun), parent, codes, settings.metric)
 
 
-def _metric(trial: Trial) -> str:
-    kind = methods.load(trial.request.method).kind
-    return "eval/reward_accuracy" if kind == "preference" else "eval/loss"
-
-
 def _identity(ends: Sequence[Trial], wanted: Space, settings: Settings) -> str:
     """Return the id of a search: more trials of the same are the same search."""
     how = [settings.metric, settings.sampler, settings.pruner, str(settings.seed)]
@@ -84,8 +80,8 @@ def _dollars(trial: Trial) -> float:
 
 
 def _show(sweep: Sweep, wanted: Space, settings: Settings) -> None:
-    goal = "least" if lower_is_better(settings.metric) else "greatest"
-    title = f"{sweep.folder.name}: a search of {settings.n_trials} trials for the {goal} {settings.metric}"
+    extreme = "least" if lower_is_better(settings.metric) else "greatest"
+    title = f"{sweep.folder.name}: a search of {settings.n_trials} trials for the {extreme} {settings.metric}"
     how = f"{settings.sampler}, pruner {settings.pruner}, {settings.n_jobs} at a time"
     rows = [[key, str(kind)] for key, kind in wanted.free.items()]
     console.table(title, ["key", "searched in"], [*rows, ["", how]], fold=False)

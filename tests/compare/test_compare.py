@@ -74,6 +74,16 @@ def test_of_a_loss_less_is_better() -> None:
     assert compare("eval/loss", high, low).sentence.startswith("low beats high: loss -")
 
 
+def test_those_that_tie_go_by_the_held_out_loss_then_by_name() -> None:
+    def tied(name: str, **more: float) -> Entrant:
+        metrics = {"eval/reward_accuracy": 1.0} | {f"eval/{key}": value for key, value in more.items()}
+        return Entrant(name, (replace(result(name), metrics=metrics),))
+
+    four = [tied("none"), tied("b", loss=0.5), tied("a", loss=0.5), tied("c", loss=0.4)]
+    for order in (four, four[::-1]):
+        assert [each.name for each in rank("eval/reward_accuracy", order)] == ["c", "a", "b", "none"]
+
+
 def test_too_few_rows_are_said_to_be_too_few_and_how_many_would_do() -> None:
     random = np.random.default_rng(3)
     theirs = random.normal(size=60)

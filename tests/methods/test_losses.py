@@ -41,6 +41,13 @@ def test_dpo_is_minus_log_sigmoid_of_the_reward_margin() -> None:
     }
 
 
+def test_methods_measure_what_they_say() -> None:
+    _, metrics = dpo.loss(scores([-10.0, -20.0]), torch.tensor([[-12.0, -18.0]]), PLAIN)
+    assert tuple(metrics) == methods.load("dpo").measures
+    _, metrics = sft.loss(scores([-10.0]), None, SFT())
+    assert tuple(metrics) == methods.load("sft").measures
+
+
 def test_an_untrained_policy_stands_at_chance_and_log_two() -> None:
     loss, metrics = dpo.loss(scores([-10.0, -20.0]), torch.tensor([[-10.0, -20.0]]), PLAIN)
     assert loss.item() == pytest.approx(math.log(2))

@@ -39,6 +39,14 @@ class Here:
             self.line(*more), cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
         )
 
+    def compare(self, *more: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Compare runs to the end, here or in another folder."""
+        line, store = [sys.executable, "-m", "runner.compare", *more], f"sqlite:///{self.folder}/mlflow.db"
+        return subprocess.run(
+            line, cwd=folder or self.folder, env=self.environment() | {"MLFLOW_TRACKING_URI": store},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
     def summary(self) -> dict[str, Any]:
         """Return the summary of the one sweep that there is."""
         (path,) = self.folder.glob("runs/sweeps/*/summary.json")

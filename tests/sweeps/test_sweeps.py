@@ -1,5 +1,6 @@
 """`-m`: planned whole, run once, summed up; over real command lines on a tiny model."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -47,6 +48,12 @@ def test_a_sweep_is_one_parent_run_with_a_child_a_trial_and_a_comparison(here: H
     kept = {each.path for each in client.list_artifacts(parent.info.run_id)}
     assert {"comparison.png", "comparison.html", "comparison.json", "sweep.json"} <= kept
 
+    (here.folder / "elsewhere").mkdir()
+    for place in (here.folder, here.folder / "elsewhere"):
+        found = here.compare("--experiment", "runner", "--json", folder=place)
+        assert found.returncode == 0, found.stderr
+        assert json.loads(found.stdout)["differences"] == here.summary()["comparison"]["differences"]
+
     again = here.run(RATES, "seed=1,2", f"tracking.uri=sqlite:///{here.folder}/mlflow.db")
     assert again.returncode == 0, again.stderr
     assert "6 trials, 6 finished before, 0 to do" in again.stdout
@@ -58,6 +65,26 @@ def test_a_sweep_is_one_parent_run_with_a_child_a_trial_and_a_comparison(here: H
     assert (once_more.returncode, "note: MLflow" in once_more.stdout) == (0, False), once_more.stdout
     assert client.get_run(parent.info.run_id).info.status == "FINISHED"
     assert len(client.search_runs([experiment.experiment_id])) == 6, "what was deleted there stays so"
+
+
+REFUSED = {
+    ("nothing",): "run nothing: no such run; give one of: one-",
+    ("one", "--metric", "loss"): "--metric: got loss, which no run has; allowed: eval/logps_chosen, ",
+    ("--experiment", "nothing"): "--experiment: got nothing; sqlite:///",
+    ("--experiment", "runner", "--filter", "loss <"): "--filter: got loss <; ",
+    ("--experiment", "runner", "--filter", "metrics.`eval/loss` < 0"): "has no run of the runner's that the filter",
+}
+
+
+@pytest.mark.slow
+def test_what_cannot_be_compared_is_told_in_a_sentence(here: Here) -> None:
+    made = here.run("name=one", "seed=1", f"tracking.uri=sqlite:///{here.folder}/mlflow.db")
+    assert made.returncode == 0, made.stderr
+    for line, told in REFUSED.items():
+        refused = here.compare(*line)
+        assert refused.returncode == 2, refused.stdout + refused.stderr
+        assert told in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.slow

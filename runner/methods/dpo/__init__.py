@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HOSTED = {"loss_type": "sigmoid", "rpo_alpha": 0.0, **losses.NEUTRAL}
 """A hosted job minimises equation 7, and nothing beside it."""
+MEASURES = ("reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected", "logps_chosen", "logps_rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,7 @@ METHOD = Method(
     hyperparameters=DPO,
     needs_reference=needs_reference,
     loss=loss,
+    measures=MEASURES,
     weight=weight,
     resolve=resolve,
     problems=losses.problems,

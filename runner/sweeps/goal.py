@@ -1,0 +1,36 @@
+"""What a sweep is ranked by, or searched for: a name that no trial will measure is told before the first one starts."""
+
+from collections.abc import Sequence
+
+from runner import methods
+from runner.errors import RequestError
+from runner.sweeps import Trial
+
+HOSTED = "hosted/"
+"""How a hosted job's own numbers begin; which there are the service alone knows."""
+
+
+def demand(metric: str, trials: Sequence[Trial]) -> None:
+    """Raise `RequestError` where none of the trials is going to measure a metric."""
+    known = list(dict.fromkeys(name for trial in trials for name in _measured(trial)))
+    if metric in known or metric.startswith(HOSTED):
+        return
+    why = (
+        "" if "eval/loss" in known else " (no rows are held out: set dataset.validation or dataset.validation_fraction)"
+    )
+    raise RequestError(f"hydra.sweeper.metric: got {metric}; allowed: {', '.join(known)}{why}.")
+
+
+def usual(trial: Trial) -> str:
+    """Return what is searched for where nothing is said."""
+    kind = methods.load(trial.request.method).kind
+    return "eval/reward_accuracy" if kind == "preference" else "eval/loss"
+
+
+def _measured(trial: Trial) -> list[str]:
+    request = trial.request
+    names = ("loss", *methods.load(request.method).measures)
+    held_out = request.dataset.validation is not None or request.dataset.validation_fraction > 0
+    judged = [f"eval/{name}" for name in names] if held_out else []
+    styled = ["eval/in_style"] if request.dataset.style is not None and request.evaluation.samples else []
+    return [*judged, *styled, *(f"train/{name}" for name in names)]
