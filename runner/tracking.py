@@ -30,6 +30,8 @@ SWEEP = "runner.sweep"
 """The tag of a sweep's parent run, with the sweep's id."""
 KEPT = ("report.json", "report.md", "request.json", "journal.jsonl", "evaluation.jsonl", "in_style.jsonl")
 """Files of a run's folder that MLflow keeps as they are when the run ends."""
+DATA = ("train", "validation", "validation_fraction", "split_seed", "max_rows")
+"""Keys under `dataset` that say which rows are taken."""
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}
 
 
@@ -261,13 +263,13 @@ def external_tags(result: Mapping[str, Any]) -> dict[str, str]:
 
 def flat_params(job: Job) -> dict[str, Any]:
     """Return the resolved plan by the keys people type: `dpo.n_epochs`, `backend.lora.rank`, `model.source`."""
-    plan = job.plan
+    plan, dataset = job.plan, job.request.dataset
     nested = {
         "method": plan.method,
         plan.method: plan.hyperparameters,
-        "backend": plan.settings,
+        "backend": {"name": plan.backend, **plan.settings},
         "model": {"source": plan.model.source, "digest": plan.model.digest},
-        "dataset": {"train": job.request.dataset.train, "validation": job.request.dataset.validation},
+        "dataset": {key: getattr(dataset, key) for key in DATA},
         "evaluation": plan.evaluation,
         "seed": plan.seed,
     }

@@ -9,6 +9,8 @@ from runner.compare.difference import mean, spread, words
 from runner.compare.results import Entrant
 from runner.compare.verdict import Comparison
 
+NAMED = 60
+"""Characters of a name that are shown."""
 DRAWN = 20
 """Curves and bars beyond the best so many would hide each other."""
 
@@ -48,7 +50,7 @@ def _curves(axes: Any, found: Comparison) -> None:
             axes.plot(
                 [at for at, _ in points], [value for _, value in points], color=f"C{number % 10}",
                 linestyle=("-", "--", ":", "-.")[order % 4], marker="o" if len(points) < 15 else "", markersize=3,
-                label=entrant.name if order == 0 else None,
+                label=_short(entrant.name) if order == 0 else None,
             )  # fmt: skip
     axes.set(xlabel="optimizer step", ylabel=words(name), title=f"{name} over the steps")
     axes.grid(alpha=0.3)
@@ -71,8 +73,12 @@ def _sweep(axes: Any, found: Comparison) -> None:
     else:
         colors = [f"C{number % 10}" for number in range(len(best))]
         axes.bar(range(len(best)), values[:DRAWN], yerr=around[:DRAWN], capsize=4, color=colors)
-        axes.set_xticks(range(len(best)), [each.name for each in best], rotation=20, ha="right", fontsize=8)
+        axes.set_xticks(range(len(best)), [_short(each.name) for each in best], rotation=20, ha="right", fontsize=8)
     axes.grid(alpha=0.3, axis="y")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAMED else f"{name[: NAMED - 1]}…"
 
 
 def _numbers(ranked: Sequence[Entrant], keys: Sequence[str]) -> list[float]:

@@ -20,6 +20,8 @@ from runner.tracking import flat_params
 Rows = dict[str, dict[str, float]]
 """Values by name, of each held-out row by its id, and of each prompt that was answered by its hash."""
 
+DATA = "dataset.fingerprint"
+"""The key of what the training rows are: a file of the same name may hold others by now."""
 APART = ("seed", "model.digest")
 """What does not tell one request from another."""
 
@@ -73,7 +75,7 @@ def read(folder: Path) -> Result:
         plan_id=job.plan.id,
         status=content.get("status", "unfinished"),
         message=content.get("message", ""),
-        params=flat_params(job),
+        params=flat_params(job) | {DATA: job.plan.train.fingerprint[:12]},
         metrics=report.last_values(records),
         curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
         rows=_rows(folder / "evaluation.jsonl") | _rows(folder / "in_style.jsonl"),
@@ -97,10 +99,15 @@ def _rows(path: Path) -> Rows:
 
 
 def differing(results: Sequence[Result]) -> list[str]:
-    """Return the keys, but for the seed, in which runs differ, in the order in which a plan has them."""
+    """Return the keys, but for the seed, in which runs differ, in the order in which a plan has them.
+
+    What only some have at all follows from the method or the backend. The rows' fingerprint is named where no key says
+    why the rows are others.
+    """
     keys = dict.fromkeys(key for result in results for key in result.request)
-    absent = object()
-    return [key for key in keys if len({repr(each.request.get(key, absent)) for each in results}) > 1]
+    found = [key for key in keys if len({repr(each.request[key]) for each in results if key in each.request}) > 1]
+    said = "method" in found or any(key.startswith("dataset.") for key in found if key != DATA)
+    return [key for key in found if key != DATA or not said]
 
 
 def entrants(results: Sequence[Result]) -> list[Entrant]:

@@ -44,6 +44,11 @@ class Comparison:
                 f"{len(self.ranked[0].runs)} runs of one request, which differ in their seed only: "
                 "what sets them apart is chance, and none of them wins"
             )
+        if self.metric == ANSWERS and not self.ranked and _unlike(self.results):
+            told.append(
+                "unlike methods measure unlike things, so they are compared by their answers, and none was judged: "
+                "dataset.style says what a good one looks like, evaluation.samples how many are given"
+            )
         return told
 
     @property
@@ -67,7 +72,8 @@ class Comparison:
 
 
 def make(results: Sequence[Result], metric: str | None = None) -> Comparison:
-    """Compare runs by a metric; without one by the first of `PREFERRED` that every finished run has.
+    """Compare runs by a metric; without one by the first of `PREFERRED` that every finished run has,
+    unlike methods by their answers.
 
     Raises `RequestError` where no run has the metric, with those that there are.
     """
@@ -94,8 +100,15 @@ def _difference(metric: str, one: Entrant, other: Entrant) -> Difference:
 
 
 def _metric(results: Sequence[Result]) -> str:
+    if _unlike(results):
+        return ANSWERS
     having = [result for result in results if result.metrics and result.status == "finished"]
     return next((name for name in PREFERRED if all(name in each.metrics for each in having)), PREFERRED[0])
+
+
+def _unlike(results: Sequence[Result]) -> bool:
+    """Say whether methods differ: then all that compares is the answers."""
+    return len({result.params.get("method") for result in results}) > 1
 
 
 def figure(entrant: Entrant, metric: str) -> str:
@@ -111,7 +124,7 @@ def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of the table of entrants: what sets them apart, and their metrics."""
     measured = [
         name for name in MEASURED
-        if any(each.values(name) for each in found.ranked) and name != found.metric
+        if any(each.values(name) for each in (*found.ranked, *found.unranked)) and name != found.metric
     ]  # fmt: skip
     head = [*(found.keys or ("run",)), found.metric, *measured, "runs"]
     rows = []

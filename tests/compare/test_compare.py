@@ -177,6 +177,35 @@ def test_entrants_are_named_by_what_sets_them_apart() -> None:
         entrants([])
 
 
+def test_what_follows_from_the_method_sets_nothing_apart() -> None:
+    runs = [result("a", [1], method="dpo", **{"dataset.fingerprint": "pairs"}), result("b", [1], method="sft")]
+    del runs[1].params["dpo.beta"]  # type: ignore[attr-defined]
+    assert differing(runs) == ["method"]
+
+
+def test_runs_on_other_rows_are_not_one_request_even_where_the_files_name_is_the_same() -> None:
+    before, after = (result(name, [1], **{"dataset.fingerprint": name}) for name in ("before", "after"))
+    assert [each.name for each in entrants([before, after])] == [
+        "dataset.fingerprint=before", "dataset.fingerprint=after",
+    ]  # fmt: skip
+    fewer = result("fewer", [1], **{"dataset.fingerprint": "fewer", "dataset.max_rows": 9})
+    whole = result("whole", [1], **{"dataset.fingerprint": "whole", "dataset.max_rows": None})
+    assert [each.name for each in entrants([fewer, whole])] == ["dataset.max_rows=9", "dataset.max_rows=None"]
+
+
+def test_unlike_methods_are_ranked_by_their_answers_as_their_losses_do_not_compare() -> None:
+    runs = [result("a", [0.6] * 20, "loss", method="dpo"), result("b", [0.5] * 20, "loss", method="sft")]
+    found = verdict.make(runs)
+    assert (found.metric, found.ranked) == ("eval/in_style", ())
+    assert found.sentences[0].startswith("unlike methods measure unlike things")
+    styled = [
+        replace(each, metrics={**each.metrics, "eval/in_style": share})
+        for each, share in zip(runs, (1, 0), strict=True)
+    ]
+    assert verdict.make(styled).ranked[0].name == "method=dpo"
+    assert verdict.make(runs, "eval/loss").ranked[0].name == "method=sft", "unless it is asked for"
+
+
 def test_the_verdict_says_whether_the_best_can_be_trusted() -> None:
     random = np.random.default_rng(4)
     base = random.random(300) < 0.5
