@@ -90,7 +90,8 @@ def lower_is_better(metric: str) -> bool:
 
 def words(metric: str) -> str:
     """Return a metric's name as it is said: `reward accuracy`, of what is no held-out row's `train loss`."""
-    return metric.removeprefix("eval/").replace("/", " ").replace("_", " ")
+    said = metric.removeprefix("eval/").replace("in_style", "answers in style")
+    return said.replace("/", " ").replace("_", " ")
 
 
 def amount(metric: str, value: float, signed: bool = False) -> str:

@@ -85,7 +85,7 @@ def _numbers(ranked: Sequence[Entrant], keys: Sequence[str]) -> list[float]:
     """Return where each entrant stands on the one key in which they differ, if that is a number."""
     if len(keys) != 1 or len(ranked) < 2:
         return []
-    values = [each.runs[0].request.get(keys[0]) for each in ranked]
+    values = [each.runs[0].params.get(keys[0]) for each in ranked]
     return [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)] * (
         all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     )

@@ -12,17 +12,16 @@ from typing import Any
 
 import msgspec
 
-from runner import journal, plan, report
+from runner import journal, plan, report, tracking
 from runner.errors import RequestError
 from runner.events import Metrics
-from runner.tracking import flat_params
 
 Rows = dict[str, dict[str, float]]
 """Values by name, of each held-out row by its id, and of each prompt that was answered by its hash."""
 
 DATA = "dataset.fingerprint"
-"""The key of what the training rows are: a file of the same name may hold others by now."""
-APART = ("seed", "model.digest")
+"""The key of what the rows are: files may hold others by now, and other keys may come to the same ones."""
+APART = ("seed", "model.digest", *(f"dataset.{key}" for key in tracking.DATA))
 """What does not tell one request from another."""
 
 
@@ -75,12 +74,17 @@ def read(folder: Path) -> Result:
         plan_id=job.plan.id,
         status=content.get("status", "unfinished"),
         message=content.get("message", ""),
-        params=flat_params(job) | {DATA: job.plan.train.fingerprint[:12]},
+        params=tracking.flat_params(job) | {DATA: _rows_of(job)},
         metrics=report.last_values(records),
         curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
         rows=_rows(folder / "evaluation.jsonl") | _rows(folder / "in_style.jsonl"),
         seconds=content.get("seconds") or {},
     )
+
+
+def _rows_of(job: plan.Job) -> str:
+    """Return what tells a job's rows, all splits of them, from others."""
+    return " ".join(split.fingerprint[:8] for split in (job.plan.train, job.plan.validation) if split)
 
 
 def _curves(events: Iterable[Metrics]) -> dict[str, list[tuple[int, float]]]:
@@ -101,13 +105,14 @@ def _rows(path: Path) -> Rows:
 def differing(results: Sequence[Result]) -> list[str]:
     """Return the keys, but for the seed, in which runs differ, in the order in which a plan has them.
 
-    What only some have at all follows from the method or the backend. The rows' fingerprint is named where no key says
-    why the rows are others.
+    What only some have at all follows from the method or the backend. Where the rows are others, the keys are named
+    that say why; the rows themselves where there is no such key, and one method.
     """
-    keys = dict.fromkeys(key for result in results for key in result.request)
-    found = [key for key in keys if len({repr(each.request[key]) for each in results if key in each.request}) > 1]
-    said = "method" in found or any(key.startswith("dataset.") for key in found if key != DATA)
-    return [key for key in found if key != DATA or not said]
+    keys = dict.fromkeys(key for result in results for key in result.params)
+    found = [key for key in keys if len({repr(each.params[key]) for each in results if key in each.params}) > 1]
+    why = [key for key in found if key in APART and key.startswith("dataset.")] if DATA in found else []
+    unsaid = DATA in found and not why and "method" not in found
+    return [*(key for key in found if key not in APART and key != DATA), *why, *([DATA] if unsaid else [])]
 
 
 def entrants(results: Sequence[Result]) -> list[Entrant]:
@@ -125,5 +130,5 @@ def entrants(results: Sequence[Result]) -> list[Entrant]:
 
 
 def _name(result: Result, keys: Sequence[str]) -> str:
-    told = [f"{key}={result.request[key]}" for key in keys if key in result.request]
+    told = [f"{key}={result.params[key]}" for key in keys if key in result.params]
     return ", ".join(told) or result.folder.name

@@ -130,7 +130,7 @@ def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     rows = []
     for entrant in (*found.ranked, *found.unranked):
         first = entrant.runs[0]
-        told = [str(first.request.get(key, "")) for key in found.keys] or [entrant.name]
+        told = [str(first.params.get(key, "")) for key in found.keys] or [entrant.name]
         figures = [figure(entrant, name) for name in (found.metric, *measured)]
         rows.append([*told, *figures, ", ".join(_called(run) for run in entrant.runs)])
     return head, rows
@@ -151,7 +151,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "entrants": [
             {
                 "name": each.name,
-                "values": {key: each.runs[0].request.get(key) for key in found.keys},
+                "values": {key: each.runs[0].params.get(key) for key in found.keys},
                 "metrics": _means(each),
                 "runs": [{"folder": str(run.folder), "seed": run.seed, "status": run.status} for run in each.runs],
             }

@@ -123,7 +123,7 @@ def test_where_no_row_was_judged_by_the_metric_answers_to_the_same_prompts_decid
     assert found.metric == "eval/reward_accuracy"
     (difference,) = found.differences
     assert (difference.metric, difference.rows) == ("eval/in_style", 200)
-    assert "backend=local beats backend=foundry: in style +" in difference.sentence
+    assert "backend=local beats backend=foundry: answers in style +" in difference.sentence
     assert found.verdict.endswith("but 1 of 1 others cannot be told from it")
 
 
@@ -191,6 +191,9 @@ def test_runs_on_other_rows_are_not_one_request_even_where_the_files_name_is_the
     fewer = result("fewer", [1], **{"dataset.fingerprint": "fewer", "dataset.max_rows": 9})
     whole = result("whole", [1], **{"dataset.fingerprint": "whole", "dataset.max_rows": None})
     assert [each.name for each in entrants([fewer, whole])] == ["dataset.max_rows=9", "dataset.max_rows=None"]
+    same = result("same", [1], **{"dataset.fingerprint": "whole", "dataset.max_rows": 40}, seed=2)
+    (one,) = entrants([whole, same])
+    assert len(one.runs) == 2, "keys that come to the same rows"
 
 
 def test_unlike_methods_are_ranked_by_their_answers_as_their_losses_do_not_compare() -> None:
