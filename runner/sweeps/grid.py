@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from runner import console, execute
+from runner.errors import StopAsked
 from runner.sweeps import Compose, Sweep, Trial, distinct, goal, identity, keep, make, summary
 from runner.sweeps.board import Board
 from runner.sweeps.parent import Parent
@@ -42,8 +43,14 @@ def launched(launch: Launch, sweep_id: str, trials: Sequence[Trial]) -> dict[str
     """Give trials to the launcher; return each one's exit code, taken from its records where the launcher broke off."""
     try:
         returned = launch([[*each.overrides, f"sweep={sweep_id}"] for each in trials])
+    except KeyboardInterrupt:  # a launcher that waits for other processes leaves it to us
+        return {each.name: StopAsked.exit_code * _unfinished(each) for each in trials}
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         console.complain(f"the launcher broke off ({type(error).__name__}: {first}); what is finished stands.")
-        return {each.name: int(each.job is None or execute.finished(each.job) is None) for each in trials}
+        return {each.name: int(_unfinished(each)) for each in trials}
     return {trial.name: int(job.return_value) for trial, job in zip(trials, returned, strict=True)}
+
+
+def _unfinished(trial: Trial) -> bool:
+    return trial.job is None or execute.finished(trial.job) is None

@@ -1,6 +1,7 @@
 """Trials in other processes, through Hydra's launchers: the same numbers, whoever starts them and whatever dies."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -62,6 +63,27 @@ def test_processes_on_this_machine_come_to_the_same(launcher: str, there: Here, 
     assert done.returncode == 0, done.stderr
     assert numbers(there.folder) == in_one_process
     assert there.summary()["trials"] == 6
+
+
+def test_ctrl_c_ends_a_sweep_in_other_processes_and_the_same_command_goes_on(there: Here) -> None:
+    line = there.line("seed=1,2,3", "dpo.n_epochs=100", "tracking=none", "name=six", "evaluation.every=1000000",
+                      "hydra/launcher=processes", "hydra.launcher.n_jobs=2")  # fmt: skip
+    process = subprocess.Popen(
+        line, cwd=there.folder, env=there.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    while b'"Metrics"' not in b"".join(path.read_bytes() for path in there.folder.glob("runs/*/journal.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "go on with the sweep" in errors
+    assert "Traceback" not in errors
+    assert len(there.summary()["failed"]) == 3
+    done = subprocess.run(line, cwd=there.folder, env=there.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert there.summary()["failed"] == []
 
 
 def test_a_failing_trial_in_another_process_stops_no_other(there: Here) -> None:
