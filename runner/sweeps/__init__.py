@@ -172,11 +172,12 @@ def _proposal(request: "Request", known: "Known", waits: bool) -> "Proposal | No
 
 def _refused(problems: Sequence[tuple[str, str]], count: int) -> str:
     """Return one message on all trials that are wrong; what is wrong with several is said once."""
+    if count == 1:
+        return problems[0][1]
     by_text: dict[str, list[str]] = {}
     for called, text in problems:
         by_text.setdefault(text, []).append(called)
     lines = [f"{names[0]}{f' (and {len(names) - 1} more)' if len(names) > 1 else ''}: {text}"
              for text, names in by_text.items()]  # fmt: skip
-    if count > 1:
-        lines.append(f"no trial was started: {len(problems)} of {count} are wrong; mend or leave them out.")
+    lines.append(f"no trial was started: {len(problems)} of {count} are wrong; mend or leave them out.")
     return "\n".join(lines)
