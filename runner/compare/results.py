@@ -4,6 +4,7 @@ Runs that differ in nothing but their seed are one entrant of a comparison: what
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -116,7 +117,7 @@ def differing(results: Sequence[Result]) -> list[str]:
 
 
 def entrants(results: Sequence[Result]) -> list[Entrant]:
-    """Put runs together that differ in their seed only; names say the keys in which the requests differ.
+    """Put runs together that differ in their seed only; unique names say the keys in which the requests differ.
 
     Raises `RequestError` where there is nothing to compare.
     """
@@ -126,7 +127,14 @@ def entrants(results: Sequence[Result]) -> list[Entrant]:
     together: dict[str, list[Result]] = {}
     for result in results:
         together.setdefault(repr(sorted(map(repr, result.request.items()))), []).append(result)
-    return [Entrant(_name(runs[0], keys), tuple(sorted(runs, key=attrgetter("seed")))) for runs in together.values()]
+    names = [_name(runs[0], keys) for runs in together.values()]
+    taken = Counter(names)
+    return [
+        Entrant(
+            name if taken[name] == 1 else f"{name} ({runs[0].folder.name})", tuple(sorted(runs, key=attrgetter("seed")))
+        )
+        for name, runs in zip(names, together.values(), strict=True)
+    ]
 
 
 def _name(result: Result, keys: Sequence[str]) -> str:

@@ -191,6 +191,10 @@ def test_runs_on_other_rows_are_not_one_request_even_where_the_files_name_is_the
     fewer = result("fewer", [1], **{"dataset.fingerprint": "fewer", "dataset.max_rows": 9})
     whole = result("whole", [1], **{"dataset.fingerprint": "whole", "dataset.max_rows": None})
     assert [each.name for each in entrants([fewer, whole])] == ["dataset.max_rows=9", "dataset.max_rows=None"]
+    changed = result("changed", [1], **{"dataset.fingerprint": "changed", "dataset.max_rows": None})
+    assert [each.name for each in entrants([fewer, whole, changed])] == [
+        "dataset.max_rows=9", "dataset.max_rows=None (whole)", "dataset.max_rows=None (changed)",
+    ]  # fmt: skip
     same = result("same", [1], **{"dataset.fingerprint": "whole", "dataset.max_rows": 40}, seed=2)
     (one,) = entrants([whole, same])
     assert len(one.runs) == 2, "keys that come to the same rows"
