@@ -62,7 +62,8 @@ class Comparison:
         if not self.ranked:
             return f"nothing to rank: no run has {self.metric} yet"
         best = self.ranked[0]
-        told = f"best by {words(self.metric)}: {best.name} ({figure(best, self.metric)})"
+        least = "least " if lower_is_better(self.metric) else ""
+        told = f"best by {least}{words(self.metric)}: {best.name} ({figure(best, self.metric)})"
         unsure = [each for each in self.differences if each.metric != self.metric or not each.better]
         if not self.differences:
             return told

@@ -211,6 +211,7 @@ def test_unlike_methods_are_ranked_by_their_answers_as_their_losses_do_not_compa
     ]
     assert verdict.make(styled).ranked[0].name == "method=dpo"
     assert verdict.make(runs, "eval/loss").ranked[0].name == "method=sft", "unless it is asked for"
+    assert verdict.make(runs, "eval/loss").verdict.startswith("best by least loss: method=sft (0.5)")
 
 
 def test_the_verdict_says_whether_the_best_can_be_trusted() -> None:
