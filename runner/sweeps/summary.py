@@ -101,10 +101,10 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Ma
     """Compare what is there, show and write it; return the summary as a JSON value."""
     from runner.compare import output, results, verdict
 
-    folders = {name: job.folder for name, job in sweep.jobs.items() if (job.folder / "plan.json").exists()}
-    found = {folder: results.read(folder) for folder in folders.values()}
+    begun = {name: job.folder for name, job in sweep.jobs.items() if (job.folder / "plan.json").exists()}
+    found = {name: results.read(folder) for name, folder in begun.items()}
     ended = [result for result in found.values() if result.metrics]
-    failed = [_failure(name, found[folders[name]] if name in folders else None) for name, code in codes.items() if code]
+    failed = [_failure(name, found.get(name), code) for name, code in codes.items() if code]
     seconds = sum(sum(result.seconds.values()) for result in found.values())
     told: dict[str, Any] = {"trials": len(sweep.trials), "failed": failed, "seconds": seconds}
     for each in failed:
@@ -137,9 +137,11 @@ def _saved(results: "Iterable[Result]") -> str:
     )
 
 
-def _failure(name: str, result: Any) -> dict[str, str]:
+def _failure(name: str, result: "Result | None", code: int) -> dict[str, str]:
     if result is None:
-        return {"name": name, "status": "not begun", "message": "what it was refused for stands above"}
+        stopped = code == StopAsked.exit_code
+        message = "stopped before its turn" if stopped else "what it was refused for stands above"
+        return {"name": name, "status": "not begun", "message": message}
     return {"name": name, "status": result.status, "message": result.message}
 
 
