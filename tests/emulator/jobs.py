@@ -115,7 +115,4 @@ def find(cloud: Cloud, id: str) -> Job:
 def settle(cloud: Cloud) -> None:
     """Put the results files of jobs that have succeeded since the last look where they can be found."""
     for job in cloud.jobs.values():
-        course = cloud.course(job)
-        stage = course.stage(cloud.clock.now())
-        if stage.status == "succeeded" and job.results is None:
-            results.publish(cloud, job, course.table(), stage.time)
+        results.settled(cloud, job)

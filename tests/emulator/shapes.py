@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from tests.emulator import results
 from tests.emulator.cloud import Cloud
 from tests.emulator.course import TERMINAL, Course, Measure, Stage
 from tests.emulator.records import File, Job
@@ -33,8 +34,7 @@ def file(cloud: Cloud, item: File) -> dict[str, Any]:
 
 def job(cloud: Cloud, item: Job) -> dict[str, Any]:
     """Return a job as it is now."""
-    course = cloud.course(item)
-    stage = course.stage(cloud.clock.now())
+    stage = results.settled(cloud, item)
     epochs = cloud.engine.epochs(item)
     body = _lax_job(item, stage, epochs) if cloud.lax else _strict_job(item, stage, epochs)
     if cloud.echo_metadata and item.metadata is not None:
