@@ -15,11 +15,11 @@ import msgspec
 
 from runner import backends, config, methods, models
 from runner.config import Request
-from runner.data.rows import Row
-from runner.data.selection import Selection, Split, read_rows
+from runner.data.rows import Row, canonical_lines
+from runner.data.selection import Selection, Split, row_blocks
 from runner.data.survey import Survey, survey
 from runner.data.tally import SplitSurvey
-from runner.errors import RequestError
+from runner.errors import DataError, RequestError
 from runner.models import ModelIdentity
 
 FORMAT = 1
@@ -79,9 +79,30 @@ class Job:
         return self.folder.name if self.folder.parent == Path("runs") else str(self.folder)
 
     def rows(self, split: Split) -> Iterator[Row]:
-        """Read the rows of a split that the plan is made of; none where there is no such split."""
-        there = self.plan.train if split == "train" else self.plan.validation
-        return read_rows(self.selection, split) if there else iter(())
+        """Read the rows of a split that the plan is made of; none where there is no such split.
+
+        Raises `DataError` after the last row if they are not those of the plan.
+        """
+        for rows, _ in self.row_blocks(split):
+            yield from rows
+
+    def row_blocks(self, split: Split) -> Iterator[tuple[list[Row], bytes]]:
+        """Read the same rows block by block, each block with its canonical lines.
+
+        Raises `DataError` after the last block if they are not those of the plan: the files may have been replaced
+        since, hours ago in a sweep.
+        """
+        planned = self.plan.train if split == "train" else self.plan.validation
+        if planned is None:
+            return
+        digest, count = sha256(), 0
+        for _, block in row_blocks(self.selection, (split,), lambda finding: None):
+            lines = canonical_lines(block.rows)
+            digest.update(lines)
+            count += len(block.rows)
+            yield block.rows, lines
+        if digest.hexdigest() != planned.fingerprint:
+            raise DataError(_changed(self.selection, split, planned.rows, count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +206,20 @@ def _selection(request: Request) -> Selection:
         validation_fraction=dataset.validation_fraction,
         split_seed=dataset.split_seed,
         max_rows=dataset.max_rows,
+    )
+
+
+def _changed(selection: Selection, split: Split, planned: int, found: int) -> str:
+    """Say how the rows of a split differ from those that were planned."""
+    own = split == "validation" and selection.validation is not None
+    where = selection.validation if own else selection.train
+    files = where if isinstance(where, str) else ", ".join(where or ())
+    change = f"{planned:,} rows were planned, now there are {found:,}"
+    if planned == found:
+        change = f"it still has {found:,} rows, but with other content"
+    return (
+        f"dataset.{'validation' if own else 'train'}: {files} has changed since the run was planned: {change}; "
+        "restore it, or give the command again to plan a run with the new rows."
     )
 
 
