@@ -1,0 +1,60 @@
+"""The user's cache on disk: folders named by their content, each written once and shared by runs, trials and ranks."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+UNUSED_DAYS = 30
+"""Entries that nobody has opened for so long make room for new ones."""
+
+
+def entry(folder: Path, name: str, write: Callable[[Path], None]) -> Path:
+    """Return `folder/name`, which `write` fills the first time it is asked for.
+
+    One process writes while others wait for it, and none sees a half-written entry. Raises `OSError` where the folder
+    cannot be written to, and whatever `write` raises; nothing is left then.
+    """
+    path = folder / name
+    if not path.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{name}.lock"):
+            if not path.is_dir():
+                _remove_unused(folder)
+                _write(path, write)
+    with suppress(OSError):  # the time of last use; a read-only cache does without
+        os.utime(path)
+    return path
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)  # left by a process that was killed
+    draft.mkdir()
+    try:
+        write(draft)
+        draft.rename(path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _remove_unused(folder: Path) -> None:
+    oldest = time.time() - UNUSED_DAYS * 86_400
+    for path in folder.iterdir():
+        with suppress(OSError):
+            if path.is_dir() and not path.name.startswith(".") and path.stat().st_mtime < oldest:
+                shutil.rmtree(path)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content is on the disk, so that a power cut cannot leave a named entry with holes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
