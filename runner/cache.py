@@ -22,7 +22,7 @@ def entry(folder: Path, name: str, write: Callable[[Path], None]) -> Path:
     path = folder / name
     if not path.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{name}.lock"):
+        with FileLock(folder / ".lock"):
             if not path.is_dir():
                 _remove_unused(folder)
                 _write(path, write)

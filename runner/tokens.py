@@ -6,9 +6,12 @@ of prompt and prompt + answer part (as TRL does it): the same ids as theirs, whi
 """
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -60,7 +63,22 @@ class ChatTokenizer:
     def _tokenizer(self) -> "Tokenizer":
         from tokenizers import Tokenizer
 
-        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        # Files may ask for either: then a text's tokens would depend on the texts that are encoded with it.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of all that decides a text's tokens: the files of the folder and the library's version."""
+        from tokenizers import __version__
+
+        found = sha256(__version__.encode())
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            path = self.folder / name
+            found.update(sha256(path.read_bytes() if path.exists() else b"").digest())
+        return found.hexdigest()
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
@@ -102,6 +120,24 @@ class ChatTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def encode_all(self, texts: Sequence[str], at_most: int | None = None) -> Iterator[list[int]]:
+        """Yield the same for each of several texts, encoded together on all cores.
+
+        Of a very long text only the first `at_most` ids: to encode 10 MB whole would take 35 s and 2.7 GB.
+        """
+        size = sys.maxsize if at_most is None else CHARACTERS_PER_TOKEN * at_most
+        for batch in _batches(texts, size):
+            starts = self._tokenizer.encode_batch_fast([text[:size] for text in batch], add_special_tokens=False)
+            for text, start in zip(batch, starts, strict=True):
+                yield start.ids if len(text) <= size else self._start(text, start.ids, size, at_most or 0)
+
+    def _start(self, text: str, ids: list[int], size: int, at_most: int) -> list[int]:
+        """Return the first `at_most` ids of a text, given those of its first `size` characters."""
+        while len(ids) <= at_most + CUT_TOKENS and size < len(text):
+            size *= 4
+            ids = self.encode(text[:size])
+        return ids[:at_most] if size < len(text) else ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of some ids without special tokens."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -112,79 +148,90 @@ class ChatTokenizer:
 
         Raises `DataError` where the cut leaves an answer without a token, or the template cannot take the row.
         """
-        tokens = self._pair(row) if isinstance(row, Pair) else self._conversation(row)
-        return tokens if max_length is None else _cut(tokens, max_length)
+        return next(self.rows([row], max_length))
+
+    def rows(self, rows: Sequence[Row], max_length: int | None = None) -> Iterator[TokenRow]:
+        """Yield the same for several rows, whose texts are encoded together on all cores."""
+        texts = [self._texts(row) for row in rows]
+        ids = self.encode_all([text for each in texts for text in each], max_length)
+        for row, each in zip(rows, texts, strict=True):
+            encoded = list(islice(ids, len(each)))
+            tokens = _pair(encoded) if isinstance(row, Pair) else self._conversation(row, encoded)
+            yield tokens if max_length is None else _cut(tokens, max_length)
 
     def counts(self, rows: Sequence[Row], at_most: int) -> list[int]:
-        """Return the tokens of the longest prompt + answer of each row; all rows are encoded together.
+        """Return the tokens of the longest prompt + answer of each row; `at_most + 1` may stand for any larger number.
 
-        A very long text is counted from its start until it has clearly more than `at_most` tokens: 10 MB whole
-        would take 35 s and 2.7 GB. `at_most + 1` stands for its number.
+        All rows are encoded together, very long ones only until they are over `at_most`.
         """
-        most = [0] * len(rows)
-        texts = [(place, text) for place, row in enumerate(rows) for text in self._texts(row)]
-        size = CHARACTERS_PER_TOKEN * at_most
-        while texts:
-            longer = []
-            for (place, text), tokens in zip(texts, self._lengths([text[:size] for _, text in texts]), strict=True):
-                if len(text) <= size:
-                    most[place] = max(most[place], tokens)
-                elif tokens > at_most + CUT_TOKENS:
-                    most[place] = max(most[place], at_most + 1)
-                else:
-                    longer.append((place, text))
-            texts, size = longer, 4 * size
-        return most
+        texts = [self._wholes(row) for row in rows]
+        lengths = map(len, self.encode_all([text for each in texts for text in each], at_most + 1))
+        return [max(islice(lengths, len(each))) for each in texts]
 
-    def _texts(self, row: Row) -> list[str]:
+    def _wholes(self, row: Row) -> list[str]:
         """Return a row as the model sees it, a pair with each of its answers."""
         wholes = [row.prompt + row.chosen, row.prompt + row.rejected] if isinstance(row, Pair) else [row.messages]
         return [self.render(messages) for messages in wholes]
-
-    def _lengths(self, texts: Sequence[str]) -> Iterator[int]:
-        """Yield the number of tokens of each text, encoded in batches that bound the memory."""
-        batch, characters = list[str](), 0
-        for text in [*texts, None]:
-            if batch and (text is None or characters + len(text) > BATCH_CHARACTERS):
-                yield from map(len, self._tokenizer.encode_batch_fast(batch, add_special_tokens=False))
-                batch, characters = [], 0
-            if text is not None:
-                batch.append(text)
-                characters += len(text)
 
     def total(self, row: Row) -> int:
         """Return all tokens of a row, a shared prompt counted once."""
         tokens = self.row(row)
         return len(tokens.prompt) + sum(map(len, tokens.answers))
 
-    def _pair(self, pair: Pair) -> TokenRow:
-        prompt = self.encode(self.render(pair.prompt, answer_next=True))
-        chosen = self.encode(self.render(pair.prompt + pair.chosen))
-        rejected = self.encode(self.render(pair.prompt + pair.rejected))
-        start = min(_common_prefix(prompt, chosen), _common_prefix(prompt, rejected))
-        answers = (chosen[start:], rejected[start:])
-        return TokenRow(prompt[:start], answers, tuple([True] * len(answer) for answer in answers))
+    def _texts(self, row: Row) -> list[str]:
+        """Return the texts whose tokens show where a row's answers begin and end, the whole first.
 
-    def _conversation(self, conversation: Conversation) -> TokenRow:
-        messages = conversation.messages
-        ids = self.encode(self.render(messages))
+        Of a pair: prompt, prompt + chosen, prompt + rejected. Of a conversation: all of it, then for each turn that
+        is learned what comes before it, and that with the turn.
+        """
+        if isinstance(row, Pair):
+            answers = (row.chosen, row.rejected)
+            return [self.render(row.prompt, answer_next=True), *(self.render(row.prompt + each) for each in answers)]
+        texts = [self.render(row.messages)]
+        for index in _learned_turns(row):
+            texts += self.render(row.messages[:index], answer_next=True), self.render(row.messages[: index + 1])
+        return texts
+
+    def _conversation(self, row: Conversation, encoded: Sequence[list[int]]) -> TokenRow:
+        ids = encoded[0]
         learned = [False] * len(ids)
-        for index, message in enumerate(messages):
-            if message.role == "assistant" and message.weight != 0:
-                start, end = self._turn(messages, index, ids)
-                learned[start:end] = [True] * (end - start)
+        for index, before, through in zip(_learned_turns(row), encoded[1::2], encoded[2::2], strict=True):
+            end = min(len(through), len(ids))  # less than the turn where the row is cut
+            if _common_prefix(through, ids) < end:
+                raise DataError(
+                    f"{self.folder.name}: the chat template rewrites earlier turns, so the assistant's turn "
+                    f"{index + 1} cannot be told apart; give one row for each answer instead."
+                )
+            start = _common_prefix(before, ids)
+            learned[start:end] = [True] * max(0, end - start)
         first = learned.index(True) if True in learned else len(ids)
         return TokenRow(ids[:first], (ids[first:],), (learned[first:],))
 
-    def _turn(self, messages: Sequence[Message], index: int, ids: list[int]) -> tuple[int, int]:
-        before = self.encode(self.render(messages[:index], answer_next=True))
-        through = self.encode(self.render(messages[: index + 1]))
-        if _common_prefix(through, ids) < len(through):
-            raise DataError(
-                f"{self.folder.name}: the chat template rewrites earlier turns, so the assistant's turn {index + 1} "
-                "cannot be told apart; give one row for each answer instead."
-            )
-        return _common_prefix(before, ids), len(through)
+
+def _pair(encoded: Sequence[list[int]]) -> TokenRow:
+    prompt, chosen, rejected = encoded
+    start = min(_common_prefix(prompt, chosen), _common_prefix(prompt, rejected))
+    answers = (chosen[start:], rejected[start:])
+    return TokenRow(prompt[:start], answers, tuple([True] * len(answer) for answer in answers))
+
+
+def _learned_turns(row: Conversation) -> list[int]:
+    """Return the numbers of the turns that are learned."""
+    turns = enumerate(row.messages)
+    return [index for index, message in turns if message.role == "assistant" and message.weight != 0]
+
+
+def _batches(texts: Sequence[str], size: int) -> Iterator[list[str]]:
+    """Yield texts in batches that keep all cores busy and need little memory; of each so many characters count."""
+    batch, characters = list[str](), 0
+    for text in texts:
+        characters += min(len(text), size)
+        if batch and characters > BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], min(len(text), size)
+        batch.append(text)
+    if batch:
+        yield batch
 
 
 def _cut(tokens: TokenRow, max_length: int) -> TokenRow:
