@@ -63,6 +63,8 @@ class Evaluation:
     """Which checkpoint becomes the result: the last, or the one with the lowest held-out loss."""
     patience: PositiveInt | None = None
     """Stop training when the held-out loss has not fallen in so many evaluations; local only."""
+    max_rows: PositiveInt | None = None
+    """Use only the first so many held-out rows."""
     samples: NonNegativeInt = 10
     """Held-out prompts answered by the base and the tuned model."""
     max_new_tokens: PositiveInt = 128

@@ -206,6 +206,7 @@ def _selection(request: Request) -> Selection:
         validation_fraction=dataset.validation_fraction,
         split_seed=dataset.split_seed,
         max_rows=dataset.max_rows,
+        max_held_out_rows=request.evaluation.max_rows,
     )
 
 

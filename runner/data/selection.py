@@ -29,6 +29,12 @@ class Selection:
     validation_fraction: float = 0.0
     split_seed: int = 0
     max_rows: int | None = None
+    max_held_out_rows: int | None = None
+
+    def room(self, split: Split) -> int:
+        """Return how many rows a split takes at most."""
+        limits = [self.max_rows, self.max_held_out_rows if split == "validation" else None]
+        return min((limit for limit in limits if limit is not None), default=sys.maxsize)
 
 
 def splits_of(selection: Selection) -> tuple[Split, ...]:
@@ -54,7 +60,7 @@ def row_blocks(
     Raises `DataError` if a file cannot be read.
     """
     for files, splits in _sources(selection, wanted):
-        room = dict.fromkeys(splits, sys.maxsize if selection.max_rows is None else selection.max_rows)
+        room = {split: selection.room(split) for split in splits}
         for block in _blocks(selection, files):
             parts = {split: _first(part, room[split]) for split, part in _divide(selection, block, splits)}
             for split, part in parts.items():

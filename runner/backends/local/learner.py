@@ -6,7 +6,6 @@ It knows no method and no layout by name: rows' losses come from the method, the
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from runner import ranks
 from runner.backends.local import checkpoint, sharded, shares
 from runner.backends.local.checkpoint import State
+from runner.backends.local.examples import Example, Examples
 from runner.backends.local.lanes import rounds
 from runner.backends.local.layout import deal, group, num_tokens
 from runner.backends.local.logps import Scorer
@@ -24,24 +24,9 @@ from runner.backends.local.profile import Profile
 from runner.backends.local.recipe import Recipe, rate
 from runner.events import Event, Progress
 from runner.methods import Scores
-from runner.tokens import TokenRow
 
 Values = dict[str, Tensor]
 Grads = Sequence[Tensor | None]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A row ready to be learned from: its tokens, and the reference's log-probability of each answer."""
-
-    tokens: TokenRow
-    reference_logps: tuple[float, ...] | None
-
-    @property
-    def num_learned(self) -> tuple[int, ...]:
-        """Tokens that the loss sees, an answer at a time; the first of a text has nothing to be predicted from."""
-        first = 0 if self.tokens.prompt else 1
-        return tuple(sum(learned[first:]) for learned in self.tokens.learned)
 
 
 class Standing(msgspec.Struct):
@@ -51,6 +36,8 @@ class Standing(msgspec.Struct):
     best_at: int = 0
     since_best: int = 0
     judged_at: int = -1
+    untrained: bool = False
+    """Whether the model has been measured as it was before training."""
 
     def judge(self, at: int, loss: float) -> bool:
         """Take note of a loss; return whether it is the lowest so far. The untrained model (at = 0) is no result."""
@@ -101,7 +88,7 @@ class Learner:
         lengths = [num_tokens(example.tokens) for example in examples]
         dealt = deal(lengths, self.room, self.world.place.count * self.lanes.count)
         parts = [[examples[index] for index in indices] for indices in dealt]
-        for turns in self._rounds(parts):
+        for turns in self._rounds([sum(lengths[index] for index in indices) for indices in dealt]):
             # Dropout draws the same numbers wherever a process has resumed.
             torch.manual_seed((self.recipe.seed * 1_000_003 + at) * 1_009 + turns[0][0])
             works = []
@@ -133,9 +120,8 @@ class Learner:
             if grad is not None:
                 weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
 
-    def _rounds(self, parts: Sequence[Sequence[Example]]) -> Iterator[list[tuple[int, bool]]]:
+    def _rounds(self, sizes: Sequence[int]) -> Iterator[list[tuple[int, bool]]]:
         """Yield the numbers of the packs that this process computes side by side, each with whether it counts."""
-        sizes = [sum(num_tokens(example.tokens) for example in part) for part in parts]
         turns = shares.turns(sizes, self.world.place)
         mine = [sizes[number] for number, _ in turns]
         for together in rounds(mine, self.lanes.count, self.recipe.tokens_at_once):
@@ -173,26 +159,35 @@ class Learner:
         """The weights that are judged and kept, whole: the averaged ones, where they are asked for."""
         return self._whole(self.averaged or self.weights)
 
-    @torch.no_grad()
-    def evaluate(
-        self, examples: Sequence[Example], untrained: bool = False
-    ) -> Generator[Event, None, list[dict[str, float]]]:
-        """Return each row's loss, metrics and weight; dropout is off meanwhile.
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss compares the policy with the reference."""
+        return self.recipe.method.needs_reference(self.recipe.hyperparameters)
 
-        Before the first step the policy is the reference: where it is `untrained`, what is known of that is taken.
-        """
-        if untrained and all(example.reference_logps is not None for example in examples):
-            return self._values(examples, self._as_reference(examples))
+    @torch.no_grad()
+    def evaluate_reference(self, examples: Examples, step: str) -> Generator[Event, None, list[dict[str, float]]]:
+        """Return each row's loss, metrics and weight with the reference as policy: the model before the first step."""
+        yield from examples.ready(range(len(examples)), step)
+        rows: list[dict[str, float]] = []
+        for start in range(0, len(examples), 1024):
+            part = [examples[number] for number in range(start, min(start + 1024, len(examples)))]
+            rows += self._values(part, self._as_reference(part))
+        return rows
+
+    @torch.no_grad()
+    def evaluate(self, examples: Examples, step: str = "evaluate") -> Generator[Event, None, list[dict[str, float]]]:
+        """Return each row's loss, metrics and weight; dropout is off meanwhile. `step` is what reports the progress."""
+        yield from examples.ready(range(len(examples)), step)
         self.model.eval()
-        lengths = [num_tokens(example.tokens) for example in examples]
-        parts = [[examples[index] for index in indices] for indices in group(lengths, self.room)]
+        lengths = [num_tokens(examples[number].tokens) for number in range(len(examples))]
+        parts = list(group(lengths, self.room))
         found: dict[int, list[dict[str, float]]] = {}
-        for turns in self._rounds(parts):
+        for turns in self._rounds([sum(lengths[index] for index in part) for part in parts]):
             numbers = [number for number, _ in turns]
-            works = [partial(self._values, parts[number]) for number in numbers]
+            works = [partial(self._values, [examples[index] for index in parts[number]]) for number in numbers]
             found |= zip(numbers, self.lanes.run(works), strict=True)
             done = self.world.place.count * sum(len(parts[number]) for number in found)
-            yield Progress("evaluate", min(done, len(examples)), len(examples))
+            yield Progress(step, min(done, len(examples)), len(examples), what="held-out rows")
         self.model.train()
         found = {number: rows for each in self.world.collect(found) for number, rows in each.items()}
         return [row for number in range(len(parts)) for row in found[number]]

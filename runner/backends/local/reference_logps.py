@@ -1,16 +1,17 @@
-"""What the untouched model thinks of each answer: computed once for a model and its rows, kept on disk.
+"""Reference log-probabilities: those of each answer under the model as it was before training.
 
-The reference of preference tuning is the starting model itself, so no second model is loaded: its
-log-probabilities are noted before the first step. They depend on the model and the tokens alone and lie in
-the user's cache, where later epochs, runs and trials find them, and trials that begin at the same time share the
-computing. The unit is a pack: its rows are computed together, in the order of the data, so that a value never depends
-on what was known before.
+The reference of preference tuning is the starting model itself, so no second model is loaded for an adapter's run.
+They are computed when a batch first needs them, depend on the model and the tokens alone, and are kept in the user's
+cache, where later epochs, runs and trials find them; trials that run at the same time share the computing. The unit is
+a pack of neighbours in the data: its rows are computed together, so that a value depends neither on the order of
+training nor on what was known before.
 """
 
 import math
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -26,10 +27,11 @@ from runner.backends.local import shares
 from runner.backends.local.lanes import rounds
 from runner.backends.local.layout import group, num_tokens
 from runner.backends.local.logps import Scorer
+from runner.backends.local.token_store import BLOCK_ROWS
 from runner.events import Event, Note, Progress
 from runner.tokens import TokenRow
 
-Logps = list[tuple[float, ...]]
+PHASE = "reference log-probabilities"
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 
@@ -74,9 +76,9 @@ def _checksum(key: bytes, values: bytes) -> bytes:
 
 
 class _Known:
-    """What the cache knows of some packs, as long as it can be used; then what to tell of it."""
+    """What the cache knows of some packs, as long as it can be used; then what is to be said of it."""
 
-    def __init__(self, path: Path, keys: Sequence[bytes], shapes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, path: Path, keys: Mapping[int, bytes], shapes: Mapping[int, tuple[int, int]]) -> None:
         self.path, self.keys, self.shapes = path, keys, shapes
         self.cache: Cache | None = None
         self.problem = ""
@@ -126,47 +128,101 @@ class _Known:
         self.problem = f"{self.path}: {error}; the reference's log-probabilities are computed without it"
 
 
-def compute(
-    path: Path, scorer: Scorer, rows: Sequence[TokenRow], room: int, identity: Any
-) -> Generator[Event, None, Logps]:
-    """Return the log-probability of each row's answers under a model that is as it was before training.
+class ReferenceLogps:
+    """The reference's log-probability of each answer of some rows, computed when it is first asked for.
 
-    `identity` is all that decides the values beside the tokens: model, type, layout, threads. What the cache at
-    `path` knows is not computed; where the cache cannot be used, that is said and the rest is computed. The processes
-    of one run share the computing, and the first alone reads and writes the cache; so do runs at the same time.
+    `room` is the most tokens of a pack, `identity` all that decides the values beside the tokens: model, type, layout,
+    threads. `reference` lends the model as it was before training. What the cache at `path` knows is not computed;
+    where the cache cannot be used, a note says so and the rest is computed. The ranks of one run share the computing,
+    and the first alone reads and writes the cache; so do runs at the same time.
     """
-    world, parts = ranks.world(), [rows[run[0] : run[-1] + 1] for run in group([num_tokens(row) for row in rows], room)]
-    shapes = [(len(part), len(part[0].answers)) for part in parts]
-    with closing(_Known(path, [_key(identity, part) for part in parts], shapes)) as known:
-        if world.place.first:
-            known.open()
-        logps = world.tell(known.read(range(len(parts))))
-        todo = _rounds(scorer, parts, [number for number in range(len(parts)) if number not in logps], room)
-        alone = world.place.count == 1  # several processes take each round together
-        for numbers in known.unclaimed_first(todo) if alone else todo:
+
+    def __init__(
+        self,
+        path: Path,
+        rows: Sequence[TokenRow],
+        room: int,
+        identity: Any,
+        reference: Callable[[], AbstractContextManager[Scorer]],
+    ) -> None:
+        self._path, self._rows, self._room, self._identity, self._reference = path, rows, room, identity, reference
+        self._known = np.zeros(len(rows), bool)
+        self._logps = np.empty((len(rows), len(rows[0].answers) if len(rows) else 0), np.float32)
+        self._problem = ""
+        self._starts: dict[int, list[int]] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the values of all rows are known."""
+        return bool(self._known.all())
+
+    def __getitem__(self, number: int) -> tuple[float, ...]:
+        """Return the values of a row's answers, in nats; `compute` has to have been asked for them before."""
+        assert self._known[number]
+        return tuple(self._logps[number].tolist())
+
+    def compute(self, numbers: Iterable[int], step: str) -> Generator[Event, None, None]:
+        """Make the values of some rows known, and report how far that is as progress of `step`."""
+        packs = {pack.start: pack for pack in map(self._pack_of, numbers) if not self._known[pack.start]}
+        if not packs:
+            return
+        world = ranks.world()
+        parts = {start: self._rows[pack.start : pack.stop] for start, pack in sorted(packs.items())}
+        keys = {start: _key(self._identity, part) for start, part in parts.items()}
+        shapes = {start: (len(part), self._logps.shape[1]) for start, part in parts.items()}
+        with closing(_Known(self._path, keys, shapes)) as known:
+            if world.place.first and not self._problem:
+                known.open()
+            self._keep(world.tell(known.read(parts)))
+            missing = {start: part for start, part in parts.items() if not self._known[start]}
+            if missing:
+                with self._reference() as scorer, _evaluating(scorer.model):
+                    for _ in self._compute(scorer, missing, known):
+                        yield Progress(step, int(sum(self._known[start] for start in parts)), len(parts), what=PHASE)
+            if problem := world.tell(known.problem):
+                self._problem = problem
+                yield Note(problem)
+
+    def _compute(self, scorer: Scorer, missing: Mapping[int, Sequence[TokenRow]], known: _Known) -> Iterator[None]:
+        """Compute packs round by round, those first that no other run is computing; pause after each round."""
+        world = ranks.world()
+        todo = _rounds(scorer, missing, self._room)
+        alone = world.place.count == 1  # several ranks take each round together
+        for starts in known.unclaimed_first(todo) if alone else todo:
             if alone:
-                logps |= known.read(numbers)  # by another run, meanwhile
-            if not all(number in logps for number in numbers):
-                scored = scorer.lanes.run([partial(_score, scorer, parts[number]) for number in numbers])
-                for found in world.collect(list(zip(numbers, scored, strict=True))):
-                    for number, values in found:
-                        if number not in logps:
-                            logps[number] = values
-                            known.add(number, values)
-            yield Progress("prepare", sum(map(len, logps.values())), len(rows))
-        if problem := world.tell(known.problem):
-            yield Note(problem)
-    return [tuple(row) for number in range(len(parts)) for row in logps[number].tolist()]
+                self._keep(known.read(starts))  # by another run, meanwhile
+            if not all(self._known[start] for start in starts):
+                scored = scorer.lanes.run([partial(_score, scorer, missing[start]) for start in starts])
+                for found in world.collect(list(zip(starts, scored, strict=True))):
+                    for start, values in found:
+                        if not self._known[start]:
+                            self._keep({start: values})
+                            known.add(start, values)
+            yield
+
+    def _keep(self, found: Mapping[int, Array]) -> None:
+        for start, logps in found.items():
+            self._logps[start : start + len(logps)] = logps
+            self._known[start : start + len(logps)] = True
+
+    def _pack_of(self, number: int) -> range:
+        """Return the rows of a row's pack: neighbours of the same block, as many as there is room for."""
+        first = number - number % BLOCK_ROWS
+        last = min(first + BLOCK_ROWS, len(self._rows))
+        if first not in self._starts:
+            lengths = [num_tokens(self._rows[each]) for each in range(first, last)]
+            self._starts[first] = [first + run[0] for run in group(lengths, self._room)]
+        starts = self._starts[first]
+        after = bisect_right(starts, number)
+        return range(starts[after - 1], starts[after] if after < len(starts) else last)
 
 
-def _rounds(
-    scorer: Scorer, parts: Sequence[Sequence[TokenRow]], missing: Sequence[int], room: int
-) -> Iterator[Sequence[int]]:
-    """Yield the numbers of the missing packs that this process computes side by side, round by round."""
-    sizes = [sum(map(num_tokens, parts[number])) for number in missing]
+def _rounds(scorer: Scorer, missing: Mapping[int, Sequence[TokenRow]], room: int) -> Iterator[Sequence[int]]:
+    """Yield the packs that this rank computes side by side, round by round."""
+    starts, sizes = list(missing), [sum(map(num_tokens, part)) for part in missing.values()]
     turns = [turn for turn, _ in shares.turns(sizes, ranks.world().place)]
     for together in rounds([sizes[turn] for turn in turns], scorer.lanes.count, scorer.lanes.count * room):
-        yield [missing[turns[index]] for index in together]
+        yield [starts[turns[index]] for index in together]
 
 
 def _key(identity: Any, part: Sequence[TokenRow]) -> bytes:
@@ -174,8 +230,18 @@ def _key(identity: Any, part: Sequence[TokenRow]) -> bytes:
     return sha256(msgspec.msgpack.encode([identity, rows])).digest()
 
 
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Within the block dropout is off."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 @torch.no_grad()
 def _score(scorer: Scorer, rows: Sequence[TokenRow]) -> Array:
-    scorer.model.eval()
     logps: Array = scorer(rows).logps.float().cpu().numpy()
     return logps

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from runner.backends.local import checkpoint, load, shares
 from runner.backends.local.checkpoint import State, Writer
+from runner.backends.local.examples import Example, Examples
 from runner.backends.local.layout import num_tokens
-from runner.backends.local.learner import Example, Learner, Standing
+from runner.backends.local.learner import Learner, Standing
 from runner.backends.local.recipe import rate
 from runner.errors import RunnerError, StopAsked
 from runner.events import Event, Metrics, Note, Progress
@@ -24,8 +25,8 @@ from runner.events import Event, Metrics, Note, Progress
 def batch(num_rows: int, batch_size: int, seed: int, at: int) -> list[int]:
     """Return the row numbers of the batch after `at` optimizer steps; each epoch has an order of its own."""
     epoch, position = divmod(at, math.ceil(num_rows / batch_size))
-    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
-    return order[position * batch_size : (position + 1) * batch_size]
+    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed + epoch))
+    return order[position * batch_size : (position + 1) * batch_size].tolist()
 
 
 def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -46,6 +47,10 @@ class Meter:
     def restart(self) -> None:
         """Begin to count time anew, after something that was no step."""
         self._since = time.perf_counter()
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that was spent on something else."""
+        self._since += seconds
 
     def add(self, at: int, values: dict[str, Tensor], num_tokens: int) -> Generator[Event, None, None]:
         """Take the values of the step that led to `at`, not yet read; yield those of the step before."""
@@ -77,13 +82,15 @@ class Meter:
         yield Progress("train", at, recipe.num_steps, shown)
 
 
-def train(
-    learner: Learner, rows: Sequence[Example], held_out: Sequence[Example], folder: Path
-) -> Generator[Event, None, int]:
+def train(learner: Learner, rows: Examples, held_out: Examples, folder: Path) -> Generator[Event, None, int]:
     """Train from the latest checkpoint in `folder`, or the start, to the end; yield metrics as they come.
 
     Returns the step whose weights are the result (`result_weights` says where they are). Asked to stop, it
     writes a checkpoint first.
+
+    Held-out rows are evaluated before the first step, if that needs the model. A loss with a reference needs the
+    reference's log-probabilities only, which are the same at any time: computing them waits until rows are to be
+    evaluated after some training, so that the first step need not wait for them.
     """
     recipe, meter = learner.recipe, Meter(learner)
     state = _latest(learner, folder)
@@ -93,7 +100,8 @@ def train(
     with Writer(folder, recipe.checkpoints) if learner.world.place.first else shares.NoWriter() as writer:
         try:
             while at < recipe.num_steps:
-                if held_out and at % recipe.evaluate_every == 0 and standing.judged_at != at:
+                due = len(held_out) and at % recipe.evaluate_every == 0 and standing.judged_at != at
+                if due and (at or not learner.has_reference):
                     yield from meter.flush()
                     with learner.profile.part("evaluation"):
                         yield from _judge(learner, held_out, writer, at, standing)
@@ -101,9 +109,7 @@ def train(
                 if recipe.patience is not None and standing.since_best >= recipe.patience:
                     yield Note(f"stopped after {at} steps: eval/loss has not fallen in {recipe.patience} evaluations")
                     break
-                with learner.profile.part("data"):
-                    indices = batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, at)
-                    chosen = [rows[index] for index in indices]
+                chosen = yield from _batch(learner, rows, at, meter)
                 values = learner.step(chosen, at)
                 at += 1
                 with learner.profile.part("logging"):
@@ -112,8 +118,10 @@ def train(
                     yield from meter.flush()  # what lies before a checkpoint is never measured again
                     writer.save(learner.state(at, standing))
             yield from meter.flush()
-            if held_out and recipe.keep_best and standing.judged_at != at:
+            if len(held_out) and recipe.keep_best and standing.judged_at != at:
                 yield from _judge(learner, held_out, writer, at, standing)
+            elif len(held_out) and learner.has_reference:
+                yield from _judge_untrained(learner, held_out, standing)
         except StopAsked:
             writer.save(learner.state(at, standing))
             writer.flush()
@@ -121,6 +129,16 @@ def train(
             raise
         writer.save(learner.state(at, standing))
     return standing.best_at if recipe.keep_best and standing.best_loss is not None else at
+
+
+def _batch(learner: Learner, rows: Examples, at: int, meter: Meter) -> Generator[Event, None, list[Example]]:
+    """Return the rows of the batch after `at` steps; what is computed for them first is no part of the step's time."""
+    recipe, began = learner.recipe, time.perf_counter()
+    indices = batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, at)
+    yield from rows.ready(indices, "train")
+    meter.pause(time.perf_counter() - began)
+    with learner.profile.part("data"):
+        return [rows[index] for index in indices]
 
 
 def _latest(learner: Learner, folder: Path) -> State | None:
@@ -145,11 +163,20 @@ def result_weights(folder: Path, keep_best: bool) -> Path:
 
 
 def _judge(
-    learner: Learner, held_out: Sequence[Example], writer: Writer | shares.NoWriter, at: int, standing: Standing
+    learner: Learner, held_out: Examples, writer: Writer | shares.NoWriter, at: int, standing: Standing
 ) -> Generator[Event, None, None]:
     """Evaluate after `at` steps and keep the weights if they are the best so far and best is asked for."""
+    if learner.has_reference:
+        yield from _judge_untrained(learner, held_out, standing)
     with learner.result_in_place():
-        values = mean((yield from learner.evaluate(held_out, untrained=at == 0)))
+        values = mean((yield from learner.evaluate(held_out, "train")))
     yield Metrics(at, values)
     if standing.judge(at, values["eval/loss"]) and learner.recipe.keep_best:
         writer.best(learner.result)
+
+
+def _judge_untrained(learner: Learner, held_out: Examples, standing: Standing) -> Generator[Event, None, None]:
+    """Evaluate the model as it was before the first step, once, by the reference's log-probabilities."""
+    if not standing.untrained:
+        yield Metrics(0, mean((yield from learner.evaluate_reference(held_out, "train"))))
+        standing.untrained = True

@@ -1,15 +1,16 @@
 """The local backend's steps: prepare, train, save, evaluate, sample. Each finds what earlier ones left on disk.
 
-    prepare    how rows are laid out, what the untouched model thinks of each answer    (in the user's cache)
-    train      the loop, with checkpoints                                               checkpoints/
-    save       the result as a model reference                                          model/
-    evaluate   the result on the held-out rows, row by row                              evaluation.jsonl
-    sample     held-out prompts answered by the untouched and the tuned model           samples.json
+    prepare    the model, the rows on disk, and how rows are laid out                (in the user's cache)
+    train      the loop, with checkpoints                                            checkpoints/
+    save       the result as a model reference                                       model/
+    evaluate   the result on the held-out rows, row by row                           evaluation.jsonl
+    sample     held-out prompts answered by the untouched and the tuned model        samples.json
 
-The model is loaded when a step first needs it, and stays for the next one.
+The model is loaded when a step first needs it, and stays for the next one. Tokens and the reference's
+log-probabilities are computed when a batch needs them.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -28,22 +29,23 @@ from runner.backends.local import (
     memory,
     model,
     recipe,
-    reference_logps,
     remembered,
     sharded,
 )
+from runner.backends.local.examples import StoredExamples
 from runner.backends.local.generate import answers
 from runner.backends.local.lanes import Lanes
-from runner.backends.local.layout import num_tokens
-from runner.backends.local.learner import Example, Learner, trainable
+from runner.backends.local.learner import Learner, trainable
 from runner.backends.local.load import flops_per_token
 from runner.backends.local.logps import Scorer, exact
 from runner.backends.local.profile import Profile
 from runner.backends.local.recipe import Recipe
+from runner.backends.local.reference_logps import ReferenceLogps
 from runner.backends.local.train import mean, result_weights, train
-from runner.data.rows import Message, Row, prompt_of, row_id
-from runner.errors import DataError
-from runner.events import Event, Metrics, Note, Progress
+from runner.backends.local.training_data import TrainingData
+from runner.data.rows import Message, prompt_of, row_id
+from runner.data.selection import Split
+from runner.events import Metrics, Note, Progress
 from runner.models.reference import tokenizer_folder
 from runner.samples import compared
 from runner.tokens import ChatTokenizer, TokenRow
@@ -51,7 +53,6 @@ from runner.tokens import ChatTokenizer, TokenRow
 if TYPE_CHECKING:
     from runner.plan import Job
 
-Examples = Generator[Event, None, list[Example]]
 Answers = list[tuple[str, bool]]
 """Each answer, and whether it ended by itself."""
 
@@ -65,31 +66,29 @@ class Work:
         self.method = methods.load(job.plan.method)
         self.checkpoints: Path = job.folder / "checkpoints"
         self.world = ranks.world()
-        self._examples: dict[str, list[Example]] = {}
+        self._kept_examples: dict[str, StoredExamples] = {}
 
     def prepare(self) -> Events:
-        """Tokenise all rows, see whether they can be packed, and note what the untouched model thinks of them."""
+        """Store the rows, find those that cannot be learned, and see whether rows can be packed."""
         if self.world.tell(models.cached(self.job.plan.model.source) is None):
             yield Note(f"fetching {self.job.plan.model.source.partition('@sha256')[0]}, once for this machine …")
-        scorer = self._scorer()
+        scorer = self._scorer(self.model)
         if self.world.agree(not self._packs_well(scorer)):
             yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
             scorer = scorer.unpacked()
         self.scorer = scorer
         self.how = self.world.tell(recipe.how(self.settings, scorer, self.world.place.count))
         scorer.lanes = self._lanes
-        for split in self.rows:
-            yield from self.examples(split)
+        yield from self.data.check_long_rows()
         return dict(self.how)
 
     def train(self) -> Events:
         """Run the training loop from where it stands."""
         yield Progress("train", 0, self.recipe.num_steps)
-        rows = yield from self.examples("train")
-        held_out = yield from self.examples("validation")
+        rows, held_out = self._examples("train"), self._examples("validation")
         at = yield from train(self.learner, rows, held_out, self.checkpoints)
         if self.profile.folder is not None:
-            self._write_profile(rows)
+            self._write_profile()
         return {"at": at, "num_steps": self.recipe.num_steps, "num_weights": self.num_weights}
 
     def save(self) -> Events:
@@ -101,8 +100,8 @@ class Work:
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""
-        held_out = yield from self.examples("validation")
-        if not held_out:
+        held_out = self._examples("validation")
+        if not len(held_out):
             yield Note(
                 "no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction"
             )
@@ -112,7 +111,7 @@ class Work:
         if self.world.place.first:
             lines = [
                 msgspec.json.encode({"row": row_id(row).hex(), **values})
-                for row, values in zip(self.rows["validation"], rows, strict=True)
+                for row, values in zip(self.data.rows["validation"], rows, strict=True)
             ]
             (self.job.folder / "evaluation.jsonl").write_bytes(b"\n".join(lines) + b"\n")
         values = mean(rows)
@@ -121,7 +120,8 @@ class Work:
 
     def sample(self) -> Events:
         """Answer held-out prompts with the untouched and with the tuned model."""
-        prompts = [prompt_of(row) for row in (self.rows["validation"] or self.rows["train"])][: self.evaluation.samples]
+        rows = self.data.rows.get("validation", self.data.rows["train"])
+        prompts = [prompt_of(row) for row in rows[: self.evaluation.samples]]
         if not prompts:
             return {}
         self._load_result()
@@ -134,34 +134,28 @@ class Work:
         style, at = self.job.request.dataset.style, self.results["train"]["at"]
         return (yield from compared(folder, prompts, (before, after), style, at))
 
-    @cached_property
-    def rows(self) -> dict[str, list[Row]]:
-        """The kept rows of each split."""
-        return {split: list(self.job.rows(split)) for split in ("train", "validation")}
-
-    @cached_property
-    def token_rows(self) -> dict[str, list[TokenRow]]:
-        """Their tokens, cut to the length the settings allow."""
-        plan = self.job.plan
-        key = (plan.method, plan.model, plan.train, plan.validation, str(self.folder), self.settings.max_length)
-        return held.latest(
-            "tokens", key, lambda: {split: self._tokenise(split, rows) for split, rows in self.rows.items()}
-        )
-
-    def examples(self, split: str) -> Examples:
-        """Return a split's tokens with what the reference thinks of them, computed where it is not known yet.
-
-        To be asked for before the model has learned anything; what was asked for once is kept.
-        """
-        if split not in self._examples:
-            rows = self.token_rows[split]
-            logps: Sequence[tuple[float, ...] | None] = [None] * len(rows)
-            if self.method.needs_reference(self.job.hyperparameters):
+    def _examples(self, split: Split) -> StoredExamples:
+        """Return a split's rows as the training loop asks for them; none where there is no such split."""
+        if split not in self._kept_examples:
+            rows, reference = self.data.tokens.get(split, ()), None
+            if rows and self.method.needs_reference(self.job.hyperparameters):
                 path, room = models.cache_folder() / "reference.db", self.how["tokens_at_once"] // self._lanes.count
-                with model.untouched(self.model), self.profile.part("reference"):
-                    logps = yield from reference_logps.compute(path, self.scorer, rows, room, self._base_identity)
-            self._examples[split] = [Example(*each) for each in zip(rows, logps, strict=True)]
-        return self._examples[split]
+                reference = ReferenceLogps(path, rows, room, self._base_identity, self._reference)
+            self._kept_examples[split] = StoredExamples(rows, reference)
+        return self._kept_examples[split]
+
+    @contextmanager
+    def _reference(self) -> Iterator[Scorer]:
+        """Lend the model as it was before training: the adapter off, or a second copy where every weight learns."""
+        with self.profile.part("reference"), model.untouched(self.model):
+            yield self._first_copy if self.settings.tuning == "full" else self.scorer
+        if all(examples.reference is None or examples.reference.complete for examples in self._kept_examples.values()):
+            self.__dict__.pop("_first_copy", None)  # nobody needs it any more
+
+    @cached_property
+    def _first_copy(self) -> Scorer:
+        """The weights that training started from, beside those that learn; as many bytes again as they take."""
+        return self._ready(self._scorer(self._load(self._load_device), self.how["packed"]))
 
     @property
     def _base_identity(self) -> list[Any]:
@@ -182,7 +176,9 @@ class Work:
     @cached_property
     def scorer(self) -> Scorer:
         """The model as it scores rows."""
-        scorer = self._scorer(self.how["packed"])
+        return self._ready(self._scorer(self.model, self.how["packed"]))
+
+    def _ready(self, scorer: Scorer) -> Scorer:
         scorer.lanes = self._lanes
         return scorer
 
@@ -190,9 +186,9 @@ class Work:
     def _lanes(self) -> Lanes:
         return Lanes(self.how.get("lanes", 1), torch.get_num_threads())
 
-    def _scorer(self, packed: bool = True) -> Scorer:
-        """Return the model as it scores rows. Layers are tried out on it whole; only then is it shared out."""
-        scorer = Scorer(self.model, packed, self.settings.neftune_alpha)
+    def _scorer(self, loaded: Any, packed: bool = True) -> Scorer:
+        """Return a model as it scores rows. Layers are tried out on it whole; only then is it shared out."""
+        scorer = Scorer(loaded, packed, self.settings.neftune_alpha)
         if self.sharded:
             sharded.shard(scorer.model, self.device, self.world.place.count)
             with torch.no_grad():
@@ -215,6 +211,11 @@ class Work:
         return models.fetch(self.job.plan.model.source)
 
     @cached_property
+    def data(self) -> TrainingData:
+        """The rows, and their tokens."""
+        return TrainingData(self.job, self.method.kind, self.tokenizer)
+
+    @cached_property
     def tokenizer(self) -> ChatTokenizer:
         """The tokenizer of that model."""
         return ChatTokenizer(tokenizer_folder(self.folder))
@@ -229,7 +230,11 @@ class Work:
         threads = how["threads"] if how and how.get("processes", 1) == count else runtime.threads
         if threads != "auto":
             torch.set_num_threads(threads)
-        return self._load(torch.device("cpu") if self.sharded else self.device)
+        return self._load(self._load_device)
+
+    @property
+    def _load_device(self) -> torch.device:
+        return torch.device("cpu") if self.sharded else self.device
 
     def _load(self, device: torch.device) -> Any:
         """Return the model that training starts from, ready to learn."""
@@ -257,16 +262,7 @@ class Work:
     @cached_property
     def recipe(self) -> Recipe:
         """What the training loop is to do."""
-        return recipe.make(self.job, self.method, len(self.rows["train"]), self.how)
-
-    def _tokenise(self, split: str, rows: Sequence[Row]) -> list[TokenRow]:
-        found = []
-        for number, row in enumerate(rows, 1):
-            try:
-                found.append(self.tokenizer.row(row, self.settings.max_length))
-            except DataError as error:
-                raise DataError(f"dataset.{split}, row {number}: {error}") from error
-        return found
+        return recipe.make(self.job, self.method, self.job.plan.train.rows, self.how)
 
     def _packs_well(self, scorer: Scorer) -> bool:
         """Say whether packed rows have the model's own values, tried where the user's cache does not know it."""
@@ -279,18 +275,20 @@ class Work:
         return known
 
     def _telling_rows(self) -> list[TokenRow]:
-        """Return the longest and the shortest row, with which packing is tried."""
-        by_length = sorted(self.token_rows["train"], key=num_tokens)
-        return [by_length[-1], by_length[0]]
+        """Return the longest and the shortest row of the first block, with which packing is tried."""
+        rows = self.data.tokens["train"]
+        lengths = rows.lengths(0)
+        return [rows[lengths.index(max(lengths))], rows[lengths.index(min(lengths))]]
 
     @property
     def num_weights(self) -> int:
         """How many numbers are trained."""
         return sum(weight.numel() for weight in self.learner.weights.values())
 
-    def _write_profile(self, rows: Sequence[Example]) -> None:
-        """Write the profile; its steps are counted with the mean row's tokens."""
-        tokens = sum(num_tokens(row.tokens) for row in rows) / len(rows)
+    def _write_profile(self) -> None:
+        """Write the profile; its steps are counted with the mean tokens of the first block's rows."""
+        lengths = self.data.tokens["train"].lengths(0)
+        tokens = sum(lengths) / len(lengths)
         per_step = tokens * self.job.hyperparameters.batch_size * flops_per_token(self.learner.model)
         here = machine.known(self.settings.runtime.device)
         self.profile.write(self.profile.steps * per_step, here, self.settings.dtype)
