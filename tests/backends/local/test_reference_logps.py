@@ -4,15 +4,17 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from runner.backends.local import reference_logps
 from runner.backends.local.logps import Scorer
-from runner.backends.local.reference_logps import Logps, compute
+from runner.backends.local.reference_logps import ReferenceLogps
 from runner.events import Event, Note, Progress
 from runner.methods import Scores
 from runner.tokens import TokenRow
@@ -20,6 +22,7 @@ from tests import tiny
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD
 
+Logps = list[tuple[float, ...]]
 IDENTITY = ["a model", "float32", 1]
 ROOM = 60
 
@@ -47,6 +50,23 @@ def scorer(counting: Counting) -> Counting:
     return counting
 
 
+def reference(path: Path, scorer: Scorer, rows: Sequence[TokenRow], room: int = ROOM) -> ReferenceLogps:
+    return ReferenceLogps(path, rows, room, IDENTITY, lambda: nullcontext(scorer))
+
+
+def compute(
+    path: Path, scorer: Scorer, rows: Sequence[TokenRow], room: int, identity: Any
+) -> Generator[Event, None, Logps]:
+    """Compute the values of all rows."""
+    found = ReferenceLogps(path, rows, room, identity, lambda: nullcontext(scorer))
+    yield from found.compute(range(len(rows)), "train")
+    return [found[number] for number in range(len(rows))]
+
+
+def compute_some(found: ReferenceLogps, numbers: Iterable[int]) -> list[Event]:
+    return list(found.compute(numbers, "train"))
+
+
 def finished(events: Generator[Event, None, Logps]) -> tuple[Logps, list[Event]]:
     found = []
     while True:
@@ -62,7 +82,52 @@ def test_values_are_the_models_own(scorer: Counting, tiny_model: Path, tmp_path:
     torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=1e-4)
     told = [event for event in events if isinstance(event, Progress)]
     assert len(told) == scorer.calls > 2
-    assert (told[-1].done, told[-1].total) == (len(AWKWARD), len(AWKWARD))
+    assert [event.done for event in told] == list(range(1, scorer.calls + 1))
+    assert (told[-1].total, told[-1].step, told[-1].what) == (scorer.calls, "train", "reference log-probabilities")
+
+
+def test_only_the_packs_of_the_rows_asked_for_are_computed(scorer: Counting, tmp_path: Path) -> None:
+    found = reference(tmp_path / "reference.db", scorer, AWKWARD, room=1)
+    compute_some(found, [3])
+    assert scorer.calls == 1
+    compute_some(found, [3, 1])
+    assert scorer.calls == 2
+    with pytest.raises(AssertionError):
+        found[0]
+    assert not found.complete
+    compute_some(found, range(len(AWKWARD)))
+    assert scorer.calls == len(AWKWARD)
+    assert found.complete
+
+
+@pytest.mark.parametrize("block_rows", [4, 4096])
+def test_values_are_the_same_to_the_last_bit_in_whatever_order_rows_are_asked_for(
+    block_rows: int, scorer: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference_logps, "BLOCK_ROWS", block_rows)
+    whole, _ = finished(compute(tmp_path / "whole.db", scorer, AWKWARD, ROOM, IDENTITY))
+    found = reference(tmp_path / "lazy.db", scorer, AWKWARD)
+    for batch in ([7, 2], [10, 0, 2], [1, 3, 4, 5, 6, 8, 9]):
+        compute_some(found, batch)
+    assert [found[number] for number in range(len(AWKWARD))] == whole
+
+
+def test_the_model_is_not_lent_where_everything_is_known(scorer: Counting, tmp_path: Path) -> None:
+    path = tmp_path / "reference.db"
+    compute_some(reference(path, scorer, AWKWARD), range(len(AWKWARD)))
+
+    def lend() -> Any:
+        raise AssertionError("a second copy of the model would be loaded for nothing")
+
+    found = ReferenceLogps(path, AWKWARD, ROOM, IDENTITY, lend)
+    assert compute_some(found, range(len(AWKWARD))) == []
+    assert found.complete
+
+
+def test_a_model_that_was_training_is_training_again_afterwards(scorer: Counting, tmp_path: Path) -> None:
+    scorer.model.train()
+    compute_some(reference(tmp_path / "reference.db", scorer, AWKWARD), [0])
+    assert scorer.model.training
 
 
 def test_a_second_call_computes_nothing(scorer: Counting, tmp_path: Path) -> None:

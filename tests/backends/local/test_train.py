@@ -1,7 +1,7 @@
 """The training loop: order, rate, judging, packs and metering, each by itself and the loop as a whole."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from runner import methods
 from runner.backends.local import Local, Lora, Runtime, checkpoint
+from runner.backends.local.examples import Example
 from runner.backends.local.lanes import Lanes
-from runner.backends.local.learner import Example, Learner, Standing
+from runner.backends.local.learner import Learner, Standing
 from runner.backends.local.logps import Scorer
 from runner.backends.local.model import prepare
 from runner.backends.local.recipe import Recipe, rate
@@ -190,8 +191,19 @@ def learner(folder: Path, settings: Local = SETTINGS, lanes: int = 1, **more: An
     return Learner(scorer, replace(RECIPE, num_steps=12, checkpoint_every=5, evaluate_every=4, **more))
 
 
-def examples() -> list[Example]:
-    return [Example(row, (-18.0, -12.0)) for row in ROWS]
+class Listed(list[Example]):
+    """Rows that are all in memory."""
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        return Listed(found) if isinstance(key, slice) else found
+
+    def ready(self, numbers: Iterable[int], step: str) -> Generator[Event, None, None]:
+        yield from ()
+
+
+def examples() -> Listed:
+    return Listed(Example(row, (-18.0, -12.0)) for row in ROWS)
 
 
 def bits(weights: Any) -> dict[str, bytes]:
@@ -218,14 +230,14 @@ class Broken(Learner):
         return values | {"loss": values["loss"] * float("nan")} if at >= 7 else values
 
 
-def test_before_the_first_step_held_out_rows_are_judged_by_what_the_reference_thinks(tiny_model: Path) -> None:
+def test_the_untrained_model_is_evaluated_by_the_reference_log_probabilities_alone(tiny_model: Path) -> None:
     sound = learner(tiny_model)
     with torch.no_grad():
         known = [tuple(sound.scorer([row]).logps[0].tolist()) for row in AWKWARD]
-    held_out = [Example(row, logps) for row, logps in zip(AWKWARD, known, strict=True)]
+    held_out = Listed(Example(row, logps) for row, logps in zip(AWKWARD, known, strict=True))
     _, computed = told(sound.evaluate(held_out))
     sound.scorer = None  # type: ignore[assignment]
-    _, taken = told(sound.evaluate(held_out, untrained=True))
+    _, taken = told(sound.evaluate_reference(held_out, "train"))
     for one, other in zip(taken, computed, strict=True):
         # A tie to the last bit, which another layout breaks.
         assert (one.pop("reward_margin"), one.pop("reward_accuracy")) == (0.0, 0.5)
@@ -236,7 +248,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tiny_model: Path, t
     sound = learner(tiny_model)
     broken = Broken(sound.scorer, sound.recipe)
     with pytest.raises(RunnerError, match="the loss is nan after 7 steps"):
-        told(train(broken, examples(), [], tmp_path))
+        told(train(broken, examples(), Listed(), tmp_path))
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000005"]
 
 
@@ -244,7 +256,7 @@ def test_no_checkpoint_is_written_of_a_loss_that_is_no_number(tiny_model: Path, 
     sound = learner(tiny_model, checkpoints=3)
     broken = Broken(sound.scorer, replace(sound.recipe, checkpoint_every=2))
     with pytest.raises(RunnerError, match="the loss is nan after 7 steps"):
-        told(train(broken, examples(), [], tmp_path))
+        told(train(broken, examples(), Listed(), tmp_path))
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000002", "step-00000004", "step-00000006"]
 
 
@@ -253,10 +265,12 @@ class Judged(Learner):
 
     said = (9.0, 3.0, 2.0, 5.0, 6.0, 1.0)
 
-    def evaluate(self, examples: Any, untrained: bool = False) -> Generator[Event, None, list[dict[str, float]]]:
+    def evaluate(self, examples: Any, step: str = "evaluate") -> Generator[Event, None, list[dict[str, float]]]:
         yield from ()
         self.count = getattr(self, "count", -1) + 1
         return [{"loss": self.said[self.count], "weight": 1.0}]
+
+    evaluate_reference = evaluate
 
 
 @pytest.mark.parametrize("keep_best", [True, False])
@@ -288,7 +302,7 @@ def test_an_average_of_the_weights_is_judged_and_kept(tiny_model: Path, tmp_path
     with averaging.result_in_place():
         assert bits(averaging.weights) == after
     assert (bits(averaging.weights), bits(averaging.averaged)) == (before, after)
-    told(train(learner(tiny_model, ema_decay=0.5), examples(), [], tmp_path))
+    told(train(learner(tiny_model, ema_decay=0.5), examples(), Listed(), tmp_path))
     assert result_weights(tmp_path, False).name == "averaged.safetensors"
 
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from runner import methods
-from runner.backends.local.learner import Example, Learner
+from runner.backends.local.examples import Example
+from runner.backends.local.learner import Learner
 from runner.backends.local.logps import Scorer
 from runner.backends.local.recipe import Recipe
 from runner.data.rows import Conversation, Message, Pair
