@@ -107,7 +107,8 @@ def test_other_lengths_and_templates_have_tokens_of_their_own(
 
 
 def test_a_row_that_cannot_be_learned_is_named(tokenizer: ChatTokenizer, tmp_path: Path) -> None:
-    rows = pairs(8)
+    short = Pair((Message("user", "a"),), (Message("assistant", "b"),), (Message("assistant", "c"),))
+    rows: list[Row] = [short] * 8
     rows[6] = Pair((Message("user", "x" * 500),), (Message("assistant", "a"),), (Message("assistant", "b"),))
     found = store(tmp_path, rows, tokenizer)
     assert found.unchecked() == [1]
