@@ -107,8 +107,8 @@ def first(scratch: Path, old: Path | None) -> dict[str, Any]:
     two = command(
         scratch / "two", scratch / "cache-two", HERE, f"dataset.train={hh()}", "backend.max_steps=1", "dpo.batch_size=2"
     )
-    say(f"first step: training begins after {ours['train']:.1f} s, the step of 16 rows is done after "
-        f"{ours['first_step']:.1f} s, one of 2 rows after {two['first_step']:.1f} s; the bar is {FIRST_SECONDS} s")  # fmt: skip
+    say(f"training begins after {ours['train']:.1f} s; the bar for the first step is {FIRST_SECONDS} s")
+    say(f"a step of 16 rows is done after {ours['first_step']:.1f} s, one of 2 rows after {two['first_step']:.1f} s")
     found: dict[str, Any] = {"ours": ours, "two_rows": two}
     if old:
         found["old"] = command(scratch / "first-old", scratch / "cache-old", old, *keys, give_up=240)
