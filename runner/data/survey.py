@@ -4,7 +4,7 @@ No row is kept, only some forty bytes of each: its line, its hash and its prompt
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +22,13 @@ from runner.errors import DataError
 
 
 class TokenLimit(NamedTuple):
-    """The most tokens a row may have, and what counts a row's; a token takes a byte at least."""
+    """The most tokens a row may have, and what counts those of some rows; a token takes a byte at least.
+
+    `max_tokens + 1` may stand for any larger number.
+    """
 
     max_tokens: int
-    count_tokens: Callable[[Row], int]
+    count_tokens: Callable[[Sequence[Row]], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,15 @@ def _odd_texts(block: RowBlock, canonical: bytes) -> Iterator[Finding]:
 
 
 def _too_long(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:
-    """Yield the rows over the limit; only those with more bytes than it are counted."""
-    for number, row in zip(block.lines, block.rows, strict=True):
-        if len(canonical(row)) > limit.max_tokens and (tokens := limit.count_tokens(row)) > limit.max_tokens:
-            message = f"the row has {tokens} tokens; {limit.max_tokens} are allowed; what is over is cut off"
+    """Yield the rows over the limit; only those with more bytes than it are counted, all of a block together."""
+    long = [
+        (number, row)
+        for number, row in zip(block.lines, block.rows, strict=True)
+        if len(canonical(row)) > limit.max_tokens
+    ]
+    counts = limit.count_tokens([row for _, row in long]) if long else []
+    for (number, _), tokens in zip(long, counts, strict=True):
+        if tokens > limit.max_tokens:
+            many = f"more than {limit.max_tokens:,}" if tokens == limit.max_tokens + 1 else f"{tokens:,}"
+            message = f"the row has {many} tokens; {limit.max_tokens:,} are allowed; what is over is cut off"
             yield Finding("warning", "too-long", block.file.name, number, message)

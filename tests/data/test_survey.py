@@ -1,6 +1,7 @@
 """The survey counts, fingerprints and compares rows; what is refused stops the run or is left out, as asked."""
 
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -117,19 +118,37 @@ def test_only_rows_with_more_bytes_than_tokens_are_allowed_are_counted(tmp_path:
     path = write(tmp_path / "data.jsonl", 1, trl(simple_pair(2)) | {"prompt": "x" * 300})
     counted: list[Row] = []
 
-    def count(row: Row) -> int:
-        counted.append(row)
-        return 301
+    def count(rows: Sequence[Row]) -> list[int]:
+        counted.extend(rows)
+        return [1301] * len(rows)
 
     found = survey(selection(path), TokenLimit(300, count))
     assert len(counted) == 1
     assert told(found, tmp_path) == [
-        "warning too-long data.jsonl:2: the row has 301 tokens; 300 are allowed; what is over is cut off"
+        "warning too-long data.jsonl:2: the row has 1,301 tokens; 300 are allowed; what is over is cut off"
     ]
 
 
 def test_a_row_of_as_many_tokens_as_allowed_is_not_too_long(tmp_path: Path) -> None:
-    assert survey(selection(write(tmp_path / "data.jsonl", 1)), TokenLimit(10, lambda row: 10)).findings == ()
+    assert survey(selection(write(tmp_path / "data.jsonl", 1)), TokenLimit(10, lambda rows: [10])).findings == ()
+
+
+def test_a_row_that_was_counted_only_until_it_was_over_the_limit_has_more_tokens_than_it(tmp_path: Path) -> None:
+    found = survey(selection(write(tmp_path / "data.jsonl", 1)), TokenLimit(10, lambda rows: [11]))
+    assert told(found, tmp_path) == [
+        "warning too-long data.jsonl:1: the row has more than 10 tokens; 10 are allowed; what is over is cut off"
+    ]
+
+
+def test_the_long_rows_of_a_block_are_counted_together(tmp_path: Path) -> None:
+    path, sizes = write(tmp_path / "data.jsonl", *range(100)), list[int]()
+
+    def count(rows: Sequence[Row]) -> list[int]:
+        sizes.append(len(rows))
+        return [0] * len(rows)
+
+    survey(selection(path), TokenLimit(10, count))
+    assert sizes == [100]
 
 
 def test_a_bad_row_stops_the_run(tmp_path: Path) -> None:

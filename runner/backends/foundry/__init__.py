@@ -156,7 +156,10 @@ def limit(request: "Request") -> TokenLimit | None:
     name = hosted.name(request.model.source)
     found = catalogue(request.backend.models).find(name) if name else None
     counter = models.counter(f"hosted:{name}") if name else None
-    return TokenLimit(found.max_row_tokens, counter.tokens) if found and found.max_row_tokens and counter else None
+    if not (found and found.max_row_tokens and counter):
+        return None
+    count = counter.tokens
+    return TokenLimit(found.max_row_tokens, lambda rows: [count(row) for row in rows])
 
 
 def resolve(settings: Foundry, method: Method, hyperparameters: Any, num_rows: int) -> Resolved:

@@ -6,7 +6,7 @@ This file is all that a plan needs to know; torch is imported by the steps (work
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -168,8 +168,10 @@ def _refuse_judging(wanted: "Evaluation") -> None:
 def limit(request: "Request") -> TokenLimit | None:
     """Return `max_length`, where the model is here to count tokens."""
     folder = models.cached(request.model.source)
-    counter = ChatTokenizer(tokenizer_folder(folder)) if folder else None
-    return TokenLimit(request.backend.max_length, counter.count) if counter else None
+    if folder is None:
+        return None
+    most = request.backend.max_length
+    return TokenLimit(most, partial(ChatTokenizer(tokenizer_folder(folder)).counts, at_most=most))
 
 
 def resolve(settings: Local, method: Method, hyperparameters: Any, num_rows: int) -> Resolved:
