@@ -19,12 +19,16 @@ from runner.errors import DataError
 
 
 class RowBlock(NamedTuple):
-    """Good rows of a part of a file, for each the line it begins on, and what was found bad or odd there."""
+    """Good rows of a part of a file, for each the line it begins on, and what was found bad or odd there.
+
+    `share` is how much of the file has been read with them, from 0 to 1.
+    """
 
     file: DataFile
     lines: Sequence[int]
     rows: list[Row]
     findings: list[Finding]
+    share: float = 0.0
 
 
 class Steps(NamedTuple):
@@ -56,7 +60,7 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
     to_row = format.to_row if format.kind == kind else _chosen_only(format.to_row)
     steps = Steps(format, msgspec.json.Decoder(format.raw).decode, to_row, *CHECKS[kind])
     for block in chain([first], blocks):
-        yield good_rows(file, block, steps)
+        yield good_rows(file, block, steps)._replace(share=block.share)
 
 
 def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
@@ -64,7 +68,9 @@ def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
     try:
         return _checked(file, block.numbers, list(map(steps.to_row, map(steps.decode, block.lines))), steps)
     except (ValueError, RecursionError):
-        return _joined([_good_row(file, number, line, steps) for number, line in zip(*block, strict=True)])
+        return _joined(
+            [_good_row(file, number, line, steps) for number, line in zip(block.numbers, block.lines, strict=True)]
+        )
 
 
 def _checked(file: DataFile, numbers: Sequence[int], rows: list[Row], steps: Steps) -> RowBlock:
@@ -92,8 +98,8 @@ def _good_row(file: DataFile, number: int, line: bytes, steps: Steps) -> RowBloc
 
 
 def _joined(blocks: list[RowBlock]) -> RowBlock:
-    files, lines, rows, findings = zip(*blocks, strict=True)
-    return RowBlock(files[0], *(list(chain.from_iterable(each)) for each in (lines, rows, findings)))
+    lines, rows, findings = (list(chain.from_iterable(each)) for each in list(zip(*blocks, strict=True))[1:4])
+    return RowBlock(blocks[0].file, lines, rows, findings)
 
 
 def _chosen_only(to_row: Callable[[Any], Row]) -> Callable[[Any], Row]:

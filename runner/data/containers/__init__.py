@@ -29,10 +29,14 @@ _FOREIGN = {
 
 
 class Block(NamedTuple):
-    """Some rows of a file: JSON, one a line, and the number of the line where each begins in the file."""
+    """Some rows of a file: JSON, one a line, and the number of the line where each begins in the file.
+
+    `share` is how much of the file has been read with them, from 0 to 1.
+    """
 
     numbers: Sequence[int]
     lines: list[bytes]
+    share: float = 1.0
 
 
 def open_text(path: Path) -> BinaryIO:
@@ -40,6 +44,12 @@ def open_text(path: Path) -> BinaryIO:
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
     return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+
+
+def share_read(stream: BinaryIO, path: Path) -> float:
+    """Return how much of a file that `open_text` opened has been read, from 0 to 1."""
+    packed = getattr(stream, "fileobj", stream)
+    return packed.tell() / max(1, path.stat().st_size)
 
 
 def head(file: DataFile) -> bytes:

@@ -5,7 +5,7 @@ U+2028, U+2029 and U+0085 end lines for `str.splitlines`, but not in JSON Lines:
 
 from collections.abc import Iterator
 
-from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, open_text
+from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, open_text, share_read
 from runner.data.files import DataFile
 
 
@@ -16,5 +16,5 @@ def read(file: DataFile) -> Iterator[Block]:
         while lines := stream.readlines(BLOCK_BYTES):
             if first == 1:
                 lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
-            yield Block(range(first, first + len(lines)), lines)
+            yield Block(range(first, first + len(lines)), lines, share_read(stream, file.path))
             first += len(lines)

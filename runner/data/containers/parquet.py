@@ -29,7 +29,8 @@ def read(file: DataFile) -> Iterator[Block]:
         with ParquetFile(file.path) as table:
             for batch in table.iter_batches(ROWS_A_BLOCK):
                 rows = [msgspec.json.encode(row) for row in batch.to_pylist()]
-                yield Block(range(first, first + len(rows)), rows)
+                numbers = range(first, first + len(rows))
                 first += len(rows)
+                yield Block(numbers, rows, (first - 1) / table.metadata.num_rows)
     except (ArrowException, OSError) as error:
         raise DataError(f"{file.name}: {error}; a whole Parquet file is needed, fetch it again.") from None

@@ -12,7 +12,7 @@ from itertools import islice
 
 import msgspec
 
-from runner.data.containers import Block, open_text
+from runner.data.containers import Block, open_text, share_read
 from runner.data.files import DataFile
 from runner.errors import DataError
 
@@ -29,7 +29,8 @@ def read(file: DataFile) -> Iterator[Block]:
         rows = _numbered_rows(file, text)
         try:
             while batch := list(islice(rows, ROWS_A_BLOCK)):
-                yield Block([line for line, _ in batch], [row for _, row in batch])
+                share = share_read(stream, file.path)
+                yield Block([line for line, _ in batch], [row for _, row in batch], share)
         except UnicodeDecodeError as error:
             wrong = error.object[error.start]
             raise DataError(f"{file.name}: byte 0x{wrong:02x} is not UTF-8; save the file as UTF-8.") from None
