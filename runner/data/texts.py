@@ -25,6 +25,8 @@ INVISIBLE = {
 """Characters that a reader does not see, or that stand for ones that were lost; all but tab, LF and CR."""
 BACKSLASH = rb"\\"
 """A backslash in JSON."""
+SHOWN_CHARACTERS = 80
+"""Of what was found so much is printed."""
 _ESCAPE = re.compile(rb"\\[bfu]")
 
 
@@ -160,4 +162,8 @@ def _numbered(messages: tuple[Message, ...]) -> Iterator[tuple[int, str]]:
 
 
 def _shown(found: str) -> str:
-    return f"`{found}`" if found.isprintable() and found != "\ufffd" else f"U+{ord(found):04X}"
+    """Return what was found in visible characters: `U+00A0` alone, an escape such as `\\n` within a longer text."""
+    if len(found) == 1:
+        return f"U+{ord(found):04X}"
+    visible = "".join(each if each.isprintable() else repr(each)[1:-1] for each in found)
+    return f"`{visible if len(visible) <= SHOWN_CHARACTERS else visible[:SHOWN_CHARACTERS] + '…'}`"

@@ -199,6 +199,27 @@ ODD_TEXTS = [
         "placeholder data.jsonl:2: `{{ user.name }}` stands in the prompt (turn 1); a template was not filled in: "
         "put the value there",
     ),
+    *(
+        (
+            text_pair(f"{{{{{inner}}}}}", "Hello."),
+            f"placeholder data.jsonl:2: `{{{{{shown}}}}}` stands in the prompt (turn 1); a template was not filled in: "
+            "put the value there",
+        )
+        for inner, shown in [("\n  msg\n", "\\n  msg\\n"), ("\tmsg ", "\\tmsg ")]
+    ),
+    *(
+        (
+            text_pair("Half of 48?", f"<<48/2{sign}=24>>24"),
+            f"calculator-mark data.jsonl:2: `<<48/2{shown}=24>>` stands in the chosen answer; the model learns to "
+            "write it: remove it",
+        )
+        for sign, shown in [("\t", "\\t"), ("\r", "\\r")]
+    ),
+    (
+        text_pair("Why?", f"<<{'1+' * 500}1=501>>"),
+        f"calculator-mark data.jsonl:2: `<<{'1+' * 39}…` stands in the chosen answer; the model learns to write it: "
+        "remove it",
+    ),
     (
         text_pair("What is 1+2?", "<<1+2=3>>3"),
         "calculator-mark data.jsonl:2: `<<1+2=3>>` stands in the chosen answer; the model learns to write it: "
@@ -275,6 +296,14 @@ def test_the_quick_search_for_odd_texts_misses_none(parts: list[str]) -> None:
     rows = [Pair((user(part),), (assistant(f"{part}."),), (assistant("No."),)) for part in parts]
     expected = [(place, odd) for place, row in enumerate(rows) for odd in odd_texts(row)]
     assert list(odd_rows(rows, canonical_lines(rows))) == expected
+
+
+def test_an_invisible_character_inside_a_marker_is_told_of_both(tmp_path: Path) -> None:
+    messages = after_a_good_row(tmp_path, "preference", text_pair("Half of 48?", "<<48/2\u00a0=24>>24"))
+    assert [message.split(" stands ")[0] for message in messages] == [
+        "warning calculator-mark data.jsonl:2: `<<48/2\\xa0=24>>`",
+        "warning no-break-space data.jsonl:2: U+00A0",
+    ]
 
 
 def test_odd_texts_of_conversations_are_told_by_turn(tmp_path: Path) -> None:
