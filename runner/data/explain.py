@@ -2,13 +2,16 @@
 
 import json
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import get_args
 
 import msgspec
 
+from runner.data.fit import Unread
 from runner.data.formats import Format
 from runner.data.rows import BadRow, Role
+from runner.data.unread_keys import shown
 
 _WORDS = {
     "str": "text",
@@ -21,9 +24,16 @@ _WORDS = {
 }
 
 
-def explain(error: ValueError | RecursionError, line: bytes, format: Format) -> BadRow:
-    """Return the reason why decoding a line as a row of a format failed."""
+def explain(error: ValueError | RecursionError, line: bytes, format: Format, unread: Sequence[Unread] = ()) -> BadRow:
+    """Return the reason why decoding a line as a row of a format failed; `unread` are keys that it also has."""
     match error:
+        case BadRow(rule="last-turn") if keys := [shown(each.key) for each in unread if not each.place]:
+            names = ", ".join(f"`{key}`" for key in keys)
+            return BadRow(
+                "last-turn",
+                f"{error}; if a grader compares answers with {names}, this is data for reinforcement fine-tuning, "
+                "which no method here learns from",
+            )
         case BadRow():
             return error
         case msgspec.ValidationError():

@@ -21,10 +21,19 @@ def join_parts(value: Any) -> Any:
 
 def _joined(parts: list[Any]) -> str:
     for part in parts:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise BadRow(
-                "not-text",
-                f"a message's content has a part of type {kind!r}; only text is learned; leave it out",
-            )
+        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+            raise BadRow("not-text", f"a message's content has {_problem(part)}")
     return "".join(part["text"] for part in parts)
+
+
+def _problem(part: Any) -> str:
+    """Say what is wrong with a part, and how to change it."""
+    layout = '{"type": "text", "text": …}'
+    if not isinstance(part, dict):
+        return f"a part that is {'text' if isinstance(part, str) else 'no object'}; allowed: {layout}; write it so"
+    kind = part.get("type")
+    if kind == "text":
+        return f"a part of type 'text' with the keys {', '.join(part)}; its text is in `text`, as {layout}; write it so"
+    if isinstance(part.get("text"), str):
+        return f"a part of type {kind!r}; a text is written as {layout}; write it so, or leave the part out"
+    return f"a part of type {kind!r}; only text is learned; leave it out"

@@ -12,9 +12,10 @@ from runner.data.detect import detect
 from runner.data.explain import explain
 from runner.data.files import DataFile
 from runner.data.findings import Finding
+from runner.data.fit import Unread
 from runner.data.formats import Format, named
-from runner.data.parts import join_parts
 from runner.data.rows import Kind, Oddity, Pair, Row
+from runner.data.unread_keys import Reader
 from runner.errors import DataError
 
 
@@ -35,7 +36,7 @@ class Steps(NamedTuple):
     """What makes lines rows; all but `passes` raise `ValueError` for a bad one, and `check` returns what is odd."""
 
     format: Format
-    decode: Callable[[bytes], Any]
+    reader: Reader
     to_row: Callable[[Any], Row]
     passes: Callable[[Row], bool]
     check: Callable[[Row], tuple[Oddity, ...]]
@@ -58,7 +59,7 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
             "chosen and a rejected answer; give it such data, or learn from conversations with method=sft."
         )
     to_row = format.to_row if format.kind == kind else _chosen_only(format.to_row)
-    steps = Steps(format, msgspec.json.Decoder(format.raw).decode, to_row, *CHECKS[kind])
+    steps = Steps(format, Reader(format), to_row, *CHECKS[kind])
     for block in chain([first], blocks):
         yield good_rows(file, block, steps)._replace(share=block.share)
 
@@ -66,33 +67,41 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
 def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
     """Take a block through the steps whole, which is quick; if that fails, row by row."""
     try:
-        return _checked(file, block.numbers, list(map(steps.to_row, map(steps.decode, block.lines))), steps)
+        raws, unread = steps.reader.read(block.lines)
+        return _checked(file, block.numbers, list(map(steps.to_row, raws)), unread, steps)
     except (ValueError, RecursionError):
         return _joined(
             [_good_row(file, number, line, steps) for number, line in zip(block.numbers, block.lines, strict=True)]
         )
 
 
-def _checked(file: DataFile, numbers: Sequence[int], rows: list[Row], steps: Steps) -> RowBlock:
+def _checked(
+    file: DataFile, numbers: Sequence[int], rows: list[Row], unread: Sequence[Unread], steps: Steps
+) -> RowBlock:
+    ignored = [
+        Finding("warning", odd.rule, file.name, numbers[each.lines[0]], odd.message, len(each.lines))
+        for each, odd in steps.reader.warnings(unread)
+    ]
     findings = [
         Finding("warning", odd.rule, file.name, number, odd.message)
         for number, row in zip(numbers, rows, strict=True)
         if not steps.passes(row)
         for odd in steps.check(row)
     ]
-    return RowBlock(file, numbers, rows, findings)
+    return RowBlock(file, numbers, rows, ignored + findings)
 
 
 def _good_row(file: DataFile, number: int, line: bytes, steps: Steps) -> RowBlock:
     """Take one line through the steps; a bad row becomes a finding, a blank line nothing."""
+    unread: list[Unread] = []
     try:
         try:
-            raw = steps.decode(line)
+            [raw], unread = steps.reader.read([line])
         except msgspec.ValidationError:
-            raw = msgspec.convert(join_parts(msgspec.json.decode(line)), steps.format.raw)
-        return _checked(file, [number], [steps.to_row(raw)], steps)
+            raw, unread = steps.reader.read_thoroughly(line)
+        return _checked(file, [number], [steps.to_row(raw)], unread, steps)
     except (ValueError, RecursionError) as error:
-        bad = explain(error, line, steps.format)
+        bad = explain(error, line, steps.format, unread)
         findings = [Finding("error", bad.rule, file.name, number, str(bad))] if line.strip() else []
         return RowBlock(file, [], [], findings)
 

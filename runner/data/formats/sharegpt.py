@@ -25,14 +25,14 @@ ROLES: dict[str, Role] = {
 }
 
 
-class Turn(msgspec.Struct, gc=False):
+class Turn(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """One turn as it stands in the file."""
 
     sender: str = msgspec.field(name="from")
     value: str
 
 
-class Raw(msgspec.Struct, gc=False):
+class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it stands in the file; `tools` is a list, or the JSON text of one."""
 
     conversations: tuple[Turn, ...]

@@ -11,7 +11,7 @@ from runner.data.formats import Format, Text, turns
 from runner.data.rows import Conversation, Message
 
 
-class Raw(msgspec.Struct, gc=False):
+class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it stands in the file."""
 
     prompt: Text
