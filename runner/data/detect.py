@@ -28,7 +28,7 @@ def detect(file: DataFile, block: Block) -> Format:
     problems = []
     for number, line in islice(zip(block.numbers, block.lines, strict=True), ROWS):
         try:
-            sample = msgspec.json.decode(line, type=dict[str, Any])
+            sample = msgspec.json.decode(line.decode("utf-8", "replace"), type=dict[str, Any])
         except (ValueError, RecursionError) as error:
             if line.strip():
                 problems.append(f"{file.name}:{number}: {_no_object(error, line)}.")

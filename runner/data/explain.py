@@ -46,13 +46,19 @@ def not_json(error: ValueError | RecursionError, line: bytes) -> BadRow:
     """Return the reason why a line is not JSON; the mistakes that programs make are named."""
     if isinstance(error, UnicodeDecodeError):
         byte = error.object[error.start]
-        return BadRow("not-utf8", f"byte 0x{byte:02x} is not UTF-8, as text must be; save the file as UTF-8")
+        return BadRow("not-utf8", f"byte 0x{byte:02x} is not UTF-8, as text must be; save it as UTF-8")
     if isinstance(error, RecursionError):
         return BadRow("not-json", "lists or objects are nested too deeply to be read; a row is flatter; repair it")
     if re.search(rb"[:\[,]\s*(?:NaN|-?Infinity)\b", line):
         return BadRow("not-json", "NaN or Infinity stands for a number, which JSON does not allow; write null")
     if re.search(rb"\\u[dD][89a-fA-F]", line) and _is_json(line):
         return BadRow("not-json", "half a surrogate pair (\\ud800 to \\udfff) is not a character; remove it")
+    if line.strip() == b",":
+        return BadRow("not-json", "a comma is here, but no row follows it; remove the comma")
+    if line.rstrip().endswith(b",") and _is_json(line.rstrip()[:-1]):
+        return BadRow(
+            "not-json", "a comma follows the object; in JSON Lines a row ends with its line; remove the comma"
+        )
     if str(error).endswith("truncated"):
         return BadRow("not-json", "the JSON ends too early; a row is one whole object on one line; complete it")
     reason = str(error).removeprefix("JSON is malformed: ")

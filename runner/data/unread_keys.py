@@ -77,7 +77,7 @@ class Reader:
     def _skip(self, error: str) -> bool:
         """Skip the key that an error complains of from now on; return False where that is not possible."""
         key, place = unknown_key(error) or ("", "row")
-        if place or key in MEANINGFUL or len(self._skipped) == MAX_NAMED:
+        if place or key in MEANINGFUL or len(self._skipped) == MAX_NAMED or not _can_be_a_field(key):
             return False
         self._skipped.append(key)
         fields = [
@@ -106,6 +106,11 @@ def shown(key: str) -> str:
     """Return a key for a message: on one line, not too long."""
     visible = key if key.isprintable() else repr(key)[1:-1]
     return visible if len(visible) <= SHOWN_CHARACTERS else f"{visible[:SHOWN_CHARACTERS]}…"
+
+
+def _can_be_a_field(key: str) -> bool:
+    """Say whether msgspec takes a key for a field's name: it has nothing that JSON escapes."""
+    return msgspec.json.encode(key) == f'"{key}"'.encode()
 
 
 def _ignored(unread: Unread, format: Format) -> str:

@@ -172,11 +172,12 @@ def test_keys_that_are_data_do_not_fill_the_report(tmp_path: Path) -> None:
     assert sum(group.count for group in groups) == 300
 
 
-@pytest.mark.parametrize("key", ["x` - at `$.messages[0]", "a\nb", "`", "é\u2028", "k" * 1000, "messages[0]", "$"])
+@pytest.mark.parametrize("key", ["a\nb", "`", "é\u2028", "k" * 1000, "messages[0]", "$"])
 def test_a_key_of_any_characters_is_named_on_one_line(tmp_path: Path, key: str) -> None:
     for row in ({"messages": TURNS, key: 1}, {"messages": [TURNS[0] | {key: 1}, TURNS[1]]}):
         found = messages(tmp_path, row)
         assert len(found) == 1
+        assert found[0].startswith("warning ignored-key")
         assert all(len(each) < 1600 and each.isprintable() for each in found[0].split(": ", 1)[1:])
 
 

@@ -6,6 +6,7 @@ format is seen when it is decoded.
 """
 
 import gzip
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +21,17 @@ BLOCK_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _FOREIGN = {
-    b"PK": "a ZIP or Excel file; save its table as CSV or JSON Lines",
-    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
-    b"\x28\xb5\x2f\xfd": "zstd-compressed; unpack it, or compress it with gzip",
-    b"BZh": "bzip2-compressed; unpack it, or compress it with gzip",
+    rb"version https://git-lfs": "a Git LFS pointer, not the data itself; fetch that with `git lfs pull`",
+    rb"PK": "a ZIP or Excel file; save its table as CSV or JSON Lines",
+    rb"\xff\xfe\0\0|\0\0\xfe\xff|[^\0]\0\0\0|\0\0\0[^\0]": "UTF-32 text; save it as UTF-8",
+    rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]": "UTF-16 text; save it as UTF-8",
+    rb"\x28\xb5\x2f\xfd": "zstd-compressed; unpack it, or compress it with gzip",
+    rb"BZh": "bzip2-compressed; unpack it, or compress it with gzip",
+    rb"\xfd7zXZ": "xz-compressed; unpack it, or compress it with gzip",
+    rb"ARROW1": "an Arrow file; save its table as Parquet",
+    rb"(?i:\s*<(?:!doctype|html))": "a web page; perhaps a link led to a page about the data: fetch the data itself",
 }
+"""How files begin that are not read, and what they are."""
 
 
 class Block(NamedTuple):
@@ -61,8 +67,8 @@ def head(file: DataFile) -> bytes:
         start = stream.read(4096)
     if not start.removeprefix(BYTE_ORDER_MARK).strip():
         raise DataError(f"{file.name}: the file is empty; a row is needed, in JSON Lines, JSON, CSV or Parquet.")
-    for magic, what in _FOREIGN.items():
-        if start.startswith(magic):
+    for beginning, what in _FOREIGN.items():
+        if re.match(beginning, start, re.DOTALL):
             raise DataError(f"{file.name}: the file is {what}.")
     return start
 
