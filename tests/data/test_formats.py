@@ -299,6 +299,17 @@ REFUSED: list[tuple[str, str, str]] = [
         "error wrong-type data.jsonl:1: `tools` is not the JSON of a list of objects (Expected `array`, got `object`); "
         "repair it",
     ),
+    *(
+        (
+            json.dumps({"prompt": prompt} | answers),
+            shape,
+            "error transcript-prompt data.jsonl:1: `prompt` is a transcript, from 'Human:' to 'Assistant:', which "
+            "would be learned as one turn of the user; give its turns as messages (`role`, `content`), or put it "
+            "before both answers and leave `prompt` out (format hh_rlhf)",
+        )
+        for prompt in ("\n\nHuman: Why?\n\nAssistant:", "Human: Why?\nAssistant: ", "Human: Hi\n\nAssistant:\n")
+        for shape, answers in [("trl", {"chosen": " A", "rejected": " B"}), ("trl_completion", {"completion": " A"})]
+    ),
     (
         '{"chosen": "Gas.", "rejected": "No."}',
         "hh_rlhf",

@@ -18,11 +18,12 @@ import msgspec
 
 from runner.data.fit import fit
 from runner.data.parts import join_parts
-from runner.data.rows import Kind, Message, Role, Row
+from runner.data.rows import BadRow, Kind, Message, Role, Row
 from runner.errors import DataError
 
 Text = str | tuple[Message, ...]
 """What many formats allow for a prompt or an answer: plain text, or turns."""
+TRANSCRIPT_ENDS = ("Assistant:", "Assistant: ", "Assistant:\n")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,21 @@ def recognise(sample: Mapping[str, Any]) -> list[Format]:
 def turns(role: Role, text: Text) -> tuple[Message, ...]:
     """Return text as one turn of that role; turns stay as they are."""
     return (Message(role, text),) if isinstance(text, str) else text
+
+
+def prompt_turns(prompt: Text) -> tuple[Message, ...]:
+    """Return a prompt's text as one turn of the user; turns stay as they are.
+
+    Raises `BadRow` for the transcript of a conversation up to where the assistant speaks.
+    """
+    if isinstance(prompt, str) and prompt.endswith(TRANSCRIPT_ENDS) and prompt.lstrip().startswith("Human:"):
+        raise BadRow(
+            "transcript-prompt",
+            "`prompt` is a transcript, from 'Human:' to 'Assistant:', which would be learned as one turn of the user; "
+            "give its turns as messages (`role`, `content`), or put it before both answers and leave `prompt` out "
+            "(format hh_rlhf)",
+        )
+    return turns("user", prompt)
 
 
 def _fits(sample: Mapping[str, Any], format: Format) -> bool:
