@@ -11,7 +11,7 @@ import msgspec
 from runner.data.fit import Unread
 from runner.data.formats import Format
 from runner.data.rows import BadRow, Role
-from runner.data.unread_keys import shown
+from runner.data.shown import shown
 
 _WORDS = {
     "str": "text",
@@ -85,8 +85,8 @@ def _wrong_value(found: str, place: str, line: bytes, format: Format) -> BadRow:
     if value := re.fullmatch(r"Invalid enum value (.*)", found):
         allowed = ", ".join(get_args(Role)) if place.endswith("role") else "0, 1"
         rule = "unknown-role" if place.endswith("role") else "wrong-value"
-        return BadRow(rule, f"{where} is {value[1]}; allowed: {allowed}; change it")
-    return BadRow("wrong-type", f"{where}: {found}; change it")
+        return BadRow(rule, f"{where} is {shown(value[1])}; allowed: {allowed}; change it")
+    return BadRow("wrong-type", f"{where}: {shown(found, 200)}; change it")
 
 
 def _missing_key(key: str, where: str, line: bytes, format: Format) -> BadRow:
@@ -95,6 +95,6 @@ def _missing_key(key: str, where: str, line: bytes, format: Format) -> BadRow:
         return BadRow("missing-key", f"{where} has no `{key}`, which it needs; add it")
     present = msgspec.json.decode(line)
     close = get_close_matches(key, present, 1)
-    fix = f"rename `{close[0]}`" if close and close[0] not in format.keys else "add it"
+    fix = f"rename `{shown(close[0])}`" if close and close[0] not in format.keys else "add it"
     needs = ", ".join(format.keys)
     return BadRow("missing-key", f"the row has no `{key}`; a row of format {format.name} needs {needs}; {fix}")

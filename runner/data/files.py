@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from runner.data.shown import shown
 from runner.errors import DataError
 
 EMBEDDED = "embedded:"
 """Prefix of the files that come with the package."""
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
-SHOWN_CHARACTERS = 200
-"""Of a name that cannot be a path so much is printed."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,15 @@ def _looked_up(name: str) -> list[DataFile]:
         return list(_matches(name))
     except OSError as error:
         raise DataError(
-            f"{_short(name)}: {error.strerror}; a file that can be read is needed; check the path."
+            f"{shown(name, 200)}: {error.strerror}; a file that can be read is needed; check the path."
         ) from None
     except RuntimeError:  # pathlib's, for `~user`
         user = name.partition("/")[0]
         raise DataError(
-            f"{_short(name)}: there is no user {user.removeprefix('~')} here; write the path out."
+            f"{shown(name, 200)}: there is no user {user.removeprefix('~')} here; write the path out."
         ) from None
     except ValueError as error:  # pathlib's, for a pattern such as `**.jsonl` or a path with a NUL
-        raise DataError(f"{_short(name)}: is no path or pattern ({error}); check it.") from None
-
-
-def _short(name: str) -> str:
-    """Return a name for a message: whole unless it is longer than any path that makes sense."""
-    return name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…"
+        raise DataError(f"{shown(name, 200)}: is no path or pattern ({error}); check it.") from None
 
 
 def _matches(name: str) -> Iterator[DataFile]:

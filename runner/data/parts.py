@@ -3,6 +3,7 @@
 from typing import Any
 
 from runner.data.rows import BadRow
+from runner.data.shown import shown
 
 
 def join_parts(value: Any) -> Any:
@@ -32,8 +33,10 @@ def _problem(part: Any) -> str:
     if not isinstance(part, dict):
         return f"a part that is {'text' if isinstance(part, str) else 'no object'}; allowed: {layout}; write it so"
     kind = part.get("type")
+    named = shown(repr(kind))
     if kind == "text":
-        return f"a part of type 'text' with the keys {', '.join(part)}; its text is in `text`, as {layout}; write it so"
+        keys = shown(", ".join(part))
+        return f"a part of type 'text' with the keys {keys}; its text is in `text`, as {layout}; write it so"
     if isinstance(part.get("text"), str):
-        return f"a part of type {kind!r}; a text is written as {layout}; write it so, or leave the part out"
-    return f"a part of type {kind!r}; only text is learned; leave it out"
+        return f"a part of type {named}; a text is written as {layout}; write it so, or leave the part out"
+    return f"a part of type {named}; only text is learned; leave it out"

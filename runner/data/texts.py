@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from runner.data.rows import Message, Oddity, Pair, Row
+from runner.data.shown import shown
 
 INVISIBLE = {
     "control-character": [*map(chr, (*range(9), 11, 12, *range(14, 32), *range(127, 160)))],
@@ -27,8 +28,6 @@ INVISIBLE = {
 BACKSLASH = rb"\\"
 """A backslash in JSON."""
 Texts = Literal["all", "answers", "prompts"]
-SHOWN_CHARACTERS = 80
-"""Of what was found so much is printed."""
 _ESCAPE = re.compile(rb"\\[bfu]")
 
 
@@ -175,5 +174,4 @@ def _shown(found: str) -> str:
     """Return what was found in visible characters: `U+00A0` alone, an escape such as `\\n` within a longer text."""
     if len(found) == 1:
         return f"U+{ord(found):04X}"
-    visible = "".join(each if each.isprintable() else repr(each)[1:-1] for each in found)
-    return f"`{visible if len(visible) <= SHOWN_CHARACTERS else visible[:SHOWN_CHARACTERS] + '…'}`"
+    return f"`{shown(found, 80)}`"

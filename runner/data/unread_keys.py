@@ -16,11 +16,10 @@ from runner.data.fit import Unread, fit, unknown_key
 from runner.data.formats import Format
 from runner.data.parts import join_parts
 from runner.data.rows import BadRow, Oddity
+from runner.data.shown import shown
 
 MAX_NAMED = 50
 """So many keys of a file get a warning of their own; it may hold keys that are data, another in each row."""
-SHOWN_CHARACTERS = 40
-"""Of a key so much is printed."""
 MEDIA = frozenset({"audio", "audios", "image", "images", "video", "videos"})
 JUDGEMENTS = frozenset({"label", "kto_tag"})
 JUDGED = frozenset({"true", "false", "0", "1", "desirable", "undesirable"})
@@ -100,12 +99,6 @@ class Reader:
             ]
             if lines:
                 yield Unread("", key, None, lines)
-
-
-def shown(key: str) -> str:
-    """Return a key for a message: on one line, not too long."""
-    visible = key if key.isprintable() else repr(key)[1:-1]
-    return visible if len(visible) <= SHOWN_CHARACTERS else f"{visible[:SHOWN_CHARACTERS]}…"
 
 
 def _can_be_a_field(key: str) -> bool:

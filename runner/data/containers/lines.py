@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, open_text, share_read
 from runner.data.files import DataFile
+from runner.data.shown import shown
 from runner.errors import DataError
 
 _HEADER = re.compile(r"\ufeff?[\w \"'.-]{1,60}(?:(?P<separator>[,;\t])[\w \"'.-]{1,60})+", re.ASCII)
@@ -35,8 +36,8 @@ def _refuse_other_layouts(file: DataFile, lines: Sequence[bytes]) -> None:
     first = text.partition("\n")[0].strip()
     if _HEADER.fullmatch(first) and not text.removeprefix(first).lstrip().startswith(("{", "[")):
         raise DataError(
-            f"{file.name}: looks like a table with the header {first!r}; the name of a table ends with .csv or .tsv; "
-            "rename it."
+            f"{file.name}: looks like a table with the header '{shown(first, 100)}'; the name of a table ends with "
+            ".csv or .tsv; rename it."
         )
     if first.startswith("{") and _goes_over_lines(text):
         raise DataError(

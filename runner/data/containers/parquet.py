@@ -13,6 +13,7 @@ import msgspec
 from runner.data.containers import Block
 from runner.data.files import DataFile
 from runner.data.formats import formats
+from runner.data.shown import shown
 from runner.errors import DataError
 
 ROWS_A_BLOCK = 1000
@@ -41,7 +42,7 @@ def read(file: DataFile) -> Iterator[Block]:
                 first += len(rows)
                 yield Block(numbers, rows, (first - 1) / table.metadata.num_rows)
     except (ArrowException, OSError) as error:
-        said = " ".join(str(error).split())
+        said = shown(str(error).strip(), 300)
         raise DataError(f"{file.name}: {said}; a whole Parquet file is needed, fetch it again.") from None
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
@@ -50,7 +51,7 @@ def read(file: DataFile) -> Iterator[Block]:
             "write the file with UTF-8 texts."
         ) from None
     except (ValueError, TypeError, OverflowError) as error:  # a time in nanoseconds, say
-        said = " ".join(str(error).split())
+        said = shown(str(error).strip(), 300)
         raise DataError(f"{file.name}: a column cannot be read ({said}); leave it out of the file.") from None
 
 
@@ -61,7 +62,7 @@ def _lines(file: DataFile, batch: Any) -> list[bytes]:
     names = batch.schema.names
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise DataError(f"{file.name}: has more than one column {twice!r}; rename one of them.")
+        raise DataError(f"{file.name}: has more than one column '{shown(twice)}'; rename one of them.")
     if not any("binary" in str(type) for type in batch.schema.types):
         try:
             return [_encode(row) for row in batch.to_pylist()]

@@ -15,6 +15,7 @@ import msgspec
 
 from runner.data.containers import Block, open_text, share_read
 from runner.data.files import DataFile
+from runner.data.shown import shown
 from runner.errors import DataError
 
 ROWS_A_BLOCK = 1000
@@ -50,7 +51,7 @@ def _numbered_rows(file: DataFile, text: io.TextIOWrapper) -> Iterator[tuple[int
         names = next(rows)
         if twice := [name for name, times in Counter(names).items() if times > 1 and name]:
             raise DataError(
-                f"{file.name}:{begins}: the header has the name {twice[0]!r} more than once; each column needs "
+                f"{file.name}:{begins}: the header has the name '{shown(twice[0])}' more than once; each column needs "
                 "a name of its own; rename one of them."
             )
         begins = before + rows.line_num
