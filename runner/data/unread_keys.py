@@ -8,6 +8,7 @@ All types of rows forbid unknown keys, which costs nothing. Where a line has som
 """
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ OLDER = {"functions": "tools", "function_call": "tool_calls"}
 """The hosted service's first names for tools, which are laid out differently, and those that are read."""
 MEANINGFUL = MEDIA | JUDGEMENTS | OLDER.keys() | {"tools"}
 """Keys whose value decides whether a row may be read without them."""
-_NOTHING = (b"null", b'""', b"[]", b"{}")
+_NOTHING = (msgspec.UNSET, *map(msgspec.Raw, (b"null", b'""', b"[]", b"{}")))
 
 
 class Reader:
@@ -90,13 +91,8 @@ class Reader:
 
     def _unread(self, raws: Sequence[Any]) -> Iterator[Unread]:
         for number, key in enumerate(self._skipped):
-            name = f"skipped_{number}"
-            values = [getattr(raw, name) for raw in raws]
-            lines = [
-                place
-                for place, value in enumerate(values)
-                if value is not msgspec.UNSET and bytes(value) not in _NOTHING
-            ]
+            values = map(attrgetter(f"skipped_{number}"), raws)
+            lines = [place for place, value in enumerate(values) if value not in _NOTHING]
             if lines:
                 yield Unread("", key, None, lines)
 
