@@ -33,11 +33,10 @@ class RowBlock(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What makes lines rows; all but `passes` raise `ValueError` for a bad one, and `check` returns what is odd."""
+    """What makes lines rows; `reader` and `check` raise `ValueError` for a bad one, `check` returns what is odd."""
 
     format: Format
     reader: Reader
-    to_row: Callable[[Any], Row]
     passes: Callable[[Row], bool]
     check: Callable[[Row], tuple[Oddity, ...]]
 
@@ -59,7 +58,7 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
             "chosen and a rejected answer; give it such data, or learn from conversations with method=sft."
         )
     to_row = format.to_row if format.kind == kind else _chosen_only(format.to_row)
-    steps = Steps(format, Reader(format), to_row, *CHECKS[kind])
+    steps = Steps(format, Reader(format, to_row), *CHECKS[kind])
     for block in chain([first], blocks):
         yield good_rows(file, block, steps)._replace(share=block.share)
 
@@ -67,8 +66,8 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
 def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
     """Take a block through the steps whole, which is quick; if that fails, row by row."""
     try:
-        raws, unread = steps.reader.read(block.lines)
-        return _checked(file, block.numbers, list(map(steps.to_row, raws)), unread, steps)
+        rows, unread = steps.reader.read(block.lines)
+        return _checked(file, block.numbers, rows, unread, steps)
     except (ValueError, RecursionError):
         return _joined(
             [_good_row(file, number, line, steps) for number, line in zip(block.numbers, block.lines, strict=True)]
@@ -96,10 +95,10 @@ def _good_row(file: DataFile, number: int, line: bytes, steps: Steps) -> RowBloc
     unread: list[Unread] = []
     try:
         try:
-            [raw], unread = steps.reader.read([line])
+            [row], unread = steps.reader.read([line])
         except msgspec.ValidationError:
-            raw, unread = steps.reader.read_thoroughly(line)
-        return _checked(file, [number], [steps.to_row(raw)], unread, steps)
+            row, unread = steps.reader.read_thoroughly(line)
+        return _checked(file, [number], [row], unread, steps)
     except (ValueError, RecursionError) as error:
         bad = explain(error, line, steps.format, unread)
         findings = [Finding("error", bad.rule, file.name, number, str(bad))] if line.strip() else []

@@ -7,7 +7,7 @@ All types of rows forbid unknown keys, which costs nothing. Where a line has som
 - Any others are removed from the decoded JSON until it fits the type, which takes five times as long.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 from runner.data.fit import Unread, fit, unknown_key
 from runner.data.formats import Format
 from runner.data.parts import join_parts
-from runner.data.rows import BadRow, Oddity
+from runner.data.rows import BadRow, Oddity, Row
 from runner.data.shown import shown
 
 MAX_NAMED = 50
@@ -32,29 +32,34 @@ _NOTHING = (msgspec.UNSET, *map(msgspec.Raw, (b"null", b'""', b"[]", b"{}")))
 
 
 class Reader:
-    """Decodes the lines of a file as rows of a format, and says which of their keys it does not read."""
+    """Makes rows of the lines of a file, and says which of their keys the format does not read.
 
-    def __init__(self, format: Format) -> None:
+    `to_row` makes a row of what a line holds.
+    """
+
+    def __init__(self, format: Format, to_row: Callable[[Any], Row]) -> None:
         self._format = format
+        self._to_row = to_row
         self._skipped: list[str] = []
         self._named: set[str] = set()
         self._decode = msgspec.json.Decoder(format.raw).decode
 
-    def read(self, lines: Sequence[bytes]) -> tuple[list[Any], list[Unread]]:
+    def read(self, lines: Sequence[bytes]) -> tuple[list[Row], list[Unread]]:
         """Return the rows of lines, and which of their own keys are not read; quick.
 
         Raises `ValueError` where a line is not one of the format, or has other keys that are not read.
         """
         while True:
             try:
+                if not self._skipped:
+                    return list(map(self._to_row, map(self._decode, lines))), []
                 raws = list(map(self._decode, lines))
+                return list(map(self._to_row, raws)), list(self._unread(raws))
             except msgspec.ValidationError as error:
                 if not self._skip(str(error)):
                     raise
-            else:
-                return raws, list(self._unread(raws)) if self._skipped else []
 
-    def read_thoroughly(self, line: bytes) -> tuple[Any, list[Unread]]:
+    def read_thoroughly(self, line: bytes) -> tuple[Row, list[Unread]]:
         """Return the row of a line and which keys in it are not read, wherever they are; contents may be in parts.
 
         Raises `ValueError` where the line is not one of the format, `BadRow` where it means something else without
@@ -63,7 +68,7 @@ class Reader:
         raw, unread = fit(join_parts(msgspec.json.decode(line)), self._format.raw)
         for each in unread:
             _refuse(each, self._format)
-        return raw, unread
+        return self._to_row(raw), unread
 
     def warnings(self, unread: Sequence[Unread]) -> Iterator[tuple[Unread, Oddity]]:
         """Yield each key that is not read, once for a row, with the warning; after many keys all others have one."""

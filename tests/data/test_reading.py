@@ -63,7 +63,7 @@ def in_parts(row: Raw) -> Raw:
 
 
 def steps(format: Format, checks: Checks) -> Steps:
-    return Steps(format, Reader(format), format.to_row, *checks)
+    return Steps(format, Reader(format, format.to_row), *checks)
 
 
 good = st.integers(0, 9).map(lambda number: foundry(simple_pair(number)))
