@@ -13,7 +13,7 @@ run: .venv/local  ## tune the embedded model on the embedded data, from a fresh 
 	$(BIN)/python -m runner $(ARGS)
 
 test: .venv/dev  ## the whole test suite, slow tests included
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "slow or not slow" $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not exhaustive" $(ARGS)
 
 check: .venv/dev  ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .

@@ -17,7 +17,7 @@ from runner import backends, config, methods, models
 from runner.config import Request
 from runner.data.rows import Row, canonical_lines
 from runner.data.selection import Selection, Split, row_blocks
-from runner.data.survey import Survey, survey
+from runner.data.survey import Report, Survey, survey
 from runner.data.tally import SplitSurvey
 from runner.errors import DataError, RequestError
 from runner.models import ModelIdentity
@@ -122,17 +122,18 @@ class Known:
     models: dict[str, ModelIdentity] = field(default_factory=dict)
 
 
-def make(request: Request, known: Known | None = None) -> Proposal:
+def make(request: Request, known: Known | None = None, report: Report = lambda progress: None) -> Proposal:
     """Check the data, resolve every `auto` and return the job with its reasons. Reads files; touches nothing.
 
-    What is `known` already is not found out again, and what is found out is added to it.
+    What is `known` already is not found out again, and what is found out is added to it; `report` hears how far
+    the check of the data is.
 
     Raises `DataError`, `ModelError` or `RequestError` for what cannot be trained.
     """
     backend = backends.load(request.backend.name)
     known = known or Known()
     identity = _identified(request, known)
-    found = _surveyed(request, backend, known)
+    found = _surveyed(request, backend, known, report)
     found.require_trainable(request.dataset.on_bad_row)
     backend.check(request, found)
     splits = {name: _identity(split) for name, split in found.splits.items()}
@@ -159,11 +160,11 @@ def _identified(request: Request, known: Known) -> ModelIdentity:
     return known.models[source]
 
 
-def _surveyed(request: Request, backend: backends.Backend, known: Known) -> Survey:
+def _surveyed(request: Request, backend: backends.Backend, known: Known, report: Report) -> Survey:
     selection = _selection(request)
     key = msgspec.json.encode([selection, request.model, request.backend])
     if key not in known.surveys:
-        known.surveys[key] = survey(selection, backend.limit(request))
+        known.surveys[key] = survey(selection, backend.limit(request), report)
     return known.surveys[key]
 
 

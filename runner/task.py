@@ -146,13 +146,15 @@ def _plan(composed: Any) -> "Proposal":
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from runner import plan
+    from runner import plan, waiting
 
     if ranks.here().count > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise RequestError(
             "torchrun: runs one request at a time; give a sweep (-m) without it, or each trial by itself."
         )
-    return plan.make(config.request(OmegaConf.to_container(composed, resolve=True)))
+    request = config.request(OmegaConf.to_container(composed, resolve=True))
+    with waiting.checking_data() as report:
+        return plan.make(request, report=report)
 
 
 def _typed() -> str:

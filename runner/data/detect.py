@@ -14,6 +14,7 @@ from runner.data.containers import Block
 from runner.data.explain import not_json
 from runner.data.files import DataFile
 from runner.data.formats import Format, formats, recognise
+from runner.data.shown import shown
 from runner.errors import DataError
 
 ROWS = 100
@@ -28,7 +29,7 @@ def detect(file: DataFile, block: Block) -> Format:
     problems = []
     for number, line in islice(zip(block.numbers, block.lines, strict=True), ROWS):
         try:
-            sample = msgspec.json.decode(line, type=dict[str, Any])
+            sample = msgspec.json.decode(line.decode("utf-8", "replace"), type=dict[str, Any])
         except (ValueError, RecursionError) as error:
             if line.strip():
                 problems.append(f"{file.name}:{number}: {_no_object(error, line)}.")
@@ -55,4 +56,5 @@ def _no_object(error: ValueError | RecursionError, line: bytes) -> str:
 
 def _unknown(sample: Mapping[str, Any]) -> str:
     known = "; ".join(f"{each.name} has {', '.join(each.keys)}" for each in formats().values())
-    return f"a row with the keys {', '.join(sample) or '(none)'} is of no known format; {known}; rename its keys"
+    keys = shown(", ".join(sample), 200) or "(none)"
+    return f"a row with the keys {keys} is of no known format; {known}; rename its keys"

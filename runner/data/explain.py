@@ -2,13 +2,16 @@
 
 import json
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import get_args
 
 import msgspec
 
+from runner.data.fit import Unread
 from runner.data.formats import Format
 from runner.data.rows import BadRow, Role
+from runner.data.shown import shown
 
 _WORDS = {
     "str": "text",
@@ -21,9 +24,16 @@ _WORDS = {
 }
 
 
-def explain(error: ValueError | RecursionError, line: bytes, format: Format) -> BadRow:
-    """Return the reason why decoding a line as a row of a format failed."""
+def explain(error: ValueError | RecursionError, line: bytes, format: Format, unread: Sequence[Unread] = ()) -> BadRow:
+    """Return the reason why decoding a line as a row of a format failed; `unread` are keys that it also has."""
     match error:
+        case BadRow(rule="last-turn") if keys := [shown(each.key) for each in unread if not each.place]:
+            names = ", ".join(f"`{key}`" for key in keys)
+            return BadRow(
+                "last-turn",
+                f"{error}; if a grader compares answers with {names}, this is data for reinforcement fine-tuning, "
+                "which no method here learns from",
+            )
         case BadRow():
             return error
         case msgspec.ValidationError():
@@ -36,13 +46,19 @@ def not_json(error: ValueError | RecursionError, line: bytes) -> BadRow:
     """Return the reason why a line is not JSON; the mistakes that programs make are named."""
     if isinstance(error, UnicodeDecodeError):
         byte = error.object[error.start]
-        return BadRow("not-utf8", f"byte 0x{byte:02x} is not UTF-8, as text must be; save the file as UTF-8")
+        return BadRow("not-utf8", f"byte 0x{byte:02x} is not UTF-8, as text must be; save it as UTF-8")
     if isinstance(error, RecursionError):
         return BadRow("not-json", "lists or objects are nested too deeply to be read; a row is flatter; repair it")
     if re.search(rb"[:\[,]\s*(?:NaN|-?Infinity)\b", line):
         return BadRow("not-json", "NaN or Infinity stands for a number, which JSON does not allow; write null")
     if re.search(rb"\\u[dD][89a-fA-F]", line) and _is_json(line):
         return BadRow("not-json", "half a surrogate pair (\\ud800 to \\udfff) is not a character; remove it")
+    if line.strip() == b",":
+        return BadRow("not-json", "a comma is here, but no row follows it; remove the comma")
+    if line.rstrip().endswith(b",") and _is_json(line.rstrip()[:-1]):
+        return BadRow(
+            "not-json", "a comma follows the object; in JSON Lines a row ends with its line; remove the comma"
+        )
     if str(error).endswith("truncated"):
         return BadRow("not-json", "the JSON ends too early; a row is one whole object on one line; complete it")
     reason = str(error).removeprefix("JSON is malformed: ")
@@ -69,8 +85,8 @@ def _wrong_value(found: str, place: str, line: bytes, format: Format) -> BadRow:
     if value := re.fullmatch(r"Invalid enum value (.*)", found):
         allowed = ", ".join(get_args(Role)) if place.endswith("role") else "0, 1"
         rule = "unknown-role" if place.endswith("role") else "wrong-value"
-        return BadRow(rule, f"{where} is {value[1]}; allowed: {allowed}; change it")
-    return BadRow("wrong-type", f"{where}: {found}; change it")
+        return BadRow(rule, f"{where} is {shown(value[1])}; allowed: {allowed}; change it")
+    return BadRow("wrong-type", f"{where}: {shown(found, 200)}; change it")
 
 
 def _missing_key(key: str, where: str, line: bytes, format: Format) -> BadRow:
@@ -79,6 +95,6 @@ def _missing_key(key: str, where: str, line: bytes, format: Format) -> BadRow:
         return BadRow("missing-key", f"{where} has no `{key}`, which it needs; add it")
     present = msgspec.json.decode(line)
     close = get_close_matches(key, present, 1)
-    fix = f"rename `{close[0]}`" if close and close[0] not in format.keys else "add it"
+    fix = f"rename `{shown(close[0])}`" if close and close[0] not in format.keys else "add it"
     needs = ", ".join(format.keys)
     return BadRow("missing-key", f"the row has no `{key}`; a row of format {format.name} needs {needs}; {fix}")

@@ -11,13 +11,17 @@ EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found in the data; `line` counts from 1 (in Parquet: rows), None means the whole file."""
+    """One thing found in the data; `line` counts from 1 (in Parquet: rows), None means the whole file.
+
+    It was found in as many rows as `times` says, of which `line` is the first.
+    """
 
     severity: Severity
     rule: str
     file: str
     line: int | None
     message: str
+    times: int = 1
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
@@ -44,7 +48,7 @@ class Findings:
         """Count a finding, and keep it while its rule has few examples."""
         key = finding.severity, finding.rule
         group = self._groups.setdefault(key, Group(*key))
-        group.count += 1
+        group.count += finding.times
         if len(group.examples) < EXAMPLES:
             group.examples.append(finding)
 

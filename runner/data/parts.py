@@ -3,6 +3,7 @@
 from typing import Any
 
 from runner.data.rows import BadRow
+from runner.data.shown import shown
 
 
 def join_parts(value: Any) -> Any:
@@ -21,10 +22,21 @@ def join_parts(value: Any) -> Any:
 
 def _joined(parts: list[Any]) -> str:
     for part in parts:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise BadRow(
-                "not-text",
-                f"a message's content has a part of type {kind!r}; only text is learned; leave it out",
-            )
+        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+            raise BadRow("not-text", f"a message's content has {_problem(part)}")
     return "".join(part["text"] for part in parts)
+
+
+def _problem(part: Any) -> str:
+    """Say what is wrong with a part, and how to change it."""
+    layout = '{"type": "text", "text": …}'
+    if not isinstance(part, dict):
+        return f"a part that is {'text' if isinstance(part, str) else 'no object'}; allowed: {layout}; write it so"
+    kind = part.get("type")
+    named = shown(repr(kind))
+    if kind == "text":
+        keys = shown(", ".join(part))
+        return f"a part of type 'text' with the keys {keys}; its text is in `text`, as {layout}; write it so"
+    if isinstance(part.get("text"), str):
+        return f"a part of type {named}; a text is written as {layout}; write it so, or leave the part out"
+    return f"a part of type {named}; only text is learned; leave it out"

@@ -12,27 +12,31 @@ from runner.data.detect import detect
 from runner.data.explain import explain
 from runner.data.files import DataFile
 from runner.data.findings import Finding
+from runner.data.fit import Unread
 from runner.data.formats import Format, named
-from runner.data.parts import join_parts
 from runner.data.rows import Kind, Oddity, Pair, Row
+from runner.data.unread_keys import Reader
 from runner.errors import DataError
 
 
 class RowBlock(NamedTuple):
-    """Good rows of a part of a file, for each the line it begins on, and what was found bad or odd there."""
+    """Good rows of a part of a file, for each the line it begins on, and what was found bad or odd there.
+
+    `share` is how much of the file has been read with them, from 0 to 1.
+    """
 
     file: DataFile
     lines: Sequence[int]
     rows: list[Row]
     findings: list[Finding]
+    share: float = 0.0
 
 
 class Steps(NamedTuple):
-    """What makes lines rows; all but `passes` raise `ValueError` for a bad one, and `check` returns what is odd."""
+    """What makes lines rows; `reader` and `check` raise `ValueError` for a bad one, `check` returns what is odd."""
 
     format: Format
-    decode: Callable[[bytes], Any]
-    to_row: Callable[[Any], Row]
+    reader: Reader
     passes: Callable[[Row], bool]
     check: Callable[[Row], tuple[Oddity, ...]]
 
@@ -54,46 +58,56 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
             "chosen and a rejected answer; give it such data, or learn from conversations with method=sft."
         )
     to_row = format.to_row if format.kind == kind else _chosen_only(format.to_row)
-    steps = Steps(format, msgspec.json.Decoder(format.raw).decode, to_row, *CHECKS[kind])
+    steps = Steps(format, Reader(format, to_row), *CHECKS[kind])
     for block in chain([first], blocks):
-        yield good_rows(file, block, steps)
+        yield good_rows(file, block, steps)._replace(share=block.share)
 
 
 def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
     """Take a block through the steps whole, which is quick; if that fails, row by row."""
     try:
-        return _checked(file, block.numbers, list(map(steps.to_row, map(steps.decode, block.lines))), steps)
+        rows, unread = steps.reader.read(block.lines)
+        return _checked(file, block.numbers, rows, unread, steps)
     except (ValueError, RecursionError):
-        return _joined([_good_row(file, number, line, steps) for number, line in zip(*block, strict=True)])
+        return _joined(
+            [_good_row(file, number, line, steps) for number, line in zip(block.numbers, block.lines, strict=True)]
+        )
 
 
-def _checked(file: DataFile, numbers: Sequence[int], rows: list[Row], steps: Steps) -> RowBlock:
+def _checked(
+    file: DataFile, numbers: Sequence[int], rows: list[Row], unread: Sequence[Unread], steps: Steps
+) -> RowBlock:
+    ignored = [
+        Finding("warning", odd.rule, file.name, numbers[each.lines[0]], odd.message, len(each.lines))
+        for each, odd in steps.reader.warnings(unread)
+    ]
     findings = [
         Finding("warning", odd.rule, file.name, number, odd.message)
         for number, row in zip(numbers, rows, strict=True)
         if not steps.passes(row)
         for odd in steps.check(row)
     ]
-    return RowBlock(file, numbers, rows, findings)
+    return RowBlock(file, numbers, rows, ignored + findings)
 
 
 def _good_row(file: DataFile, number: int, line: bytes, steps: Steps) -> RowBlock:
     """Take one line through the steps; a bad row becomes a finding, a blank line nothing."""
+    unread: list[Unread] = []
     try:
         try:
-            raw = steps.decode(line)
+            [row], unread = steps.reader.read([line])
         except msgspec.ValidationError:
-            raw = msgspec.convert(join_parts(msgspec.json.decode(line)), steps.format.raw)
-        return _checked(file, [number], [steps.to_row(raw)], steps)
+            row, unread = steps.reader.read_thoroughly(line)
+        return _checked(file, [number], [row], unread, steps)
     except (ValueError, RecursionError) as error:
-        bad = explain(error, line, steps.format)
+        bad = explain(error, line, steps.format, unread)
         findings = [Finding("error", bad.rule, file.name, number, str(bad))] if line.strip() else []
         return RowBlock(file, [], [], findings)
 
 
 def _joined(blocks: list[RowBlock]) -> RowBlock:
-    files, lines, rows, findings = zip(*blocks, strict=True)
-    return RowBlock(files[0], *(list(chain.from_iterable(each)) for each in (lines, rows, findings)))
+    lines, rows, findings = (list(chain.from_iterable(each)) for each in list(zip(*blocks, strict=True))[1:4])
+    return RowBlock(blocks[0].file, lines, rows, findings)
 
 
 def _chosen_only(to_row: Callable[[Any], Row]) -> Callable[[Any], Row]:

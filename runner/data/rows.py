@@ -30,7 +30,7 @@ class Oddity(NamedTuple):
     message: str
 
 
-class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """One turn. `weight: 0` leaves an assistant turn out of the loss; tool fields are carried through."""
 
     role: Role
@@ -41,7 +41,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     tool_call_id: str | None = None
 
 
-class Conversation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class Conversation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """A whole conversation; the assistant's turns are what is learned."""
 
     messages: tuple[Message, ...]

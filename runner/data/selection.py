@@ -75,6 +75,11 @@ def row_blocks(
                 break
 
 
+def bytes_of(selection: Selection) -> int:
+    """Return the size of all files of a selection, as they are on disk."""
+    return sum(file.path.stat().st_size for files, _ in _sources(selection, splits_of(selection)) for file in files)
+
+
 def _sources(selection: Selection, wanted: Sequence[Split]) -> list[tuple[tuple[DataFile, ...], Sequence[Split]]]:
     """Return the files to read together with the splits that are taken from them."""
     if selection.validation is None:

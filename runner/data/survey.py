@@ -4,6 +4,7 @@ No row is kept, only some forty bytes of each: its line, its hash and its prompt
 """
 
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from runner.data.findings import Finding, Findings, Group
 from runner.data.reading import RowBlock
 from runner.data.repeats import find_repeats
 from runner.data.rows import Row, canonical, canonical_lines
-from runner.data.selection import Selection, Split, row_blocks, splits_of
+from runner.data.selection import Selection, Split, bytes_of, row_blocks, splits_of
 from runner.data.tally import SplitSurvey, Tally
 from runner.data.texts import odd_rows
 from runner.errors import DataError
@@ -29,6 +30,16 @@ class TokenLimit(NamedTuple):
 
     max_tokens: int
     count_tokens: Callable[[Sequence[Row]], Sequence[int]]
+
+
+class Progress(NamedTuple):
+    """How far a survey is: which share of the data has been read, from 0 to 1, and how many good rows it had."""
+
+    share: float
+    rows: int
+
+
+Report = Callable[[Progress], object]
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,8 @@ class Survey:
                 )
 
 
-def survey(selection: Selection, limit: TokenLimit | None = None) -> Survey:
-    """Read the rows of a selection once, and say what they are.
+def survey(selection: Selection, limit: TokenLimit | None = None, report: Report = lambda progress: None) -> Survey:
+    """Read the rows of a selection once, and say what they are; `report` hears after each block how far it is.
 
     Bad rows and oddities become findings. Raises `DataError` if a file cannot be read at all.
     """
@@ -70,15 +81,33 @@ def survey(selection: Selection, limit: TokenLimit | None = None) -> Survey:
     splits = splits_of(selection)
     with ThreadPoolExecutor(max_workers=1) as helper, _no_garbage_collection():
         tallies = {split: Tally(helper) for split in splits}
+        share = _share(selection)
         for split, block in row_blocks(selection, splits, findings.add):
             lines = canonical_lines(block.rows)
             tallies[split].take(block, lines)
             for finding in chain(_odd_texts(block, lines), _too_long(block, limit) if limit else ()):
                 findings.add(finding)
+            rows = sum(tally.rows for tally in tallies.values())
+            report(Progress(share(block, rows), rows))
         for finding in find_repeats([tally.seen for tally in tallies.values()]):
             findings.add(finding)
         sums = {split: tally.sum() for split, tally in tallies.items()}
     return Survey(sums, tuple(findings), findings.count("error"))
+
+
+def _share(selection: Selection) -> Callable[[RowBlock, int], float]:
+    """Return what says, given the latest block and the rows so far, which share of the data has been read.
+
+    It is measured in bytes; where `max_rows` ends the reading before, in rows.
+    """
+    total, sizes = max(1, bytes_of(selection)), dict[str, float]()
+    wanted = (selection.max_rows or sys.maxsize) * len(splits_of(selection))
+
+    def share(block: RowBlock, rows: int) -> float:
+        sizes[block.file.name] = block.share * block.file.path.stat().st_size
+        return min(1.0, max(sum(sizes.values()) / total, rows / wanted))
+
+    return share
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from concurrent.futures import Executor
 from operator import add
 from typing import NamedTuple
 
-from runner.data.checks import SYSTEM_ROLES
 from runner.data.fingerprint import Fingerprint
 from runner.data.reading import RowBlock
 from runner.data.repeats import Seen
@@ -30,17 +29,15 @@ class SplitSurvey(NamedTuple):
 
     `fingerprint` is the sha256 of their canonical lines (what `sha256sum` says of a file of them), so format,
     container and refused rows do not change it. `bytes` is the length of those lines. `turns` counts those of
-    prompt and answer; characters are those of an answer's last turn; conversations have none rejected.
+    prompt and answer, a pair's chosen one; characters are those of that answer's last turn.
     """
 
     rows: int
     fingerprint: str
     bytes: int
-    with_system: int
     with_tools: int
     turns: Spread
     answer_characters: Spread
-    rejected_characters: Spread
 
 
 class Tally:
@@ -49,44 +46,45 @@ class Tally:
     def __init__(self, helper: Executor) -> None:
         self.seen = Seen()
         self._fingerprint = Fingerprint(helper)
-        self._bytes = self._with_system = self._with_tools = 0
-        self._turns, self._answers, self._rejected = array("I"), array("I"), array("I")
+        self._bytes = self._with_tools = 0
+        self._turns, self._answers = array("I"), array("I")
+
+    @property
+    def rows(self) -> int:
+        """How many rows were taken."""
+        return len(self._turns)
 
     def take(self, block: RowBlock, canonical: bytes) -> None:
         """Add a block's rows, given with their canonical lines."""
         self._fingerprint.update(canonical)
         self._bytes += len(canonical)
-        prompts, answers, rejected = columns(block.rows)
+        prompts, answers = columns(block.rows)
         self.seen.add(block.file.name, block.lines, prompts, block.rows)
-        self._with_system += sum([prompt[0].role in SYSTEM_ROLES for prompt in prompts])
         self._with_tools += _lines_with_tools(canonical)
         self._turns.fromlist(list(map(add, map(len, prompts), map(len, answers))))
         self._answers.fromlist([len(answer[-1].content or "") for answer in answers])
-        self._rejected.fromlist([len(answer[-1].content or "") for answer in rejected])
 
     def sum(self) -> SplitSurvey:
         """Return the numbers of all rows taken."""
         return SplitSurvey(
-            rows=len(self._turns),
+            rows=self.rows,
             fingerprint=self._fingerprint.hexdigest(),
             bytes=self._bytes,
-            with_system=self._with_system,
             with_tools=self._with_tools,
             turns=_spread(self._turns),
             answer_characters=_spread(self._answers),
-            rejected_characters=_spread(self._rejected),
         )
 
 
-def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns], list[Turns]]:
-    """Return prompts, answers and rejected answers of rows of one kind; conversations have none rejected."""
+def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:
+    """Return prompts and answers, those of pairs the chosen ones, of rows of one kind."""
     pairs = [row for row in rows if isinstance(row, Pair)]
     if pairs:
-        return [pair.prompt for pair in pairs], [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
+        return [pair.prompt for pair in pairs], [pair.chosen for pair in pairs]
     conversations = [row for row in rows if isinstance(row, Conversation)]
     asked = list(map(prompt_of, conversations))
     answered = [row.messages[len(before) :] for row, before in zip(conversations, asked, strict=True)]
-    return asked, answered, []
+    return asked, answered
 
 
 def _lines_with_tools(canonical: bytes) -> int:

@@ -9,10 +9,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
 from runner.data.rows import Message, Oddity, Pair, Row
+from runner.data.shown import shown
 
 INVISIBLE = {
     "control-character": [*map(chr, (*range(9), 11, 12, *range(14, 32), *range(127, 160)))],
@@ -25,12 +27,13 @@ INVISIBLE = {
 """Characters that a reader does not see, or that stand for ones that were lost; all but tab, LF and CR."""
 BACKSLASH = rb"\\"
 """A backslash in JSON."""
+Texts = Literal["all", "answers", "prompts"]
 _ESCAPE = re.compile(rb"\\[bfu]")
 
 
 @dataclass(frozen=True)
 class TextRule:
-    """What to look for in texts, or in answers only.
+    """What to look for in all texts, or in answers or the others only.
 
     The canonical bytes (JSON, UTF-8) of any text that breaks the rule hold one of its `marks`.
     """
@@ -39,12 +42,12 @@ class TextRule:
     pattern: re.Pattern[str]
     marks: frozenset[bytes]
     advice: str
-    answers_only: bool = False
+    texts: Texts = "all"
 
 
-def _markup(name: str, pattern: str, marks: str, advice: str, answers_only: bool = False) -> TextRule:
+def _markup(name: str, pattern: str, marks: str, advice: str, texts: Texts = "all") -> TextRule:
     encoded = frozenset(mark.encode() for mark in marks.split())
-    return TextRule(name, re.compile(pattern), encoded, advice, answers_only)
+    return TextRule(name, re.compile(pattern), encoded, advice, texts)
 
 
 def _invisible(name: str, characters: list[str]) -> TextRule:
@@ -60,10 +63,17 @@ RULES = (
         r"Human:|Assistant:",
         "Human: Assistant:",
         "a transcript may not have been cut into its turns: remove it unless it is meant",
-        answers_only=True,
+        texts="answers",
+    ),
+    _markup(
+        "transcript",
+        r"(?:^|\n)[ \t]*(?:Human|User):(?:[^\n]*+\n){1,50}?[ \t]*Assistant:",  # the bound keeps the search linear
+        "Assistant:",
+        "a transcript is one turn here and may have to be cut into its turns: give them as messages unless it is meant",
+        texts="prompts",
     ),
     _markup("placeholder", r"\{\{\s*[\w.-]+\s*\}\}", "{{", "a template was not filled in: put the value there"),
-    _markup("calculator-mark", r"<<[^<>\n]*=[^<>\n]*>>", "<<", "the model learns to write it: remove it"),
+    _markup("calculator-mark", r"<<[^<>\n=]*+=[^<>\n]*+>>", "<<", "the model learns to write it: remove it"),
     _markup(
         "special-token",
         r"<\|[\w-]+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>",
@@ -138,7 +148,8 @@ def odd_texts(row: Row) -> Iterator[Oddity]:
     """Yield what is odd in each text of a row."""
     for where, text, is_answer in _texts(row):
         for rule in RULES:
-            found = rule.pattern.findall(text) if is_answer or not rule.answers_only else []
+            wanted = rule.texts == "all" or is_answer == (rule.texts == "answers")
+            found = rule.pattern.findall(text) if wanted else []
             if found:
                 times = "" if len(found) == 1 else f" ({len(found)} times)"
                 yield Oddity(rule.name, f"{_shown(found[0])}{times} stands in {where}; {rule.advice}")
@@ -160,4 +171,7 @@ def _numbered(messages: tuple[Message, ...]) -> Iterator[tuple[int, str]]:
 
 
 def _shown(found: str) -> str:
-    return f"`{found}`" if found.isprintable() and found != "\ufffd" else f"U+{ord(found):04X}"
+    """Return what was found in visible characters: `U+00A0` alone, an escape such as `\\n` within a longer text."""
+    if len(found) == 1:
+        return f"U+{ord(found):04X}"
+    return f"`{shown(found, 80)}`"

@@ -160,10 +160,11 @@ def _request(composed: Any) -> "Request":
 
 def _proposal(request: "Request", known: "Known", waits: bool) -> "Proposal | None":
     """Plan a request; None where it may wait for a run that another trial is about to make."""
-    from runner import plan
+    from runner import plan, waiting
 
     try:
-        return plan.make(request, known)
+        with waiting.checking_data() as report:
+            return plan.make(request, known, report)
     except ModelError:
         if waits and request.model.source.startswith(ONWARD):
             return None

@@ -1,6 +1,7 @@
 """Every check is seen to fire, at the line of its row and in these words, and to let good rows pass."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,40 @@ ODD_TEXTS = [
         "placeholder data.jsonl:2: `{{ user.name }}` stands in the prompt (turn 1); a template was not filled in: "
         "put the value there",
     ),
+    *(
+        (
+            text_pair(f"{before}{who}: Why?\n{gap}Assistant: Gas.\n{gap}{who}: So?", "Yes."),
+            f"transcript data.jsonl:2: `{shown}{who}: Why?\\n{gap and chr(92)}{gap and 'n'}Assistant:` stands in the "
+            "prompt (turn 1); a transcript is one turn here and may have to be cut into its turns: give them as "
+            "messages unless it is meant",
+        )
+        for before, shown, who, gap in [
+            ("", "", "Human", "\n"),
+            ("\n\n", "\\n", "User", ""),
+            ("Hm.\n", "\\n", "User", ""),
+        ]
+    ),
+    *(
+        (
+            text_pair(f"{{{{{inner}}}}}", "Hello."),
+            f"placeholder data.jsonl:2: `{{{{{shown}}}}}` stands in the prompt (turn 1); a template was not filled in: "
+            "put the value there",
+        )
+        for inner, shown in [("\n  msg\n", "\\n  msg\\n"), ("\tmsg ", "\\tmsg ")]
+    ),
+    *(
+        (
+            text_pair("Half of 48?", f"<<48/2{sign}=24>>24"),
+            f"calculator-mark data.jsonl:2: `<<48/2{shown}=24>>` stands in the chosen answer; the model learns to "
+            "write it: remove it",
+        )
+        for sign, shown in [("\t", "\\t"), ("\r", "\\r")]
+    ),
+    (
+        text_pair("Why?", f"<<{'1+' * 500}1=501>>"),
+        f"calculator-mark data.jsonl:2: `<<{'1+' * 39}…` stands in the chosen answer; the model learns to write it: "
+        "remove it",
+    ),
     (
         text_pair("What is 1+2?", "<<1+2=3>>3"),
         "calculator-mark data.jsonl:2: `<<1+2=3>>` stands in the chosen answer; the model learns to write it: "
@@ -244,6 +279,8 @@ ODD_TEXTS = [
 ]
 PLAIN_TEXTS = [
     text_pair("Human: or Assistant: may stand in a question?", "Yes."),
+    text_pair("Complete: Human: Why? Assistant:", "Gas."),
+    text_pair("Who is the Assistant: you?\nHuman: me?", "Yes."),
     text_pair("Why?\tOr\nwhy not?\r\n", 'A "quote", a \\ and a \\u0000 written out.'),
     text_pair("f'{{}}' {1} {a: {b: 1}}", "1 << 2, a <b> and c > d, <br>, [INSTALL]"),
     text_pair("Näher, “quoted” – 中文 🦊 ½", "ﬁne…"),
@@ -275,6 +312,25 @@ def test_the_quick_search_for_odd_texts_misses_none(parts: list[str]) -> None:
     rows = [Pair((user(part),), (assistant(f"{part}."),), (assistant("No."),)) for part in parts]
     expected = [(place, odd) for place, row in enumerate(rows) for odd in odd_texts(row)]
     assert list(odd_rows(rows, canonical_lines(rows))) == expected
+
+
+def test_an_invisible_character_inside_a_marker_is_told_of_both(tmp_path: Path) -> None:
+    messages = after_a_good_row(tmp_path, "preference", text_pair("Half of 48?", "<<48/2\u00a0=24>>24"))
+    assert [message.split(" stands ")[0] for message in messages] == [
+        "warning calculator-mark data.jsonl:2: `<<48/2\\xa0=24>>`",
+        "warning no-break-space data.jsonl:2: U+00A0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<<" + "=" * 300_000, "Assistant:" + "\nUser: x" * 100_000, "{{" * 300_000, "{{" + " " * 300_000, "<|" * 300_000],
+)
+def test_the_search_in_a_long_text_takes_no_longer_than_its_length(text: str) -> None:
+    row = Pair((user(text),), (assistant(text),), (assistant("No."),))
+    started = time.process_time()
+    list(odd_texts(row))
+    assert time.process_time() - started < 5  # a search that starts over at each mark takes minutes
 
 
 def test_odd_texts_of_conversations_are_told_by_turn(tmp_path: Path) -> None:

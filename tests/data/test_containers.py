@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,6 +96,50 @@ def test_only_lf_ends_a_line(write: Write, sign: str) -> None:
         ),
         ("data.jsonl", "{}".encode("utf-16"), "data.jsonl: the file is UTF-16 text; save it as UTF-8."),
         ("data.bz2", b"BZh9", "data.bz2: the file is bzip2-compressed; unpack it, or compress it with gzip."),
+        ("data.jsonl", "{}".encode("utf-16-le") * 9, "data.jsonl: the file is UTF-16 text; save it as UTF-8."),
+        ("data.jsonl", "{}".encode("utf-16-be") * 9, "data.jsonl: the file is UTF-16 text; save it as UTF-8."),
+        *(
+            ("data.json", ROW.encode(code), "data.json: the file is UTF-32 text; save it as UTF-8.")
+            for code in ("utf-32", "utf-32-le", "utf-32-be")
+        ),
+        (
+            "data.parquet",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "data.parquet: the file is a Git LFS pointer, not the data itself; fetch that with `git lfs pull`.",
+        ),
+        (
+            "data.jsonl",
+            "\n<!DOCTYPE html><html>",
+            "data.jsonl: the file is a web page; perhaps a link led to a page about the data: fetch the data itself.",
+        ),
+        *(
+            ("data.csv", blank, "data.csv: the file is blank; a header with the names of the keys is needed.")
+            for blank in ("\u3000\n\u00a0", "\u3000", "\x1f\n", "\u2003\r\n\r\n\u2003")
+        ),
+        (
+            "data.csv",
+            "\n\nprompt,completion,prompt\nWhy?,Gas.,x\n",
+            "data.csv:3: the header has the name 'prompt' more than once; each column needs a name of its own; "
+            "rename one of them.",
+        ),
+        (
+            "data.jsonl",
+            f"\n{json.dumps(json.loads(ROW), indent=1)}\n" * 2,
+            "data.jsonl:2: the object that begins here goes over several lines, but in JSON Lines each row is one "
+            "line; write it so (`jq -c . FILE` does), or put the rows into one JSON array.",
+        ),
+        (
+            "data.txt",
+            "prompt\tcompletion\nWhy?\tGas.\n",
+            "data.txt: looks like a table with the header 'prompt\\tcompletion'; the name of a table ends with .csv "
+            "or .tsv; rename it.",
+        ),
+        (
+            "data.txt",
+            '"prompt","completion"\n"Why?","Gas."\n',
+            'data.txt: looks like a table with the header \'"prompt","completion"\'; the name of a table ends with '
+            ".csv or .tsv; rename it.",
+        ),
         (
             "data.jsonl",
             ROW[:20],
@@ -139,6 +185,16 @@ def test_a_file_that_cannot_be_read_is_told_so(write: Write, name: str, content:
             "repair it",
         ),
         (
+            f"{ROW},",
+            "error not-json data.jsonl:2: a comma follows the object; in JSON Lines a row ends with its line; "
+            "remove the comma",
+        ),
+        (
+            ROW.replace("}", ",}"),
+            "error not-json data.jsonl:2: not JSON (trailing comma in object (byte 60)); a row is one whole object on "
+            "one line; repair it",
+        ),
+        (
             ROW.replace('"Why?"', "NaN"),
             "error not-json data.jsonl:2: NaN or Infinity stands for a number, which JSON does not allow; write null",
         ),
@@ -148,7 +204,7 @@ def test_a_file_that_cannot_be_read_is_told_so(write: Write, name: str, content:
         ),
         (
             ROW.encode().replace(b"Why", b"\xe9"),
-            "error not-utf8 data.jsonl:2: byte 0xe9 is not UTF-8, as text must be; save the file as UTF-8",
+            "error not-utf8 data.jsonl:2: byte 0xe9 is not UTF-8, as text must be; save it as UTF-8",
         ),
         (
             ROW.replace("}", ', "more": ' + "[" * 9999),
@@ -172,6 +228,13 @@ def test_a_broken_item_of_an_array_is_refused_at_its_line(write: Write, tmp_path
     messages = told(look(path), tmp_path)
     assert messages[0].startswith("error not-json data.json:4: not JSON (invalid character (byte 15)); ")
     assert len(rows_of(path)) == 2
+
+
+def test_a_comma_after_the_last_item_of_an_array_is_told(write: Write, tmp_path: Path) -> None:
+    path = write("data.json", f"[\n{ROW},\n]")
+    assert told(look(path), tmp_path) == [
+        "error not-json data.json:3: a comma is here, but no row follows it; remove the comma"
+    ]
 
 
 def test_a_forgotten_quote_spoils_one_row_where_brackets_have_their_own_lines(write: Write) -> None:
@@ -201,6 +264,21 @@ def test_a_cell_may_hold_line_breaks_quotes_and_separators(write: Write) -> None
     first, second = rows_of(path, "conversation")
     assert first == Conversation((user('Why,\r\n"so"?'), assistant("Gas.")))
     assert second == Conversation((user("How?"), assistant("So.")))
+
+
+def test_a_header_cell_may_hold_a_line_break(write: Write, tmp_path: Path) -> None:
+    path = write("data.csv", 'prompt,"notes\non it",completion\nWhy?,x,Gas.\nHow?,,So.\nWho?\n')
+    assert told(look(path, "conversation"), tmp_path) == [
+        "error wrong-type data.csv:5: the row is a list; allowed: an object (in CSV, as many cells as the header has "
+        "names); change it",
+        "warning ignored-key notes\non it data.csv:3: the key `notes\\non it` is ignored; format trl_completion reads "
+        "prompt, completion, tools; remove it, or rename it if it is one of these",
+    ]
+    assert len(rows_of(path, "conversation")) == 2
+
+
+def test_columns_without_a_name_may_be_several(write: Write) -> None:
+    assert len(rows_of(write("data.csv", "prompt,completion,,\nWhy?,Gas.,,\n"), "conversation")) == 1
 
 
 def test_a_row_of_a_table_has_the_line_on_which_it_begins(write: Write) -> None:
@@ -241,6 +319,85 @@ def test_a_parquet_file_that_was_cut_off_is_told_so(write: Write, tmp_path: Path
     said = refusal(write("data.parquet", whole.read_bytes()[:-10]))
     assert said.startswith("data.parquet: ")
     assert said.endswith("; a whole Parquet file is needed, fetch it again.")
+
+
+def parquet(path: Path, **columns: Any) -> Path:
+    """Write columns, of which each is a pyarrow array or a list."""
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("type", [pyarrow.binary(), pyarrow.large_binary(), pyarrow.binary_view()])
+def test_columns_of_bytes_are_texts_as_spark_writes_them(tmp_path: Path, type: Any) -> None:
+    texts = {"prompt": "Wo wächst’s?", "chosen": "Überall.", "rejected": "Nirgends."}
+    columns = {key: pyarrow.array([text.encode()], type) for key, text in texts.items()}
+    expected = Pair((user("Wo wächst’s?"),), (assistant("Überall."),), (assistant("Nirgends."),))
+    assert rows_of(parquet(tmp_path / "data.parquet", **columns)) == [expected]
+
+
+def test_messages_with_bytes_in_them_are_texts(tmp_path: Path) -> None:
+    turns = [{"role": b"user", "content": b"Why?"}, {"role": b"assistant", "content": b"Gas."}]
+    type = pyarrow.list_(pyarrow.struct([("role", pyarrow.binary()), ("content", pyarrow.binary())]))
+    path = parquet(tmp_path / "data.parquet", messages=pyarrow.array([turns], type))
+    assert rows_of(path, "conversation") == [Conversation((user("Why?"), assistant("Gas.")))]
+
+
+def unchecked(*texts: bytes) -> Any:
+    """Return a column that says it is of texts, as a careless writer makes it."""
+    return pyarrow.array(texts, pyarrow.binary()).view(pyarrow.string())
+
+
+@pytest.mark.parametrize("column", [unchecked, lambda *texts: pyarrow.array(texts, pyarrow.binary())])
+def test_a_text_of_parquet_that_is_not_utf8_makes_its_row_a_bad_one(tmp_path: Path, column: Callable[..., Any]) -> None:
+    path = parquet(tmp_path / "data.parquet", prompt=["Why?", "How?"], completion=column(b"Caf\xe9.", "Café.".encode()))
+    assert told(look(path, "conversation"), tmp_path) == [
+        "error not-utf8 data.parquet:1: byte 0xe9 is not UTF-8, as text must be; save it as UTF-8"
+    ]
+    assert rows_of(path, "conversation") == [Conversation((user("How?"), assistant("Café.")))]
+
+
+def test_bytes_that_nobody_reads_need_not_be_text(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "data.parquet", prompt=["Why?"], completion=["Gas."], key=[b"\xff"], image=[None])
+    [warning] = told(look(path, "conversation"), tmp_path)
+    assert warning.startswith("warning ignored-key key data.parquet:1: ")
+
+
+def test_pictures_in_parquet_are_refused_as_pictures(tmp_path: Path) -> None:
+    picture = {"bytes": b"\x89PNG\xff", "path": "a.png"}
+    path = parquet(tmp_path / "data.parquet", prompt=["Why?"], completion=["Gas."], image=[picture])
+    [error] = told(look(path, "conversation"), tmp_path)
+    assert error.startswith("error not-text data.parquet:1: the key `image` holds what is not text; ")
+
+
+def test_a_column_name_of_parquet_that_is_not_utf8_is_a_sentence(write: Write, tmp_path: Path) -> None:
+    whole = parquet(tmp_path / "whole.parquet", prompt=["Why?"], completion=["Gas."]).read_bytes()
+    path = write("data.parquet", whole.replace(b"completion", b"completi\xffn"))
+    assert refusal(path, kind="conversation") == (
+        "data.parquet: byte 0xff in the name of a column or in a nested text is not UTF-8; write the file with UTF-8 "
+        "texts."
+    )
+
+
+def test_a_column_of_parquet_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    table = pyarrow.Table.from_arrays([["Why?"], ["Gas."], ["No."]], ["prompt", "completion", "completion"])
+    pyarrow.parquet.write_table(table, tmp_path / "data.parquet")
+    assert refusal(tmp_path / "data.parquet", kind="conversation") == (
+        "data.parquet: has more than one column 'completion'; rename one of them."
+    )
+
+
+def test_times_as_pandas_writes_them_are_passed_over(tmp_path: Path) -> None:
+    times = pyarrow.array([1], pyarrow.timestamp("ns"))
+    path = parquet(tmp_path / "data.parquet", prompt=["Why?"], completion=["Gas."], at=times)
+    assert len(rows_of(path, "conversation")) == 1
+
+
+def test_a_column_of_parquet_that_python_cannot_hold_is_a_sentence(tmp_path: Path) -> None:
+    days = pyarrow.array([10_000_000], pyarrow.date32())
+    path = parquet(tmp_path / "data.parquet", prompt=["Why?"], completion=["Gas."], at=days)
+    assert refusal(path, kind="conversation") == (
+        "data.parquet: a column cannot be read (date value out of range); leave it out of the file."
+    )
 
 
 def test_a_row_of_parquet_has_its_number(write: Write, tmp_path: Path) -> None:

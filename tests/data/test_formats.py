@@ -161,6 +161,33 @@ def test_a_picture_among_the_parts_is_refused(written: Callable[..., Path], tmp_
     ]
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            {"type": "text", "value": "Why?"},
+            "a part of type 'text' with the keys type, value; its text is in `text`, as {layout}; write it so",
+        ),
+        ("Why?", "a part that is text; allowed: {layout}; write it so"),
+        (3, "a part that is no object; allowed: {layout}; write it so"),
+        (
+            {"type": "input_text", "text": "Why?"},
+            "a part of type 'input_text'; a text is written as {layout}; write it so, or leave the part out",
+        ),
+        (
+            {"type": "input_audio", "input_audio": {}},
+            "a part of type 'input_audio'; only text is learned; leave it out",
+        ),
+    ],
+)
+def test_a_part_of_another_layout_is_answered_with_the_layout_that_is_read(
+    written: Callable[..., Path], tmp_path: Path, part: object, message: str
+) -> None:
+    path = written(PAIRS["foundry"], PAIRS["foundry"].replace('"What rises?"', json.dumps([part])))
+    said = message.replace("{layout}", '{"type": "text", "text": …}')
+    assert told(look(path), tmp_path) == [f"error not-text data.jsonl:2: a message's content has {said}"]
+
+
 def test_sharegpts_calls_get_ids_that_their_observations_carry() -> None:
     format = named("sharegpt")
     turns = [("human", "Sum?"), ("function_call", '{"name": "add", "arguments": {"a": 1}}'), ("observation", "3")]
@@ -271,6 +298,17 @@ REFUSED: list[tuple[str, str, str]] = [
         "sharegpt",
         "error wrong-type data.jsonl:1: `tools` is not the JSON of a list of objects (Expected `array`, got `object`); "
         "repair it",
+    ),
+    *(
+        (
+            json.dumps({"prompt": prompt} | answers),
+            shape,
+            "error transcript-prompt data.jsonl:1: `prompt` is a transcript, from 'Human:' to 'Assistant:', which "
+            "would be learned as one turn of the user; give its turns as messages (`role`, `content`), or put it "
+            "before both answers and leave `prompt` out (format hh_rlhf)",
+        )
+        for prompt in ("\n\nHuman: Why?\n\nAssistant:", "Human: Why?\nAssistant: ", "Human: Hi\n\nAssistant:\n")
+        for shape, answers in [("trl", {"chosen": " A", "rejected": " B"}), ("trl_completion", {"completion": " A"})]
     ),
     (
         '{"chosen": "Gas.", "rejected": "No."}',

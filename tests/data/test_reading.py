@@ -5,7 +5,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from runner.data.files import DataFile
 from runner.data.formats import Format, named
 from runner.data.reading import Steps, good_rows
 from runner.data.rows import Conversation, Kind, Message, Pair
+from runner.data.unread_keys import Reader
 from tests.data.samples import Raw, foundry, simple_pair, unhurried
 
 FILE = DataFile("pairs.jsonl", Path("pairs.jsonl"))
@@ -63,7 +63,7 @@ def in_parts(row: Raw) -> Raw:
 
 
 def steps(format: Format, checks: Checks) -> Steps:
-    return Steps(format, msgspec.json.Decoder(format.raw).decode, format.to_row, *checks)
+    return Steps(format, Reader(format, format.to_row), *checks)
 
 
 good = st.integers(0, 9).map(lambda number: foundry(simple_pair(number)))

@@ -75,10 +75,8 @@ def test_the_same_rows_in_two_shapes_have_one_fingerprint(folder: Path) -> None:
     assert foundry == look(folder / "shape_trl.dpo.jsonl").splits["train"]
 
 
-def test_llamafactory_has_system_turns_and_repeated_rows(folder: Path) -> None:
-    path = folder / "llamafactory_en.dpo.jsonl"
-    assert look(path).splits["train"].with_system == 80
-    assert found(path, "duplicate-row").count == 5
+def test_llamafactory_has_repeated_rows(folder: Path) -> None:
+    assert found(folder / "llamafactory_en.dpo.jsonl", "duplicate-row").count == 5
 
 
 def test_llamafactory_has_two_characters_that_nobody_sees(folder: Path) -> None:
@@ -92,7 +90,6 @@ def test_hh_harmless_has_transcripts_in_answers_and_repeated_prompts(folder: Pat
     path = folder / "hh_harmless_test.dpo.jsonl"
     assert found(path, "transcript-marker").count == 37
     assert found(path, "repeated-prompt").count == 2
-    assert look(path).splits["train"].with_system == 0
 
 
 def test_identity_has_placeholders(folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -200,13 +201,99 @@ def test_an_empty_list_is_refused() -> None:
         locate([])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_that_may_not_be_read_is_told_so(tmp_path: Path) -> None:
-    path = write(tmp_path / "data.jsonl", range(2))
-    path.chmod(0)
+def test_a_file_that_may_not_be_read_is_told_so() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = write(Path(folder, "data.jsonl"), range(2))
+        path.chmod(0)
+        said = as_somebody_else(lambda: look(path))
+        assert said == f"{path}: Permission denied; a file that can be read is needed; check it."
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o600])
+def test_a_folder_that_may_not_be_entered_is_told_so(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # the folders above pytest's own are closed to others
+        Path(folder).chmod(0o755)
+        (closed := Path(folder, "closed")).mkdir()
+        write(closed / "data.jsonl", range(2))
+        closed.chmod(mode)
+        said = as_somebody_else(lambda: locate(str(closed / "data.jsonl")))
+        closed.chmod(0o700)
+        assert said == f"{closed}/data.jsonl: Permission denied; a file that can be read is needed; check the path."
+
+
+def as_somebody_else(work: Callable[[], object]) -> str:
+    """Return the error that some work raises in a process without root's rights."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            work()
+        except BaseException as error:
+            os.write(writer, (str(error) if isinstance(error, DataError) else repr(error)).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as said:  # noqa: PTH123 (a descriptor)
+        text = said.read()
+    os.waitpid(child, 0)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("~nouser/x.jsonl", "~nouser/x.jsonl: there is no user nouser here; write the path out."),
+        (
+            "x" * 300,
+            f"{'x' * 200}…: File name too long; a file that can be read is needed; check the path.",
+        ),
+        ("a\0b.jsonl", "a\0b.jsonl: no such file; {} holds nothing."),
+        (
+            "**.jsonl",
+            "**.jsonl: is no path or pattern (Invalid pattern: '**' can only be an entire path component); check it.",
+        ),
+    ],
+)
+def test_what_can_be_no_path_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
-        look(path)
-    assert str(caught.value) == f"{path}: Permission denied; a file that can be read is needed; check it."
+        locate(name)
+    assert str(caught.value) == message.replace("{}", ".")
+
+
+def test_a_pipe_is_told_so(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader, writer = os.pipe()
+    try:
+        for path in (str(tmp_path / "pipe"), f"/dev/fd/{reader}"):
+            with pytest.raises(DataError) as caught:
+                locate(path)
+            assert str(caught.value) == (
+                f"{path}: is a pipe, which can be read only once; rows are read several times; "
+                "write them to a file first."
+            )
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_device_is_told_so() -> None:
+    with pytest.raises(DataError, match=r"^/dev/null: is no file but a device or a socket; "):
+        locate("/dev/null")
+
+
+def test_a_link_to_nothing_is_told_with_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(DataError) as caught:
+        locate(str(tmp_path / "data.jsonl"))
+    assert str(caught.value) == (
+        f"{tmp_path}/data.jsonl: is a link to gone.jsonl, which does not exist; mend the link, or name the file itself."
+    )
 
 
 def test_a_data_folder_may_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,23 @@ from hypothesis import strategies as st
 
 from runner.data.rows import Message, Pair, Row, canonical, row_id
 from runner.data.selection import Selection
-from runner.data.survey import TokenLimit, survey
+from runner.data.survey import Progress, TokenLimit, survey
 from runner.errors import DataError
-from tests.data.samples import Raw, assistant, look, selection, simple_pair, told, trl, unhurried, user, write_lines
+from tests.data.samples import (
+    CONTAINERS,
+    Raw,
+    assistant,
+    look,
+    selection,
+    simple_pair,
+    told,
+    trl,
+    trl_text,
+    unhurried,
+    user,
+    write_csv,
+    write_lines,
+)
 
 BAD = {"prompt": "Why?", "chosen": "", "rejected": "No."}
 
@@ -30,10 +44,9 @@ def test_a_split_is_summed_up(tmp_path: Path) -> None:
     long = Pair((system, user("Why?"), assistant("Gas."), user("So?")), (assistant("1234"),), (assistant("123456"),))
     path = write(tmp_path / "data.jsonl", trl(long), {"prompt": "How?", "chosen": "1", "rejected": "12"})
     split = look(path).splits["train"]
-    assert (split.rows, split.with_system) == (2, 1)
+    assert split.rows == 2
     assert split.turns == (2, 3, 5)
     assert split.answer_characters == (1, 2, 4)
-    assert split.rejected_characters == (2, 4, 6)
 
 
 def test_the_fingerprint_is_what_sha256sum_says_of_the_canonical_lines(tmp_path: Path) -> None:
@@ -149,6 +162,31 @@ def test_the_long_rows_of_a_block_are_counted_together(tmp_path: Path) -> None:
 
     survey(selection(path), TokenLimit(10, count))
     assert sizes == [100]
+
+
+def reported(chosen: Selection) -> list[Progress]:
+    progress: list[Progress] = []
+    survey(chosen, report=progress.append)
+    return progress
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.jsonl.gz", "data.json", "data.parquet", "data.csv"])
+def test_progress_grows_to_the_whole_whatever_the_container(tmp_path: Path, name: str) -> None:
+    rows = [trl_text(simple_pair(number)) for number in range(12_000)]
+    write = {**CONTAINERS, "csv": write_csv}[name.partition(".")[2]]
+    write(tmp_path / name, rows)
+    progress = reported(Selection(train=str(tmp_path / name), kind="preference"))
+    assert len(progress) > 1
+    assert progress == sorted(progress)
+    assert progress[0].share < 1
+    assert progress[-1] == (1.0, 12_000)
+
+
+def test_progress_counts_all_files_and_ends_where_max_rows_ends(tmp_path: Path) -> None:
+    train, held = write(tmp_path / "train.jsonl", *range(10)), write(tmp_path / "held.jsonl", *range(10, 20))
+    both = reported(selection(train, validation=str(held)))
+    assert [round(each.share, 1) for each in both] == [0.5, 1.0]
+    assert reported(selection(train, max_rows=2))[-1] == (1.0, 2)
 
 
 def test_a_bad_row_stops_the_run(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ format is seen when it is decoded.
 """
 
 import gzip
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,19 +21,28 @@ BLOCK_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _FOREIGN = {
-    b"PK": "a ZIP or Excel file; save its table as CSV or JSON Lines",
-    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
-    b"\x28\xb5\x2f\xfd": "zstd-compressed; unpack it, or compress it with gzip",
-    b"BZh": "bzip2-compressed; unpack it, or compress it with gzip",
+    rb"version https://git-lfs": "a Git LFS pointer, not the data itself; fetch that with `git lfs pull`",
+    rb"PK": "a ZIP or Excel file; save its table as CSV or JSON Lines",
+    rb"\xff\xfe\0\0|\0\0\xfe\xff|[^\0]\0\0\0|\0\0\0[^\0]": "UTF-32 text; save it as UTF-8",
+    rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]": "UTF-16 text; save it as UTF-8",
+    rb"\x28\xb5\x2f\xfd": "zstd-compressed; unpack it, or compress it with gzip",
+    rb"BZh": "bzip2-compressed; unpack it, or compress it with gzip",
+    rb"\xfd7zXZ": "xz-compressed; unpack it, or compress it with gzip",
+    rb"ARROW1": "an Arrow file; save its table as Parquet",
+    rb"(?i:\s*<(?:!doctype|html))": "a web page; perhaps a link led to a page about the data: fetch the data itself",
 }
+"""How files begin that are not read, and what they are."""
 
 
 class Block(NamedTuple):
-    """Some rows of a file: JSON, one a line, and the number of the line where each begins in the file."""
+    """Some rows of a file: JSON, one a line, and the number of the line where each begins in the file.
+
+    `share` is how much of the file has been read with them, from 0 to 1.
+    """
 
     numbers: Sequence[int]
     lines: list[bytes]
+    share: float = 1.0
 
 
 def open_text(path: Path) -> BinaryIO:
@@ -40,6 +50,12 @@ def open_text(path: Path) -> BinaryIO:
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
     return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+
+
+def share_read(stream: BinaryIO, path: Path) -> float:
+    """Return how much of a file that `open_text` opened has been read, from 0 to 1."""
+    packed = getattr(stream, "fileobj", stream)
+    return packed.tell() / max(1, path.stat().st_size)
 
 
 def head(file: DataFile) -> bytes:
@@ -51,8 +67,8 @@ def head(file: DataFile) -> bytes:
         start = stream.read(4096)
     if not start.removeprefix(BYTE_ORDER_MARK).strip():
         raise DataError(f"{file.name}: the file is empty; a row is needed, in JSON Lines, JSON, CSV or Parquet.")
-    for magic, what in _FOREIGN.items():
-        if start.startswith(magic):
+    for beginning, what in _FOREIGN.items():
+        if re.match(beginning, start, re.DOTALL):
             raise DataError(f"{file.name}: the file is {what}.")
     return start
 

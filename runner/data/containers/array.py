@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, open_text
+from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, open_text, share_read
 from runner.data.files import DataFile
 from runner.errors import DataError
 
@@ -36,7 +36,8 @@ def read(file: DataFile) -> Iterator[Block]:
         items = split_array(stream.read)
         try:
             while batch := list(islice(items, ROWS_A_BLOCK)):
-                yield Block([line for line, _ in batch], [item for _, item in batch])
+                share = share_read(stream, file.path)
+                yield Block([line for line, _ in batch], [item for _, item in batch], share)
         except BadArray as bad:
             raise DataError(
                 f"{file.name}:{bad.line}: {bad}; a .json file holds one array of rows: "

@@ -1,20 +1,29 @@
-"""Parquet: columns are the keys; a row's number stands for its line."""
+"""Parquet: columns are the keys; a row's number stands for its line.
 
+Columns of bytes are texts, too: Spark writes them so. A text that is not UTF-8 is passed on as it is, and makes its
+row a bad one when that is decoded; in columns that no format reads it may be anything.
+"""
+
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
 from runner.data.containers import Block
 from runner.data.files import DataFile
+from runner.data.formats import formats
+from runner.data.shown import shown
 from runner.errors import DataError
 
 ROWS_A_BLOCK = 1000
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def read(file: DataFile) -> Iterator[Block]:
     """Yield the rows of all row groups.
 
-    Raises `DataError` if pyarrow is missing or the file is damaged.
+    Raises `DataError` if pyarrow is missing, the file is damaged, or a column cannot be read.
     """
     try:
         from pyarrow import ArrowException
@@ -28,8 +37,77 @@ def read(file: DataFile) -> Iterator[Block]:
     try:
         with ParquetFile(file.path) as table:
             for batch in table.iter_batches(ROWS_A_BLOCK):
-                rows = [msgspec.json.encode(row) for row in batch.to_pylist()]
-                yield Block(range(first, first + len(rows)), rows)
+                rows = _lines(file, batch)
+                numbers = range(first, first + len(rows))
                 first += len(rows)
+                yield Block(numbers, rows, (first - 1) / table.metadata.num_rows)
     except (ArrowException, OSError) as error:
-        raise DataError(f"{file.name}: {error}; a whole Parquet file is needed, fetch it again.") from None
+        said = shown(str(error).strip(), 300)
+        raise DataError(f"{file.name}: {said}; a whole Parquet file is needed, fetch it again.") from None
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise DataError(
+            f"{file.name}: byte 0x{byte:02x} in the name of a column or in a nested text is not UTF-8; "
+            "write the file with UTF-8 texts."
+        ) from None
+    except (ValueError, TypeError, OverflowError) as error:  # a time in nanoseconds, say
+        said = shown(str(error).strip(), 300)
+        raise DataError(f"{file.name}: a column cannot be read ({said}); leave it out of the file.") from None
+
+
+def _lines(file: DataFile, batch: Any) -> list[bytes]:
+    """Return the rows of a batch as lines of JSON."""
+    import pyarrow
+
+    names = batch.schema.names
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise DataError(f"{file.name}: has more than one column '{shown(twice)}'; rename one of them.")
+    if not any("binary" in str(type) for type in batch.schema.types):
+        try:
+            return [_encode(row) for row in batch.to_pylist()]
+        except UnicodeDecodeError:
+            pass  # what is said to be text is not: look at its bytes
+    types = [_of_bytes(type) for type in batch.schema.types]
+    rows = batch.cast(pyarrow.schema(zip(names, types, strict=True))).to_pylist()
+    known = {key for format in formats().values() for key in format.all_keys}
+    errors = {name: "surrogateescape" if name in known else "replace" for name in names}
+    return [_line({name: _text(value, errors[name]) for name, value in row.items()}) for row in rows]
+
+
+def _of_bytes(type: Any) -> Any:
+    """Return a column's type with bytes in place of texts, which Arrow does not check."""
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_string(type):
+        return pyarrow.binary()
+    if types.is_large_string(type):
+        return pyarrow.large_binary()
+    if types.is_list(type):
+        return pyarrow.list_(_of_bytes(type.value_type))
+    if types.is_large_list(type):
+        return pyarrow.large_list(_of_bytes(type.value_type))
+    if types.is_struct(type):
+        fields = (type.field(number) for number in range(type.num_fields))
+        return pyarrow.struct([(field.name, _of_bytes(field.type)) for field in fields])
+    return type
+
+
+def _text(value: Any, errors: str) -> Any:
+    """Return a value with texts in place of bytes; `errors` says what becomes of those that are not UTF-8."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors)
+    if isinstance(value, list):
+        return [_text(each, errors) for each in value]
+    if isinstance(value, dict):
+        return {key: _text(each, errors) for key, each in value.items()}
+    return value
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    """Return a row as JSON; bytes that are not UTF-8 are in it as they were."""
+    try:
+        return _encode(row)
+    except UnicodeEncodeError:
+        return json.dumps(row, default=str, ensure_ascii=False).encode("utf-8", "surrogateescape")

@@ -7,13 +7,15 @@ formats with lists of messages have no CSV form.
 import csv
 import io
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 import msgspec
 
-from runner.data.containers import Block, open_text
+from runner.data.containers import Block, open_text, share_read
 from runner.data.files import DataFile
+from runner.data.shown import shown
 from runner.errors import DataError
 
 ROWS_A_BLOCK = 1000
@@ -29,7 +31,8 @@ def read(file: DataFile) -> Iterator[Block]:
         rows = _numbered_rows(file, text)
         try:
             while batch := list(islice(rows, ROWS_A_BLOCK)):
-                yield Block([line for line, _ in batch], [row for _, row in batch])
+                share = share_read(stream, file.path)
+                yield Block([line for line, _ in batch], [row for _, row in batch], share)
         except UnicodeDecodeError as error:
             wrong = error.object[error.start]
             raise DataError(f"{file.name}: byte 0x{wrong:02x} is not UTF-8; save the file as UTF-8.") from None
@@ -37,19 +40,25 @@ def read(file: DataFile) -> Iterator[Block]:
 
 def _numbered_rows(file: DataFile, text: io.TextIOWrapper) -> Iterator[tuple[int, bytes]]:
     """Yield each row as a JSON object, with the line it begins on (a quoted cell may hold line breaks)."""
-    line = 1
+    begins = 1
     while not (header := text.readline()).strip():
-        line += 1
-    separator = max(",;\t", key=header.count)
-    begins = line
+        if not header:
+            raise DataError(f"{file.name}: the file is blank; a header with the names of the keys is needed.")
+        begins += 1
+    separator, before = max(",;\t", key=header.count), begins
+    rows = csv.reader(chain([header], text), delimiter=separator, strict=True)
     try:
-        names = next(csv.reader([header], delimiter=separator, strict=True))
-        rows = csv.reader(text, delimiter=separator, strict=True)
-        begins = line + 1
+        names = next(rows)
+        if twice := [name for name, times in Counter(names).items() if times > 1 and name]:
+            raise DataError(
+                f"{file.name}:{begins}: the header has the name '{shown(twice[0])}' more than once; each column needs "
+                "a name of its own; rename one of them."
+            )
+        begins = before + rows.line_num
         for cells in rows:
             if any(cells):
                 yield begins, msgspec.json.encode(_object(names, cells))
-            begins = line + rows.line_num + 1
+            begins = before + rows.line_num
     except csv.Error as error:
         raise DataError(
             f"{file.name}:{begins}: the row that begins here is not CSV ({error}); a cell with quotes or line "

@@ -1,8 +1,9 @@
 """What a format is: the shape people have their rows in, and how it becomes ours. One file a format.
 
 A new format is a file here that ends in `FORMAT = Format(...)`. Its `raw` type declares the keys that are
-read, the required ones without a default: a row is recognised by having them, unknown keys are ignored and
-values of a wrong type refused. Its `to_row` may raise `BadRow`. No other file lists the formats.
+read, the required ones without a default: a row is recognised by having them. It forbids unknown keys, so that
+these are seen (unread_keys.py); values of a wrong type are refused. Its `to_row` may raise `BadRow`. No other file
+lists the formats.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,12 +16,14 @@ from typing import Any
 
 import msgspec
 
+from runner.data.fit import fit
 from runner.data.parts import join_parts
-from runner.data.rows import Kind, Message, Role, Row
+from runner.data.rows import BadRow, Kind, Message, Role, Row
 from runner.errors import DataError
 
 Text = str | tuple[Message, ...]
 """What many formats allow for a prompt or an answer: plain text, or turns."""
+TRANSCRIPT_ENDS = ("Assistant:", "Assistant: ", "Assistant:\n")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Format:
     def keys(self) -> tuple[str, ...]:
         """The keys a row of this format must have."""
         return tuple(each.encode_name for each in msgspec.structs.fields(self.raw) if each.required)
+
+    @cached_property
+    def all_keys(self) -> tuple[str, ...]:
+        """The keys a row of this format may have."""
+        return tuple(each.encode_name for each in msgspec.structs.fields(self.raw))
 
 
 @cache
@@ -68,9 +76,24 @@ def turns(role: Role, text: Text) -> tuple[Message, ...]:
     return (Message(role, text),) if isinstance(text, str) else text
 
 
+def prompt_turns(prompt: Text) -> tuple[Message, ...]:
+    """Return a prompt's text as one turn of the user; turns stay as they are.
+
+    Raises `BadRow` for the transcript of a conversation up to where the assistant speaks.
+    """
+    if isinstance(prompt, str) and prompt.endswith(TRANSCRIPT_ENDS) and prompt.lstrip().startswith("Human:"):
+        raise BadRow(
+            "transcript-prompt",
+            "`prompt` is a transcript, from 'Human:' to 'Assistant:', which would be learned as one turn of the user; "
+            "give its turns as messages (`role`, `content`), or put it before both answers and leave `prompt` out "
+            "(format hh_rlhf)",
+        )
+    return turns("user", prompt)
+
+
 def _fits(sample: Mapping[str, Any], format: Format) -> bool:
     try:
-        msgspec.convert(join_parts(sample), format.raw)
+        fit(join_parts(sample), format.raw)
     except ValueError:
         return False
     return True

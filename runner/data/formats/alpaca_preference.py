@@ -10,7 +10,7 @@ from runner.data.formats.alpaca import prompt
 from runner.data.rows import Message, Pair
 
 
-class Raw(msgspec.Struct, gc=False):
+class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it stands in the file; `history` is a list of [instruction, answer]."""
 
     instruction: str

@@ -8,8 +8,8 @@ from runner.data.rows import Conversation
 
 
 def to_row(conversation: Conversation) -> Conversation:
-    """Return the row as it is: this is our own form."""
-    return conversation
+    """Return the same without keys that are not read: this is our own form."""
+    return Conversation(conversation.messages, conversation.tools, conversation.parallel_tool_calls)
 
 
 FORMAT = Format("chat", "conversation", Conversation, to_row)

@@ -11,7 +11,7 @@ from runner.data.formats import Format
 from runner.data.rows import Message, Pair
 
 
-class Input(msgspec.Struct, gc=False):
+class Input(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """What both answers reply to."""
 
     messages: tuple[Message, ...]
@@ -19,7 +19,7 @@ class Input(msgspec.Struct, gc=False):
     parallel_tool_calls: bool | None = None
 
 
-class Raw(msgspec.Struct, gc=False):
+class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it stands in the file."""
 
     input: Input

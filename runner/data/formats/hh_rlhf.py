@@ -15,7 +15,7 @@ SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
-class Raw(msgspec.Struct, gc=False):
+class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it stands in the file."""
 
     chosen: str

@@ -9,6 +9,7 @@ import msgspec
 
 from runner.data.formats import Format
 from runner.data.rows import BadRow, Conversation, Message, Role
+from runner.data.shown import shown
 
 ROLES: dict[str, Role] = {
     "human": "user",
@@ -25,14 +26,14 @@ ROLES: dict[str, Role] = {
 }
 
 
-class Turn(msgspec.Struct, gc=False):
+class Turn(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """One turn as it stands in the file."""
 
     sender: str = msgspec.field(name="from")
     value: str
 
 
-class Raw(msgspec.Struct, gc=False):
+class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it stands in the file; `tools` is a list, or the JSON text of one."""
 
     conversations: tuple[Turn, ...]
@@ -78,7 +79,7 @@ def tools(given: list[dict[str, Any]] | str | None) -> list[dict[str, Any]] | No
 
 def _role(turn: Turn) -> Role:
     if turn.sender not in ROLES:
-        raise BadRow("unknown-role", f"`from` is {turn.sender!r}; allowed: {', '.join(ROLES)}; rename it")
+        raise BadRow("unknown-role", f"`from` is {shown(repr(turn.sender))}; allowed: {', '.join(ROLES)}; rename it")
     return ROLES[turn.sender]
 
 

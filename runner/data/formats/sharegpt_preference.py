@@ -12,7 +12,7 @@ from runner.data.formats.sharegpt import Turn, messages, tools
 from runner.data.rows import Pair
 
 
-class Raw(msgspec.Struct, gc=False):
+class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it stands in the file."""
 
     conversations: tuple[Turn, ...]

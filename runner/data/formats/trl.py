@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from runner.data.formats import Format, Text, turns
+from runner.data.formats import Format, Text, prompt_turns, turns
 from runner.data.rows import Pair
 
 
-class Raw(msgspec.Struct, gc=False):
+class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it stands in the file."""
 
     prompt: Text
@@ -23,7 +23,7 @@ class Raw(msgspec.Struct, gc=False):
 
 def to_row(raw: Raw) -> Pair:
     """Make turns of texts: a prompt is the user's, an answer the assistant's."""
-    prompt = turns("user", raw.prompt)
+    prompt = prompt_turns(raw.prompt)
     chosen, rejected = turns("assistant", raw.chosen), turns("assistant", raw.rejected)
     given = len(prompt)
     if chosen[:given] == prompt == rejected[:given]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from runner.data.formats import Format, Text, turns
+from runner.data.formats import Format, Text, prompt_turns, turns
 from runner.data.rows import Conversation, Message
 
 
-class Raw(msgspec.Struct, gc=False):
+class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it stands in the file."""
 
     prompt: Text
@@ -21,7 +21,7 @@ class Raw(msgspec.Struct, gc=False):
 
 def to_row(raw: Raw) -> Conversation:
     """Join both; the assistant's turns in the prompt get weight 0."""
-    prompt = tuple(map(_unlearned, turns("user", raw.prompt)))
+    prompt = tuple(map(_unlearned, prompt_turns(raw.prompt)))
     return Conversation(prompt + turns("assistant", raw.completion), raw.tools)
 
 

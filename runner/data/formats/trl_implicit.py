@@ -11,7 +11,7 @@ from runner.data.formats import Format
 from runner.data.rows import Message, Pair
 
 
-class Raw(msgspec.Struct, gc=False):
+class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it stands in the file."""
 
     chosen: tuple[Message, ...]

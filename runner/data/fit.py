@@ -1,0 +1,61 @@
+"""Decoded JSON as a type that forbids unknown keys: these are taken out, and returned."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*?)`(?: - at `\$\.?(?P<place>.*)`)?", re.DOTALL)
+_STEP = re.compile(r"[^.\[\]]+")
+
+
+class Unread(NamedTuple):
+    """A key with a value that is not read: where it is ("" for the row itself), and in which of the lines."""
+
+    place: str
+    key: str
+    value: Any
+    lines: Sequence[int]
+
+
+def unknown_key(error: str) -> tuple[str, str] | None:
+    """Return the key that msgspec complains of as unknown, and its place; None where it complains of something else."""
+    found = _UNKNOWN.fullmatch(error)
+    return (found["key"], found["place"] or "") if found else None
+
+
+def fit(value: Any, raw: type) -> tuple[Any, list[Unread]]:
+    """Return decoded JSON as a type, without the keys that it does not have, and these where they hold something.
+
+    Raises `ValueError` where it does not fit for another reason. `value` loses those keys.
+    """
+    unread: list[Unread] = []
+    while True:
+        try:
+            return msgspec.convert(value, raw), unread
+        except msgspec.ValidationError as error:
+            key, place = unknown_key(str(error)) or ("", "")
+            holders = [(where, each) for where, each in _beside(value, place) if isinstance(each, dict) and key in each]
+            if not holders:
+                raise
+            held = [Unread(where, key, each.pop(key), (0,)) for where, each in holders]
+            unread += [each for each in held if each.value not in (None, "", [], {})]
+
+
+def _beside(value: Any, place: str) -> list[tuple[str, Any]]:
+    """Return what is at a place, or, where that is in a list, all that is in it; each with its own place."""
+    if not place.endswith("]"):
+        return [(place, _at(value, place))]
+    listed = place[: place.rindex("[")]
+    return [(f"{listed}[{number}]", each) for number, each in enumerate(_at(value, listed) or [])]
+
+
+def _at(value: Any, place: str) -> Any:
+    """Return what is at a place such as `input.messages[1]`, None where there is no such place."""
+    for step in _STEP.findall(place):
+        try:
+            value = value[int(step) if isinstance(value, list) else step]
+        except (LookupError, TypeError, ValueError):
+            return None
+    return value
