@@ -4,7 +4,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,35 +24,45 @@ from tests.emulator import Emulator, Script
 pytestmark = pytest.mark.slow
 
 
+class Store(NamedTuple):
+    """An MLflow store, and an experiment in it for one test: creating the tables takes seconds."""
+
+    uri: str
+    experiment: str
+
+    @property
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri)
+
+    def runs(self) -> list[Any]:
+        """Return the runs of the experiment, oldest first."""
+        found = self.client.get_experiment_by_name(self.experiment)
+        runs: list[Any] = self.client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])
+        return runs
+
+    def metrics(self, run: Any) -> Counter[tuple[str, int]]:
+        """Return how often a run has each metric at each step."""
+        client = self.client
+        return Counter(
+            (name, each.step) for name in run.data.metrics for each in client.get_metric_history(run.info.run_id, name)
+        )
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/mlflow.db"
+def store(database: str, tmp_path: Path) -> Store:
+    return Store(database, tmp_path.name)
 
 
-def tracked(data: Path, runs: Path, store: str, *more: str) -> plan.Job:
-    return job_of(data, runs, "tracking.enabled=true", f"tracking.uri={store}", *more)
-
-
-def client_of(store: str) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(store)
-
-
-def runs_of(store: str) -> list[Any]:
-    """Return the MLflow runs, oldest first."""
-    client = client_of(store)
-    experiments = [each.experiment_id for each in client.search_experiments()]
-    found: list[Any] = client.search_runs(experiments, order_by=["attributes.start_time ASC"])
-    return found
-
-
-def metrics_of(store: str, run: Any) -> Counter[tuple[str, int]]:
-    """Return how often an MLflow run has each metric at each step."""
-    client = client_of(store)
-    return Counter(
-        (name, each.step) for name in run.data.metrics for each in client.get_metric_history(run.info.run_id, name)
-    )
+def tracked(data: Path, runs: Path, store: Store, *more: str) -> plan.Job:
+    where = [f"tracking.uri={store.uri}", f"tracking.experiment={store.experiment}"]
+    return job_of(data, runs, "tracking.enabled=true", *where, *more)
 
 
 def moved(data: Path, to: Path) -> Path:
@@ -64,12 +74,12 @@ def moved(data: Path, to: Path) -> Path:
 
 
 def test_a_finished_hosted_run_given_from_another_folder_is_the_same_mlflow_run(
-    cloud: Emulator, tmp_path: Path, store: str
+    cloud: Emulator, tmp_path: Path, store: Store
 ) -> None:
     first = tracked(tmp_path, tmp_path / "runs", store, "tracking.register=house")
     run(first)
-    (before,) = runs_of(store)
-    metrics = metrics_of(store, before)
+    (before,) = store.runs()
+    metrics = store.metrics(before)
     assert set(metrics.values()) == {1}
     elsewhere = moved(tmp_path, tmp_path / "elsewhere")
     second = tracked(elsewhere, elsewhere / "runs", store, "tracking.register=house")
@@ -78,66 +88,65 @@ def test_a_finished_hosted_run_given_from_another_folder_is_the_same_mlflow_run(
     run(second)
     shutil.rmtree(first.folder)
     run(first)
-    (after,) = runs_of(store)
+    (after,) = store.runs()
     assert created_once(cloud)
     assert after.info.run_id == before.info.run_id == place_of(second).run_id == place_of(first).run_id
     assert after.info.status == "FINISHED"
     assert after.data.params == before.data.params
-    assert metrics_of(store, after) == metrics
+    assert store.metrics(after) == metrics
     assert len(after.inputs.dataset_inputs) == 2
-    client = client_of(store)
+    client = store.client
     assert len(client.search_logged_models([after.info.experiment_id])) == 1
     assert len(client.search_model_versions("name = 'house'")) == 1
 
 
 def test_a_job_left_running_is_continued_in_its_mlflow_run_from_another_folder(
-    cloud: Emulator, tmp_path: Path, store: str
+    cloud: Emulator, tmp_path: Path, store: Store
 ) -> None:
     first = tracked(tmp_path, tmp_path / "runs", store, "backend.follow=false")
     run(first)
-    (begun,) = runs_of(store)
+    (begun,) = store.runs()
     assert begun.info.status == "RUNNING"
     second = tracked(tmp_path, tmp_path / "more", store)
     run(second)
-    (ended,) = runs_of(store)
+    (ended,) = store.runs()
     assert (ended.info.run_id, ended.info.status) == (begun.info.run_id, "FINISHED")
     assert ended.data.tags[BEGUN] == begun.data.tags[BEGUN]
-    undisturbed = tracked(tmp_path, tmp_path / "alone", f"{store}.alone")
-    run(undisturbed)
-    (alone,) = runs_of(f"{store}.alone")
-    assert metrics_of(store, ended) == metrics_of(f"{store}.alone", alone)
+    other = Store(store.uri, f"{store.experiment}-alone")
+    run(tracked(tmp_path, tmp_path / "alone", other))
+    (alone,) = other.runs()
+    assert store.metrics(ended) == store.metrics(alone)
 
 
 def test_what_the_first_folder_sent_is_not_sent_again_where_the_service_tells_it_at_other_times(
-    cloud: Emulator, tmp_path: Path, store: str
+    cloud: Emulator, tmp_path: Path, store: Store
 ) -> None:
     first = tracked(tmp_path, tmp_path / "runs", store)
     run(first)
-    (before,) = runs_of(store)
-    metrics = metrics_of(store, before)
+    (before,) = store.runs()
+    metrics = store.metrics(before)
     cloud.advance(3600)
     (job,) = cloud.created_jobs
     job.script.running_seconds += 1800
     run(tracked(tmp_path, tmp_path / "more", store))
-    (after,) = runs_of(store)
-    assert metrics_of(store, after) == metrics
+    (after,) = store.runs()
+    assert store.metrics(after) == metrics
 
 
-def test_a_new_job_of_the_same_plan_has_its_own_mlflow_run(cloud: Emulator, tmp_path: Path, store: str) -> None:
+def test_a_new_job_of_the_same_plan_has_its_own_mlflow_run(cloud: Emulator, tmp_path: Path, store: Store) -> None:
     first = tracked(tmp_path, tmp_path / "runs", store)
     run(first)
     execute.set_aside(first.folder)
     run(tracked(tmp_path, tmp_path / "runs", store, "again=true"))
-    one, other = runs_of(store)
+    one, other = store.runs()
     assert [each.id for each in cloud.created_jobs] == [each.data.tags[HOSTED_JOB] for each in (one, other)]
-    assert metrics_of(store, one).keys() == metrics_of(store, other).keys()
+    assert store.metrics(one).keys() == store.metrics(other).keys()
 
 
 def test_a_run_that_failed_before_its_job_existed_moves_to_the_run_of_that_job(
-    cloud: Emulator, tmp_path: Path, store: str
+    cloud: Emulator, tmp_path: Path, store: Store
 ) -> None:
     first = tracked(tmp_path, tmp_path / "runs", store)
-    cloud.expire_tokens()
     held_out = (tmp_path / "held_out.jsonl").read_bytes()
     (tmp_path / "held_out.jsonl").write_bytes(held_out + held_out)
     with pytest.raises(RunnerError):
@@ -145,25 +154,27 @@ def test_a_run_that_failed_before_its_job_existed_moves_to_the_run_of_that_job(
     (tmp_path / "held_out.jsonl").write_bytes(held_out)
     run(tracked(tmp_path, tmp_path / "more", store))
     run(first)
-    failed, finished = runs_of(store)
+    failed, finished = store.runs()
     assert (failed.info.status, finished.info.status) == ("FAILED", "FINISHED")
     assert place_of(first).run_id == finished.info.run_id
     assert HOSTED_JOB not in failed.data.tags
 
 
-def test_an_interrupted_look_at_a_finished_run_leaves_it_finished(cloud: Emulator, tmp_path: Path, store: str) -> None:
+def test_an_interrupted_look_at_a_finished_run_leaves_it_finished(
+    cloud: Emulator, tmp_path: Path, store: Store
+) -> None:
     run(tracked(tmp_path, tmp_path / "runs", store))
-    (before,) = runs_of(store)
+    (before,) = store.runs()
     second = tracked(tmp_path, tmp_path / "more", store, "backend.follow=false")
     run(second)
-    (after,) = runs_of(store)
+    (after,) = store.runs()
     assert after.info.status == "FINISHED"
     assert after.data.tags["mlflow.note.content"] == before.data.tags["mlflow.note.content"]
     run(replace(second, request=replace(second.request, backend=replace(second.request.backend, follow=True))))
-    assert [each.info.status for each in runs_of(store)] == ["FINISHED"]
+    assert [each.info.status for each in store.runs()] == ["FINISHED"]
 
 
-def test_no_mlflow_run_is_opened_before_the_job_is_known(cloud: Emulator, tmp_path: Path, store: str) -> None:
+def test_no_mlflow_run_is_opened_before_the_job_is_known(cloud: Emulator, tmp_path: Path, store: Store) -> None:
     cloud.script = Script(running_seconds=3600)
     job = tracked(tmp_path, tmp_path / "runs", store, "backend.follow=false")
     opened: dict[str, bool] = {}
@@ -180,5 +191,5 @@ def test_no_mlflow_run_is_opened_before_the_job_is_known(cloud: Emulator, tmp_pa
     (job.folder / "report.md").write_text("", "utf-8")
     follower.finish(job, "running")
     follower.end()
-    (opened_once,) = runs_of(store)
+    (opened_once,) = store.runs()
     assert opened_once.data.tags[HOSTED_JOB] == cloud.created_jobs[0].id
