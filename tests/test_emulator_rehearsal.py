@@ -121,7 +121,14 @@ def test_the_command_prints_what_to_paste_and_ends_on_ctrl_c() -> None:
     line = [sys.executable, "-m", "tests.emulator"]
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
         assert process.stdout is not None
-        exports = dict(process.stdout.readline()[7:].strip().split("=", 1) for _ in range(9))
+        exports: dict[str, str] = {}
+        while "AZURE_TOKEN_CREDENTIALS" not in exports:  # the last one
+            name, value = process.stdout.readline().removeprefix("export ").strip().split("=", 1)
+            exports[name] = value
+        assert exports["FOUNDRY_PROJECT_ENDPOINT"] == exports["AZURE_AI_PROJECT_ENDPOINT"]
+        assert {
+            f"AZURE_AI_PROJECTS_AZURE_{each}" for each in ("SUBSCRIPTION_ID", "RESOURCE_GROUP", "AOAI_ACCOUNT")
+        } < set(exports)
         request = urllib.request.Request(exports["IDENTITY_ENDPOINT"], headers={"X-IDENTITY-HEADER": "rehearsal"})
         with urllib.request.urlopen(request) as answer:
             assert b"secret-token-" in answer.read()
