@@ -7,31 +7,31 @@ there (run, model, version) is looked for first: a process may have died before 
 
 import json
 import os
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
+from filelock import FileLock
 
-from runner import sweeps
+from runner import backends, mlflow_run
 from runner.events import Metrics, Samples, StepDone
-from runner.journal import Record
+from runner.journal import Record, progressed
+from runner.mlflow_run import HOSTED_JOB, PLAN_ID, flat_params
+from runner.models import cache_folder
 from runner.plan import Job
 
 BATCH = 1000
 """Metrics a request: the store's own limit."""
 PAGE_CHARACTERS = 7000
 """Length of a run's description: the store cuts tags at 8,000."""
-SWEEP = "runner.sweep"
-"""The tag of a sweep's parent run, with the sweep's id."""
+CLAIM_SECONDS = 10.0
+"""How long another process of this machine may take to find or create the MLflow run of the same plan."""
 KEPT = ("report.json", "report.md", "request.json", "journal.jsonl", "evaluation.jsonl", "in_style.jsonl")
 """Files of a run's folder that MLflow keeps as they are when the run ends."""
-DATA = ("train", "validation", "validation_fraction", "split_seed", "max_rows")
-"""Keys under `dataset` that say which rows are taken."""
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}
 
 
@@ -39,7 +39,9 @@ STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "fa
 class Place:
     """Where a run stands in MLflow: how many bytes of its journal have been sent, and what exists there.
 
-    `uri` is without its password, if it has one.
+    `uri` is without its password, if it has one. `hosted_job` is the id of the job at the service, once it is known.
+    `taken_over` is the MLflow status that another folder's run had when this one began to send to it, and `known` the
+    steps for which it had each metric: a bit each, in hexadecimal.
     """
 
     uri: str
@@ -48,6 +50,9 @@ class Place:
     model_id: str = ""
     sent_bytes: int = 0
     status: str = ""
+    hosted_job: str = ""
+    taken_over: str = ""
+    known: dict[str, str] = field(default_factory=dict)
 
 
 def store(uri: str | None) -> str:
@@ -84,11 +89,12 @@ class Sender:
         self.client: MlflowClient = MlflowClient(store(job.request.tracking.uri))
 
     def send(self, status: str = "") -> None:
-        """Send new events; with a status also the report, and close the run."""
-        if not self.place.run_id:
-            self._open()
-        elif self.place.status and not status:
-            self._reopen()
+        """Send new events; with a status also the report, and close the run.
+
+        A hosted run without a status waits for its job: only the job tells which MLflow run it is.
+        """
+        if not self._open(status):
+            return
         records, end = self._new_records()
         self._log_metrics([record for record in records if isinstance(record.event, Metrics)])
         for record in records:
@@ -100,67 +106,38 @@ class Sender:
         if status:
             self._close(status)
 
+    def _open(self, status: str) -> bool:
+        """Find or create the MLflow run, or reopen it; return whether there is one to send to."""
+        hosted, hosted_job = backends.load(self.job.plan.backend).hosted, self.place.hosted_job
+        if hosted and not hosted_job:
+            hosted_job = progressed(self.job.folder).results.get("create", {}).get("job", "")
+            if not hosted_job and not status:
+                return False
+        if not self.place.run_id or hosted_job != self.place.hosted_job:
+            claims = cache_folder() / "claims"
+            claims.mkdir(parents=True, exist_ok=True)
+            # two folders may follow one job at the same time
+            with FileLock(claims / f"mlflow-{self.job.plan.id}.lock", timeout=CLAIM_SECONDS):
+                self._take(mlflow_run.find_or_create(self.client, self.job, hosted_job), hosted_job)
+        if not status:
+            self._reopen()
+        return True
+
+    def _take(self, run: Any, hosted_job: str) -> None:
+        """Send to an MLflow run from now on; what another folder has sent there is not sent again."""
+        changes: dict[str, Any] = {"hosted_job": hosted_job}
+        if run.info.run_id != self.place.run_id:
+            changes |= {"run_id": run.info.run_id, "experiment_id": run.info.experiment_id}
+            changes |= {"model_id": "", "sent_bytes": 0}
+            if run.data.tags[mlflow_run.BEGUN] != mlflow_run.begun(self.job):
+                changes |= {"taken_over": run.info.status, "known": mlflow_run.steps(self.client, run)}
+        self._keep(**changes)
+
     def _reopen(self) -> None:
-        self.client.update_run(self.place.run_id, "RUNNING")
-        self._keep(status="")
-
-    def _open(self) -> None:
-        from mlflow.entities import Param, RunTag
-
-        name = self.job.request.tracking.experiment
-        found = self.client.get_experiment_by_name(name)
-        experiment = found.experiment_id if found else self.client.create_experiment(name)
-        tags = self._tags()
-        known = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in ("runner.plan_id", "runner.begun"))
-        made = self.client.search_runs([experiment], known, max_results=1)
-        called = sweeps.called(self.job) or self.job.folder.name
-        run = made[0] if made else self.client.create_run(experiment, tags=tags, run_name=called)
-        params = [Param(key, str(value)[:6000]) for key, value in flat_params(self.job).items()]
-        self.client.log_batch(run.info.run_id, params=params, tags=[RunTag(*tag) for tag in tags.items()])
-        self._fold(run.info.run_id, experiment)
-        self.client.log_inputs(run.info.run_id, datasets=self._datasets())
-        self.client.log_text(run.info.run_id, self.job.plan.canonical.decode(), "plan.json")
-        self._keep(run_id=run.info.run_id, experiment_id=experiment)
-
-    def _fold(self, run_id: str, experiment: str) -> None:
-        """Put a trial's run under its sweep's, as soon as it is there to be seen."""
-        sweep = self.job.request.top.sweep
-        parents = self.client.search_runs([experiment], f"tags.`{SWEEP}` = '{sweep}'", max_results=1) if sweep else ()
-        for parent in parents:
-            self.client.set_tag(run_id, "mlflow.parentRunId", parent.info.run_id)
-
-    def _tags(self) -> dict[str, str]:
-        begun = msgspec.json.decode(next((self.job.folder / "journal.jsonl").open("rb")), type=Record)
-        tags = {
-            "runner.plan_id": self.job.plan.id,
-            "runner.backend": self.job.plan.backend,
-            "runner.begun": f"{begun.time:.6f}",
-        }
-        commit = git_commit()
-        return tags | ({"mlflow.source.git.commit": commit} if commit else {})
-
-    def _datasets(self) -> list[Any]:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        plan, dataset = self.job.plan, self.job.request.dataset
-        splits = [
-            ("train", plan.train, dataset.train),
-            ("validation", plan.validation, dataset.validation or dataset.train),
-        ]
-        return [
-            DatasetInput(
-                Dataset(
-                    name=f"{split}: {source if isinstance(source, str) else ', '.join(source)}"[:500],
-                    digest=identity.fingerprint[:36],
-                    source_type="local",
-                    source=json.dumps({"uri": source}),
-                    profile=json.dumps({"num_rows": identity.rows}),
-                ),
-                [InputTag("mlflow.data.context", split)],
-            )
-            for split, identity, source in splits
-            if identity
-        ]
+        """Mark the run as running again; one that another folder has finished stays so."""
+        if self.place.taken_over != "FINISHED" and (self.place.status or self.place.taken_over):
+            self.client.update_run(self.place.run_id, "RUNNING")
+            self._keep(status="", taken_over="")
 
     def _new_records(self) -> tuple[list[Record], int]:
         path = self.job.folder / "journal.jsonl"
@@ -172,11 +149,13 @@ class Sender:
     def _log_metrics(self, records: Sequence[Record]) -> None:
         from mlflow.entities import Metric
 
+        known = {name: int(steps, 16) for name, steps in self.place.known.items()}
         metrics = [
             Metric(name, value, int(record.time * 1000), record.event.at)
             for record in records
             if isinstance(record.event, Metrics)
             for name, value in record.event.values.items()
+            if not known.get(name, 0) >> record.event.at & 1
         ]
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(self.place.run_id, metrics=metrics[start : start + BATCH])
@@ -205,7 +184,7 @@ class Sender:
 
     def _create_model(self, event: StepDone) -> Any:
         params = {key: str(value) for key, value in flat_params(self.job).items()}
-        tags = {"runner.plan_id": self.job.plan.id, **external_tags(event.result)}
+        tags = {PLAN_ID: self.job.plan.id, **external_tags(event.result)}
         return self.client.create_logged_model(
             self.place.experiment_id, self.job.folder.name, self.place.run_id, tags, params
         )
@@ -230,11 +209,15 @@ class Sender:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            source = f"models:/{self.place.model_id}"
+            # not models:/ID, which MLflow 3.17 looks up in the process's default store and not in this client's
+            source = self.client.get_logged_model(self.place.model_id).artifact_location
             if not self.client.search_model_versions(f"name = '{name}' and run_id = '{self.place.run_id}'"):
                 self.client.create_model_version(name, source, self.place.run_id, model_id=self.place.model_id)
 
     def _close(self, status: str) -> None:
+        if self.place.taken_over == "FINISHED" and status != "finished":
+            self._keep(status=status)  # the report of the folder that has finished it stays
+            return
         for name in KEPT:
             if (self.job.folder / name).exists():
                 self.client.log_artifact(self.place.run_id, str(self.job.folder / name))
@@ -244,7 +227,7 @@ class Sender:
             self.client.update_run(self.place.run_id, STATUSES[status])
         else:
             self.client.set_terminated(self.place.run_id, STATUSES[status])
-        self._keep(status=status)
+        self._keep(status=status, taken_over="")
 
     def _keep(self, **changes: Any) -> None:
         for name, value in changes.items():
@@ -258,39 +241,7 @@ def external_tags(result: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags of a logged model that lives elsewhere, as `mlflow.create_external_model` does; else none."""
     if not result.get("external"):
         return {}
-    return {"mlflow.model.isExternal": "true", "runner.model": result["model"], "runner.job": result["job"]}
-
-
-def flat_params(job: Job) -> dict[str, Any]:
-    """Return the resolved plan by the keys people type: `dpo.n_epochs`, `backend.lora.rank`, `model.source`."""
-    plan, dataset = job.plan, job.request.dataset
-    nested = {
-        "method": plan.method,
-        plan.method: plan.hyperparameters,
-        "backend": {"name": plan.backend, **plan.settings},
-        "model": {"source": plan.model.source, "digest": plan.model.digest},
-        "dataset": {key: getattr(dataset, key) for key in DATA},
-        "evaluation": plan.evaluation,
-        "seed": plan.seed,
-    }
-    return dict(_flatten("", nested))
-
-
-def _flatten(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(f"{prefix}{key}.", value)
-        else:
-            yield f"{prefix}{key}", value
-
-
-def git_commit() -> str:
-    """Return the commit checked out in the current folder, or nothing outside a repository."""
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=5).stdout.strip()
-    except OSError:
-        return ""
+    return {"mlflow.model.isExternal": "true", "runner.model": result["model"], HOSTED_JOB: result["job"]}
 
 
 def describe_for_mlflow(folder: Path) -> None:

@@ -16,7 +16,7 @@ from tests import tiny
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own settings and the network's hubs out of the tests."""
     foreign = ("AZURE_", "OPENAI_", "IDENTITY_", "MSI_")
-    own = ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR", "RUNNER_CACHE", "MODEL_NAME")
+    own = ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR", "RUNNER_CACHE", "MODEL_NAME", "FOUNDRY_PROJECT_ENDPOINT")
     for name in [each for each in os.environ if each.startswith(foreign) or each in own]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

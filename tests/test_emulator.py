@@ -8,8 +8,9 @@ from typing import Any
 import openai
 import pytest
 
+from runner.backends.foundry.catalogue import catalogue
 from tests.conftest import pair_row
-from tests.emulator import Script
+from tests.emulator import Script, models
 from tests.emulator.sdk import Client, chat_row, connected
 
 JOBS = "/api/projects/rehearsal/openai/v1/fine_tuning/jobs"
@@ -158,7 +159,7 @@ def test_rows_that_do_not_suit_fail_the_job_while_validating(client: Client, met
 
 BAD_ORDERS: dict[str, tuple[dict[str, Any], str]] = {
     "model": ({"model": "gpt-9"}, "does not exist"),
-    "method_of_model": ({"model": "gpt-4o-mini"}, "not available for fine-tuning by method 'dpo'"),
+    "method_of_model": ({"model": "Ministral-3B"}, "not available for fine-tuning by method 'dpo'"),
     "file": ({"training_file": "file-none"}, "does not exist"),
     "null": ({"validation_file": None}, "must not be null"),
     "suffix": ({"suffix": "nineteen-characters"}, "18"),
@@ -276,3 +277,84 @@ def test_every_request_is_kept(client: Client) -> None:
     assert last.headers["authorization"].removeprefix("Bearer ") in client.cloud.tokens
     client.jobs.list(limit=3)
     assert client.cloud.requests[-1].query == {"limit": "3"}
+
+
+WORDS = "Wrap it in cloth,\n  not in plastic."
+
+
+def test_a_streamed_chat_completion_comes_word_by_word(client: Client) -> None:
+    client.cloud.add_deployment("answers", "gpt-4.1-mini")
+    client.cloud.answer = lambda model, messages: WORDS
+    asked: Any = {"model": "answers", "messages": [{"role": "user", "content": "Bread?"}]}
+    whole = client.openai.chat.completions.create(**asked)
+    chunks = list(client.openai.chat.completions.create(**asked, stream=True))
+    told = [chunk.choices[0].delta.content for chunk in chunks[:-1]]
+    assert told == ["", "Wrap ", "it ", "in ", "cloth,\n  ", "not ", "in ", "plastic."]
+    assert "".join(told) == whole.choices[0].message.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * 8 + ["stop"]
+    with_usage = list(
+        client.openai.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    )
+    assert with_usage[-1].usage == whole.usage
+    assert with_usage[-1].choices == []
+
+
+def test_a_streamed_response_builds_up_to_the_whole_one(client: Client) -> None:
+    client.cloud.add_deployment("answers", "gpt-4.1-mini")
+    client.cloud.answer = lambda model, messages: WORDS
+    events: list[Any] = list(client.openai.responses.create(model="answers", input="Bread?", stream=True))
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert len(deltas) == 7
+    assert "".join(deltas) == WORDS == events[-1].response.output_text
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert (events[0].type, events[-1].type) == ("response.created", "response.completed")
+    with client.openai.responses.stream(model="answers", input="Bread?") as stream:
+        assert stream.get_final_response().output_text == WORDS
+
+
+def test_a_stream_leaves_event_by_event(client: Client) -> None:
+    client.cloud.add_deployment("answers", "gpt-4.1-mini")
+    raw = client.openai.chat.completions.with_streaming_response
+    with raw.create(model="answers", messages=[{"role": "user", "content": "Bread?"}], stream=True) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["transfer-encoding"] == "chunked"
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines[-1] == "data: [DONE]"
+
+
+GRADER: dict[str, Any] = {
+    "type": "string_check", "name": "same", "operation": "eq",
+    "input": "{{ sample.output_text }}", "reference": "{{ item.answer }}",
+}  # fmt: skip
+
+
+def reinforcement(client: Client, **settings: Any) -> Any:
+    file = client.upload(
+        [{"messages": chat_row(number)["messages"][:1], "answer": str(number)} for number in range(10)]
+    )
+    method: Any = {"type": "reinforcement", "reinforcement": settings}
+    return client.jobs.create(model="o4-mini", training_file=file.id, validation_file=file.id, method=method)
+
+
+def test_a_reinforcement_job_is_answered_with_its_grader_and_response_format(client: Client) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True}}
+    job = reinforcement(client, grader=GRADER, response_format=schema, hyperparameters={"eval_interval": 5})
+    for seen in (job, client.jobs.retrieve(job.id)):
+        assert seen.method.reinforcement.grader.to_dict() == GRADER
+        assert seen.method.reinforcement.to_dict()["response_format"] == schema
+        assert seen.method.reinforcement.hyperparameters.eval_interval == 5
+        assert "eval_interval" not in seen.hyperparameters.to_dict()
+
+
+@pytest.mark.parametrize("settings", [{}, {"grader": {"type": "label_model"}}, {"grader": "same"}])
+def test_a_reinforcement_job_without_a_grader_is_refused(client: Client, settings: dict[str, Any]) -> None:
+    with pytest.raises(openai.BadRequestError, match="grader must be an object with a type among"):
+        reinforcement(client, **settings)
+    client.cloud.violations.clear()  # the request is against the types, too
+
+
+def test_every_model_and_method_that_the_runners_table_allows_is_accepted() -> None:
+    wire = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}
+    for name, model in catalogue(None).models.items():
+        assert {wire[method] for method in model.methods} <= set(models.BASES[name].methods), name

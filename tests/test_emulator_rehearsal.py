@@ -1,6 +1,7 @@
 """The rehearsal really trains: jobs are runs on this machine, seen through the hosted service's interface."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from runner import methods
+from runner.events import Metrics
+from runner.journal import read
+from tests.backends.foundry.rehearsal import carry_out, job_of, write_data
 from tests.conftest import pair_row
 from tests.emulator.course import TERMINAL
 from tests.emulator.local import LocalTraining
@@ -54,8 +59,8 @@ def test_a_job_trains_measures_and_answers(client: Client, tmp_path: Path) -> No
     table = [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
     assert [row["step"] for row in table] == ["1", "2", "3", "4", "5", "6"]
     assert float(table[-1]["train_reward_margin"]) > float(table[0]["train_reward_margin"]) == 0
-    assert {"train_loss", "train_accuracy", "valid_loss", "valid_accuracy"} < set(table[0])
-    assert float(table[-1]["valid_loss"]) > 0
+    assert {"train_loss", "train_accuracy", "full_valid_loss", "full_valid_accuracy"} < set(table[0])
+    assert float(table[-1]["full_valid_loss"]) > 0
     told = {event.data["step"] for event in client.jobs.list_events(job.id, limit=100) if event.type == "metrics"}
     assert told == {1, 2, 3, 4, 5, 6}
     (request,) = tmp_path.glob("jobs/*/runs/*/request.json")
@@ -65,6 +70,32 @@ def test_a_job_trains_measures_and_answers(client: Client, tmp_path: Path) -> No
     question = "How do I keep 3 loaves of bread fresh?"
     tuned, base = (client.openai.responses.create(model=name, input=question).output_text for name in ("tuned", "base"))
     assert tuned != base
+
+
+def test_a_rehearsed_run_minimises_the_loss_of_its_plan_and_measures_every_held_out_row(
+    client: Client, tmp_path: Path
+) -> None:
+    from runner.backends.foundry import service
+
+    write_data(tmp_path)
+    job = job_of(tmp_path, tmp_path / "runs", "dpo.n_epochs=1", "dpo.batch_size=8")
+    ended = carry_out(job)
+    service.close()
+    assert ended.code == 0, ended.message
+    (trained,) = tmp_path.glob("jobs/*/runs/*/plan.json")
+    hyperparameters = json.loads(trained.read_bytes())["hyperparameters"]
+    fixed = methods.load("dpo").hosted
+    assert {key: hyperparameters[key] for key in fixed} == {key: job.plan.hyperparameters[key] for key in fixed}
+    found = {(step, name): value for step, name, value in ended.metrics}
+    assert found[1, "train/loss"] == pytest.approx(math.log(2))  # DPO's at the reference, without an SFT term
+    measured = {
+        (record.event.at, name): value
+        for record in read(trained.with_name("journal.jsonl"))
+        if isinstance(record.event, Metrics)
+        for name, value in record.event.values.items()
+    }
+    for name in ("eval/loss", "eval/reward_accuracy", "eval/reward_margin"):
+        assert found[3, name] == pytest.approx(measured[3, name])
 
 
 def test_jobs_wait_for_each_other_and_can_be_cancelled(client: Client) -> None:
@@ -90,7 +121,14 @@ def test_the_command_prints_what_to_paste_and_ends_on_ctrl_c() -> None:
     line = [sys.executable, "-m", "tests.emulator"]
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
         assert process.stdout is not None
-        exports = dict(process.stdout.readline()[7:].strip().split("=", 1) for _ in range(9))
+        exports: dict[str, str] = {}
+        while "AZURE_TOKEN_CREDENTIALS" not in exports:  # the last one
+            name, value = process.stdout.readline().removeprefix("export ").strip().split("=", 1)
+            exports[name] = value
+        assert exports["FOUNDRY_PROJECT_ENDPOINT"] == exports["AZURE_AI_PROJECT_ENDPOINT"]
+        assert {
+            f"AZURE_AI_PROJECTS_AZURE_{each}" for each in ("SUBSCRIPTION_ID", "RESOURCE_GROUP", "AOAI_ACCOUNT")
+        } < set(exports)
         request = urllib.request.Request(exports["IDENTITY_ENDPOINT"], headers={"X-IDENTITY-HEADER": "rehearsal"})
         with urllib.request.urlopen(request) as answer:
             assert b"secret-token-" in answer.read()

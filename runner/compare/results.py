@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from runner import journal, plan, report, tracking
+from runner import journal, mlflow_run, plan, report
 from runner.errors import RequestError
 from runner.events import Metrics
 
@@ -22,7 +22,7 @@ Rows = dict[str, dict[str, float]]
 
 DATA = "dataset.fingerprint"
 """The key of what the rows are: files may hold others by now, and other keys may come to the same ones."""
-APART = ("seed", "model.digest", *(f"dataset.{key}" for key in tracking.DATA))
+APART = ("seed", "model.digest", *(f"dataset.{key}" for key in mlflow_run.DATA))
 """What does not tell one request from another."""
 
 
@@ -75,7 +75,7 @@ def read(folder: Path) -> Result:
         plan_id=job.plan.id,
         status=content.get("status", "unfinished"),
         message=content.get("message", ""),
-        params=tracking.flat_params(job) | {DATA: _rows_of(job)},
+        params=mlflow_run.flat_params(job) | {DATA: _rows_of(job)},
         metrics=report.last_values(records),
         curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
         rows=_rows(folder / "evaluation.jsonl") | _rows(folder / "in_style.jsonl"),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.tracking import PAGE_CHARACTERS, SWEEP, place_of
+from runner.mlflow_run import SWEEP
+from runner.tracking import PAGE_CHARACTERS, place_of
 
 if TYPE_CHECKING:
     from runner.sweeps import Sweep

@@ -10,20 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from openai.types import FileDeleted, FileObject
-from openai.types.chat import ChatCompletion, completion_create_params
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, completion_create_params
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent, job_create_params
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
-from openai.types.responses import Response, response_create_params
+from openai.types.responses import Response, ResponseStreamEvent, response_create_params
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from tests.emulator.messages import Answer, Request
+from tests.emulator.messages import Answer, Request, Stream
 from tests.emulator.openapi import Schemas
 
-ORDERS = {
+ORDERS: dict[str, Any] = {
     "POST /fine_tuning/jobs": job_create_params.JobCreateParams,
     "POST /responses": response_create_params.ResponseCreateParamsNonStreaming,
     "POST /chat/completions": completion_create_params.CompletionCreateParamsNonStreaming,
 }
+STREAMED: dict[str, tuple[Any, Any]] = {
+    "POST /responses": (response_create_params.ResponseCreateParamsStreaming, ResponseStreamEvent),
+    "POST /chat/completions": (completion_create_params.CompletionCreateParamsStreaming, ChatCompletionChunk),
+}
+"""With `stream`: what is asked, and each event that is answered."""
 OBJECTS: dict[str, type[BaseModel]] = {
     "POST /files": FileObject,
     "GET /files/{id}": FileObject,
@@ -62,8 +67,13 @@ class Contract:
     def violations(self, name: str, request: Request, answer: Answer) -> list[str]:
         """Return what is wrong with a request and, unless it was refused, with its answer."""
         found = []
-        if name in ORDERS:
-            found += _problems(f"{name}: request", _order(name), request.body)
+        if isinstance(answer.body, Stream):
+            order, event = STREAMED[name]
+            found += _problems(f"{name}: request", _adapter(order), request.body)
+            for each in answer.body.events:
+                found += _problems(f"{name}: event", _adapter(event), json.dumps(each).encode())
+        elif name in ORDERS:
+            found += _problems(f"{name}: request", _adapter(ORDERS[name]), request.body)
         body = answer.body if answer.status < 300 and isinstance(answer.body, dict) else None
         if body is not None:
             found += self._answer(name, body)
@@ -86,8 +96,8 @@ class Contract:
 
 
 @cache
-def _order(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(ORDERS[name])
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _problems(place: str, adapter: TypeAdapter[Any], text: bytes) -> list[str]:

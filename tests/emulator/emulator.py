@@ -49,13 +49,20 @@ class Emulator(Cloud):
         return self.base + routes.PROJECT
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables with which a client process finds this service, identity included."""
+        """Return the environment variables with which a client process finds this service, identity included.
+
+        The first names are the runner's, the second ones those that the SDK's sample programs read.
+        """
         return {
             "AZURE_AI_PROJECT_ENDPOINT": self.endpoint,
+            "FOUNDRY_PROJECT_ENDPOINT": self.endpoint,
             "MODEL_NAME": "gpt-4.1-mini",
             "AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
+            "AZURE_AI_PROJECTS_AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
             "AZURE_RESOURCE_GROUP": "rehearsal",
+            "AZURE_AI_PROJECTS_AZURE_RESOURCE_GROUP": "rehearsal",
             "AZURE_AI_ACCOUNT": "rehearsal",
+            "AZURE_AI_PROJECTS_AZURE_AOAI_ACCOUNT": "rehearsal",
             "AZURE_RESOURCE_MANAGER_ENDPOINT": self.base,
             "IDENTITY_ENDPOINT": self.base + "/msi/token",
             "IDENTITY_HEADER": identity.HEADER,

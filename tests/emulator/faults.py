@@ -98,7 +98,7 @@ def _reset_after(request: Request, operation: Operation) -> Reply:
 def _cut(request: Request, operation: Operation) -> Reply:
     answer = operation(request)
     # Nothing can be cut out of an empty body.
-    return Reply.of(answer, way="cut" if answer.payload() else "reset")
+    return Reply.of(answer, way="cut" if answer.pieces() else "reset")
 
 
 def _slow(request: Request, operation: Operation, seconds: float) -> Reply:

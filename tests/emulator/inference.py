@@ -1,7 +1,11 @@
-"""Answers of deployed models, through both interfaces. The name in a request is the deployment's, not the model's."""
+"""Answers of deployed models, through both interfaces, whole or with `stream` piece by piece.
+
+The name in a request is the deployment's, not the model's.
+"""
 
 from typing import Any
 
+from tests.emulator import stream
 from tests.emulator.cloud import Cloud
 from tests.emulator.deployments import state
 from tests.emulator.messages import Answer, Refusal, Request
@@ -41,7 +45,7 @@ def responses(cloud: Cloud, request: Request) -> Answer:
         "top_p": 1.0,
         "metadata": {},
     }
-    return Answer(body=answer)
+    return Answer(body=stream.response(answer) if body.get("stream") else answer)
 
 
 def chat(cloud: Cloud, request: Request) -> Answer:
@@ -55,8 +59,18 @@ def chat(cloud: Cloud, request: Request) -> Answer:
         "created": int(cloud.clock.now()),
         "model": body["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+        "usage": _usage(body.get("messages", []), text),
     }
+    if body.get("stream"):
+        return Answer(body=stream.chat(answer, bool((body.get("stream_options") or {}).get("include_usage"))))
     return Answer(body=answer)
+
+
+def _usage(messages: list[dict[str, Any]], text: str) -> dict[str, int]:
+    """Return the tokens of a prompt and its answer, about four bytes each."""
+    prompt = sum(len(_text(message.get("content")).encode()) for message in messages) // 4
+    completion = len(text.encode()) // 4
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _answer(cloud: Cloud, body: Any, messages: list[dict[str, Any]]) -> str:

@@ -27,7 +27,7 @@ def create(cloud: Cloud, request: Request) -> Answer:
 def _new(cloud: Cloud, body: dict[str, Any]) -> Job:
     training = orders.file(cloud, body.get("training_file"), "training_file")
     validation = orders.file(cloud, body["validation_file"], "validation_file") if "validation_file" in body else None
-    method, hyperparameters = orders.method_of(body)
+    method, settings, hyperparameters = orders.method_of(body)
     base = orders.base_of(cloud, body["model"]) or ""
     id = identifier("ft-" if cloud.lax else "ftjob-")
     return Job(
@@ -36,6 +36,7 @@ def _new(cloud: Cloud, body: dict[str, Any]) -> Job:
         model=body["model"],
         base=base,
         method=method,
+        settings=settings,
         hyperparameters=hyperparameters,
         training=training,
         validation=validation,

@@ -1,7 +1,8 @@
 """The engine that really trains: a job becomes a process `python -m runner backend=local …`, one at a time.
 
-A hosted base model stands for a small one on this machine; the states follow the process, the metrics are those
-of its journal under the hosted service's names, and a deployment of the tuned model answers with it.
+A hosted base model stands for a small one on this machine; the loss is the one that a hosted job minimises, the
+states follow the process, the metrics are those of its journal under the hosted service's names, and a deployment of
+the tuned model answers with it.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from runner import methods
 from runner.events import Metrics
 from runner.journal import read
 from tests.emulator.course import TERMINAL, Course, Measure, Stage
@@ -30,6 +32,8 @@ COLUMNS = {
     "reward_chosen": "reward_chosen",
     "reward_rejected": "reward_rejected",
 }
+SPLITS = {"train": "train", "eval": "full_valid"}
+"""`valid` would be one batch of the held-out rows; a local run measures all of them, which is `full_valid`."""
 STOP_SECONDS = 10
 
 
@@ -110,7 +114,8 @@ class Run:
         words += ["dataset=files", f"dataset.train={self._put(job.training)}"]
         if job.validation is not None:
             words.append(f"dataset.validation={self._put(job.validation)}")
-        words += [f"{method}.{key}={value}" for key, value in job.hyperparameters.items() if value != "auto"]
+        asked = {key: value for key, value in job.hyperparameters.items() if value != "auto"}
+        words += [f"{method}.{key}={value}" for key, value in {**methods.load(method).hosted, **asked}.items()]
         quiet = ["evaluation.samples=0", "tracking=none"]
         return [sys.executable, "-m", "runner", "backend=local", *words, *quiet]
 
@@ -219,5 +224,5 @@ def default_source() -> str:
 def hosted(values: dict[str, float]) -> dict[str, float]:
     """Return metrics under the hosted service's column names, without those it does not tell."""
     names = {f"{ours}/{name}": f"{theirs}_{column}" for name, column in COLUMNS.items()
-             for ours, theirs in (("train", "train"), ("eval", "valid"))}  # fmt: skip
+             for ours, theirs in SPLITS.items()}  # fmt: skip
     return {names[name]: value for name, value in values.items() if name in names}

@@ -1,6 +1,7 @@
 """What goes over the wire: a request as received, an answer as sent, and a refusal as an exception."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,28 +30,48 @@ class Request:
 
 
 @dataclass
+class Stream:
+    """Server-sent events: `named` ones carry their type as a name; others have `[DONE]` at their end."""
+
+    events: list[dict[str, Any]]
+    named: bool
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield each event as it is sent."""
+        for event in self.events:
+            name = f"event: {event['type']}\n" if self.named else ""
+            yield f"{name}data: {json.dumps(event)}\n\n".encode()
+        if not self.named:
+            yield b"data: [DONE]\n\n"
+
+
+@dataclass
 class Answer:
-    """An answer: a dict is sent as JSON, text and bytes as they are."""
+    """An answer: a dict is sent as JSON, text and bytes as they are, a stream event by event."""
 
     status: int = 200
-    body: dict[str, Any] | str | bytes | None = None
+    body: dict[str, Any] | str | bytes | Stream | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
-    def payload(self) -> bytes:
-        """Return the body's bytes."""
+    def pieces(self) -> list[bytes]:
+        """Return the body's bytes, in the pieces that they leave in."""
         match self.body:
             case None:
-                return b""
+                return []
             case bytes():
-                return self.body
+                return [self.body]
             case str():
-                return self.body.encode()
-        return json.dumps(self.body).encode()
+                return [self.body.encode()]
+            case Stream():
+                return list(self.body.pieces())
+        return [json.dumps(self.body).encode()]
 
     def content_type(self) -> str:
         """Return the body's media type."""
         if isinstance(self.body, dict):
             return "application/json"
+        if isinstance(self.body, Stream):
+            return "text/event-stream"
         return "application/octet-stream" if isinstance(self.body, bytes) else "text/html"
 
 

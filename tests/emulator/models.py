@@ -12,11 +12,15 @@ class Base(NamedTuple):
 
 BASES = {
     "gpt-4o": Base("gpt-4o-2024-08-06", ("supervised", "dpo")),
-    "gpt-4o-mini": Base("gpt-4o-mini-2024-07-18", ("supervised",)),
+    # Microsoft's table of models has no DPO of it, its SDK's sample program takes it by default (unverified).
+    "gpt-4o-mini": Base("gpt-4o-mini-2024-07-18", ("supervised", "dpo")),
     "gpt-4.1": Base("gpt-4.1-2025-04-14", ("supervised", "dpo")),
     "gpt-4.1-mini": Base("gpt-4.1-mini-2025-04-14", ("supervised", "dpo")),
     "gpt-4.1-nano": Base("gpt-4.1-nano-2025-04-14", ("supervised", "dpo")),
+    "gpt-35-turbo": Base("gpt-35-turbo-0125", ("supervised",)),
     "o4-mini": Base("o4-mini-2025-04-16", ("reinforcement",)),
+    "gpt-5": Base("gpt-5-2025-08-07", ("reinforcement",)),
+    "Ministral-3B": Base("Ministral-3B", ("supervised",)),  # its dated name is not known
 }
 
 

@@ -18,6 +18,7 @@ HYPERPARAMETERS = {
     "reinforcement": ("n_epochs", "batch_size", "learning_rate_multiplier", "eval_interval", "eval_samples",
                       "compute_multiplier", "reasoning_effort"),
 }  # fmt: skip
+GRADERS = ("string_check", "text_similarity", "score_model", "python", "multi")
 WHOLE = ("n_epochs", "batch_size", "eval_interval", "eval_samples")
 MOST = {"n_epochs": 50, "batch_size": 256, "beta": 2}
 KINDS = {"supervised": "chat", "dpo": "dpo", "reinforcement": "reinforcement"}
@@ -34,6 +35,8 @@ def check(cloud: Cloud, body: Any) -> None:
             raise _bad(f"The value for '{key}' must not be null.", key)
     _check_model(cloud, body)
     _check_hyperparameters(body)
+    if body.get("method", {}).get("type") == "reinforcement":
+        _check_reinforcement(body)
     suffix = body.get("suffix", "")
     if not isinstance(suffix, str) or not re.fullmatch(r"[A-Za-z0-9_-]{0,18}", suffix):
         raise _bad(f"'{suffix}' is not a suffix: up to 18 letters, digits, '-' and '_' are allowed.", "suffix")
@@ -81,11 +84,13 @@ def rejection(method: str, training: File, validation: File | None) -> dict[str,
     return None
 
 
-def method_of(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return an order's method and its hyperparameters."""
+def method_of(body: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return an order's method, its settings and its hyperparameters."""
     asked = body.get("method", {"type": "supervised"})
     kind = asked["type"]
-    return kind, asked.get(kind, {}).get("hyperparameters", body.get("hyperparameters", {}))
+    settings = dict(asked.get(kind, {}))
+    hyperparameters = settings.pop("hyperparameters", body.get("hyperparameters", {}))
+    return kind, settings, hyperparameters
 
 
 def _made(cloud: Cloud, job: Job, model: str) -> bool:
@@ -109,7 +114,7 @@ def _check_model(cloud: Cloud, body: dict[str, Any]) -> None:
 
 
 def _check_hyperparameters(body: dict[str, Any]) -> None:
-    method, found = method_of(body)
+    method, _, found = method_of(body)
     for key, value in found.items():
         where = f"method.{method}.hyperparameters.{key}"
         if key not in HYPERPARAMETERS[method]:
@@ -117,6 +122,15 @@ def _check_hyperparameters(body: dict[str, Any]) -> None:
         if value != "auto" and key != "reasoning_effort" and not _fits(key, value):
             limit = f" up to {MOST[key]}" if key in MOST else ""
             raise _bad(f"Invalid value for '{key}': {value!r}; a number > 0{limit} or 'auto' is expected.", where)
+
+
+def _check_reinforcement(body: dict[str, Any]) -> None:
+    if "validation_file" not in body:
+        raise _bad("validation_file is required for reinforcement fine-tuning.", "validation_file")
+    grader = body["method"].get("reinforcement", {}).get("grader")
+    if not isinstance(grader, dict) or grader.get("type") not in GRADERS:
+        where = "method.reinforcement.grader"
+        raise _bad(f"{where} must be an object with a type among {', '.join(GRADERS)}.", where)
 
 
 def _fits(key: str, value: Any) -> bool:

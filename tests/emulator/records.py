@@ -49,13 +49,17 @@ class File:
 
 @dataclass
 class Job:
-    """A fine-tuning job: what was asked for, what was done to it since; how far it is follows from the clock."""
+    """A fine-tuning job: what was asked for, what was done to it since; how far it is follows from the clock.
+
+    `settings` are those of the method but for its hyperparameters: a grader, say.
+    """
 
     id: str
     created_at: float
     model: str
     base: str
     method: str
+    settings: dict[str, Any]
     hyperparameters: dict[str, Any]
     training: File
     validation: File | None

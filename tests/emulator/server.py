@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.emulator.messages import Reply, Request
+from tests.emulator.messages import Reply, Request, Stream
 
 
 class Answering(Protocol):
@@ -104,19 +104,25 @@ class Handler(BaseHTTPRequestHandler):
         return Request(self.command, unquote(parts.path), query, headers, body, time.time())
 
     def _send(self, reply: Reply) -> None:
-        payload = reply.payload()
+        pieces = reply.pieces()
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
-        if payload and "Content-Type" not in reply.headers:
+        if pieces and "Content-Type" not in reply.headers:
             self.send_header("Content-Type", reply.content_type())
-        if reply.status != 204:
-            self.send_header("Content-Length", str(len(payload)))
+        if isinstance(reply.body, Stream):
+            self.send_header("Transfer-Encoding", "chunked")
+            pieces = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*pieces, b"")]
+        elif reply.status != 204:
+            self.send_header("Content-Length", str(sum(map(len, pieces))))
         if reply.way == "cut":
             self.send_header("Connection", "close")
-            payload = payload[: len(payload) // 2]
+            whole = b"".join(pieces)
+            pieces = [whole[: len(whole) // 2]]
         self.end_headers()
-        self.wfile.write(payload)
+        for piece in pieces:
+            self.wfile.write(piece)
+            self.wfile.flush()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep quiet."""

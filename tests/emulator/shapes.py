@@ -9,6 +9,8 @@ from tests.emulator.course import TERMINAL, Course, Measure, Stage
 from tests.emulator.records import File, Job
 
 ORGANIZATION = "org-rehearsal"
+# The hyperparameters of every method, which stand beside the method's own as well.
+COMMON = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
 def file(cloud: Cloud, item: File) -> dict[str, Any]:
@@ -43,7 +45,8 @@ def job(cloud: Cloud, item: Job) -> dict[str, Any]:
 
 
 def _common_job(item: Job, stage: Stage) -> dict[str, Any]:
-    method: dict[str, Any] = {"type": item.method, item.method: {"hyperparameters": _shown(item.hyperparameters)}}
+    shown = _shown(item.hyperparameters)
+    method: dict[str, Any] = {"type": item.method, item.method: item.settings | {"hyperparameters": shown}}
     body = {
         "id": item.id,
         "object": "fine_tuning.job",
@@ -51,7 +54,7 @@ def _common_job(item: Job, stage: Stage) -> dict[str, Any]:
         "model": item.model,
         "status": stage.status,
         "training_file": item.training.id,
-        "hyperparameters": {key: value for key, value in _shown(item.hyperparameters).items() if key != "beta"},
+        "hyperparameters": {key: shown[key] for key in COMMON},
         "method": method,
     }
     if item.suffix:
@@ -99,7 +102,7 @@ def _lax_job(item: Job, stage: Stage, epochs: int) -> dict[str, Any]:
 
 
 def _shown(hyperparameters: dict[str, Any]) -> dict[str, Any]:
-    return {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"} | hyperparameters
+    return dict.fromkeys(COMMON, "auto") | hyperparameters
 
 
 def _result_files(item: Job) -> list[str]:

@@ -41,7 +41,7 @@ class Azure:
     """Keys under `backend.azure`: where the service is. Never a secret; who we are is the credential's matter."""
 
     endpoint: str | None = None
-    """The project's endpoint; null takes AZURE_AI_PROJECT_ENDPOINT (environment or .env)."""
+    """The project's endpoint; null takes AZURE_AI_PROJECT_ENDPOINT or FOUNDRY_PROJECT_ENDPOINT (environment, .env)."""
     subscription: str | None = None
     """For deployments: the subscription's id; null takes AZURE_SUBSCRIPTION_ID."""
     resource_group: str | None = None
@@ -266,4 +266,5 @@ BACKEND = Backend(
     outlook=prices.outlook,
     steps=steps,
     advice=advice,
+    hosted=True,
 )

@@ -16,7 +16,7 @@ RESOURCE_MANAGER = "https://management.azure.com"
 
 VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
     "endpoint": (
-        ("AZURE_AI_PROJECT_ENDPOINT",),
+        ("AZURE_AI_PROJECT_ENDPOINT", "FOUNDRY_PROJECT_ENDPOINT"),
         "the project's overview page in the Foundry portal shows it, "
         "https://RESOURCE.services.ai.azure.com/api/projects/PROJECT",
     ),
@@ -33,7 +33,7 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
         "it is the Foundry resource's name, RESOURCE in the endpoint",
     ),
 }
-"""By key under `backend.azure`: the variables that give it (the long names are those of Microsoft's samples)."""
+"""By key under `backend.azure`: the variables that give it (the second names are those of Microsoft's samples)."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from runner.backends import Events
 from runner.backends.foundry import answers, deployment, files, follow, jobs, measured
 from runner.backends.foundry.service import Asking, service
 from runner.data.rows import prompt_of
+from runner.data.selection import Split
 from runner.errors import LeftRunning, RunnerError, StopAsked
 from runner.events import Metrics, Note, State
 from runner.models import hosted
@@ -27,6 +28,8 @@ from runner.samples import Answer, Prompt, compared
 if TYPE_CHECKING:
     from runner.journal import Progressed
     from runner.plan import Job
+
+SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 class Work:
@@ -44,15 +47,22 @@ class Work:
             _ = self.service.control_plane
 
     def upload(self) -> Events:
-        """Bring each split to the service, unless it is there."""
+        """Bring each split to the service, unless it is there.
+
+        All splits are written, which reads them to the end, before anything is sent: rows that are not the plan's
+        raise `DataError` there.
+        """
         found: dict[str, Any] = {"endpoint": self.service.endpoint}
-        for split in ("train", "validation"):
-            path = self.job.folder / f"{split}.jsonl"
-            content = files.write(self.job.rows(split), path)
-            if content.bytes:
-                intended = f"file {content.name}" in self.progressed.intents
-                found[split] = yield from files.ensure(self.service, content, intended)
-            path.unlink()
+        paths = {split: self.job.folder / f"{split}.jsonl" for split in SPLITS}
+        try:
+            contents = {split: files.write(self.job.rows(split), paths[split]) for split in SPLITS}
+            for split, content in contents.items():
+                if content.bytes:
+                    intended = f"file {content.name}" in self.progressed.intents
+                    found[split] = yield from files.ensure(self.service, content, intended)
+        finally:
+            for path in paths.values():
+                path.unlink(missing_ok=True)
         return found
 
     def create(self) -> Events:
@@ -186,10 +196,14 @@ class Work:
         return (yield from answers.answers(self.service, name, prompts, limit))
 
     def _prompts(self) -> list[Prompt]:
-        rows = self.job.rows("validation" if self.job.plan.validation else "train")
-        asked = (prompt_of(row) for row in rows if not row.tools)
-        plain = (prompt for prompt in asked if all(turn.role != "tool" and turn.content for turn in prompt))
-        return [prompt for _, prompt in zip(range(self.job.request.evaluation.samples), plain, strict=False)]
+        """Return the first prompts that can be asked; all rows are read, so that they are compared with the plan's."""
+        wanted = self.job.request.evaluation.samples
+        prompts: list[Prompt] = []
+        for row in self.job.rows("validation" if self.job.plan.validation else "train") if wanted else ():
+            if len(prompts) < wanted and not row.tools:
+                prompt = prompt_of(row)
+                prompts += [prompt] if all(turn.role != "tool" and turn.content for turn in prompt) else []
+        return prompts
 
     def _checkpoints(self, **page: Any) -> Any:
         return self.service.openai.fine_tuning.jobs.checkpoints.list(self.job_id, **page)
@@ -210,4 +224,4 @@ class Work:
 
     @staticmethod
     def _ids(uploaded: Mapping[str, Any]) -> dict[str, str]:
-        return {split: uploaded[split] for split in ("train", "validation") if split in uploaded}
+        return {split: uploaded[split] for split in SPLITS if split in uploaded}

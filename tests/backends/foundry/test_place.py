@@ -20,6 +20,19 @@ WHOLE = {
 }
 
 
+def test_the_names_that_microsofts_samples_read_are_taken_after_the_runners_own() -> None:
+    theirs = {
+        "FOUNDRY_PROJECT_ENDPOINT": ENDPOINT,
+        "AZURE_AI_PROJECTS_AZURE_SUBSCRIPTION_ID": "0000-1111",
+        "AZURE_AI_PROJECTS_AZURE_RESOURCE_GROUP": "group",
+        "AZURE_AI_PROJECTS_AZURE_AOAI_ACCOUNT": "other",
+    }
+    found = place.control_plane(Azure(), theirs)
+    assert (found.subscription, found.resource_group, found.account) == ("0000-1111", "group", "other")
+    assert place.endpoint(Azure(), theirs) == ENDPOINT
+    assert place.endpoint(Azure(), theirs | {"AZURE_AI_PROJECT_ENDPOINT": f"{ENDPOINT}2"}) == f"{ENDPOINT}2"
+
+
 @pytest.mark.parametrize("slashes", ["", "/", "//"])
 def test_the_endpoint_has_no_slash_at_its_end(slashes: str) -> None:
     assert place.endpoint(Azure(endpoint=ENDPOINT + slashes), {}) == ENDPOINT

@@ -1,5 +1,6 @@
 """Ways out of what can happen around a hosted run: things that are gone, changed, or stand and cost."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import pytest
 
 pytest.importorskip("azure.ai.projects")
 
-from runner import clean, execute, models
+from runner import clean, execute, models, plan
 from runner.errors import RequestError
 from runner.events import StepDone
 from runner.journal import Record, read
 from tests.backends.foundry.rehearsal import DEPLOYED, Make, carry_out, created_once, job_of, standing
+from tests.conftest import pair_row
 from tests.emulator import Emulator, Fault, Script
 
 pytestmark = pytest.mark.slow
@@ -73,6 +75,48 @@ def test_data_that_is_gone_is_told_before_anything_is_deployed(cloud: Emulator, 
     ended = carry_out(job, lose)
     assert ended.code == 2
     assert "held_out.jsonl" in ended.message
+    assert cloud.deployments == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "said"),
+    [
+        ("train", range(100, 105), "24 rows were planned, now there are 5"),
+        ("train", range(100, 124), "it still has 24 rows, but with other content"),
+        ("held_out", range(3), "8 rows were planned, now there are 3"),
+    ],
+)
+def test_a_file_replaced_after_the_plan_is_refused_before_anything_is_sent(
+    cloud: Emulator, tmp_path: Path, name: str, numbers: range, said: str
+) -> None:
+    job = job_of(tmp_path, tmp_path / "runs")
+    path = tmp_path / f"{name}.jsonl"
+    planned = path.read_bytes()
+    path.write_text("".join(json.dumps(pair_row(number)) + "\n" for number in numbers), "utf-8")
+    ended = carry_out(job)
+    assert ended.code == 2
+    assert f"{path} has changed since the run was planned: {said}" in ended.message
+    assert cloud.created_files == cloud.created_jobs == []
+    assert [each.name for each in job.folder.glob("*.jsonl")] == ["journal.jsonl"]
+    path.write_bytes(planned)
+    assert carry_out(plan.load(job.folder)).code == 0
+    assert created_once(cloud)
+
+
+def test_held_out_rows_replaced_after_training_are_refused_before_anything_is_deployed(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    job = job_of(tmp_path, tmp_path / "runs", DEPLOYED)
+
+    def replace(record: Record) -> None:
+        if isinstance(record.event, StepDone) and record.event.step == "save":
+            # the prompts asked are the first ones, so only reading to the end shows the difference
+            with (tmp_path / "held_out.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(pair_row(100)) + "\n")
+
+    ended = carry_out(job, replace)
+    assert ended.code == 2
+    assert "held_out.jsonl has changed since the run was planned: 8 rows were planned, now there are 9" in ended.message
     assert cloud.deployments == {}
 
 
