@@ -99,13 +99,18 @@ class Wait(msgspec.Struct, frozen=True, tag=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """How far a step is: `done` of `total` (0: not known), and figures or words to show beside it."""
+    """How far a step is: `done` of `total` (0: not known), and figures or words to show beside it.
+
+    `what` names the phase of the step that is counted, where a step has several ("tokenising", "reference
+    log-probabilities"); each phase counts from 0 and has its own rate and time left.
+    """
 
     step: str
     done: int
     total: int
     figures: dict[str, float] = {}
     text: str = ""
+    what: str = ""
 
 
 class Stopped(msgspec.Struct, frozen=True, tag=True):
