@@ -1,4 +1,4 @@
-"""`python -m runner`: the command line, which Hydra composes into a request; what becomes of it stands in task.py."""
+"""`python -m runner`: Hydra composes the command line into a request, which task.py plans and carries out."""
 
 import os
 import sys

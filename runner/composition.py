@@ -14,9 +14,7 @@ def sentence(error: BaseException) -> RunnerError | None:
         return error
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or "the system"
-        return RunnerError(
-            f"{place}: {error.strerror}; mend that, and the same command goes on from the last checkpoint."
-        )
+        return RunnerError(f"{place}: {error.strerror}; fix that and give the same command again: it resumes.")
     if type(error).__name__ == "OutOfMemoryError":
         return RunnerError("backend: the device's memory is full; lower backend.max_length, or take a smaller model.")
     if type(error).__module__.partition(".")[0] not in ("hydra", "omegaconf", "yaml"):

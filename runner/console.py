@@ -11,7 +11,7 @@ from rich.console import Console as Terminal
 from rich.table import Table
 from rich.text import Text
 
-from runner import backends
+from runner import backends, command
 from runner.errors import RequestError
 from runner.estimate import Tokens
 from runner.plan import Job, Proposal
@@ -23,10 +23,19 @@ sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
 WIDTH = None if sys.stdout.isatty() else 120
 """Where there is no terminal to ask (a log file, CI), lines are of this width."""
 
-terminal = Terminal(highlight=False, width=WIDTH)
-unfolded = Terminal(highlight=False, width=1000)
+
+class Output(Terminal):
+    """A stream of the process; work goes on where its reader is gone (`python -m runner | head -1`)."""
+
+    def on_broken_pipe(self) -> None:
+        """Drop what is printed from now on; rich would end the process."""
+        command.silence(self.file)
+
+
+terminal = Output(highlight=False, width=WIDTH)
+unfolded = Output(highlight=False, width=1000)
 """For tables whose names are to be copied."""
-errors = Terminal(stderr=True, highlight=False)
+errors = Output(stderr=True, highlight=False)
 
 
 def say(text: str = "") -> None:
@@ -172,7 +181,7 @@ def _tracked(place: Place | None, problem: str) -> str:
 def _show_next(job: Job, content: Mapping[str, Any], place: Place | None) -> None:
     lines = [("mlflow ui", "all runs, side by side")] if place is not None else []
     lines += backends.load(job.plan.backend).advice(job, content["results"])
-    width = max(len(command) for command, _ in lines)
+    width = max(len(typed) for typed, _ in lines)
     say("Next:")
-    for command, purpose in lines:
-        say(f"  {command:{width}}    {purpose}")
+    for typed, purpose in lines:
+        say(f"  {typed:{width}}    {purpose}")

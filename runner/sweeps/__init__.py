@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner import run_folders
 from runner.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Sweep:
         """Where its summary lives."""
         top = self.request.top
         name = top.name if top.name != "auto" else f"{self.request.method}-sweep"
-        return Path(top.runs_folder) / "sweeps" / f"{name}-{self.id[:8]}"
+        return run_folders.new(name, self.id, run_folders.sweeps_in(Path(top.runs_folder)))
 
     @property
     def jobs(self) -> dict[str, "Job"]:
@@ -141,11 +142,12 @@ def keep(sweep: Sweep) -> None:
 def called(job: "Job") -> str | None:
     """Return what its sweep calls a trial; None where there is none, or it could not be planned with the others."""
     top = job.request.top
-    for path in Path(top.runs_folder).glob(f"sweeps/*-{top.sweep[:8]}/sweep.json") if top.sweep else ():
-        for each in msgspec.json.decode(path.read_bytes())["trials"]:
-            if each["plan_id"] == job.plan.id:
-                return str(each["name"])
-    return None
+    folder = top.sweep and run_folders.of_plan(top.sweep, run_folders.sweeps_in(Path(top.runs_folder)))
+    listed = folder and folder / "sweep.json"
+    if not listed or not listed.exists():
+        return None
+    trials = msgspec.json.decode(listed.read_bytes())["trials"]
+    return next((str(each["name"]) for each in trials if each["plan_id"] == job.plan.id), None)
 
 
 def _request(composed: Any) -> "Request":
