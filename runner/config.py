@@ -91,7 +91,7 @@ class Top:
     name: str = "auto"
     """What the run is called; auto takes method and data set."""
     mode: Literal["run", "plan"] = "run"
-    """`plan` checks the data and prints the plan, and touches nothing."""
+    """`plan` checks the data and prints the plan; nothing is created, sent or trained."""
     again: bool = False
     """Run a plan once more that is finished, or whose hosted job failed; an unfinished one goes on."""
     seed: NonNegativeInt = 42

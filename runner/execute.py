@@ -107,7 +107,7 @@ def _carry_out_all(job: Job, journal: Journal | Unwritten, listener: Listener) -
             listener(record)
 
     try:
-        note(Started(os.getpid(), platform.node(), versions()))
+        note(Started(platform.node(), versions()))
         with ranks.world().watched():
             for step in steps:
                 if not journal.progressed.has(step.name, step.key):

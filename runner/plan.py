@@ -102,7 +102,11 @@ class Known:
 
 
 def make(request: Request, known: Known | None = None) -> Proposal:
-    """Check the data, resolve every `auto` and return the job with its reasons. Reads files; touches nothing.
+    """Check the data, resolve every `auto` and return the job with its reasons.
+
+    Reads files and creates nothing for the run. Two things may take a while, and are kept in the user's cache: `auto`
+    of the local backend measures this machine, once ever, as the plan's id depends on the dtype; and a model of a hub
+    is looked up there, unless `mode=plan`.
 
     What is `known` already is not found out again, and what is found out is added to it.
 

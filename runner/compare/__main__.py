@@ -3,9 +3,9 @@
   python -m runner.compare                   the newest sweep
   python -m runner.compare SWEEP             by its folder or its name
   python -m runner.compare RUN RUN …         by folder, name or plan id
-  python -m runner.compare --repeat RUN      the command that asks for a run again,
+  python -m runner.compare --repeat RUN      the command that makes it again,
                                              and what has changed since
-  python -m runner.compare --experiment NAME --filter "metrics.`eval/loss` < 0.6"
+  python -m runner.compare --experiment NAME --filter "metrics.`eval/loss` < 1"
                                              runs of an MLflow experiment
 
 A sweep's comparison is also written into its own folder, as comparison.json, .md, .html and .png.
