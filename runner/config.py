@@ -89,7 +89,7 @@ class Top:
     """Keys at the top."""
 
     name: str = "auto"
-    """What the run is called; auto takes method and data set."""
+    """What the run is called; auto takes method and data set, with `hosted-` before it for a hosted job."""
     mode: Literal["run", "plan"] = "run"
     """`plan` checks the data and prints the plan; nothing is created, sent or trained."""
     again: bool = False

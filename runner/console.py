@@ -1,6 +1,7 @@
 """What a person sees in the terminal: the plan before, and what came of it after. The live part is in live.py."""
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -11,7 +12,7 @@ from rich.console import Console as Terminal
 from rich.table import Table
 from rich.text import Text
 
-from runner import backends, command
+from runner import backends, command, methods
 from runner.errors import RequestError
 from runner.estimate import Tokens
 from runner.plan import Job, Proposal
@@ -119,8 +120,7 @@ def _show_findings(proposal: Proposal) -> None:
 
 def _show_values(proposal: Proposal) -> None:
     plan, reasons = proposal.job.plan, proposal.reasons
-    values = {f"{plan.method}.{key}": value for key, value in plan.hyperparameters.items()}
-    values |= {
+    values = methods.shown(plan.method, plan.hyperparameters) | {
         "model.source": plan.model.source.partition("@sha256")[0]
         + (f" ({plan.model.digest[:12]})" if plan.model.digest else ""),
         "backend.learning_rate": plan.settings.get("learning_rate"),
@@ -181,7 +181,19 @@ def _tracked(place: Place | None, problem: str) -> str:
 def _show_next(job: Job, content: Mapping[str, Any], place: Place | None) -> None:
     lines = [("mlflow ui", "all runs, side by side")] if place is not None else []
     lines += backends.load(job.plan.backend).advice(job, content["results"])
-    width = max(len(typed) for typed, _ in lines)
+    typed = [in_this_shell(each) for each, _ in lines]
+    width = max(map(len, typed))
     say("Next:")
-    for typed, purpose in lines:
-        say(f"  {typed:{width}}    {purpose}")
+    for each, (_, purpose) in zip(typed, lines, strict=True):
+        say(f"  {each:{width}}    {purpose}")
+
+
+def in_this_shell(typed: str) -> str:
+    """Return a command as it works in this shell: by its path, where this Python's environment is not activated."""
+    name, _, rest = typed.partition(" ")
+    folder = Path(sys.executable).parent
+    active = shutil.which(name)
+    if (active and Path(active).parent == folder) or not (folder / name).exists():
+        return typed
+    place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return f"{place / name} {rest}"

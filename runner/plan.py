@@ -212,7 +212,10 @@ def _identity(split: SplitSurvey) -> DataIdentity:
 def _folder(request: Request, plan: JobPlan) -> Path:
     """Return the run's folder: the one that holds this plan already, under whatever name, or a new one."""
     runs = Path(request.top.runs_folder)
-    name = request.top.name if request.top.name != "auto" else f"{plan.method}-{_stem(request.dataset.train)}"
+    name = request.top.name
+    if name == "auto":  # what differs comes first: the same name is MLflow's, in a narrow column
+        where = "hosted-" if backends.load(plan.backend).hosted else ""
+        name = f"{where}{plan.method}-{_stem(request.dataset.train)}"
     return run_folders.of_plan(plan.id, runs) or run_folders.new(name, plan.id, runs)
 
 

@@ -62,7 +62,7 @@ def _folder(client: "MlflowClient", run: Any, runs_folder: Path) -> Path:
     here = run_folders.of_plan(run.data.tags["runner.plan_id"], runs_folder)
     if here:
         return here
-    folder = Path(tempfile.mkdtemp(prefix="runner-"), str(run.info.run_name))
+    folder = Path(tempfile.mkdtemp(prefix="runner-"), str(run.info.run_name).replace("/", "-"))
     folder.mkdir()
     there = {each.path for each in client.list_artifacts(run.info.run_id)}
     for name in ("plan.json", *KEPT):  # all that a comparison reads

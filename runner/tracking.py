@@ -113,7 +113,8 @@ class Sender:
         tags = self._tags()
         known = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in ("runner.plan_id", "runner.begun"))
         made = self.client.search_runs([experiment], known, max_results=1)
-        called = sweeps.called(self.job) or self.job.folder.name
+        trial = sweeps.called(self.job)
+        called = sweeps.in_column(trial) if trial else self.job.folder.name
         run = made[0] if made else self.client.create_run(experiment, tags=tags, run_name=called)
         params = [Param(key, str(value)[:6000]) for key, value in flat_params(self.job).items()]
         self.client.log_batch(run.info.run_id, params=params, tags=[RunTag(*tag) for tag in tags.items()])

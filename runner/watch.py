@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from runner import command, console, execute, plan, report, run_folders
+from runner import backends, command, console, execute, plan, report, run_folders
 from runner.errors import BusyError, LeftRunning, RequestError, RunnerError, StopAsked
 from runner.events import State
 from runner.follower import Follower
@@ -56,7 +56,7 @@ def _under_way(runs: Path) -> list[Path]:
 
 
 def _hosted(job: Job) -> Job:
-    if not hasattr(job.request.backend, "follow"):
+    if not backends.load(job.plan.backend).hosted:
         raise RequestError(f"{job.folder}: is no hosted run; give its command again to go on with it.")
     return replace(job, request=replace(job.request, backend=replace(job.request.backend, follow=True)))
 

@@ -297,7 +297,7 @@ def test_several_runs_that_are_watched_are_tracked_each_by_itself(here: Hosted) 
     assert process.returncode == 1, output + errors
     found = run_process([sys.executable, "-W", "ignore", "-c", IN_MLFLOW], cwd=here.folder, capture_output=True)
     told = json.loads(found.stdout.splitlines()[-1])
-    done, failed = (f"seed={plan.load(run).plan.seed}" for run in runs)
+    done, failed = (f"{plan.load(run).plan.seed} · seed" for run in runs)
     assert {name: status for name, (status, _) in told.items()} == {done: "FINISHED", failed: "FAILED"}
     last = max(measured(runs[0]))[0]
     assert dict(told[done][1])["train/loss"] == measured(runs[0])[last, "train/loss"]

@@ -68,7 +68,7 @@ class Backend:
     `outlook(proposal, tokens)` says what the job will take, in rows of name and text, where `tokens` are those of each
     split, if they can be counted. `steps(job, progressed)` lists the work, where `progressed` holds what the journal
     knows, and goes on to hold it while the steps run. `advice(job, results)` are lines on what to do next, command and
-    purpose.
+    purpose. `hosted`: rows are uploaded, and a job at a service does the work.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Backend:
     outlook: Callable[["Proposal", "Tokens | None"], Sequence[tuple[str, str]]]
     steps: Callable[["Job", "Progressed"], Sequence[Step]]
     advice: Callable[["Job", Mapping[str, dict[str, Any]]], Sequence[tuple[str, str]]]
+    hosted: bool = False
 
 
 def load(name: str) -> Backend:

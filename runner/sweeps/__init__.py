@@ -12,6 +12,7 @@ A sweep is the set of its plans: the same command again is the same sweep, whose
 records. Its folder, `runs/sweeps/NAME-<8 of its id>/`, holds sweep.json and the comparison.
 """
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import run_folders
+from runner import backends, run_folders
 from runner.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Sweep:
     def folder(self) -> Path:
         """Where its summary lives."""
         top = self.request.top
-        name = top.name if top.name != "auto" else f"{self.request.method}-sweep"
+        where = "hosted-" if backends.load(self.request.backend.name).hosted else ""
+        name = top.name if top.name != "auto" else f"{where}{self.request.method}-sweep"
         return run_folders.new(name, self.id, run_folders.sweeps_in(Path(top.runs_folder)))
 
     @property
@@ -129,6 +131,15 @@ def name(trials: Sequence[Sequence[str]], shared: Collection[str] | None = None)
     if shared is None:
         shared = set.intersection(*(set(each) for each in trials))
     return [", ".join(part for part in each if part not in shared) or "the one trial" for each in trials]
+
+
+def in_column(name: str) -> str:
+    """Return a trial's name as it is told apart in a narrow column, its values first: `0.5, 1 · beta, seed`."""
+    parts = [part.partition("=") for part in re.split(r", (?=[+~]*[\w./@]+=)", name)]
+    if not all(value for _, _, value in parts):
+        return name
+    keys = [key.lstrip("+~").rpartition(".")[2] for key, _, _ in parts]
+    return f"{', '.join(value for _, _, value in parts)} · {', '.join(keys)}"
 
 
 def keep(sweep: Sweep) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.sweeps import in_column
 from runner.tracking import PAGE_CHARACTERS, SWEEP, place_of
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Parent:
         for child, name in self._children():
             try:
                 client.set_tag(child, "mlflow.parentRunId", parent)
-                client.update_run(child, name=name)
+                client.update_run(child, name=in_column(name))
             except MlflowException as error:
                 if error.error_code not in DELETED:
                     raise

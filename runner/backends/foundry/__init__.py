@@ -263,4 +263,5 @@ BACKEND = Backend(
     outlook=prices.outlook,
     steps=steps,
     advice=advice,
+    hosted=True,
 )
