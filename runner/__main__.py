@@ -1,6 +1,7 @@
-"""`python -m runner`: the command line, which Hydra composes into a request; what becomes of it stands in task.py."""
+"""`python -m runner`: Hydra composes the command line into a request, which task.py plans and carries out."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +17,7 @@ def main() -> None:
 
     # argparse takes no overrides before a flag: `mode=plan -m seed=1,2` would be refused.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))
-    codes: list[int] = [command.guarded(_refuse_secrets), command.guarded(command.read_dotenv)]
+    codes: list[int] = [command.guarded(_check_typed), command.guarded(command.read_dotenv)]
     if any(codes):
         _leave(codes)
     if not ranks.here().first:
@@ -37,9 +38,16 @@ def _be_silent() -> None:
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (to the end)
 
 
-def _refuse_secrets() -> None:
-    """Raise before Hydra writes into its folder what was typed."""
+HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun", "info")
+"""Hydra's own options that take a value."""
+
+
+def _check_typed() -> None:
+    """Raise `RequestError` for what Hydra would write into its folder or not explain: secrets, keys with dashes."""
     for argument in sys.argv[1:]:
+        option = re.fullmatch(r"--([\w.-]+)=(.*)", argument)
+        if option and option[1] not in HYDRA_OPTIONS:
+            raise RequestError(f"{argument}: a key is set without dashes: {option[1].replace('-', '_')}={option[2]}")
         key = argument.partition("=")[0].strip("'+")
         if config.holds_password(argument) or config.names_secret(key):
             raise RequestError(f"{key}: a secret is never typed or kept in YAML; put it into .env.")

@@ -1,7 +1,10 @@
-"""`python -m runner.chat RUN`: talk to a run's tuned model, beside the model it came from.
+"""Talk to a run's tuned model, next to the model it was made from.
 
 RUN is a run's folder, its name under `runs/`, or the start of its plan id; without it, the newest run that
-has a model. Ctrl-D or an empty line ends it. A question can also be piped in.
+has a model. An empty line or Ctrl-D ends the conversation. Questions can also be piped in.
+
+  python -m runner.chat dpo-house_style
+  echo "How do I keep bread fresh?" | python -m runner.chat
 """
 
 import sys
@@ -9,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from runner import command, console, plan
+from runner import command, console, plan, run_folders
 from runner.data.rows import Message
 from runner.errors import ModelError
 from runner.journal import progressed
-from runner.models import hosted, run
+from runner.models import hosted
 from runner.samples import Prompt
 
 
@@ -26,11 +29,14 @@ class Answers(Protocol):
 
 def main() -> None:
     """Load both models and answer each line of standard input twice."""
-    command.run(_chat)
+    command.main(_chat)
 
 
 def _chat(arguments: list[str]) -> None:
-    folder = _folder(arguments)
+    parser = command.parser("runner.chat", __doc__)
+    parser.add_argument("run", nargs="?", metavar="RUN", help="the run; without it the newest that has a model")
+    given = parser.parse_args(arguments)
+    folder = run_folders.find(given.run, given.runs_folder) if given.run else _newest(given.runs_folder)
     here = hosted.read(folder) is None
     models = _loaded(folder) if here else _deployed(folder)
     console.say("Ask something; an empty line ends it.")
@@ -40,15 +46,11 @@ def _chat(arguments: list[str]) -> None:
             console.table("", ["", ""], [[name, model.answer(prompt)] for name, model in models.items()])
 
 
-def _folder(arguments: list[str]) -> Path:
-    if len(arguments) > 1 or any(each.startswith("-") for each in arguments):
-        raise ModelError("usage: python -m runner.chat [RUN]; RUN is a folder, a name under runs/ or a plan id.")
-    if arguments:
-        return run.find(arguments[0])
-    made = sorted(Path("runs").glob("*/model/*.json"), key=lambda path: path.stat().st_mtime)
-    if not made:
-        raise ModelError("runs/: no run has a model yet; make one with python -m runner.")
-    return made[-1].parent.parent
+def _newest(runs: Path) -> Path:
+    folder = run_folders.latest_with_model(runs)
+    if folder is None:
+        raise ModelError(f"{runs}/: no run has a model yet; make one with python -m runner.")
+    return folder
 
 
 def _loaded(folder: Path) -> dict[str, Answers]:

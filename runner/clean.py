@@ -1,13 +1,13 @@
-"""`python -m runner.clean [RUN …] [--yes]`: list what runs left at the hosted service, and after asking remove it.
+"""List what runs left at the hosted service and, after asking, remove it.
 
 Only what a run's own journal says that it created is ever touched: deployments, then files. Files that a live
-job still uses are kept. Tuned models and the jobs' records stay: they cost nothing. Without RUN, of all runs here.
+job still uses are kept. Tuned models and the jobs' records stay: they cost nothing.
 """
 
 from pathlib import Path
 from typing import Any
 
-from runner import command, console, execute, plan
+from runner import command, console, execute, plan, run_folders
 from runner.errors import RequestError
 from runner.events import Created, Removed
 from runner.jobs import hosted_runs
@@ -19,26 +19,25 @@ KINDS = ("deployment", "file")
 
 def main() -> None:
     """List, ask, remove; leave with 0, 1 (the service failed) or 2 (a wrong name or place)."""
-    command.run(_clean)
+    command.main(_clean)
 
 
 def _clean(arguments: list[str]) -> None:
-    from runner.models import run
-
-    names, sure = [each for each in arguments if each != "--yes"], "--yes" in arguments
-    if any(each.startswith("-") for each in names):
-        raise RequestError("usage: python -m runner.clean [RUN …] [--yes]; RUN is a folder, a name or a plan id.")
-    folders = [run.find(name) for name in names]
-    folders += [older for folder in folders for older in sorted(folder.parent.glob(f"{folder.name}.before-*"))]
+    parser = command.parser("runner.clean", __doc__)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="runs by folder, name or plan id; without any all runs")
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
+    given = parser.parse_args(arguments)
+    folders = [run_folders.find(name, given.runs_folder) for name in given.runs]
+    folders += [older for folder in folders for older in run_folders.set_aside(folder)]
     named = {folder: progressed(folder) for folder in folders}
-    runs = named or hosted_runs()
+    runs = named or hosted_runs(given.runs_folder)
     left = {folder: found for folder, known in runs.items() if (found := _left(known))}
     if not left:
         console.say("Nothing that these runs created is left at the service.")
         return
     rows = [[folder.name, each.what, each.id, _detail(each)] for folder, found in left.items() for each in found]
     console.table("Created by these runs", ["run", "what", "id", ""], rows)
-    if not sure and not _agreed():
+    if not given.yes and not _agreed():
         console.say("Nothing was removed.")
         return
     for folder, found in left.items():

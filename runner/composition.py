@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from runner import suggestions
 from runner.config import all_keys
 from runner.errors import RequestError, RunnerError
 
@@ -14,9 +15,7 @@ def sentence(error: BaseException) -> RunnerError | None:
         return error
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or "the system"
-        return RunnerError(
-            f"{place}: {error.strerror}; mend that, and the same command goes on from the last checkpoint."
-        )
+        return RunnerError(f"{place}: {error.strerror}; fix that and give the same command again: it resumes.")
     if type(error).__name__ == "OutOfMemoryError":
         return RunnerError("backend: the device's memory is full; lower backend.max_length, or take a smaller model.")
     if type(error).__module__.partition(".")[0] not in ("hydra", "omegaconf", "yaml"):
@@ -32,12 +31,19 @@ def sentence(error: BaseException) -> RunnerError | None:
 
 def _unknown_option(found: re.Match[str]) -> str:
     group, option = found["group"], found["option"]
+    first, _, rest = f"{group}/{option}".partition("/")
+    instead = {"dataset": suggestions.for_dataset, "model": suggestions.for_model}.get(first, lambda _: None)(rest)
+    if instead:
+        return f"{first}: got '{rest}', which is none of the options that --help lists; write {instead}"
     options = re.findall(r"^\t(\S+)$", found["rest"], re.MULTILINE)
     if group == "hydra/launcher":
         return (
             f"{group}: got '{option}'; {_meant(option, options)}installed are: {', '.join(options)}; "
             "pip install 'runner[sweeps]' adds joblib and submitit, 'runner[ray]' adds ray."
         )
+    if first in ("dataset", "model"):
+        more = "; other data is read from files: dataset=files dataset.train=FILE" if first == "dataset" else ""
+        return f"{first}: got '{rest}'; {_meant(rest, options)}allowed: {', '.join(options)}{more}."
     if not options:
         return f"{group}: got '{option}'; there is no {group}/{option}.yaml here, nor among the runner's own."
     return f"{group}: got '{option}'; {_meant(option, options)}allowed: {', '.join(options)}."
@@ -49,17 +55,17 @@ def _unknown_key(found: re.Match[str]) -> str:
         return "experiments: a named request is added, not set; write +experiments=NAME."
     if known.get(key):
         return f"{key}: belongs to {known[key]}, which this request does not choose; choose it, or leave the key out."
-    return f"{key}: no such key; {_meant(key, known)}--cfg job shows all keys of a request."
+    return f"{key}: no such key; {suggestions.for_key(key, known)}--cfg job shows all keys of a request."
 
 
-def _meant(word: str, known: "dict[str, str] | list[str]") -> str:
+def _meant(word: str, known: list[str]) -> str:
     close = get_close_matches(word, known, 1)
     return f"did you mean {close[0]}? " if close else ""
 
 
 _KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
 _FORMS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
-    (r"Could not find '(?P<group>[\w/]+)/(?P<option>[^'/]+)'(?P<rest>.*)", _unknown_option),
+    (r"Could not find '(?P<group>[^']+)/(?P<option>[^'/]+)'(?P<rest>.*)", _unknown_option),
     (r"Could not override '(?P<key>[^']+)'", _unknown_key),
     (
         r"Could not append to config\. An item is already at '(?P<key>[^']+)'",

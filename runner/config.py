@@ -19,6 +19,7 @@ from msgspec import inspect
 
 import runner.backends
 import runner.methods
+from runner import command, run_folders
 from runner.errors import RequestError
 from runner.values import Auto, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -90,9 +91,9 @@ class Top:
     """Keys at the top."""
 
     name: str = "auto"
-    """What the run is called; auto takes method and data set."""
+    """What the run is called; auto takes method and data set, with `hosted-` before it for a hosted job."""
     mode: Literal["run", "plan"] = "run"
-    """`plan` checks the data and prints the plan, and touches nothing."""
+    """`plan` checks the data and prints the plan; nothing is created, sent or trained."""
     again: bool = False
     """Run a plan once more that is finished, or whose hosted job failed; an unfinished one goes on."""
     seed: NonNegativeInt = 42
@@ -186,7 +187,7 @@ def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[s
 
 def _name_problems(top: Mapping[str, Any]) -> Iterator[str]:
     name = top.get("name", "auto")
-    if not re.fullmatch(r"\w[\w.-]{0,79}", name) or ".before-" in name:
+    if not re.fullmatch(r"\w[\w.-]{0,79}", name) or run_folders.SET_ASIDE in name:
         yield f"name: got '{name}'; allowed: up to 80 letters, digits, - _ and ., as it becomes a folder's name."
 
 
@@ -290,7 +291,10 @@ def options(package: ModuleType) -> list[str]:
 
 
 def register() -> None:
-    """Give Hydra the defaults to compose over (`base`, and `keys/…` a method and a backend) and our folders."""
+    """Give Hydra the defaults to compose over (`base`, and `keys_of_…` for each method and backend) and our folders.
+
+    These are no groups, as `--help` lists every group as something to choose from.
+    """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
@@ -299,11 +303,12 @@ def register() -> None:
     store.store(name="base", node=asdict(Top()) | sections)
     for name in options(runner.methods):
         keys = {name: asdict(runner.methods.load(name).hyperparameters())}
-        store.store(group="keys/method", name=name, node=keys, package="_global_")
+        store.store(name=f"keys_of_method_{name}", node=keys, package="_global_")
     for name in options(runner.backends):
         keys = {"backend": asdict(runner.backends.load(name).settings())}
-        store.store(group="keys/backend", name=name, node=keys, package="_global_")
+        store.store(name=f"keys_of_backend_{name}", node=keys, package="_global_")
     OmegaConf.register_new_resolver("runner.searchpath", _search_path, replace=True)
+    OmegaConf.register_new_resolver("runner.commands", lambda: command.others("runner"), replace=True)
 
 
 def home() -> Path:

@@ -1,6 +1,7 @@
 """What a person sees in the terminal: the plan before, and what came of it after. The live part is in live.py."""
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -11,7 +12,7 @@ from rich.console import Console as Terminal
 from rich.table import Table
 from rich.text import Text
 
-from runner import backends
+from runner import backends, command, methods
 from runner.errors import RequestError
 from runner.estimate import Tokens
 from runner.plan import Job, Proposal
@@ -23,10 +24,19 @@ sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
 WIDTH = None if sys.stdout.isatty() else 120
 """Where there is no terminal to ask (a log file, CI), lines are of this width."""
 
-terminal = Terminal(highlight=False, width=WIDTH)
-unfolded = Terminal(highlight=False, width=1000)
+
+class Output(Terminal):
+    """A stream of the process; work goes on where its reader is gone (`python -m runner | head -1`)."""
+
+    def on_broken_pipe(self) -> None:
+        """Drop what is printed from now on; rich would end the process."""
+        command.silence(self.file)
+
+
+terminal = Output(highlight=False, width=WIDTH)
+unfolded = Output(highlight=False, width=1000)
 """For tables whose names are to be copied."""
-errors = Terminal(stderr=True, highlight=False)
+errors = Output(stderr=True, highlight=False)
 
 
 def say(text: str = "") -> None:
@@ -110,8 +120,7 @@ def _show_findings(proposal: Proposal) -> None:
 
 def _show_values(proposal: Proposal) -> None:
     plan, reasons = proposal.job.plan, proposal.reasons
-    values = {f"{plan.method}.{key}": value for key, value in plan.hyperparameters.items()}
-    values |= {
+    values = methods.shown(plan.method, plan.hyperparameters) | {
         "model.source": plan.model.source.partition("@sha256")[0]
         + (f" ({plan.model.digest[:12]})" if plan.model.digest else ""),
         "backend.learning_rate": plan.settings.get("learning_rate"),
@@ -172,7 +181,19 @@ def _tracked(place: Place | None, problem: str) -> str:
 def _show_next(job: Job, content: Mapping[str, Any], place: Place | None) -> None:
     lines = [("mlflow ui", "all runs, side by side")] if place is not None else []
     lines += backends.load(job.plan.backend).advice(job, content["results"])
-    width = max(len(command) for command, _ in lines)
+    typed = [in_this_shell(each) for each, _ in lines]
+    width = max(map(len, typed))
     say("Next:")
-    for command, purpose in lines:
-        say(f"  {command:{width}}    {purpose}")
+    for each, (_, purpose) in zip(typed, lines, strict=True):
+        say(f"  {each:{width}}    {purpose}")
+
+
+def in_this_shell(typed: str) -> str:
+    """Return a command as it works in this shell: by its path, where this Python's environment is not activated."""
+    name, _, rest = typed.partition(" ")
+    folder = Path(sys.executable).parent
+    active = shutil.which(name)
+    if (active and Path(active).parent == folder) or not (folder / name).exists():
+        return typed
+    place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return f"{place / name} {rest}"

@@ -11,7 +11,6 @@ import msgspec
 class Started(msgspec.Struct, frozen=True, tag=True):
     """A process begins, or takes up again, to work on a plan."""
 
-    pid: int
     host: str
     versions: dict[str, str]
 

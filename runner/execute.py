@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from filelock import FileLock, Timeout
 
-from runner import backends, config, ranks
+from runner import backends, config, ranks, run_folders
 from runner.backends import Step
 from runner.errors import STOPPED, BusyError, EndedError, LostError, RunnerError, StopAsked
 from runner.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped, Wait
@@ -107,7 +107,7 @@ def _carry_out_all(job: Job, journal: Journal | Unwritten, listener: Listener) -
             listener(record)
 
     try:
-        note(Started(os.getpid(), platform.node(), versions()))
+        note(Started(platform.node(), versions()))
         with ranks.world().watched():
             for step in steps:
                 if not journal.progressed.has(step.name, step.key):
@@ -204,8 +204,8 @@ def set_aside(folder: Path) -> None:
     """Rename a run's folder, so that the same plan begins anew; nothing is deleted."""
     if folder.exists():
         with alone(folder):
-            number = 1 + len(list(folder.parent.glob(f"{folder.name}.before-*")))
-            folder.rename(folder.with_name(f"{folder.name}.before-{number}"))
+            number = 1 + len(run_folders.set_aside(folder))
+            folder.rename(folder.with_name(f"{folder.name}{run_folders.SET_ASIDE}{number}"))
 
 
 def versions() -> dict[str, str]:

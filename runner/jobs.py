@@ -1,7 +1,7 @@
-"""`python -m runner.jobs`: the hosted service's jobs, with their state, age and local run.
+"""List the hosted service's jobs with their state, age and local run; or cancel, pause or resume some.
 
-    python -m runner.jobs                     list them
-    python -m runner.jobs cancel|pause|resume JOB …     JOB is a job's id, or a run's name
+  python -m runner.jobs                    list them
+  python -m runner.jobs cancel JOB …       JOB is a job's id, or a run
 
 The endpoint is that of the newest hosted run here, else AZURE_AI_PROJECT_ENDPOINT (environment or .env).
 """
@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from runner import command, console, plan
+from runner import command, console, plan, run_folders
 from runner.errors import RequestError, RunnerError
 from runner.journal import Progressed, progressed
-from runner.models import run
 from runner.values import duration
 
 VERBS = ("cancel", "pause", "resume")
@@ -22,34 +21,35 @@ VERBS = ("cancel", "pause", "resume")
 
 def main() -> None:
     """List the jobs, or do something to some; leave with 0, 1 (the service failed) or 2 (a wrong name or place)."""
-    command.run(_jobs)
+    command.main(_jobs)
 
 
 def _jobs(arguments: list[str]) -> int:
-    match arguments:
-        case []:
-            _list()
-        case [verb, *names] if verb in VERBS and names:
-            return max(_tried(verb, name) for name in names)
-        case _:
-            raise RequestError(f"usage: python -m runner.jobs [{'|'.join(VERBS)} JOB …]; JOB is an id or a run.")
-    return 0
+    parser = command.parser("runner.jobs", __doc__)
+    parser.add_argument("verb", nargs="?", choices=VERBS, help="what to do to the jobs; without it they are listed")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="a job's id; or a run by folder, name or plan id")
+    given = parser.parse_args(arguments)
+    if given.verb is None:
+        _list(given.runs_folder)
+        return 0
+    if not given.jobs:
+        parser.error(f"{given.verb}: no JOB is named")
+    return max(_tried(given.verb, name, given.runs_folder) for name in given.jobs)
 
 
-def _tried(verb: str, name: str) -> int:
+def _tried(verb: str, name: str, runs: Path) -> int:
     """Do something to one job; whatever becomes of it, the others are seen to as well."""
     try:
-        _change(verb, name)
+        _change(verb, name, runs)
     except RunnerError as error:
         console.complain(str(error))
         return error.exit_code
     return 0
 
 
-def hosted_runs(runs: Path = Path("runs")) -> dict[Path, Progressed]:
+def hosted_runs(runs: Path) -> dict[Path, Progressed]:
     """Return the folders of runs that have something to do with a hosted job, oldest first, with how far they are."""
-    journals = sorted(runs.glob("*/journal.jsonl"), key=lambda path: path.stat().st_mtime)
-    found = {path.parent: progressed(path.parent) for path in journals}
+    found = {folder: progressed(folder) for folder in run_folders.every(runs, set_aside=True)}
     return {
         folder: known for folder, known in found.items() if known.created or known.intents or "create" in known.results
     }
@@ -63,11 +63,11 @@ def _settings(runs: Iterable[Path]) -> Any:
     return plan.load(folders[-1]).request.backend if folders else Foundry()
 
 
-def _list() -> None:
+def _list(runs_folder: Path) -> None:
     from runner.backends.foundry.jobs import PLAN_ID, listed
     from runner.backends.foundry.service import now, service
 
-    runs = hosted_runs()
+    runs = hosted_runs(runs_folder)
     there = service(_settings(runs))
     found = now(listed(there))
     names = {_job_of(known): folder.name for folder, known in runs.items()}
@@ -80,19 +80,19 @@ def _list() -> None:
     console.table(there.endpoint, ["job", "state", "age", "run", "model"], rows, fold=False)
 
 
-def _change(verb: str, name: str) -> None:
+def _change(verb: str, name: str, runs: Path) -> None:
     from runner.backends.foundry.service import now, service
 
-    there, job = service(_settings(hosted_runs())), _job(name)
+    there, job = service(_settings(hosted_runs(runs))), _job(name, runs)
     changed = now(there.ask(f"{verb} {job}", lambda: getattr(there.openai.fine_tuning.jobs, verb)(job)))
     console.say(f"{job}: {changed.status}")
 
 
-def _job(name: str) -> str:
+def _job(name: str, runs: Path) -> str:
     """Return a job's id by itself or by the run that follows it."""
     if name.startswith(("ftjob-", "ft-")):
         return name
-    folder = run.find(name)
+    folder = run_folders.find(name, runs)
     job = _job_of(progressed(folder))
     if job is None:
         raise RequestError(f"{name}: this run has no hosted job; python -m runner.jobs lists those there are.")

@@ -120,11 +120,14 @@ class Journal:
         if news is None:
             return None
         record = Record(getattr(event, "time", None) or time.time(), news)
-        with self._path.open("ab") as file:
-            file.write(msgspec.json.encode(record) + b"\n")
-            if not isinstance(event, Metrics | Said):
-                file.flush()
-                os.fsync(file.fileno())
+        try:
+            with self._path.open("ab") as file:
+                file.write(msgspec.json.encode(record) + b"\n")
+                if not isinstance(event, Metrics | Said):
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:  # a full disk's names no file
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
         self.progressed.take_in(news)
         return record
 

@@ -38,7 +38,8 @@ def find_or_create(client: "MlflowClient", job: Job, hosted_job: str) -> Any:
     found = client.get_experiment_by_name(name)
     experiment = found.experiment_id if found else client.create_experiment(name)
     tags = _tags(job) | ({HOSTED_JOB: hosted_job} if hosted_job else {})
-    called = sweeps.called(job) or job.folder.name
+    trial = sweeps.called(job)
+    called = sweeps.in_column(trial) if trial else job.folder.name
     run = _find(client, experiment, tags) or client.create_run(experiment, tags=tags, run_name=called)
     params = [Param(key, str(value)[:6000]) for key, value in flat_params(job).items() if key not in run.data.params]
     missing = [RunTag(key, value) for key, value in tags.items() if key not in run.data.tags]

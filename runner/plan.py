@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from runner import backends, config, methods, models
+from runner import backends, config, methods, models, run_folders
 from runner.config import Request
 from runner.data.rows import Row, canonical_lines
 from runner.data.selection import Selection, Split, row_blocks
@@ -76,7 +76,7 @@ class Job:
     @property
     def handle(self) -> str:
         """What other commands call the run: its name where they look by themselves, else its folder."""
-        return self.folder.name if self.folder.parent == Path("runs") else str(self.folder)
+        return run_folders.handle(self.folder)
 
     def rows(self, split: Split) -> Iterator[Row]:
         """Read the rows of a split that the plan is made of; none where there is no such split.
@@ -123,13 +123,18 @@ class Known:
 
 
 def make(request: Request, known: Known | None = None, report: Report = lambda progress: None) -> Proposal:
-    """Check the data, resolve every `auto` and return the job with its reasons. Reads files; touches nothing.
+    """Check the data, resolve every `auto` and return the job with its reasons.
+
+    Reads files and creates nothing for the run. Two things may take a while, and are kept in the user's cache: `auto`
+    of the local backend measures this machine, once ever, as the plan's id depends on the dtype; and a model of a hub
+    is looked up there, unless `mode=plan`.
 
     What is `known` already is not found out again, and what is found out is added to it; `report` hears how far
     the check of the data is.
 
     Raises `DataError`, `ModelError` or `RequestError` for what cannot be trained.
     """
+    request = _located(request)
     backend = backends.load(request.backend.name)
     known = known or Known()
     identity = _identified(request, known)
@@ -151,6 +156,18 @@ def make(request: Request, known: Known | None = None, report: Report = lambda p
         seed=request.top.seed,
     )
     return Proposal(job=_job(request, plan, _folder(request, plan)), survey=found, reasons=reasons)
+
+
+def _located(request: Request) -> Request:
+    """Return the request with the folder that `model.source=run:NAME` means, where that is not in `runs/`.
+
+    The tuned model's reference keeps the source, and must be found by it from wherever the reference is read.
+    """
+    scheme, _, name = request.model.source.partition(":")
+    runs = Path(request.top.runs_folder)
+    if scheme != "run" or runs == run_folders.USUAL:
+        return request
+    return replace(request, model=replace(request.model, source=f"run:{run_folders.find(name, runs)}"))
 
 
 def _identified(request: Request, known: Known) -> ModelIdentity:
@@ -232,9 +249,11 @@ def _identity(split: SplitSurvey) -> DataIdentity:
 def _folder(request: Request, plan: JobPlan) -> Path:
     """Return the run's folder: the one that holds this plan already, under whatever name, or a new one."""
     runs = Path(request.top.runs_folder)
-    short = plan.id[:8]
-    name = request.top.name if request.top.name != "auto" else f"{plan.method}-{_stem(request.dataset.train)}"
-    return next(iter(sorted(runs.glob(f"*-{short}"))), runs / f"{name}-{short}")
+    name = request.top.name
+    if name == "auto":  # what differs comes first: the same name is MLflow's, in a narrow column
+        where = "hosted-" if backends.load(plan.backend).hosted else ""
+        name = f"{where}{plan.method}-{_stem(request.dataset.train)}"
+    return run_folders.of_plan(plan.id, runs) or run_folders.new(name, plan.id, runs)
 
 
 def _stem(train: str | list[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from runner import journal
+from runner import journal, methods
 from runner.errors import STOPPED, LeftRunning, Pruned, StopAsked
 from runner.events import Metrics, Samples, StepDone
 from runner.execute import versions
@@ -104,7 +104,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         *_table(["step", "seconds"], [[name, f"{value:.1f}"] for name, value in content["seconds"].items()]),
         *_table(
             ["key", "value"],
-            [[f"{plan['method']}.{key}", str(value)] for key, value in plan["hyperparameters"].items()],
+            [[key, str(value)] for key, value in methods.shown(plan["method"], plan["hyperparameters"]).items()],
         ),
     ]
     for sample in content["samples"]:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import run_folders
 from runner.config import Request
 from runner.errors import RequestError
 from runner.follower import demand_answer
@@ -36,8 +37,8 @@ def told(error: Exception, request: Request) -> str:
     return f"{type(error).__name__}: {first}".replace(uri, shown(uri))
 
 
-def folders(name: str, expression: str) -> list[Path]:
-    """Return a folder for each run of an experiment that the expression finds: the run's own here, else a copy.
+def folders(name: str, expression: str, runs_folder: Path) -> list[Path]:
+    """Return a folder for each run of an experiment that the expression finds: its own in `runs_folder`, else a copy.
 
     Raises `RequestError` where there is no such experiment, or the expression is none.
     """
@@ -54,14 +55,14 @@ def folders(name: str, expression: str) -> list[Path]:
         raise RequestError(
             f"--filter: got {expression}; {error.message}; write names with / as metrics.`eval/loss`."
         ) from error
-    return [_folder(client, run) for run in runs if "runner.plan_id" in run.data.tags]
+    return [_folder(client, run, runs_folder) for run in runs if "runner.plan_id" in run.data.tags]
 
 
-def _folder(client: "MlflowClient", run: Any) -> Path:
-    here = sorted(Path("runs").glob(f"*-{run.data.tags['runner.plan_id'][:8]}"))
+def _folder(client: "MlflowClient", run: Any, runs_folder: Path) -> Path:
+    here = run_folders.of_plan(run.data.tags["runner.plan_id"], runs_folder)
     if here:
-        return here[0]
-    folder = Path(tempfile.mkdtemp(prefix="runner-"), str(run.info.run_name))
+        return here
+    folder = Path(tempfile.mkdtemp(prefix="runner-"), str(run.info.run_name).replace("/", "-"))
     folder.mkdir()
     there = {each.path for each in client.list_artifacts(run.info.run_id)}
     for name in ("plan.json", *KEPT):  # all that a comparison reads

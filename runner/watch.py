@@ -1,7 +1,7 @@
-"""`python -m runner.watch [RUN …]`: come back to hosted jobs and follow them to their end, in one process.
+"""Follow hosted jobs to their end, one or hundreds, in one process.
 
 RUN is a run's folder, its name under `runs/`, or the start of its plan id; without it, every run there whose
-hosted job has not ended. Ctrl-C leaves the jobs running. Metrics that came meanwhile are made up for.
+hosted job has not ended. Ctrl-C leaves the jobs running. Metrics of the time in between are fetched.
 """
 
 import heapq
@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from runner import command, console, execute, plan, report
+from runner import backends, command, console, execute, plan, report, run_folders
 from runner.errors import BusyError, LeftRunning, RequestError, RunnerError, StopAsked
 from runner.events import State
 from runner.follower import Follower
@@ -21,50 +21,42 @@ from runner.plan import Job
 
 def main() -> None:
     """Follow the runs named, or all; leave with 0, 1 (one failed), 2 (a wrong name) or 130 (stopped)."""
-    command.run(_watch)
+    command.main(_watch)
 
 
-def _watch(names: list[str]) -> int:
+def _watch(arguments: list[str]) -> int:
     from runner.task import run
 
-    jobs = [_hosted(plan.load(folder)) for folder in _folders(names)]
+    parser = command.parser("runner.watch", __doc__)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="the runs; without any all whose job has not ended")
+    given = parser.parse_args(arguments)
+    named = dict.fromkeys(run_folders.find(name, given.runs_folder) for name in given.runs)
+    jobs = [_hosted(plan.load(folder)) for folder in named or _under_way(given.runs_folder)]
     if len(jobs) > 1:
         return _Watch(jobs).to_end()
     for job in jobs:
         run(job)
     if not jobs:
-        console.say("runs/: no hosted job is under way.")
+        console.say(f"{given.runs_folder}/: no hosted job is under way.")
     return 0
 
 
-def _folders(arguments: Sequence[str]) -> list[Path]:
-    from runner.models import run
-
-    if any(each.startswith("-") for each in arguments):
-        raise RequestError("usage: python -m runner.watch [RUN …]; RUN is a folder, a name under runs/ or a plan id.")
-    return list(dict.fromkeys(run.find(name) for name in arguments)) or [
-        path.parent for path in _under_way(Path("runs"))
-    ]
-
-
 def _under_way(runs: Path) -> list[Path]:
-    """Return the journals of hosted runs whose job was created and which are neither finished nor set aside."""
+    """Return the folders of hosted runs whose job was created and which are neither finished nor set aside."""
     found = []
-    for path in sorted(runs.glob("*/journal.jsonl")):
-        known = progressed(path.parent)
-        if not (path.parent / "request.json").exists():
+    for folder in sorted(run_folders.every(runs)):
+        known = progressed(folder)
+        if not (folder / "request.json").exists() or known.failed_for_good:
             continue
-        if ".before-" in path.parent.name or known.failed_for_good:
-            continue
-        if "create" in known.results and execute.finished(_hosted(plan.load(path.parent))) is None:
-            found.append(path)
+        if "create" in known.results and execute.finished(_hosted(plan.load(folder))) is None:
+            found.append(folder)
         elif "job" in known.intents and "create" not in known.results:
-            console.complain(f"{path.parent}: was stopped while its job was created; give its command again.")
+            console.complain(f"{folder}: was stopped while its job was created; give its command again.")
     return found
 
 
 def _hosted(job: Job) -> Job:
-    if not hasattr(job.request.backend, "follow"):
+    if not backends.load(job.plan.backend).hosted:
         raise RequestError(f"{job.folder}: is no hosted run; give its command again to go on with it.")
     return replace(job, request=replace(job.request, backend=replace(job.request.backend, follow=True)))
 

@@ -41,7 +41,6 @@ def measurement(here: machine.Host, float32: float = 100e9, bfloat16: float = 25
         device=here.cpu,
         gemm=machine.Rates(float32=float32, bfloat16=bfloat16),
         gemm_by_threads={here.usable_cores: float32},
-        bandwidth=10e9,
     )
 
 

@@ -185,7 +185,7 @@ def test_a_folder_without_hosted_runs_has_nothing_to_clean(here: Hosted) -> None
 @pytest.mark.parametrize(
     ("line", "told"),
     [(["nothing"], "run nothing: no such run; give one of: none in runs/."),
-     (["--force"], "usage: python -m runner.clean [RUN …] [--yes]; ")],
+     (["--force"], "python -m runner.clean: unrecognized arguments: --force; ")],
     ids=["name", "flag"],
 )  # fmt: skip
 def test_a_wrong_name_is_told_and_nothing_is_removed(line: list[str], told: str, here: Hosted) -> None:

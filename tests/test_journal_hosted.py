@@ -152,7 +152,7 @@ def test_an_intent_is_known_by_what_it_is_about_and_the_last_one_counts() -> Non
 def test_a_failure_for_good_outlives_a_later_start_but_not_a_step_that_is_done() -> None:
     failed = after(StepDone("create", "", 1.0, {}), Failed("the job was cancelled", for_good=True))
     assert failed.failed_for_good
-    for event in (Started(1, "here", {}), StepStarted("follow"), State("job", "cancelled"), Failed("no connection")):
+    for event in (Started("here", {}), StepStarted("follow"), State("job", "cancelled"), Failed("no connection")):
         failed.take_in(event)
         assert failed.failed_for_good
     failed.take_in(StepDone("follow", "", 1.0, {}))

@@ -200,13 +200,40 @@ def test_a_run_that_was_begun_anew_is_the_one_that_is_followed(here: Hosted) -> 
     assert len(list(here.folder.glob("runs/*.before-1"))) == 1
 
 
+LIMITED = """
+import resource, runpy, sys
+size = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+runpy.run_module("runner.watch", run_name="__main__")
+"""
+"""`runner.watch` where no file may grow beyond a size: what is written fails as it does on a full disk."""
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["one", "several"])
+def test_a_full_disk_is_a_sentence_and_the_jobs_are_followed_once_there_is_room(count: int, here: Hosted) -> None:
+    runs = names(here, count)
+    (here.folder / "limited.py").write_text(LIMITED, "utf-8")
+    size = max((run / "journal.jsonl").stat().st_size for run in runs)
+    told = sentence(here.command("limited", str(size)), code=1)
+    assert "File too large; fix that and give the same command again" in told
+    assert told.startswith(tuple(f"runs/{run.name}/" for run in runs))
+    assert here.command("runner.watch").returncode == 0
+    assert [steps(run) for run in runs] == [TO_THE_MODEL] * count
+
+
+def test_a_journal_that_cannot_be_read_is_a_sentence(here: Hosted) -> None:
+    (here.folder / "runs" / "run-aaaa0000" / "journal.jsonl").mkdir(parents=True)
+    told = sentence(here.command("runner.watch"), code=1)
+    assert told.startswith("runs/run-aaaa0000/journal.jsonl: Is a directory; ")
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
         (["nothing"], "run nothing: no such run; give one of: run0-"),
         (["run"], "run run: several runs fit; give one of: run0-"),
         (["run0", "nothing"], "run nothing: no such run; give one of: "),
-        (["--all"], "usage: python -m runner.watch [RUN …]; "),
+        (["--all"], "python -m runner.watch: unrecognized arguments: --all; "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -270,7 +297,7 @@ def test_several_runs_that_are_watched_are_tracked_each_by_itself(here: Hosted) 
     assert process.returncode == 1, output + errors
     found = run_process([sys.executable, "-W", "ignore", "-c", IN_MLFLOW], cwd=here.folder, capture_output=True)
     told = json.loads(found.stdout.splitlines()[-1])
-    done, failed = (f"seed={plan.load(run).plan.seed}" for run in runs)
+    done, failed = (f"{plan.load(run).plan.seed} · seed" for run in runs)
     assert {name: status for name, (status, _) in told.items()} == {done: "FINISHED", failed: "FAILED"}
     last = max(measured(runs[0]))[0]
     assert dict(told[done][1])["train/loss"] == measured(runs[0])[last, "train/loss"]

@@ -1,13 +1,14 @@
-"""`python -m runner.compare`: runs side by side: what differs in them, how they came out, and whether that is chance.
+"""Compare runs: what differs between them, how they came out, and whether that is chance.
 
-    python -m runner.compare                       the newest sweep
-    python -m runner.compare SWEEP                 a sweep by its folder or its name under runs/sweeps/
-    python -m runner.compare RUN RUN …             runs by folder, name or plan id
-    python -m runner.compare --repeat RUN          the command that asks for a run again, and what has changed since
-    python -m runner.compare --experiment NAME [--filter "metrics.`eval/loss` < 0.6"]     runs of an MLflow experiment
+  python -m runner.compare                   the newest sweep
+  python -m runner.compare SWEEP             by its folder or its name
+  python -m runner.compare RUN RUN …         by folder, name or plan id
+  python -m runner.compare --repeat RUN      the command that makes it again,
+                                             and what has changed since
+  python -m runner.compare --experiment NAME --filter "metrics.`eval/loss` < 1"
+                                             runs of an MLflow experiment
 
-`--metric eval/loss` ranks by another metric, `--json` and `--markdown` print nothing else, `--to FOLDER` writes
-comparison.json, .md, .html and .png there; a sweep's are in its own folder.
+A sweep's comparison is also written into its own folder, as comparison.json, .md, .html and .png.
 """
 
 import argparse
@@ -16,23 +17,20 @@ from pathlib import Path
 
 import msgspec
 
-from runner import command
+from runner import command, run_folders
 from runner.compare import output, results, verdict
-from runner.errors import RequestError
-from runner.models import run
-
-SWEEPS = Path("runs") / "sweeps"
+from runner.errors import ModelError, RequestError
 
 
 def main() -> None:
     """Compare, and leave with 0, or 2 where there is nothing to compare."""
-    command.run(_compare)
+    command.main(_compare)
 
 
 def _compare(arguments: list[str]) -> None:
     asked = _parser().parse_args(arguments)
     if asked.repeat:
-        return _repeat(run.find(asked.repeat))
+        return _repeat(run_folders.find(asked.repeat, asked.runs_folder))
     folders, place = _found(asked)
     there = [folder for folder in folders if (folder / "plan.json").exists()]
     found = verdict.make([results.read(folder) for folder in there], asked.metric)
@@ -60,9 +58,7 @@ def _repeat(folder: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m runner.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser("runner.compare", __doc__)
     parser.add_argument("names", nargs="*", metavar="RUN or SWEEP")
     parser.add_argument("--experiment", help="an MLflow experiment, in MLFLOW_TRACKING_URI or ./mlflow.db")
     parser.add_argument("--filter", default="", help="MLflow's search expression over that experiment's runs")
@@ -79,26 +75,26 @@ def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
     if asked.experiment:
         from runner import store
 
-        found = store.folders(asked.experiment, asked.filter)
+        found = store.folders(asked.experiment, asked.filter, asked.runs_folder)
         if not found:
             raise RequestError(
                 f"--experiment: {asked.experiment} has no run of the runner's that the filter lets through."
             )
         return found, None
     if not asked.names:
-        made = sorted(SWEEPS.glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
+        made = run_folders.sweeps(asked.runs_folder)
         if not made:
             raise RequestError("compare: there is no sweep here; name runs: python -m runner.compare RUN RUN.")
-        return trials(made[-1].parent), made[-1].parent
+        return trials(made[-1]), made[-1]
     if len(asked.names) == 1:
-        for folder in (Path(asked.names[0]), SWEEPS / asked.names[0]):
+        for folder in (Path(asked.names[0]), run_folders.sweeps_in(asked.runs_folder) / asked.names[0]):
             if (folder / "sweep.json").exists():
                 return trials(folder), folder
     try:
-        return [run.find(name) for name in asked.names], None
-    except RequestError as error:
-        sweeps = ", ".join(sorted(path.parent.name for path in SWEEPS.glob("*/sweep.json")))
-        raise RequestError(f"{error} Sweeps: {sweeps or 'none'}.") from error
+        return [run_folders.find(name, asked.runs_folder) for name in asked.names], None
+    except ModelError as error:
+        sweeps = ", ".join(sorted(folder.name for folder in run_folders.sweeps(asked.runs_folder)))
+        raise ModelError(f"{error} Sweeps: {sweeps or 'none'}.") from error
 
 
 def trials(folder: Path) -> list[Path]:

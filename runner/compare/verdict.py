@@ -1,6 +1,6 @@
 """A comparison as a whole, and how it is written down: what differs, who is best, how sure that is. Pure.
 
-`Comparison` holds the numbers; `as_json`, `markdown` and `html` say them. The terminal's tables are in compare.py.
+`Comparison` holds the numbers; `as_json`, `markdown` and `html` say them. The terminal's tables are in output.py.
 """
 
 from collections.abc import Sequence

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from runner.data.rows import Kind
 
 if TYPE_CHECKING:
@@ -34,6 +36,10 @@ def _nothing_wrong(hyperparameters: Any) -> Iterable[str]:
     return ()
 
 
+def _nothing_unused(hyperparameters: Any) -> Iterable[str]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Method:
     """A way to learn from rows.
@@ -45,7 +51,8 @@ class Method:
     A batch's loss is its rows' mean weighted by `weight(num_tokens)`, of the tokens learned in each answer,
     so that gradients do not depend on how a batch is cut.
     `resolve(hyperparameters, num_rows)` replaces each `auto` that the runner decides and returns the reasons
-    by key. `problems(hyperparameters)` are sentences on keys that do not go together, `auto` still in place.
+    by key. `problems(hyperparameters)` are sentences on keys that do not go together, `auto` still in place;
+    `unused(hyperparameters)` names the keys that make no difference beside the others, and are not shown.
     `hosted` names the keys that a hosted job of this method does not take, each with the value that
     means what the service does; all other keys are sent as they are.
     """
@@ -59,7 +66,15 @@ class Method:
     weight: Callable[[tuple[int, ...]], float]
     resolve: Callable[[Any, int], tuple[Any, Mapping[str, str]]]
     problems: Callable[[Any], Iterable[str]] = _nothing_wrong
+    unused: Callable[[Any], Iterable[str]] = _nothing_unused
     hosted: Mapping[str, Any] = field(default_factory=dict)
+
+
+def shown(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan's hyperparameters that make a difference, by the keys people type: `dpo.beta`."""
+    method = load(name)
+    unused = set(method.unused(msgspec.convert(hyperparameters, method.hyperparameters)))
+    return {f"{name}.{key}": value for key, value in hyperparameters.items() if key not in unused}
 
 
 def load(name: str) -> Method:

@@ -17,6 +17,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import cast
 
+from runner import suggestions
 from runner.data.rows import Row
 from runner.errors import ModelError
 from runner.tokens import ChatTokenizer
@@ -102,6 +103,8 @@ def _source(source: str) -> tuple[ModuleType, str]:
     known = [module.name for module in iter_modules(__path__) if module.name != "reference"]
     module = import_module(f"runner.models.{scheme}") if colon and scheme in known else None
     if module is None or not rest:
-        allowed = f"got {source!r}; allowed: one of {', '.join(name + ':…' for name in sorted(known))}."
+        meant = suggestions.for_source(source)
+        allowed = f"got {source!r}; {f'did you mean {meant}? ' if meant else ''}allowed: one of "
+        allowed += f"{', '.join(name + ':…' for name in sorted(known))}."
         raise ModelError(f"model.source: {getattr(module, 'NO_NAME', allowed)}")
     return module, rest

@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
-from runner.errors import ModelError
+from runner import run_folders
 from runner.models import reference
+
+
+def find(rest: str) -> Path:
+    """Return a run's folder; raises `ModelError` where there is none, or several match."""
+    return run_folders.find(rest, run_folders.default())
 
 
 def identify(rest: str, offline: bool = False) -> str:
@@ -27,20 +32,3 @@ def fetch(rest: str) -> Path:
     folder = find(rest) / "model"
     reference.demand(folder, f"run:{rest}")
     return folder
-
-
-def find(name: str, runs: Path = Path("runs")) -> Path:
-    """Return a run's folder by its path, its name or the start of its plan id.
-
-    Raises `ModelError` where none or several fit, with what exists.
-    """
-    for folder in (Path(name), runs / name):
-        if (folder / "journal.jsonl").exists():
-            return folder
-    existing = sorted(path.parent for path in runs.glob("*/journal.jsonl") if ".before-" not in path.parent.name)
-    fitting = [path for path in existing if path.name.startswith(name) or path.name.rpartition("-")[2].startswith(name)]
-    if len(fitting) == 1:
-        return fitting[0]
-    what = "several runs fit" if fitting else "no such run"
-    names = ", ".join(path.name for path in (fitting or existing)[:8]) or f"none in {runs}/"
-    raise ModelError(f"run {name}: {what}; give one of: {names}.")

@@ -12,6 +12,7 @@ A sweep is the set of its plans: the same command again is the same sweep, whose
 records. Its folder, `runs/sweeps/NAME-<8 of its id>/`, holds sweep.json and the comparison.
 """
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner import backends, run_folders
 from runner.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
@@ -74,8 +76,9 @@ class Sweep:
     def folder(self) -> Path:
         """Where its summary lives."""
         top = self.request.top
-        name = top.name if top.name != "auto" else f"{self.request.method}-sweep"
-        return Path(top.runs_folder) / "sweeps" / f"{name}-{self.id[:8]}"
+        where = "hosted-" if backends.load(self.request.backend.name).hosted else ""
+        name = top.name if top.name != "auto" else f"{where}{self.request.method}-sweep"
+        return run_folders.new(name, self.id, run_folders.sweeps_in(Path(top.runs_folder)))
 
     @property
     def jobs(self) -> dict[str, "Job"]:
@@ -130,6 +133,15 @@ def name(trials: Sequence[Sequence[str]], shared: Collection[str] | None = None)
     return [", ".join(part for part in each if part not in shared) or "the one trial" for each in trials]
 
 
+def in_column(name: str) -> str:
+    """Return a trial's name as it is told apart in a narrow column, its values first: `0.5, 1 · beta, seed`."""
+    parts = [part.partition("=") for part in re.split(r", (?=[+~]*[\w./@]+=)", name)]
+    if not all(value for _, _, value in parts):
+        return name
+    keys = [key.lstrip("+~").rpartition(".")[2] for key, _, _ in parts]
+    return f"{', '.join(value for _, _, value in parts)} · {', '.join(keys)}"
+
+
 def keep(sweep: Sweep) -> None:
     """Write down which trials there are and where they live, so that they can be compared before the end."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
@@ -141,11 +153,12 @@ def keep(sweep: Sweep) -> None:
 def called(job: "Job") -> str | None:
     """Return what its sweep calls a trial; None where there is none, or it could not be planned with the others."""
     top = job.request.top
-    for path in Path(top.runs_folder).glob(f"sweeps/*-{top.sweep[:8]}/sweep.json") if top.sweep else ():
-        for each in msgspec.json.decode(path.read_bytes())["trials"]:
-            if each["plan_id"] == job.plan.id:
-                return str(each["name"])
-    return None
+    folder = top.sweep and run_folders.of_plan(top.sweep, run_folders.sweeps_in(Path(top.runs_folder)))
+    listed = folder and folder / "sweep.json"
+    if not listed or not listed.exists():
+        return None
+    trials = msgspec.json.decode(listed.read_bytes())["trials"]
+    return next((str(each["name"]) for each in trials if each["plan_id"] == job.plan.id), None)
 
 
 def _request(composed: Any) -> "Request":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.mlflow_run import SWEEP
+from runner.sweeps import in_column
 from runner.tracking import PAGE_CHARACTERS, place_of
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Parent:
         for child, name in self._children():
             try:
                 client.set_tag(child, "mlflow.parentRunId", parent)
-                client.update_run(child, name=name)
+                client.update_run(child, name=in_column(name))
             except MlflowException as error:
                 if error.error_code not in DELETED:
                     raise

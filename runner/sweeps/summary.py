@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import console, estimate, report
+from runner import backends, console, estimate, report
 from runner.backends import Cost
 from runner.errors import RunnerError, StopAsked
 from runner.follower import Follower
@@ -52,7 +52,9 @@ def show_outlook(todo: Sequence[Trial]) -> None:
     models = list(dict.fromkeys(each.model.source.partition("@sha256")[0] for each in plans))
     data = list(dict.fromkeys((each.train.rows, each.validation and each.validation.rows) for each in plans))
     rows = ", ".join(f"{train:,} rows" + (f" and {held:,} held out" if held else "") for train, held in data)
-    console.say(f"shared: {', '.join(models)}; {rows}: read, counted and sent once, not once a trial")
+    hosted = any(backends.load(each.backend).hosted for each in plans)
+    done = "read, counted and uploaded" if hosted else "read and tokenised"
+    console.say(f"shared: {', '.join(models)}; {rows}: {done} once, not once per trial")
     told = _taken(estimate.together(proposals))
     if len(proposals) < len(todo):
         told += f", beside {len(todo) - len(proposals)} that are planned in their turn"

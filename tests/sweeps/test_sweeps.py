@@ -25,6 +25,20 @@ def test_trials_are_called_by_what_sets_them_apart() -> None:
     assert sweeps.name([["a=1", "b=2"]]) == ["the one trial"]
 
 
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("dpo.learning_rate_multiplier=0.5", "0.5 · learning_rate_multiplier"),
+        ("dpo.beta=0.1, seed=2", "0.1, 2 · beta, seed"),
+        ("backend.lora.targets=[q_proj, v_proj], seed=2", "[q_proj, v_proj], 2 · targets, seed"),
+        ("+experiments=sft", "sft · experiments"),
+        ("the one trial", "the one trial"),
+    ],
+)
+def test_in_a_narrow_column_a_trials_values_come_first(name: str, column: str) -> None:
+    assert sweeps.in_column(name) == column
+
+
 @pytest.mark.slow
 def test_a_sweep_is_one_parent_run_with_a_child_a_trial_and_a_comparison(here: Here) -> None:
     first = here.run(RATES, "seed=1,2", f"tracking.uri=sqlite:///{here.folder}/mlflow.db")
@@ -42,7 +56,7 @@ def test_a_sweep_is_one_parent_run_with_a_child_a_trial_and_a_comparison(here: H
     (parent,) = (run for run in runs if "runner.sweep" in run.data.tags)
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 6
-    assert "dpo.learning_rate_multiplier=0.5, seed=1" in {run.info.run_name for run in children}
+    assert "0.5, 1 · learning_rate_multiplier, seed" in {run.info.run_name for run in children}
     assert parent.info.status == "FINISHED"
     assert "Best by reward accuracy" in parent.data.tags["mlflow.note.content"]
     kept = {each.path for each in client.list_artifacts(parent.info.run_id)}

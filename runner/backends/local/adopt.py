@@ -7,6 +7,7 @@ SwiGLU block, layers that share an input, the rotation of queries and keys.
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -157,9 +158,28 @@ def _tried(patches: list[Patch], modules: Sequence[Any], weight: Tensor) -> list
     """Return the patches if they give the modules' own values for a few random tokens, else none."""
     x = _random(1, 3, weight.shape[-1]).to(weight.device, weight.dtype)
     tolerance = 1e-5 if weight.dtype == torch.float32 else 2e-2
-    pairs = [(module(x), patch.ours(x)) for module, patch in zip(modules, patches, strict=True)]
+    with _lively_adapters(modules):
+        pairs = [(module(x), patch.ours(x)) for module, patch in zip(modules, patches, strict=True)]
     same = all(torch.allclose(own, ours, rtol=tolerance, atol=tolerance) for own, ours in pairs)
     return patches if same else []
+
+
+@contextmanager
+def _lively_adapters(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Within the block the LoRA term of each layer is about as large as its input.
+
+    Before training B is zero, and so is the term: a wrong one would not be seen.
+    """
+    layers: list[Any] = [layer for module in modules for layer in module.modules() if _plain(layer)]
+    factors = [(layer, next(iter(layer.lora_B.values())).weight) for layer in layers]
+    own = [factor.clone() for _, factor in factors]
+    for layer, factor in factors:
+        factor.copy_(_random(*factor.shape) / (_scale(layer) * factor.shape[1] ** 0.5))
+    try:
+        yield
+    finally:
+        for (_, factor), before in zip(factors, own, strict=True):
+            factor.copy_(before)
 
 
 def _random(*shape: int) -> Tensor:

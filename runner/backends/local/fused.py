@@ -2,8 +2,8 @@
 
 On a CPU a third of a step goes to small operations between the products, and autograd keeps each of their
 results until the backward pass. Here a layer is one function that keeps what its gradient needs and no more.
-A layer is replaced only if it gives the same values as the model's own on trial (`found`), so that a model
-with a twist of its own keeps its own code. What is replaced, and how, is in adopt.py.
+A layer is replaced only if it gives the same values as the model's own on trial, so that a model with a twist
+of its own keeps its own code. What is replaced, and how, is in adopt.py.
 """
 
 from collections.abc import Iterator, Sequence

@@ -71,8 +71,6 @@ class Machine:
     """Rates on that device; on a CPU with the best number of threads."""
     gemm_by_threads: Annotated[dict[PositiveInt, PositiveFloat], msgspec.Meta(min_length=1)]
     """float32 rate on the CPU, in floating-point operations a second, by the number of threads."""
-    bandwidth: PositiveFloat
-    """Bytes a second that a copy in that device's memory reads and writes."""
 
     @property
     def threads(self) -> int:
@@ -248,7 +246,7 @@ def _measured_once(here: Host) -> Machine | None:
 
 def _measure(here: Host) -> Machine | None:
     if sys.stderr is not None:
-        sys.stderr.write("measuring what this machine can do, once for this machine …\n")
+        sys.stderr.write("measuring this machine, once (about 5 s): backend.dtype and runtime.threads are auto …\n")
     try:
         command = [sys.executable, "-m", MEASURE, here.wanted]
         outcome = subprocess.run(command, capture_output=True, check=False, timeout=MEASURE_SECONDS)

@@ -25,8 +25,6 @@ CPU_ROWS, GPU_ROWS = 512, 8192
 GPU_BURST = 8
 SECONDS = 0.2
 """Spent on each shape, and on each number of threads twice over; what is slower than that is done once."""
-COPIED_BYTES = 2**26
-"""More than caches hold."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +79,6 @@ class Bench:
             seconds = {name: seconds[name] + found[name] for name in names}
         return {name: operations / seconds[name] for name in names}
 
-    def bandwidth(self) -> float:
-        """Return the bytes a second that a copy reads and writes."""
-        source = torch.ones(COPIED_BYTES // 4, device=self.device)
-        target = torch.empty_like(source)
-        return 2 * COPIED_BYTES / self.seconds({"copy": lambda: target.copy_(source)})["copy"]
-
 
 def measure(wanted: str = "auto") -> Machine:
     """Measure the device that `backend.runtime.device` names, and the CPU's threads.
@@ -108,7 +100,6 @@ def measure(wanted: str = "auto") -> Machine:
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else host.cpu,
         gemm=Rates(**bench.rates("float32", "bfloat16")),
         gemm_by_threads=by_threads,
-        bandwidth=bench.bandwidth(),
     )
 
 

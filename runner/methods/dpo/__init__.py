@@ -122,5 +122,6 @@ METHOD = Method(
     weight=weight,
     resolve=resolve,
     problems=losses.problems,
+    unused=losses.unused,
     hosted=HOSTED,
 )

@@ -222,6 +222,11 @@ def problems(keys: LossKeys) -> Iterator[str]:
             yield f"dpo.{key}: got {value}, but dpo.loss_type={name} needs a value above; give dpo.{key}=0.1, say."
 
 
+def unused(keys: LossKeys) -> list[str]:
+    """Return the keys that the chosen loss does not know."""
+    return [key for key in NEUTRAL if key not in LOSSES[keys.loss_type].keys]
+
+
 def choices(keys: LossKeys) -> Choices:
     """Return what `auto` means for the chosen loss, with the reason, by key."""
     loss = LOSSES[keys.loss_type]

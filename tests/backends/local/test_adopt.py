@@ -1,5 +1,6 @@
 """What is done by our own functions is what they stand for, with its gradients; no other part is."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +91,28 @@ def test_layers_asked_together_are_computed_anew_for_another_input(tiny_models: 
         torch.testing.assert_close(found, expected[name, int(at)], rtol=1e-4, atol=1e-5)
     for patch in reversed(patches):
         patch.undo()
+
+
+@pytest.mark.parametrize(("kernel", "part"), [("LoraLinears", "Linear"), ("LoraSwiGLU", "LlamaMLP")])
+def test_a_wrong_adapter_term_is_seen_although_the_adapter_is_still_zero(
+    kernel: str, part: str, tiny_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = plain.adapted(plain.load(tiny_models("llama")))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.zeros_(parameter)  # as an adapter begins
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    assert part in adopted(model)
+    right = getattr(adopt, kernel)
+    twice = SimpleNamespace(apply=lambda x, scale, *terms: right.apply(x, 2 * scale, *terms))
+    monkeypatch.setattr(adopt, kernel, twice)
+    assert part not in adopted(model)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def test_in_bfloat16_the_same_parts_are_found(tiny_models: Any) -> None:
+    model = plain.adapted(plain.load(tiny_models("llama")))
+    assert adopted(model.to(torch.bfloat16)) == adopted(plain.adapted(plain.load(tiny_models("llama"))))
 
 
 class ShiftedRMSNorm(nn.Module):

@@ -23,7 +23,7 @@ from tests.conftest import measurement
 
 HOST = machine.host("cpu") or pytest.fail("torch is not installed")
 MEASURED = measurement(HOST)
-SAYS = "measuring what this machine can do"
+SAYS = "measuring this machine, once"
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,6 @@ def test_the_first_plan_measures_without_importing_torch_and_the_next_is_the_sam
     assert 1 <= found.threads <= HOST.usable_cores
     for rate in (found.gemm.float32, found.gemm.bfloat16, *found.gemm_by_threads.values()):
         assert 1e7 < rate < 1e14
-    assert 1e7 < found.bandwidth < 1e13
 
 
 def test_what_was_measured_is_read_and_not_measured_again(
@@ -125,7 +124,7 @@ def broken(**changed: object) -> bytes:
         b"",
         b"null",
         msgspec.json.encode(MEASURED)[:-9],
-        broken(bandwidth=0),
+        broken(gemm={"float32": 0, "bfloat16": 1e9}),
         broken(gemm={"float32": 1e9}),
         broken(gemm_by_threads={}),
         broken(host=json.loads(msgspec.json.encode(replace(HOST, torch="0.1")))),
