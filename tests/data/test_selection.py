@@ -303,3 +303,15 @@ def test_a_data_folder_may_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shutil.copytree(first, second)
     monkeypatch.chdir(second)
     assert look(Path("data.jsonl")).splits == look(first / "data.jsonl").splits
+
+
+def test_held_out_rows_have_a_limit_of_their_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", range(200))
+    whole = divided(path)
+    chosen = Selection(train=str(path), kind="preference", validation_fraction=0.3, max_held_out_rows=7)
+    assert list(read_rows(chosen, "train")) == whole["train"]
+    assert list(read_rows(chosen, "validation")) == whole["validation"][:7]
+    assert {name: split.rows for name, split in survey(chosen).splits.items()} == {
+        "train": len(whole["train"]),
+        "validation": 7,
+    }

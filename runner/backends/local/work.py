@@ -85,7 +85,7 @@ class Work:
     def train(self) -> Events:
         """Run the training loop from where it stands."""
         yield Progress("train", 0, self.recipe.num_steps)
-        rows, held_out = self._examples("train"), self._examples("validation")
+        rows, held_out = self.examples("train"), self.examples("validation")
         at = yield from train(self.learner, rows, held_out, self.checkpoints)
         if self.profile.folder is not None:
             self._write_profile()
@@ -100,7 +100,7 @@ class Work:
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""
-        held_out = self._examples("validation")
+        held_out = self.examples("validation")
         if not len(held_out):
             yield Note(
                 "no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction"
@@ -134,7 +134,7 @@ class Work:
         style, at = self.job.request.dataset.style, self.results["train"]["at"]
         return (yield from compared(folder, prompts, (before, after), style, at))
 
-    def _examples(self, split: Split) -> StoredExamples:
+    def examples(self, split: Split) -> StoredExamples:
         """Return a split's rows as the training loop asks for them; none where there is no such split."""
         if split not in self._kept_examples:
             rows, reference = self.data.tokens.get(split, ()), None

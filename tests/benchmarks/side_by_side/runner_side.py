@@ -82,10 +82,12 @@ def prepare(work: Any) -> dict[str, Any]:
     checks: list[float] = []  # stays empty where an earlier run has tried the layout
     module.exact = timed(module.exact, checks)  # type: ignore[attr-defined]
     assert work.model is not None
-    assert work.token_rows
+    assert work.data.tokens["train"].block(0)
     clocks = time.perf_counter, time.process_time
     began = [clock() for clock in clocks]
     finish(work.prepare())
+    rows = work.examples("train")
+    finish(rows.ready(range(len(rows)), "train"))
     took = [clock() - then for clock, then in zip(clocks, began, strict=True)]
     check, cpu_check = checks or (0.0, 0.0)
     reference = {"seconds": took[0] - check, "cpu_seconds": took[1] - cpu_check}
@@ -158,7 +160,7 @@ def main() -> None:
     quick = ["backend.runtime.checkpoint_every=100000"]  # TRL's side writes none either
     work = Work(make_job([*asked["overrides"], *quick, "dataset.train=rows.jsonl", "seed=42"]), {})
     facts = prepare(work)
-    tokenised = [work.tokenizer.row(row, MAX_LENGTH) for row in work.rows["train"]]
+    tokenised = [work.tokenizer.row(row, MAX_LENGTH) for row in work.data.rows["train"]]
     ordered = _in_steps(tokenised, 42)
     train(work, gate, facts | {"operations": [operations(work, rows) for rows in ordered]})
 
