@@ -168,6 +168,16 @@ class ChatTokenizer:
         lengths = map(len, self.encode_all([text for each in texts for text in each], at_most + 1))
         return [max(islice(lengths, len(each))) for each in texts]
 
+    def prompt_counts(self, rows: Sequence[Row], at_most: int) -> list[int]:
+        """Return likewise the tokens that come before the first answer of each row that is learned."""
+        return [min(len(ids), at_most + 1) for ids in self.encode_all([self._prompt(row) for row in rows], at_most + 1)]
+
+    def _prompt(self, row: Row) -> str:
+        if isinstance(row, Pair):
+            return self.render(row.prompt, answer_next=True)
+        learned = _learned_turns(row)
+        return self.render(row.messages[: learned[0]], answer_next=True) if learned else ""
+
     def _wholes(self, row: Row) -> list[str]:
         """Return a row as the model sees it, a pair with each of its answers."""
         wholes = [row.prompt + row.chosen, row.prompt + row.rejected] if isinstance(row, Pair) else [row.messages]

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from runner.data.rows import Conversation, Message, Pair
+from runner.data.rows import Conversation, Message, Pair, Row
 from runner.errors import DataError, ModelError
 from runner.tokens import ChatTokenizer
 from tests import tiny
@@ -120,3 +120,20 @@ def test_a_model_without_a_template_is_refused_with_the_way_out(folder: Path, tm
     (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     with pytest.raises(ModelError, match="the model has no chat template; choose an instruction-tuned model"):
         ChatTokenizer(tmp_path).render([Message("user", "Hi")])
+
+
+def test_prompts_are_counted_up_to_the_first_learned_answer(tiny_model: Path) -> None:
+    tokenizer = ChatTokenizer(tiny_model)
+    question, answer = Message("user", "How do I keep bread fresh?"), Message("assistant", "In cloth.")
+    skipped = Message("assistant", "Who knows.", weight=0)
+    rows: list[Row] = [
+        Pair((question,), (answer,), (skipped,)),
+        Conversation((question, answer)),
+        Conversation((question, skipped, question, answer)),
+    ]
+    whole = [
+        len(tokenizer.encode(tokenizer.render(turns, answer_next=True)))
+        for turns in ((question,), (question,), (question, skipped, question))
+    ]
+    assert tokenizer.prompt_counts(rows, 1000) == whole
+    assert tokenizer.prompt_counts(rows, 5) == [6, 6, 6]

@@ -25,11 +25,14 @@ from runner.errors import DataError
 class TokenLimit(NamedTuple):
     """The most tokens a row may have, and what counts those of some rows; a token takes a byte at least.
 
-    `max_tokens + 1` may stand for any larger number.
+    `max_tokens + 1` may stand for any larger number. `count_prompts` counts what comes before the first answer, where
+    longer rows are cut: a row that is cut before its answer has nothing to learn. `key` is the limit's, for messages.
     """
 
     max_tokens: int
     count_tokens: Callable[[Sequence[Row]], Sequence[int]]
+    count_prompts: Callable[[Sequence[Row]], Sequence[int]] | None = None
+    key: str = ""
 
 
 class Progress(NamedTuple):
@@ -128,15 +131,30 @@ def _odd_texts(block: RowBlock, canonical: bytes) -> Iterator[Finding]:
 
 
 def _too_long(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:
-    """Yield the rows over the limit; only those with more bytes than it are counted, all of a block together."""
+    """Yield the rows over the limit; only those with more bytes than it are counted, all of a block together.
+
+    Raises `DataError` for one whose prompt alone fills it.
+    """
     long = [
         (number, row)
         for number, row in zip(block.lines, block.rows, strict=True)
         if len(canonical(row)) > limit.max_tokens
     ]
     counts = limit.count_tokens([row for _, row in long]) if long else []
-    for (number, _), tokens in zip(long, counts, strict=True):
-        if tokens > limit.max_tokens:
-            many = f"more than {limit.max_tokens:,}" if tokens == limit.max_tokens + 1 else f"{tokens:,}"
-            message = f"the row has {many} tokens; {limit.max_tokens:,} are allowed; what is over is cut off"
-            yield Finding("warning", "too-long", block.file.name, number, message)
+    over = [(*each, tokens) for each, tokens in zip(long, counts, strict=True) if tokens > limit.max_tokens]
+    _refuse_long_prompts(block, [each[:2] for each in over], limit)
+    for number, _, tokens in over:
+        many = f"more than {limit.max_tokens:,}" if tokens == limit.max_tokens + 1 else f"{tokens:,}"
+        message = f"the row has {many} tokens; {limit.max_tokens:,} are allowed; what is over is cut off"
+        yield Finding("warning", "too-long", block.file.name, number, message)
+
+
+def _refuse_long_prompts(block: RowBlock, over: Sequence[tuple[int, Row]], limit: TokenLimit) -> None:
+    if limit.count_prompts is None or not over:
+        return
+    for (number, _), tokens in zip(over, limit.count_prompts([row for _, row in over]), strict=True):
+        if tokens >= limit.max_tokens:
+            raise DataError(
+                f"{block.file.name}:{number}: the prompt alone fills {limit.key}={limit.max_tokens} tokens, so that "
+                "nothing of the answer is left to learn; shorten the prompt, remove the row or raise the limit."
+            )

@@ -250,3 +250,10 @@ def test_every_finding_has_the_line_of_its_row(tmp_path: Path, sorts: list[str])
         groups = [group for group in found.findings if group.rule == rule] if found else []
         assert [each.line for group in groups for each in group.examples] == expected[:5]
         assert sum(group.count for group in groups) == len(expected)
+
+
+def test_a_row_whose_prompt_alone_fills_the_limit_is_refused_by_file_and_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", *range(3))
+    limit = TokenLimit(10, lambda rows: [11] * len(rows), lambda rows: [9, 10, 3], "backend.max_length")
+    with pytest.raises(DataError, match=r"data\.jsonl:2: the prompt alone fills backend\.max_length=10 tokens"):
+        survey(selection(path), limit)

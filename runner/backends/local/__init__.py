@@ -171,7 +171,9 @@ def limit(request: "Request") -> TokenLimit | None:
     if folder is None:
         return None
     most = request.backend.max_length
-    return TokenLimit(most, partial(ChatTokenizer(tokenizer_folder(folder)).counts, at_most=most))
+    tokenizer = ChatTokenizer(tokenizer_folder(folder))
+    rows, prompts = partial(tokenizer.counts, at_most=most), partial(tokenizer.prompt_counts, at_most=most)
+    return TokenLimit(most, rows, prompts, key="backend.max_length")
 
 
 def resolve(settings: Local, method: Method, hyperparameters: Any, num_rows: int) -> Resolved:
