@@ -18,16 +18,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def progress_of(clock: list[float], seconds: int) -> None:
-    """Report each second, at a pace of 1,000 rows a second of 100,000."""
+def progress_of(clock: list[float], seconds: int, total: int = 100) -> None:
+    """Report each second, at a pace of 1,000 rows a second, of what takes so many seconds in all."""
     with waiting.checking_data() as report:
-        for second in range(1, seconds + 1):
-            clock[0] = float(second)
-            report(Progress(second / 100, second * 1000))
+        for second in range(seconds + 1):
+            clock[0] = 50.0 + second
+            report(Progress(second / total, second * 1000))
 
 
 def test_a_check_that_takes_a_moment_prints_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     progress_of(clock, 1)
+    progress_of(clock, 3, total=3)
     assert capsys.readouterr() == ("", "")
 
 
