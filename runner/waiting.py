@@ -31,26 +31,36 @@ def checking_data() -> Iterator[Report]:
 
 
 class Line:
-    """Prints progress: on a terminal one line that changes, elsewhere a line every ten seconds."""
+    """Prints progress: on a terminal one line that changes, elsewhere a line every ten seconds.
+
+    The pace is that since the first report, as what is loaded before takes its own time.
+    """
 
     def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self._next = self._begun + QUIET_SECONDS
+        self._first: tuple[float, float] | None = None
+        self._next = 0.0
         self._shown = False
 
     def __call__(self, progress: Progress) -> None:
-        """Print how far it is, unless that was printed a moment ago."""
+        """Print how far it is, unless that was printed a moment ago or little is left."""
         now = time.monotonic()
-        if now < self._next or not progress.share:
+        if self._first is None:
+            self._first, self._next = (now, progress.share), now + QUIET_SECONDS
+        begun, share = self._first
+        if now < self._next or progress.share <= share:
             return
-        left = (now - self._begun) * (1 - progress.share) / progress.share
-        text = f"checking the data: {progress.share:.0%}, {progress.rows:,} rows, about {duration(left)} left"
+        left = (now - begun) * (1 - progress.share) / (progress.share - share)
+        if left < QUIET_SECONDS and not self._shown:
+            return
+        self._print(f"checking the data: {progress.share:.0%}, {progress.rows:,} rows, about {duration(left)} left")
+        self._shown, self._next = True, now + (TERMINAL_SECONDS if console.errors.is_terminal else PLAIN_SECONDS)
+
+    def _print(self, text: str) -> None:
         if console.errors.is_terminal:
             console.errors.file.write(_CLEAR + text)
             console.errors.file.flush()
         else:
             console.complain(text)
-        self._shown, self._next = True, now + (TERMINAL_SECONDS if console.errors.is_terminal else PLAIN_SECONDS)
 
     def end(self) -> None:
         """Take the line off the terminal."""
