@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
+from runner import __version__
 from tests.test_resume import arguments
 
 ROOT = Path(__file__).parent.parent
@@ -46,3 +48,11 @@ def test_the_wheel_trains(installed: Path, tiny_model: Path, pairs_file: Path, t
     process = command(installed, tmp_path, "-m", "runner", *arguments(tiny_model, pairs_file, "dpo.n_epochs=1"))
     assert process.returncode == 0, process.stderr
     assert list(tmp_path.glob("runs/*/model/reference.json"))
+
+
+def test_the_wheel_says_what_it_is(installed: Path) -> None:
+    (described,) = metadata.distributions(name="runner", path=[str(installed)])
+    assert described.version == __version__
+    assert "Typing :: Typed" in described.metadata.get_all("Classifier", [])
+    assert described.metadata["Keywords"]
+    assert (installed / "runner" / "py.typed").exists()
