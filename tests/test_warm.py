@@ -26,7 +26,7 @@ PROGRAMS = {
     "settings": "import os, sys; print(os.getcwd(), sys.argv, sys.path[0], sys.warnoptions, sys.stdout.encoding)\n"
     "print(sorted(os.environ.items()), sys.executable, sys.orig_argv[1:2], os.getpgrp())",
     "warnings": "import warnings; warnings.warn('mind')",
-    "handlers": "import signal; print([signal.getsignal(n) for n in (2, 13, 15)], signal.pthread_sigmask(0, []))",
+    "handlers": "import signal; print([signal.getsignal(n) for n in (13, 15)], signal.pthread_sigmask(0, []))",
 }
 
 
@@ -43,9 +43,11 @@ def test_a_forked_command_ends_and_prints_as_a_fresh_interpreter(program: str, t
 
 
 def test_a_module_runs_as_main_with_its_arguments(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("import sys; print(__name__, sys.argv); sys.exit(3)")
+    (tmp_path / "mine.py").write_text("import sys, other; print(__name__, sys.argv); sys.exit(3)")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "other.py").touch()
     line = [sys.executable, "-m", "mine", "one", "two"]
-    forked = warm.run(line, cwd=tmp_path)
+    forked = warm.run(line, cwd=tmp_path, env=os.environ | {"PYTHONPATH": f"{tmp_path}/more"})
     assert (forked.returncode, forked.stdout) == (3, f"__main__ ['{tmp_path}/mine.py', 'one', 'two']\n")
 
 
@@ -88,8 +90,8 @@ def test_a_command_without_an_end_is_killed_and_named() -> None:
 def test_nothing_is_left_when_the_test_process_dies(tmp_path: Path) -> None:
     """Also not where it is killed, and has no time to say so."""
     program = "import sys, time\nfrom tests import warm\nprint(warm.Popen([sys.executable, '-c', 'import time; "
-    program += "time.sleep(600)']).pid, warm._SERVERS[0].process.pid, flush=True)\ntime.sleep(600)"
-    line = [sys.executable, "-c", f"from tests import warm; warm.IMPORTED = ()\n{program}"]
+    program += "time.sleep(600)'], imports=()).pid, warm._SERVERS[()].process.pid, flush=True)\ntime.sleep(600)"
+    line = [sys.executable, "-c", program]
     with subprocess.Popen(line, cwd=warm.ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pids = process.stdout.readline().split()
@@ -111,7 +113,7 @@ def is_alive(pid: str) -> bool:
 def test_what_reads_a_variable_at_import_gets_a_fresh_interpreter() -> None:
     line = [sys.executable, "-m", "runner"]
     assert warm.is_warm(line, os.environ | {"COLUMNS": "80", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"})
-    for changed in ({"PYTHONPATH": "/nowhere"}, {"HF_HOME": "/nowhere"}, {"LC_ALL": "C"}):
+    for changed in ({"PYTHONHASHSEED": "0"}, {"HF_HOME": "/nowhere"}, {"LC_ALL": "C"}):
         assert not warm.is_warm(line, os.environ | changed)
     assert not warm.is_warm([sys.executable, "-X", "importtime", "-m", "runner"], os.environ)
     assert not warm.is_warm(["python", "-m", "runner"], os.environ)

@@ -1,7 +1,7 @@
 """Real commands without the start of an interpreter: `run` and `Popen` are those of `subprocess`, but fork.
 
 A fresh interpreter spends 2 to 8 seconds of processor time on importing Hydra, MLflow, torch and the Azure SDK. Here
-one server per test process imports them once, and forks for each command. The child is a process of its own: it has
+a server per test process imports them once, and forks for each command. The child is a process of its own: it has
 its own pid, environment, working directory, standard streams and signals, and it ends as an interpreter ends. Nothing
 of `runner` is imported before the fork, so that no cache or setting of one command reaches another.
 
@@ -30,25 +30,31 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 180
+SECONDS = 240
 """The longest that a command may take on a busy machine; the default of `run`."""
 START_SECONDS = 300
 """The longest that the server may take to import; 15 s on a quiet machine."""
 
-IMPORTED = (
+LIGHT = (
     "hydra.main", "hydra.core.plugins", "hydra._internal.hydra", "hydra._internal.utils", "omegaconf", "msgspec.json",
-    "rich.progress", "rich.table", "rich.live", "filelock", "dotenv", "jinja2.sandbox", "numpy", "pyarrow.parquet",
-    "tokenizers", "safetensors.torch", "scipy.stats", "matplotlib.figure", "torch", "torch.distributed",
+    "hydra._internal.core_plugins.basic_launcher", "hydra._internal.core_plugins.basic_sweeper", "antlr4.LL1Analyzer",
+    "hydra._internal.core_plugins.importlib_resources_config_source", "hydra._internal.logging_config",
+    "importlib.metadata", "importlib.readers", "concurrent.futures.thread", "multiprocessing.reduction", "numpy",
+    "rich.progress", "rich.table", "rich.live", "filelock", "dotenv", "jinja2.sandbox", "jinja2.ext", "tokenizers",
+)  # fmt: skip
+"""What a plan imports of other people's: 0.7 s of processor time."""
+ALL = (
+    *LIGHT, "pyarrow.parquet", "safetensors.torch", "scipy.stats", "torch", "torch.distributed",
     "torch.utils.checkpoint", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
     "transformers.generation", "peft.tuners.lora", "mlflow.tracking", "mlflow.tracking._tracking_service.client",
     "mlflow.store.tracking.sqlalchemy_store", "mlflow.pyfunc", "openai.resources.responses", "azure.identity",
     "azure.ai.projects", "azure.mgmt.cognitiveservices", "optuna", "joblib",
 )  # fmt: skip
-"""What commands import of other people's; what is not installed is left out."""
+"""What all commands import of other people's: 16 s of processor time; what is not installed is left out."""
 
 READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH", "PYTORCH_", "CUDA_", "MKL_", "KMP_", "OPENBLAS_",
                   "PYTHON", "LC_", "LANG", "MPL", "LD_", "NUMEXPR_", "XDG_", "HOME")  # fmt: skip
-HONOURED = ("PYTHONWARNINGS", "PYTHONUNBUFFERED")
+HONOURED = ("PYTHONPATH", "PYTHONWARNINGS", "PYTHONUNBUFFERED")
 """Variables that match `READ_AT_IMPORT`, but that the child can still obey."""
 WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Keeps numpy's and pyarrow's imports from starting a thread: a process with threads is not to be forked."""
@@ -66,11 +72,16 @@ class Popen(subprocess.Popen[Any]):
 
     _status: int | None = None  # the pipe that brings the exit status; None of a fresh interpreter
 
+    def __init__(self, line: Any, *, imports: tuple[str, ...] = ALL, **options: Any) -> None:
+        """Start `line`; `imports` is what it finds imported, `LIGHT` for a command that only plans."""
+        self._imports = imports
+        super().__init__(line, **options)
+
     def _execute_child(self, *given: Any) -> None:
         asked = _SIGNATURE.bind(self, *given).arguments
         environment = dict(os.environ if asked["env"] is None else asked["env"])
         special = asked["preexec_fn"] or asked["pass_fds"] or asked["shell"]
-        if special or not is_warm(asked["args"], environment):
+        if special or not is_warm(asked["args"], environment, self._imports):
             super()._execute_child(*given)  # type: ignore[misc]
             return
         pipes = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
@@ -82,7 +93,7 @@ class Popen(subprocess.Popen[Any]):
         }
         # -1 is a stream that the child inherits.
         streams = [pipe if pipe != -1 else number for number, pipe in enumerate(pipes)]
-        self.pid, self._status = _server().fork(order, streams)
+        self.pid, self._status = _server(self._imports).fork(order, streams)
         self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(asked[name] for name in ends))  # type: ignore[attr-defined]
@@ -150,12 +161,12 @@ def shown(line: Sequence[object]) -> str:
     return text if len(text) < 400 else f"{text[:400]} …"
 
 
-def is_warm(line: Any, environment: Mapping[str, str]) -> bool:
+def is_warm(line: Any, environment: Mapping[str, str], imports: tuple[str, ...] = ALL) -> bool:
     """Tell whether the warm server can stand for a fresh interpreter."""
     if isinstance(line, (str, bytes, os.PathLike)) or len(line) < 3:
         return False
-    own = _at_import(environment) == _at_import(os.environ)
-    return own and str(line[0]) == sys.executable and str(line[1]) in ("-m", "-c")
+    imported_with = _SERVERS[imports].imported_with if imports in _SERVERS else _at_import(os.environ)
+    return _at_import(environment) == imported_with and str(line[0]) == sys.executable and str(line[1]) in ("-m", "-c")
 
 
 def _at_import(environment: Mapping[str, str]) -> dict[str, str]:
@@ -169,16 +180,16 @@ def _at_import(environment: Mapping[str, str]) -> dict[str, str]:
 class _Server:
     """The connection to the process that forks."""
 
-    def __init__(self) -> None:
+    def __init__(self, imports: tuple[str, ...]) -> None:
         ours, theirs = socket.socketpair()
         kept = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", *HONOURED)}
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.warm", str(theirs.fileno()), *IMPORTED], cwd=ROOT,
+                [sys.executable, "-m", "tests.warm", str(theirs.fileno()), *imports], cwd=ROOT,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
                 env=kept | WITHOUT_THREADS,
             )  # fmt: skip
-        self.made_for = _at_import(os.environ)
+        self.imported_with = _at_import(os.environ)
         self._socket, self._lock = ours, threading.Lock()
         ours.settimeout(START_SECONDS)
         self._receive(1, "its imports")
@@ -209,15 +220,21 @@ class _Server:
         self.process.wait(30)
 
 
-_SERVERS: list[_Server] = []
+_SERVERS: dict[tuple[str, ...], _Server] = {}
 
 
-def _server() -> _Server:
-    while _SERVERS and (_SERVERS[-1].process.poll() is not None or _SERVERS[-1].made_for != _at_import(os.environ)):
-        _SERVERS.pop().close()
-    if not _SERVERS:
-        _SERVERS.append(_Server())
-    return _SERVERS[-1]
+@atexit.register
+def _close() -> None:
+    while _SERVERS:
+        _SERVERS.popitem()[1].close()
+
+
+def _server(imports: tuple[str, ...]) -> _Server:
+    if imports in _SERVERS and _SERVERS[imports].process.poll() is not None:
+        _SERVERS.pop(imports).close()
+    if imports not in _SERVERS:
+        _SERVERS[imports] = _Server(imports)
+    return _SERVERS[imports]
 
 
 # The server's side ----------------------------------------------------------------------------------------------------
@@ -295,6 +312,7 @@ def _child(order: dict[str, Any], descriptors: list[int], filters: Any, added: A
         os.dup2(given, number)
     for each in descriptors:
         os.close(each)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
     if order["session"]:
         os.setsid()
     os.chdir(order["folder"])
@@ -310,7 +328,10 @@ def _child(order: dict[str, Any], descriptors: list[int], filters: Any, added: A
     flag, program, *arguments = order["line"]
     sys.orig_argv = [sys.executable, flag, program, *arguments]
     sys.argv = [flag, *arguments]
-    sys.path[0] = str(Path.cwd()) if flag == "-m" else ""
+    sys.path[:1] = [
+        str(Path.cwd()) if flag == "-m" else "",
+        *filter(None, environment.get("PYTHONPATH", "").split(":")),
+    ]
     importlib.invalidate_caches()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if flag == "-m":
