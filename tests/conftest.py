@@ -9,17 +9,29 @@ import msgspec
 import pytest
 
 from runner.backends.local import machine
-from tests import tiny
+from tests import scheduling, tiny
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-durations", action="store_true", help="write tests/durations.json")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(scheduling.Reporter(config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = scheduling.longest_first(items)
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the developer's own settings and the network's hubs out of the tests."""
+    """Keep the developer's own settings out of the tests."""
     foreign = ("AZURE_", "OPENAI_", "IDENTITY_", "MSI_")
     own = ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR", "RUNNER_CACHE", "MODEL_NAME")
     for name in [each for each in os.environ if each.startswith(foreign) or each in own]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +43,14 @@ def pinned_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     path.write_bytes(msgspec.json.encode(measurement(here)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNNER_MACHINE", str(path))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_hub() -> Iterator[None]:
+    """Keep tests from the network's hubs; for all of a session, since libraries read it while they are imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
 
