@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from filelock import FileLock
 
 from runner.backends.local import machine
 from tests import scheduling, tiny
@@ -74,20 +75,25 @@ def no_secret_is_written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_model(tmp_path_factory.mktemp("tiny-llama"))
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of an architecture's tiny model, which is made once per test run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(architecture: str) -> Path:
+        folder, draft = (shared / f"{prefix}tiny-{architecture}" for prefix in ("", "draft-of-"))
+        with FileLock(f"{folder}.lock", timeout=120):  # as pytest-xdist's documentation shares a session fixture
+            if not folder.exists():
+                draft.mkdir(exist_ok=True)
+                tiny.make_model(draft, architecture).rename(folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
-
-    def make(architecture: str) -> Path:
-        if architecture not in made:
-            made[architecture] = tiny.make_model(tmp_path_factory.mktemp(f"tiny-{architecture}"), architecture)
-        return made[architecture]
-
-    return make
+def tiny_model(tiny_models: Callable[[str], Path]) -> Path:
+    return tiny_models("llama")
 
 
 @pytest.fixture(scope="session")
