@@ -1,8 +1,9 @@
 """The training loop: order, rate, judging, packs and metering, each by itself and the loop as a whole."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -302,15 +303,30 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+Undisturbed = Callable[[str], tuple[Learner, list[Event], int, Path]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Return what a training with an option comes to: its learner, events, last step and folder; it is trained once."""
+
+    @cache
+    def trained(option: str) -> tuple[Learner, list[Event], int, Path]:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        whole = learner(tiny_model, **OPTIONS[option])
+        return whole, *told(train(whole, examples()[:6], examples()[6:], folder)), folder
+
+    return trained
+
+
 @pytest.mark.parametrize("stopped_at", [1, 8])
-def test_a_stopped_loop_goes_on_to_the_same_bits(
-    option: str, stopped_at: int, tiny_model: Path, tmp_path: Path
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_training_that_was_stopped_resumes_to_the_same_bits(
+    option: str, stopped_at: int, undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path
 ) -> None:
     more = OPTIONS[option]
-    whole = learner(tiny_model, **more)
-    events, ended = told(train(whole, examples()[:6], examples()[6:], tmp_path / "whole"))
-    stopped = train(learner(tiny_model, **more), examples()[:6], examples()[6:], tmp_path / "stopped")
+    whole, events, ended, folder = undisturbed(option)
+    stopped = train(learner(tiny_model, **more), examples()[:6], examples()[6:], tmp_path)
     seen = []
     for event in stopped:
         seen.append(event)
@@ -319,11 +335,11 @@ def test_a_stopped_loop_goes_on_to_the_same_bits(
                 seen += [stopped.throw(StopAsked()), *stopped]
             break
     again = learner(tiny_model, **more)
-    rest, at = told(train(again, examples()[:6], examples()[6:], tmp_path / "stopped"))
+    rest, at = told(train(again, examples()[:6], examples()[6:], tmp_path))
     assert at == ended
     assert bits(again.result) == bits(whole.result)
     measured = dict.fromkeys(map(str, rounded(events)))
     assert all(str(each) in measured for each in rounded(seen + rest))
     kept = more.get("keep_best", False)
-    one, other = (result_weights(tmp_path / name, kept).read_bytes() for name in ("whole", "stopped"))
+    one, other = (result_weights(each, kept).read_bytes() for each in (folder, tmp_path))
     assert one == other
