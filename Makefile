@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help run test check bench ui emulator clean
+.PHONY: help run test exhaustive check bench ui emulator clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -15,7 +15,10 @@ run: .venv/local  ## tune the embedded model on the embedded data, from a fresh 
 	$(BIN)/python -m runner $(ARGS)
 
 test: .venv/dev  ## the whole test suite, slow tests included; DURATIONS=1 writes how long its files take
-	$(PYTEST) -m "slow or not slow" $(if $(DURATIONS),--write-durations) $(ARGS)
+	$(PYTEST) -m "not exhaustive" $(if $(DURATIONS),--write-durations) $(ARGS)
+
+exhaustive: .venv/dev  ## the tests that `make test` leaves out: further cases of equivalence classes
+	$(PYTEST) -m exhaustive $(ARGS)
 
 check: .venv/dev  ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .
