@@ -1,9 +1,8 @@
 """The training loop: order, rate, judging, packs and metering, each by itself and the loop as a whole."""
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -303,43 +302,29 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-Undisturbed = Callable[[str], tuple[Learner, list[Event], int, Path]]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """Return what a training with an option comes to: its learner, events, last step and folder; it is trained once."""
-
-    @cache
-    def trained(option: str) -> tuple[Learner, list[Event], int, Path]:
-        folder = tmp_path_factory.mktemp("undisturbed")
-        whole = learner(tiny_model, **OPTIONS[option])
-        return whole, *told(train(whole, examples()[:6], examples()[6:], folder)), folder
-
-    return trained
-
-
-@pytest.mark.parametrize("stopped_at", [1, 8])
 @pytest.mark.parametrize("option", OPTIONS)
-def test_a_training_that_was_stopped_resumes_to_the_same_bits(
-    option: str, stopped_at: int, undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path
+def test_a_training_stopped_early_or_late_resumes_to_the_same_bits(
+    option: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     more = OPTIONS[option]
-    whole, events, ended, folder = undisturbed(option)
-    stopped = train(learner(tiny_model, **more), examples()[:6], examples()[6:], tmp_path)
-    seen = []
-    for event in stopped:
-        seen.append(event)
-        if isinstance(event, Metrics) and event.at == stopped_at and "train/loss" in event.values:
-            with pytest.raises(StopAsked):  # once what was measured up to its checkpoint is told
-                seen += [stopped.throw(StopAsked()), *stopped]
-            break
-    again = learner(tiny_model, **more)
-    rest, at = told(train(again, examples()[:6], examples()[6:], tmp_path))
-    assert at == ended
-    assert bits(again.result) == bits(whole.result)
-    measured = dict.fromkeys(map(str, rounded(events)))
-    assert all(str(each) in measured for each in rounded(seen + rest))
-    kept = more.get("keep_best", False)
-    one, other = (result_weights(each, kept).read_bytes() for each in (folder, tmp_path))
-    assert one == other
+    whole = learner(tiny_model, **more)
+    events, ended = told(train(whole, examples()[:6], examples()[6:], tmp_path / "whole"))
+    measured = set(map(str, rounded(events)))
+    for stopped_at in (1, 8):
+        folder = tmp_path / f"stopped after {stopped_at} steps"
+        stopped = train(learner(tiny_model, **more), examples()[:6], examples()[6:], folder)
+        seen = []
+        for event in stopped:
+            seen.append(event)
+            if isinstance(event, Metrics) and event.at == stopped_at and "train/loss" in event.values:
+                with pytest.raises(StopAsked):  # once what was measured up to its checkpoint is told
+                    seen += [stopped.throw(StopAsked()), *stopped]
+                break
+        again = learner(tiny_model, **more)
+        rest, at = told(train(again, examples()[:6], examples()[6:], folder))
+        assert at == ended
+        assert bits(again.result) == bits(whole.result), folder
+        assert all(str(each) in measured for each in rounded(seen + rest)), folder
+        kept = more.get("keep_best", False)
+        one, other = (result_weights(each, kept).read_bytes() for each in (tmp_path / "whole", folder))
+        assert one == other, folder
