@@ -1,9 +1,11 @@
 # What a developer needs; `make help` lists it.
 PYTHON ?= python3.11
 BIN := .venv/bin
+# One test, or group of tests, at a time is handed to each core, in the order of tests/scheduling.py.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help run test check bench ui emulator clean
+.PHONY: help run test exhaustive check bench ui emulator clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -13,14 +15,17 @@ run: .venv/local  ## tune the embedded model on the embedded data, from a fresh 
 	$(BIN)/python -m runner $(ARGS)
 	@echo "To go on in this shell: source $(BIN)/activate (then python -m runner --help), or $(BIN)/python -m runner …"
 
-test: .venv/dev  ## the whole test suite, slow tests included
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not exhaustive" $(ARGS)
+test: .venv/dev  ## the whole test suite, slow tests included; DURATIONS=1 writes how long its files take
+	$(PYTEST) -m "not exhaustive" $(if $(DURATIONS),--write-durations) $(ARGS)
+
+exhaustive: .venv/dev  ## the tests that `make test` leaves out: further cases of equivalence classes
+	$(PYTEST) -m exhaustive $(ARGS)
 
 check: .venv/dev  ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+	$(PYTEST) $(ARGS)
 
 bench: .venv/dev  ## the benchmarks; each ends with a line of JSON
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file $(ARGS) || exit 1; done

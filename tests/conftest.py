@@ -7,19 +7,32 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from filelock import FileLock
 
 from runner.backends.local import machine
-from tests import tiny
+from tests import scheduling, tiny
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-durations", action="store_true", help="write tests/durations.json")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(scheduling.Reporter(config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = scheduling.longest_first(items)
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the developer's own settings and the network's hubs out of the tests."""
+    """Keep the developer's own settings out of the tests."""
     foreign = ("AZURE_", "OPENAI_", "IDENTITY_", "MSI_")
     own = ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR", "RUNNER_CACHE", "MODEL_NAME", "FOUNDRY_PROJECT_ENDPOINT")
     for name in [each for each in os.environ if each.startswith(foreign) or each in own]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +44,14 @@ def pinned_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     path.write_bytes(msgspec.json.encode(measurement(here)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNNER_MACHINE", str(path))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_hub() -> Iterator[None]:
+    """Keep tests from the network's hubs; for all of a session, since libraries read it while they are imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
 
@@ -53,20 +74,25 @@ def no_secret_is_written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_model(tmp_path_factory.mktemp("tiny-llama"))
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of an architecture's tiny model, which is made once per test run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(architecture: str) -> Path:
+        folder, draft = (shared / f"{prefix}tiny-{architecture}" for prefix in ("", "draft-of-"))
+        with FileLock(f"{folder}.lock", timeout=120):  # as pytest-xdist's documentation shares a session fixture
+            if not folder.exists():
+                draft.mkdir(exist_ok=True)
+                tiny.make_model(draft, architecture).rename(folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
-
-    def make(architecture: str) -> Path:
-        if architecture not in made:
-            made[architecture] = tiny.make_model(tmp_path_factory.mktemp(f"tiny-{architecture}"), architecture)
-        return made[architecture]
-
-    return make
+def tiny_model(tiny_models: Callable[[str], Path]) -> Path:
+    return tiny_models("llama")
 
 
 @pytest.fixture(scope="session")

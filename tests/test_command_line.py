@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -23,7 +25,7 @@ def command(tmp_path: Path) -> Command:
             "COLUMNS": "400",
         }
         line = [sys.executable, "-m", module, *arguments]
-        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return warm.run(line, cwd=tmp_path, env=environment, imports=warm.LIGHT)
 
     return run
 
@@ -128,7 +130,7 @@ WRONG_REQUESTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "told"), WRONG_REQUESTS, ids=lambda value: " ".join(value)[:40])
-def test_a_wrong_request_is_told_in_a_sentence_before_anything_is_made(
+def test_a_wrong_request_is_answered_by_one_sentence_before_anything_is_written(
     arguments: list[str], told: str, command: Command, tmp_path: Path
 ) -> None:
     process = (
@@ -195,7 +197,7 @@ BAD_ROWS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("line", "told"), BAD_ROWS)
-def test_a_bad_row_is_told_with_its_place(line: str, told: str, command: Command, tmp_path: Path) -> None:
+def test_a_bad_row_is_named_by_file_and_line(line: str, told: str, command: Command, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(GOOD)}\n{line}\n", "utf-8")
     process = command("mode=plan", "dataset.train=pairs.jsonl", "dataset.validation=null")
     assert process.returncode == 2
@@ -206,14 +208,14 @@ def test_a_bad_row_is_told_with_its_place(line: str, told: str, command: Command
     assert len(process.stderr.strip().splitlines()) == 1
 
 
-def test_bad_rows_are_left_out_on_request(command: Command, tmp_path: Path) -> None:
+def test_bad_rows_are_skipped_on_request(command: Command, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(GOOD)}\n{{\n", "utf-8")
     process = command("mode=plan", "dataset.train=pairs.jsonl", "dataset.validation=null", "dataset.on_bad_row=skip")
     assert process.returncode == 0
     assert "pairs.jsonl:2: " in process.stdout
 
 
-def test_a_plan_touches_nothing(command: Command, tmp_path: Path) -> None:
+def test_a_plan_writes_no_file(command: Command, tmp_path: Path) -> None:
     process = command("mode=plan")
     assert process.returncode == 0, process.stderr
     assert "dpo.n_epochs" in process.stdout

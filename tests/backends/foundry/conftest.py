@@ -16,13 +16,12 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Make]:
     """Start emulators; the environment leads to the last one. No secret may be left in any file."""
     service = pytest.importorskip("runner.backends.foundry.service")
     monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(service, "ANSWER_SECONDS", 0.5)
     write_data(tmp_path)
 
-    def start(**options: Any) -> Emulator:
-        cloud = stack.enter_context(Emulator(openapi=openapi(), **options))
-        cloud.script = Script(validating_seconds=0.02, queued_seconds=0.05, running_seconds=0.15)
-        cloud.file_seconds = cloud.deployment_seconds = 0.05
+    def start(kind: type[Emulator] = Emulator, **options: Any) -> Emulator:
+        cloud = stack.enter_context(kind(openapi=openapi(), **options))
+        cloud.script = Script(validating_seconds=0.02, queued_seconds=0.03, running_seconds=0.05)
+        cloud.file_seconds = cloud.deployment_seconds = 0.03
         for name, value in cloud.environment().items():
             monkeypatch.setenv(name, value)
         return cloud

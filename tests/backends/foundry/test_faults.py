@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -12,9 +13,20 @@ import pytest
 
 pytest.importorskip("azure.ai.projects")
 
+from runner import execute
+from runner.backends.foundry import service
 from runner.events import StepDone, StepStarted
 from runner.journal import Record, read
-from tests.backends.foundry.rehearsal import DEPLOYED, Make, Metrics, carry_out, created_once, job_of, standing
+from tests.backends.foundry.rehearsal import (
+    DEPLOYED,
+    IMPATIENT,
+    Make,
+    Metrics,
+    carry_out,
+    created_once,
+    job_of,
+    standing,
+)
 from tests.emulator import Emulator, Fault, Script
 
 pytestmark = pytest.mark.slow
@@ -51,12 +63,33 @@ LASTING: dict[str, tuple[str, dict[str, Any], int, str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", PASSING)
-@pytest.mark.parametrize("on", [*DATA_PLANE, *CONTROL_PLANE])
-def test_a_fault_that_passes_changes_nothing(
-    on: str, fault: str, undisturbed: Metrics, make: Make, tmp_path: Path
+EVERYWHERE = ("500", "reset after", "cut")
+"""Faults tried at each request: it was refused; it was carried out and no answer came; half an answer came."""
+ONE_OF_EACH_KIND = ("GET /fine_tuning/jobs/{id}", "POST /fine_tuning/jobs", "PUT deployment")
+"""Requests that each fault is tried at: one reads, one must not be repeated, one goes to the control plane."""
+
+
+def faults_at_requests(faults: Iterable[str]) -> Any:
+    """Give a test `fault` and `on`, a request: one case per equivalence class; the others are marked `exhaustive`."""
+    return pytest.mark.parametrize(
+        ("fault", "on"),
+        [
+            pytest.param(
+                fault, on, marks=() if fault in EVERYWHERE or on in ONE_OF_EACH_KIND else pytest.mark.exhaustive
+            )
+            for fault in faults
+            for on in (*DATA_PLANE, *CONTROL_PLANE)
+        ],
+    )
+
+
+@faults_at_requests(PASSING)
+def test_a_run_with_a_fault_that_passes_ends_like_a_run_without_it(
+    fault: str, on: str, undisturbed: Metrics, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cloud, (kind, details) = make(), PASSING[fault]
+    if kind == "slow":
+        monkeypatch.setattr(service, "ANSWER_SECONDS", details["seconds"] / 2)
     cloud.inject(Fault(on, kind, **details))
     ended = carry_out(job_of(tmp_path, tmp_path / "runs", DEPLOYED))
     assert ended.code == 0, ended.message
@@ -65,21 +98,20 @@ def test_a_fault_that_passes_changes_nothing(
     assert not standing(cloud)
 
 
-@pytest.mark.parametrize("fault", LASTING)
-@pytest.mark.parametrize("on", [*DATA_PLANE, *CONTROL_PLANE])
-def test_a_fault_that_lasts_is_told_and_the_same_command_goes_on_after_it(
-    on: str, fault: str, make: Make, tmp_path: Path
+@faults_at_requests(LASTING)
+def test_a_fault_that_lasts_ends_the_run_with_a_sentence_and_the_same_command_resumes_it_afterwards(
+    fault: str, on: str, make: Make, tmp_path: Path
 ) -> None:
-    cloud, (kind, details, code, told) = make(), LASTING[fault]
+    cloud, (kind, details, code, sentence) = make(), LASTING[fault]
     lasting = Fault(on, kind, times=None, **details)
     cloud.inject(lasting)
-    job = job_of(tmp_path, tmp_path / "runs", DEPLOYED)
-    ended = carry_out(job)
+    ended = carry_out(job_of(tmp_path, tmp_path / "runs", DEPLOYED, IMPATIENT))
     assert ended.code == code, ended.message
-    assert told in ended.message
+    assert sentence in ended.message
     assert "\n" not in ended.message
     lasting.left = 0
-    again = carry_out(job)
+    again = carry_out(job_of(tmp_path, tmp_path / "runs", DEPLOYED))
+    assert again.folder == ended.folder
     assert again.code == 0, again.message
     assert created_once(cloud), cloud.violations
     assert not standing(cloud)
@@ -145,31 +177,38 @@ ENDS: dict[str, tuple[Script, str]] = {
 
 @pytest.mark.parametrize("style", ["strict", "lax"])
 @pytest.mark.parametrize("end", ENDS)
-def test_a_job_that_ends_without_a_model_is_told_and_only_again_makes_another(
+def test_a_job_that_ends_without_a_model_ends_the_run_with_its_reason_and_is_not_made_again(
     end: str, style: str, make: Make, tmp_path: Path
 ) -> None:
     cloud = make(style=style)
-    cloud.script, told = ENDS[end]
+    cloud.script, reason = ENDS[end]
     job = job_of(tmp_path, tmp_path / "runs")
     for _ in range(2):
         ended = carry_out(job)
         assert ended.code == 1
-        assert told in ended.message
+        assert reason in ended.message
         assert "again=true creates a new job" in ended.message
         assert created_once(cloud), cloud.violations
     elsewhere = carry_out(job_of(tmp_path, tmp_path / "other"))
     assert (elsewhere.code, len(cloud.created_jobs)) == (1, 1)
-    cloud.script = Script()
-    from runner import execute
 
+
+@pytest.mark.parametrize("style", ["strict", "lax"])
+def test_again_makes_one_new_job_after_one_that_failed_and_uploads_nothing(
+    style: str, make: Make, tmp_path: Path
+) -> None:
+    cloud = make(style=style)
+    cloud.script = Script(outcome="failed")
+    job = job_of(tmp_path, tmp_path / "runs")
+    assert carry_out(job).code == 1
+    cloud.script = Script()
     assert execute.stuck(job)
     execute.set_aside(job.folder)
-    anew = job_of(tmp_path, tmp_path / "runs", "again=true")
-    assert carry_out(anew).code == 0
-    assert len(cloud.created_jobs) == 2
-    assert carry_out(anew).code == 0
-    assert len(cloud.created_jobs) == 2
-    assert len(cloud.created_files) == 2
+    again = job_of(tmp_path, tmp_path / "runs", "again=true")
+    for _ in range(2):
+        assert carry_out(again).code == 0
+        assert len(cloud.created_jobs) == 2
+        assert len(cloud.created_files) == 2
 
 
 def test_a_job_cancelled_in_the_portal_while_it_is_followed(cloud: Emulator, tmp_path: Path) -> None:
@@ -278,7 +317,7 @@ def test_a_service_that_is_not_there(cloud: Emulator, tmp_path: Path, monkeypatc
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     monkeypatch.setenv("AZURE_AI_PROJECT_ENDPOINT", f"http://127.0.0.1:{port}/api/projects/none")
-    ended = carry_out(job_of(tmp_path, tmp_path / "runs"))
+    ended = carry_out(job_of(tmp_path, tmp_path / "runs", IMPATIENT))
     assert ended.code == 1
     assert "no connection" in ended.message
 
@@ -314,7 +353,7 @@ def test_a_file_that_the_service_cannot_read(cloud: Emulator, tmp_path: Path) ->
 
 def test_a_job_that_vanishes_for_good(cloud: Emulator, tmp_path: Path) -> None:
     cloud.inject(Fault("GET /fine_tuning/jobs/{id}", "vanish", times=None))
-    ended = carry_out(job_of(tmp_path, tmp_path / "runs"))
+    ended = carry_out(job_of(tmp_path, tmp_path / "runs", IMPATIENT))
     assert ended.code == 1
     assert "has not shown this job for" in ended.message
     assert created_once(cloud)

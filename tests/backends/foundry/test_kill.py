@@ -1,21 +1,186 @@
-"""kill -9 at a hundred (two times fifty) random moments: one job a plan, one file a content, the same metrics."""
+"""kill -9 wherever it can strike a hosted run: one job per plan, one file per content, the same metrics."""
 
 import json
 import os
-import subprocess
+import queue
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 
 pytest.importorskip("azure.ai.projects")
 
-from tests.backends.foundry.rehearsal import Make, secrets_in
+from runner.events import StepDone
+from runner.journal import read
+from tests import warm
+from tests.backends.foundry.rehearsal import Ended, Make, secrets_in, standing
+from tests.backends.foundry.test_faults import STEPS
+from tests.emulator import Emulator
+from tests.emulator.messages import Reply, Request
 
 pytestmark = pytest.mark.slow
 
-KILLS = 50
+SECONDS = 120
+"""The longest that one process may work on a run on a busy machine; then it is ended by SIGALRM."""
+
+FORK_AND_CARRY_OUT = """
+import gc, json, os, signal, sys
+from pathlib import Path
+signal.alarm(2 * int(sys.argv[1]))
+from runner.backends.foundry import service
+from runner.events import Progress
+from tests.backends.foundry.rehearsal import DEPLOYED, carry_out, job_of
+
+def planned(seed):
+    return job_of(Path.cwd(), Path("runs"), DEPLOYED, "dpo.n_epochs=1", "dpo.batch_size=12", seed=seed)
+
+def kill_after(records):
+    left = records
+    def listen(record):
+        nonlocal left
+        left -= not isinstance(record.event, Progress)  # which no journal keeps
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return listen
+
+first = carry_out(planned(0))  # imports what is imported late, once for all that are forked
+assert first.code == 0, first.message
+service.close()
+gc.freeze()
+signal.alarm(0)
+print("ready", flush=True)
+for line in sys.stdin:
+    seed, records = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(int(sys.argv[1]))
+        ended = carry_out(planned(seed), kill_after(records))
+        print(ended.message, file=sys.stderr, flush=True)
+        os._exit(ended.code)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Runs:
+    """Hosted runs by their seeds, each of which makes another plan; each process that works on one is forked."""
+
+    def __init__(self, forking: "warm.Popen") -> None:
+        self._orders, self._answers = forking.stdin, forking.stdout
+        self.pids: queue.Queue[int] = queue.Queue()
+        assert self._next_line() == "ready"
+
+    def carry_out(self, seed: int, kill_after: int = 0) -> int:
+        """Carry out what is left of a run, and return the exit code.
+
+        With `kill_after` the process kills itself once it has noted so many records in the journal.
+        """
+        assert self._orders
+        self._orders.write(json.dumps([seed, kill_after]) + "\n")
+        self._orders.flush()
+        self.pids.put(int(self._next_line()))
+        return int(self._next_line())
+
+    def _next_line(self) -> str:
+        assert self._answers
+        line: str = self._answers.readline()
+        assert line, "the process that forks has ended; what it wrote on standard error says why"
+        return line.strip()
+
+
+@contextmanager
+def runs_in(tmp_path: Path) -> Iterator[Runs]:
+    """Start the process that forks, over the data in a folder, before the service that the environment leads to."""
+    line = [sys.executable, "-c", FORK_AND_CARRY_OUT, str(SECONDS)]
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    with warm.Popen(line, cwd=tmp_path, env=environment, stdin=PIPE, stdout=PIPE, text=True) as forking:
+        yield Runs(forking)
+        forking.kill()
+
+
+def assert_alike(folder: Path, cloud: Emulator, count: int) -> Ended:
+    """Require of so many runs one job and two files each, no step done twice, and the same metrics; return the last."""
+    runs = [Ended(0, "", each.parent) for each in sorted(folder.glob("runs/*/journal.jsonl"), key=begun)]
+    for run in runs:
+        done = [each.event.step for each in read(run.folder / "journal.jsonl") if isinstance(each.event, StepDone)]
+        assert done == STEPS, run
+        assert run.metrics == runs[0].metrics, run
+        assert len(run.samples) == 2, run
+    assert len(runs[0].metrics) > 10
+    plans = {job.metadata["runner_plan_id"] for job in cloud.created_jobs if job.metadata}
+    assert len(plans) == len(cloud.created_jobs) == len(runs) == count
+    assert len(cloud.created_files) == 2 * count
+    assert not standing(cloud)
+    assert cloud.violations == []
+    return runs[-1]
+
+
+def begun(journal: Path) -> float:
+    return read(journal)[0].time
+
+
+def test_after_a_kill_behind_any_record_of_the_journal_the_same_command_comes_to_the_same(
+    make: Make, tmp_path: Path
+) -> None:
+    cloud = make()
+    with runs_in(tmp_path) as runs:
+        for number in count(1):
+            cloud.files.clear()  # else a run would find the files of the one before, and upload nothing
+            code = runs.carry_out(number, kill_after=number)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+            assert runs.carry_out(number) == 0
+    undisturbed = assert_alike(tmp_path, cloud, 1 + number)
+    assert number == 1 + len(read(undisturbed.folder / "journal.jsonl"))
+
+
+class Deadly(Emulator):
+    """A service whose client is killed with the n-th request for a change: `before` it is carried out, or `after`."""
+
+    moment, fatal, changes = "before", 0, 0
+    pids: "queue.Queue[int]"
+
+    def reply(self, request: Request) -> Reply:
+        """Answer one request."""
+        self.changes += request.method != "GET"
+        if request.method == "GET" or self.changes != self.fatal:
+            return super().reply(request)
+        reply = super().reply(request) if self.moment == "after" else Reply(way="reset")
+        os.kill(self.pids.get(timeout=SECONDS), signal.SIGKILL)
+        return reply
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_after_a_kill_before_or_after_any_change_at_the_service_the_same_command_comes_to_the_same(
+    moment: str, make: Make, tmp_path: Path
+) -> None:
+    cloud = make(Deadly)
+    assert isinstance(cloud, Deadly)
+    cloud.moment = moment
+    with runs_in(tmp_path) as runs:
+        for number in count(1):
+            cloud.files.clear()
+            cloud.changes, cloud.fatal, cloud.pids = 0, number, runs.pids
+            code = runs.carry_out(number)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+            cloud.fatal = 0
+            assert runs.carry_out(number) == 0
+            runs.pids.get()
+    assert_alike(tmp_path, cloud, 1 + number)
+    changes = ["POST"] * 5 + ["PUT", "DELETE"]  # two files, a job, two answers, and a deployment that comes and goes
+    assert number == 1 + len(changes)
+
+
+KILLS = 10
 
 FORK_KILL_AND_RUN = """
 import json, os, random, signal, sys, time
@@ -74,8 +239,9 @@ print(json.dumps({"metrics": found, "models": len(client.search_logged_models([e
 """
 
 
-@pytest.mark.parametrize("chance", [1, 2])
-def test_fifty_kills_make_one_job_a_plan_and_the_same_metrics(chance: int, make: Make, tmp_path: Path) -> None:
+def test_kills_at_random_moments_leave_one_mlflow_run_per_plan_with_the_same_metrics(
+    make: Make, tmp_path: Path
+) -> None:
     cloud = make()
     line = [
         "backend=foundry", "dataset=files", f"dataset.train={tmp_path}/train.jsonl",
@@ -83,26 +249,23 @@ def test_fifty_kills_make_one_job_a_plan_and_the_same_metrics(chance: int, make:
         "evaluation.samples=2", "backend.polling.every=0.05", "backend.polling.requests_per_second=1000",
         "backend.deploy=delete_after_eval",
     ]  # fmt: skip
-    process = python(tmp_path, FORK_KILL_AND_RUN, str(KILLS), str(chance), *line)
-    assert process.returncode == 0, process.stderr[-3000:]
-    ran = json.loads(process.stdout.splitlines()[-1])
+    ran = json.loads(python(tmp_path, FORK_KILL_AND_RUN, str(KILLS), "1", *line))
     assert ran["landed"] >= KILLS
     assert len(cloud.created_jobs) == ran["runs"]
     assert len({job.metadata["runner_plan_id"] for job in cloud.created_jobs if job.metadata}) == ran["runs"]
     assert len(cloud.created_files) == 2
-    assert all(each.deleted_at for each in cloud.deployments.values())
+    assert not standing(cloud)
     assert cloud.violations == []
-    read = python(tmp_path, METRICS)
-    assert read.returncode == 0, read.stderr
-    told: dict[str, Any] = json.loads(read.stdout.splitlines()[-1])
-    undisturbed = told["metrics"]["0"]
+    found: dict[str, Any] = json.loads(python(tmp_path, METRICS))
+    undisturbed = found["metrics"]["0"]
     assert len(undisturbed) > 50
-    assert set(map(json.dumps, told["metrics"].values())) == {json.dumps(undisturbed)}
-    assert (len(told["metrics"]), told["models"]) == (ran["runs"], ran["runs"])
+    assert set(map(json.dumps, found["metrics"].values())) == {json.dumps(undisturbed)}
+    assert (len(found["metrics"]), found["models"]) == (ran["runs"], ran["runs"])
     assert secrets_in(tmp_path) == []
 
 
-def python(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python(folder: Path, script: str, *arguments: str) -> str:
+    """Run a script in a folder and return the last line that it prints."""
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    line = [sys.executable, "-c", script, *arguments]
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = warm.run([sys.executable, "-c", script, *arguments], cwd=folder, env=environment, check=True, timeout=600)
+    return done.stdout.splitlines()[-1]

@@ -12,7 +12,7 @@ from runner import clean, execute, models, plan
 from runner.errors import RequestError
 from runner.events import StepDone
 from runner.journal import Record, read
-from tests.backends.foundry.rehearsal import DEPLOYED, Make, carry_out, created_once, job_of, standing
+from tests.backends.foundry.rehearsal import DEPLOYED, IMPATIENT, Make, carry_out, created_once, job_of, standing
 from tests.conftest import pair_row
 from tests.emulator import Emulator, Fault, Script
 
@@ -33,7 +33,7 @@ def test_a_file_that_is_gone_before_the_job_is_created_is_uploaded_anew(cloud: E
 def test_a_job_that_is_gone_for_good_can_be_made_again(cloud: Emulator, tmp_path: Path) -> None:
     vanished = Fault("GET /fine_tuning/jobs/{id}", "vanish", times=None)
     cloud.inject(vanished)
-    job = job_of(tmp_path, tmp_path / "runs")
+    job = job_of(tmp_path, tmp_path / "runs", IMPATIENT)
     ended = carry_out(job)
     assert ended.code == 1
     assert "if it was deleted, again=true creates a new one" in ended.message

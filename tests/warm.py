@@ -1,0 +1,389 @@
+"""Real commands without the start of an interpreter: `run` and `Popen` are those of `subprocess`, but fork.
+
+A fresh interpreter spends 2 to 8 seconds of processor time on importing Hydra, MLflow, torch and the Azure SDK. Here
+a server per test process imports them once, and forks for each command. The child is a process of its own: it has
+its own pid, environment, working directory, standard streams and signals, and it ends as an interpreter ends. Nothing
+of `runner` is imported before the fork, so that no cache or setting of one command reaches another.
+
+A command that the server cannot stand for starts a fresh interpreter instead: another executable, options before
+`-m` or `-c`, or a variable that a library or the interpreter reads while it is imported (`READ_AT_IMPORT`).
+"""
+
+import atexit
+import contextlib
+import ctypes
+import importlib
+import inspect
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 240
+"""The longest that a command may take on a busy machine; the default of `run`."""
+START_SECONDS = 300
+"""The longest that the server may take to import; 15 s on a quiet machine."""
+
+LIGHT = (
+    "hydra.main", "hydra.core.plugins", "hydra._internal.hydra", "hydra._internal.utils", "omegaconf", "msgspec.json",
+    "hydra._internal.core_plugins.basic_launcher", "hydra._internal.core_plugins.basic_sweeper", "antlr4.LL1Analyzer",
+    "hydra._internal.core_plugins.importlib_resources_config_source", "hydra._internal.logging_config",
+    "importlib.metadata", "importlib.readers", "concurrent.futures.thread", "multiprocessing.reduction", "numpy",
+    "rich.progress", "rich.table", "rich.live", "filelock", "dotenv", "jinja2.sandbox", "jinja2.ext", "tokenizers",
+)  # fmt: skip
+"""What a plan imports of other people's: 0.7 s of processor time."""
+ALL = (
+    *LIGHT, "pyarrow.parquet", "safetensors.torch", "scipy.stats", "torch", "torch.distributed",
+    "torch.utils.checkpoint", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
+    "transformers.generation", "peft.tuners.lora", "mlflow.tracking", "mlflow.tracking._tracking_service.client",
+    "mlflow.store.tracking.sqlalchemy_store", "mlflow.pyfunc", "openai.resources.responses", "azure.identity",
+    "azure.ai.projects", "azure.mgmt.cognitiveservices", "optuna", "joblib",
+)  # fmt: skip
+"""What all commands import of other people's: 16 s of processor time; what is not installed is left out."""
+
+READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH", "PYTORCH_", "CUDA_", "MKL_", "KMP_", "OPENBLAS_",
+                  "PYTHON", "LC_", "LANG", "MPL", "LD_", "NUMEXPR_", "XDG_", "HOME")  # fmt: skip
+HONOURED = ("PYTHONPATH", "PYTHONWARNINGS", "PYTHONUNBUFFERED")
+"""Variables that match `READ_AT_IMPORT`, but that the child can still obey."""
+WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Keeps numpy's and pyarrow's imports from starting a thread: a process with threads is not to be forked."""
+
+
+# The side of the tests ------------------------------------------------------------------------------------------------
+_SIGNATURE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
+
+
+class Popen(subprocess.Popen[Any]):
+    """`subprocess.Popen`, whose process is forked by the warm server where that comes to the same.
+
+    It overrides what CPython 3.11 to 3.14 do to start a child and to wait for it; the rest is theirs.
+    """
+
+    _status: int | None = None  # the pipe that brings the exit status; None of a fresh interpreter
+
+    def __init__(self, line: Any, *, imports: tuple[str, ...] = ALL, **options: Any) -> None:
+        """Start `line`; `imports` is what it finds imported, `LIGHT` for a command that only plans."""
+        self._imports = imports
+        super().__init__(line, **options)
+
+    def _execute_child(self, *given: Any) -> None:
+        asked = _SIGNATURE.bind(self, *given).arguments
+        environment = dict(os.environ if asked["env"] is None else asked["env"])
+        special = asked["preexec_fn"] or asked["pass_fds"] or asked["shell"]
+        if special or not is_warm(asked["args"], environment, self._imports):
+            super()._execute_child(*given)  # type: ignore[misc]
+            return
+        pipes = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        order = {
+            "line": [str(each) for each in asked["args"][1:]],
+            "folder": os.fspath(asked["cwd"] or Path.cwd()),
+            "environment": environment,
+            "session": bool(asked["start_new_session"]),
+        }
+        # -1 is a stream that the child inherits.
+        streams = [pipe if pipe != -1 else number for number, pipe in enumerate(pipes)]
+        self.pid, self._status = _server(self._imports).fork(order, streams)
+        self._child_created = True
+        ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(asked[name] for name in ends))  # type: ignore[attr-defined]
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        if self._status is None:
+            return super()._try_wait(flags)  # type: ignore[misc, no-any-return]
+        with selectors.DefaultSelector() as ready:
+            ready.register(self._status, selectors.EVENT_READ)
+            if not ready.select(0 if flags & os.WNOHANG else None):
+                return 0, 0
+        told = os.read(self._status, 4)
+        os.close(self._status)
+        # Without a word the server is gone, and its children with it.
+        return self.pid, struct.unpack("i", told)[0] if told else signal.SIGKILL
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self._status is None:
+            return super()._internal_poll()  # type: ignore[misc, no-any-return]
+        if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+            try:
+                if self.returncode is None:
+                    pid, status = self._try_wait(os.WNOHANG)
+                    if pid == self.pid:
+                        self._handle_exitstatus(status)  # type: ignore[attr-defined]
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
+
+
+def run(
+    line: Sequence[str | Path],
+    *,
+    input: str | None = None,
+    check: bool = False,
+    timeout: float = SECONDS,
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run `[sys.executable, "-m" or "-c", …]` to its end, as `subprocess.run` does with text and captured streams.
+
+    Raises `AssertionError` with what was written so far where it takes longer than `timeout` seconds.
+    """
+    pipe = subprocess.PIPE
+    options = {"stdin": pipe if input is not None else subprocess.DEVNULL, "stdout": pipe, "stderr": pipe} | options
+    options.pop("capture_output", None)
+    with Popen(line, text=True, **options) as process:
+        try:
+            output, errors = process.communicate(input, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, errors = process.communicate()
+            raise AssertionError(f"{shown(line)} did not end within {timeout} s:\n{output}\n{errors}") from None
+        except BaseException:
+            process.kill()
+            raise
+    done = subprocess.CompletedProcess(list(line), process.returncode, output, errors)
+    if check:
+        assert done.returncode == 0, f"{shown(line)} ended with {done.returncode}:\n{output}\n{errors}"
+    return done
+
+
+def shown(line: Sequence[object]) -> str:
+    """Return a command line as a message names it."""
+    text = " ".join(map(str, line[1:]))
+    return text if len(text) < 400 else f"{text[:400]} …"
+
+
+def is_warm(line: Any, environment: Mapping[str, str], imports: tuple[str, ...] = ALL) -> bool:
+    """Tell whether the warm server can stand for a fresh interpreter."""
+    if isinstance(line, (str, bytes, os.PathLike)) or len(line) < 3:
+        return False
+    imported_with = _SERVERS[imports].imported_with if imports in _SERVERS else _at_import(os.environ)
+    return _at_import(environment) == imported_with and str(line[0]) == sys.executable and str(line[1]) in ("-m", "-c")
+
+
+def _at_import(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(READ_AT_IMPORT) and name not in HONOURED and not name.startswith("PYTEST")
+    }
+
+
+class _Server:
+    """The connection to the process that forks."""
+
+    def __init__(self, imports: tuple[str, ...]) -> None:
+        ours, theirs = socket.socketpair()
+        kept = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", *HONOURED)}
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.warm", str(theirs.fileno()), *imports], cwd=ROOT,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+                env=kept | WITHOUT_THREADS,
+            )  # fmt: skip
+        self.imported_with = _at_import(os.environ)
+        self._socket, self._lock = ours, threading.Lock()
+        ours.settimeout(START_SECONDS)
+        self._receive(1, "its imports")
+        ours.settimeout(60)
+
+    def fork(self, order: Mapping[str, Any], streams: list[int]) -> tuple[int, int]:
+        """Start a command; return its pid and the pipe that will bring its exit status."""
+        read, write = os.pipe()
+        payload = json.dumps(order).encode()
+        with self._lock:
+            socket.send_fds(self._socket, [struct.pack("i", len(payload))], [*streams, write])
+            os.close(write)
+            self._socket.sendall(payload)
+            (pid,) = struct.unpack("i", self._receive(4, "a fork"))
+        return pid, read
+
+    def _receive(self, count: int, what: str) -> bytes:
+        try:
+            found = self._socket.recv(count, socket.MSG_WAITALL)
+        except TimeoutError:
+            raise AssertionError(f"tests/warm.py: waited {self._socket.gettimeout()} s for {what}") from None
+        assert len(found) == count, f"tests/warm.py: the server ended ({self.process.poll()}) instead of {what}"
+        return found
+
+    def close(self) -> None:
+        """End it and all that it started."""
+        self._socket.close()
+        self.process.wait(30)
+
+
+_SERVERS: dict[tuple[str, ...], _Server] = {}
+
+
+@atexit.register
+def _close() -> None:
+    while _SERVERS:
+        _SERVERS.popitem()[1].close()
+
+
+def _server(imports: tuple[str, ...]) -> _Server:
+    if imports in _SERVERS and _SERVERS[imports].process.poll() is not None:
+        _SERVERS.pop(imports).close()
+    if imports not in _SERVERS:
+        _SERVERS[imports] = _Server(imports)
+    return _SERVERS[imports]
+
+
+# The server's side ----------------------------------------------------------------------------------------------------
+def serve(orders: socket.socket, imported: Sequence[str]) -> Callable[[], object]:
+    """Import, then fork for each order; returns in each child its program, and never in the server."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child's own until it can take it
+    filters = list(warnings.filters)
+    for name in imported:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+    added = warnings.filters[: len(warnings.filters) - len(filters)]
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "an import has started a thread: forks are not safe"
+    freeze()
+    orders.send(b"+")
+    children: dict[int, tuple[int, int]] = {}  # by the descriptor of a process: its pid, its status pipe
+    ready = selectors.DefaultSelector()
+    ready.register(orders, selectors.EVENT_READ)
+    while True:
+        for key, _ in ready.select():
+            if key.fileobj is not orders:
+                ready.unregister(key.fileobj)
+                _bury(children, key.fd)
+                continue
+            head, descriptors, _, _ = socket.recv_fds(orders, 4, 4)
+            if not head:
+                _abandon(children)
+            order = json.loads(orders.recv(struct.unpack("i", head)[0], socket.MSG_WAITALL))
+            pid = os.fork()
+            if pid == 0:
+                ready.close()
+                orders.close()
+                for descriptor, (_, status) in children.items():
+                    os.close(descriptor)
+                    os.close(status)
+                return _child(order, descriptors, filters, added)
+            for each in descriptors[:3]:
+                os.close(each)
+            watched = os.pidfd_open(pid)
+            children[watched] = (pid, descriptors[3])
+            ready.register(watched, selectors.EVENT_READ)
+            orders.send(struct.pack("i", pid))
+
+
+def freeze() -> None:
+    """Keep the collector off what was imported: a page that it touches is copied in each child."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
+
+
+def _bury(children: dict[int, tuple[int, int]], descriptor: int) -> None:
+    """Send on how a child ended."""
+    pid, status = children.pop(descriptor)
+    told = struct.pack("i", os.waitpid(pid, 0)[1])
+    os.close(descriptor)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+        os.write(status, told)
+    os.close(status)
+
+
+def _abandon(children: dict[int, tuple[int, int]]) -> None:
+    """End with the tests: nothing that they started is left."""
+    for pid, _ in children.values():
+        os.kill(pid, signal.SIGKILL)
+    os._exit(0)
+
+
+def _child(order: dict[str, Any], descriptors: list[int], filters: Any, added: Any) -> Callable[[], object]:
+    """Become what a fresh interpreter would be; return its program."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: dies with the server
+    for number, given in enumerate(descriptors[:3]):
+        os.dup2(given, number)
+    for each in descriptors:
+        os.close(each)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
+    if order["session"]:
+        os.setsid()
+    os.chdir(order["folder"])
+    environment: dict[str, str] = order["environment"]
+    os.environ.clear()
+    os.environ.update(environment)
+    unbuffered = bool(environment.get("PYTHONUNBUFFERED"))
+    sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=unbuffered)  # type: ignore[union-attr]
+    _warn(environment.get("PYTHONWARNINGS", ""), filters, added)
+    _count_threads(environment)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # Python's own `random` seeds itself after a fork
+    flag, program, *arguments = order["line"]
+    sys.orig_argv = [sys.executable, flag, program, *arguments]
+    sys.argv = [flag, *arguments]
+    sys.path[:1] = [
+        str(Path.cwd()) if flag == "-m" else "",
+        *filter(None, environment.get("PYTHONPATH", "").split(":")),
+    ]
+    importlib.invalidate_caches()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if flag == "-m":
+        return lambda: runpy.run_module(program, run_name="__main__", alter_sys=True)
+    main = type(sys)("__main__")
+    sys.modules["__main__"] = main
+    return lambda: exec(compile(program, "<string>", "exec"), main.__dict__)
+
+
+def finish(program: Callable[[], object]) -> NoReturn:
+    """Run a program and end as an interpreter ends, but for freeing each object, which would take a second."""
+    code, interrupted = 0, False
+    try:
+        program()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if code and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+    except BaseException as error:
+        code, interrupted = 1, isinstance(error, KeyboardInterrupt)
+        trace = error.__traceback__
+        while trace and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = 120  # the interpreter's own for a stream that is closed
+    if interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code & 0xFF)
+
+
+def _warn(options: str, filters: Any, added: Any) -> None:
+    """Filter warnings as PYTHONWARNINGS asks; what the libraries add while they are imported comes before it."""
+    warnings.filters[:] = filters
+    sys.warnoptions[:] = [each for each in options.split(",") if each]
+    warnings._processoptions(sys.warnoptions)  # type: ignore[attr-defined]
+    warnings.filters[:0] = added
+    warnings._filters_mutated()  # type: ignore[attr-defined]
+
+
+def _count_threads(environment: Mapping[str, str]) -> None:
+    """Use as many threads as OMP_NUM_THREADS says, which OpenMP reads only while it is imported."""
+    asked = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdigit() and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(asked))
+
+
+if __name__ == "__main__":
+    finish(serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]))
