@@ -94,10 +94,7 @@ def losses(folder: Path) -> list[float]:
 
 def hh() -> Path:
     """Return the real data set."""
-    folder = os.environ.get("RUNNER_TEST_DATA")
-    if folder is None:
-        raise SystemExit("RUNNER_TEST_DATA is not set; it names the folder with hh_harmless_test.dpo.jsonl.")
-    return Path(folder) / "hh_harmless_test.dpo.jsonl"
+    return Path(os.environ["RUNNER_TEST_DATA"]) / "hh_harmless_test.dpo.jsonl"
 
 
 def first(scratch: Path, old: Path | None) -> dict[str, Any]:
@@ -154,7 +151,9 @@ def main() -> None:
     given = parser.parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        if "first" in given.only:
+        if "first" in given.only and "RUNNER_TEST_DATA" not in os.environ:
+            say("first: skipped, as RUNNER_TEST_DATA does not name the folder with hh_harmless_test.dpo.jsonl")
+        elif "first" in given.only:
             found["first"] = first(Path(scratch), given.old)
         if "million" in given.only:
             found["million"] = million(Path(scratch), given.rows)
