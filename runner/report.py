@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from runner import journal, methods
+from runner import composition, journal, methods
 from runner.errors import STOPPED, LeftRunning, Pruned, StopAsked
 from runner.events import Metrics, Samples, StepDone
 from runner.execute import versions
@@ -39,7 +39,7 @@ def failure(error: BaseException) -> Outcome:
     if isinstance(error, StopAsked | KeyboardInterrupt):
         more = str(error).removeprefix(STOPPED)
         return Outcome("stopped", f"give the same command again to go on{'.' if more else ''}{more}")
-    return Outcome("failed", str(error))
+    return Outcome("failed", str(composition.sentence(error) or error))
 
 
 def write(job: Job, outcome: Outcome) -> dict[str, Any]:

@@ -47,7 +47,7 @@ WRONG_REQUESTS = [
     ),
     (["method=dop"], "method: got 'dop'; did you mean dpo? allowed: dpo, orpo, sft, simpo."),
     (["backend=azure"], "backend: got 'azure'; allowed: foundry, local."),
-    (["dataset=mine"], "dataset: got 'mine'; allowed: files, house_style, house_style_sft."),
+    (["dataset=mine"], "dataset: got 'mine'; allowed: files, house_style, house_style_sft; other data"),
     (["model=gpt"], "model: got 'gpt'; allowed: hosted, smollm2."),
     (["mode=try"], "mode: got 'try'; allowed: plan, run."),
     (["method=sft", "dpo.n_epochs=1"], "dpo.n_epochs: belongs to method=dpo, which this request does not choose"),
