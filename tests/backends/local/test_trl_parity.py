@@ -176,12 +176,10 @@ def rows_of(method: str) -> list[Any]:
     return PAIRS if method == "dpo" else last_turn_only(CONVERSATIONS)
 
 
-def ours(
-    folder: Path, method: str, model: Any, rows: Sequence[Any], keys: Any, max_length: int = MAX_LENGTH
-) -> tuple[dict[str, float], Any]:
+def ours(folder: Path, method: str, model: Any, rows: Sequence[Any], keys: Any) -> tuple[dict[str, float], Any]:
     """Return loss and metrics of one batch, and its gradient by weight."""
     found = learner(model, method, keys)
-    values = found.backward(examples(found, model, folder, method, rows, max_length))
+    values = found.backward(examples(found, model, folder, method, rows))
     return {name: value.item() for name, value in values.items()}, gradients(found.model)
 
 
@@ -296,17 +294,23 @@ def test_rpo_agrees_with_trl_sigmoid_plus_sft_on_one_pair(tiny_model: Path, tmp_
     assert_same(ours(tiny_model, "dpo", policy(tiny_model, "llama", "full"), PAIRS[:1], keys), expected)
 
 
-LONG = pair([user("How do I keep bread?")], "Wrap it in cloth. " * 40, "Eat it.")
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dpo", "sft"])
+def test_one_batch_agrees_on_the_embedded_model(method: str, embedded_model: Path, tmp_path: Path) -> None:
+    rows = rows_of(method)[:3]
+    tuned = policy(embedded_model, "llama", "lora")
+    expected = theirs(trainer(embedded_model, method, tuned, rows, tmp_path), method)
+    assert_same(ours(embedded_model, method, policy(embedded_model, "llama", "lora"), rows, KEYS[method]), expected)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["dpo", "sft"])
-def test_a_batch_with_an_answer_of_two_hundred_tokens_agrees_on_the_embedded_model(
-    method: str, embedded_model: Path, tmp_path: Path
+def test_the_reference_of_an_answer_of_two_hundred_tokens_is_that_of_the_embedded_model_in_float64(
+    embedded_model: Path,
 ) -> None:
-    pairs = [PAIRS[0], LONG]
-    rows = pairs if method == "dpo" else last_turn_only([Conversation((*row.prompt, *row.chosen)) for row in pairs])
-    tuned = policy(embedded_model, "llama", "lora")
-    expected = theirs(trainer(embedded_model, method, tuned, rows, tmp_path, max_length=256), method)
+    row = pair([user("How do I keep bread?")], "Wrap it in cloth. " * 40, "Eat it.")
     model = policy(embedded_model, "llama", "lora")
-    assert_same(ours(embedded_model, method, model, rows, KEYS[method], max_length=256), expected)
+    (example,) = examples(learner(model, "dpo", KEYS["dpo"]), model, embedded_model, "dpo", [row], max_length=256)
+    with torch.no_grad(), plain.untouched():
+        expected = plain.logps(plain.load(embedded_model).double(), example.tokens)
+    assert max(map(len, example.tokens.answers)) > 200
+    assert example.reference_logps == pytest.approx(expected.tolist(), abs=2e-4)
