@@ -54,7 +54,7 @@ ALL = (
 
 READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH", "PYTORCH_", "CUDA_", "MKL_", "KMP_", "OPENBLAS_",
                   "PYTHON", "LC_", "LANG", "MPL", "LD_", "NUMEXPR_", "XDG_", "HOME")  # fmt: skip
-HONOURED = ("PYTHONPATH", "PYTHONWARNINGS", "PYTHONUNBUFFERED")
+HONOURED = ("PYTHONPATH", "PYTHONWARNINGS", "PYTHONUNBUFFERED", "TORCHELASTIC_USE_AGENT_STORE")
 """Variables that match `READ_AT_IMPORT`, but that the child can still obey."""
 WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Keeps numpy's and pyarrow's imports from starting a thread: a process with threads is not to be forked."""

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from runner.backends.local import checkpoint
 from runner.backends.local.checkpoint import State, Writer, load, optimizer_tensors, restore_optimizer, steps
 from runner.errors import RunnerError
+from tests import warm
 
 MB = 250_000  # numbers of four bytes
 
@@ -314,9 +315,7 @@ def test_best_weights_that_do_not_fit_leave_the_ones_before(small_disk: Path) ->
 
 def in_another_process(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-c", f"from {__name__} import *\n{script}", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[3]
-    return subprocess.run(line, cwd=root, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return warm.run(line, cwd=Path(__file__).parents[3], env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120)
 
 
 def test_a_file_that_may_not_grow_is_told_and_the_last_good_checkpoint_stands(tmp_path: Path) -> None:
@@ -367,6 +366,7 @@ folder, report, number, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.a
 rng, drafts = random.Random(7), 0
 torch.set_num_threads(1)
 for _ in range(rounds):
+    before = steps(folder)[-1:]
     child = os.fork()
     if child == 0:
         try:
@@ -376,10 +376,10 @@ for _ in range(rounds):
         except BaseException:
             traceback.print_exc()
             os._exit(1)
-    while not steps(folder):
+    while steps(folder)[-1:] == before:  # until it has written one of its own
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
         time.sleep(0.001)
-    time.sleep(rng.uniform(0.02, 0.3))
+    time.sleep(rng.uniform(0.01, 0.06))
     os.kill(child, number)
     status = os.waitpid(child, 0)[1]
     assert status == (number if number == signal.SIGKILL else 7 << 8), status
@@ -401,11 +401,11 @@ print(json.dumps({"at": found.at, "drafts": drafts}))
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_leave_whole_checkpoints(tmp_path: Path) -> None:
+def test_twenty_kills_at_random_moments_leave_whole_checkpoints(tmp_path: Path) -> None:
     process = in_another_process(DISTURB, tmp_path / "checkpoints", tmp_path / "report", int(signal.SIGKILL), 20)
     assert process.returncode == 0, process.stderr
     told = json.loads(process.stdout)
-    assert told["at"] > 20
+    assert told["at"] >= 20, "each process writes at least one"
     assert told["drafts"] >= 5, "the kills came too seldom within a write to show anything"
     with Writer(tmp_path / "checkpoints", keep=1) as writer:
         writer.save(state(told["at"] + 1))
@@ -413,7 +413,7 @@ def test_kills_at_random_moments_leave_whole_checkpoints(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_random_moments_loses_nothing_that_was_handed_over(tmp_path: Path) -> None:
+def test_twenty_times_ctrl_c_at_random_moments_lose_nothing_that_was_handed_over(tmp_path: Path) -> None:
     process = in_another_process(DISTURB, tmp_path / "checkpoints", tmp_path / "report", int(signal.SIGINT), 20)
     assert process.returncode == 0, process.stderr
-    assert json.loads(process.stdout)["at"] > 20
+    assert json.loads(process.stdout)["at"] >= 20, "each process writes at least one"

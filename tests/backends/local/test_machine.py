@@ -36,13 +36,13 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def measuring(tmp_path: Path) -> Callable[[object], Path]:
+def measuring(tmp_path: Path) -> Callable[..., Path]:
     """Return a program that stands for Python, and measures at once: it prints what it is made with."""
 
-    def make(found: object) -> Path:
+    def make(found: object, seconds: float = 0.0) -> Path:
         (tmp_path / "found.json").write_bytes(msgspec.json.encode(found))
         program = tmp_path / "python"
-        program.write_text(f"#!/bin/sh\necho $2 >> {tmp_path}/asked\nsleep 0.2\ncat {tmp_path}/found.json\n")
+        program.write_text(f"#!/bin/sh\necho $2 >> {tmp_path}/asked\nsleep {seconds}\ncat {tmp_path}/found.json\n")
         program.chmod(0o755)
         return program
 
@@ -98,7 +98,7 @@ def test_the_first_plan_measures_without_importing_torch_and_the_next_is_the_sam
 
 
 def test_what_was_measured_is_read_and_not_measured_again(
-    measuring: Callable[[object], Path],
+    measuring: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -132,7 +132,7 @@ def broken(**changed: object) -> bytes:
     ids=["empty", "null", "cut off", "zero", "half", "no threads", "foreign"],
 )
 def test_a_file_that_is_damaged_or_foreign_is_measured_anew(
-    content: bytes, measuring: Callable[[object], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: bytes, measuring: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(measuring(MEASURED)))
     machine.measured()
@@ -143,18 +143,18 @@ def test_a_file_that_is_damaged_or_foreign_is_measured_anew(
     assert machine.measured() == machine.known() == MEASURED
 
 
-def test_two_processes_at_once_measure_once(measuring: Callable[[object], Path], tmp_path: Path) -> None:
+def test_two_processes_at_once_measure_once(measuring: Callable[..., Path], tmp_path: Path) -> None:
     script = "import sys; from runner.backends.local import machine; sys.executable = sys.argv[1]\n"
     script += "print(machine.measured().gemm.float32)"
-    line = [sys.executable, "-c", script, str(measuring(MEASURED))]
+    line = [sys.executable, "-c", script, str(measuring(MEASURED, seconds=0.5))]
     both = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(2)]
-    assert [process.communicate()[0].strip() for process in both] == [str(MEASURED.gemm.float32)] * 2
+    assert [process.communicate(timeout=120)[0].strip() for process in both] == [str(MEASURED.gemm.float32)] * 2
     assert (tmp_path / "asked").read_text() == f"{machine.MEASURE}\n"
     assert [path.suffix for path in kept(tmp_path)] == [".json"]
 
 
 def test_a_cache_that_cannot_be_written_hinders_nothing(
-    measuring: Callable[[object], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measuring: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cache").write_text("a file, where the folder would be")
     monkeypatch.setattr(sys, "executable", str(measuring(MEASURED)))
@@ -163,7 +163,7 @@ def test_a_cache_that_cannot_be_written_hinders_nothing(
 
 @pytest.mark.parametrize("found", [None, "no such device", measurement(replace(HOST, torch="0.1"))])
 def test_without_a_measurement_the_weights_are_float32_and_torch_chooses_the_threads(
-    found: object, measuring: Callable[[object], Path], monkeypatch: pytest.MonkeyPatch
+    found: object, measuring: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(measuring(found)))
     settings, reasons = resolved(Local())

@@ -1,26 +1,36 @@
-"""Several processes come to what one comes to, write once, and end and go on together."""
+"""Several processes come to what one comes to, write once, and end and resume together."""
 
-import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from itertools import count as numbers
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
 
 from runner import ranks
 from runner.backends.local import machine, shares
 from runner.events import Failed, Metrics, Started, StepDone, Stopped
 from runner.journal import read
-from tests.test_resume import arguments, the_run, wait_for_metrics
+from tests import warm
+from tests.test_resume import arguments, the_run
+from tests.waiting import until
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-LONG = "dpo.n_epochs=2000"
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node"]
+OneProcess = Callable[[tuple[str, ...]], Path]
+
+
+def all_cores(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that starts several processes: slow, and never beside another one of its kind."""
+    return pytest.mark.slow(pytest.mark.xdist_group("all cores")(test))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
@@ -31,21 +41,21 @@ def test_every_pack_counts_once_and_all_have_as_many(sizes: list[int], count: in
     assert len({len(turns) for turns in dealt}) == 1
 
 
-def test_one_process_takes_the_packs_as_they_are() -> None:
+def test_one_process_takes_the_packs_in_their_order() -> None:
     assert shares.turns([5, 1, 9], ranks.Place()) == [(0, True), (1, True), (2, True)]
 
 
-def test_the_larger_pack_goes_to_who_has_less() -> None:
+def test_the_larger_pack_goes_to_the_process_that_has_less_work() -> None:
     assert [shares.turns([9, 1, 8, 2], ranks.Place(number, 2)) for number in (0, 1)] == [
         [(0, True), (3, True)],
         [(1, True), (2, True)],
     ]
 
 
-def test_the_place_is_torchruns() -> None:
-    told = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1"}
-    assert ranks.here(told | {"MASTER_ADDR": "one"}) == ranks.Place(3, 4, 1, 2)
-    assert ranks.here(told) == ranks.Place(), "some schedulers set a part of them for purposes of their own"
+def test_rank_and_world_size_are_read_from_torchruns_variables() -> None:
+    given = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1"}
+    assert ranks.here(given | {"MASTER_ADDR": "one"}) == ranks.Place(3, 4, 1, 2)
+    assert ranks.here(given) == ranks.Place(), "some schedulers set a part of them for purposes of their own"
 
 
 def test_processes_share_the_cores_of_their_machine() -> None:
@@ -57,46 +67,104 @@ def test_processes_share_the_cores_of_their_machine() -> None:
 
 
 class Command:
-    """A request given to some processes, or to one without torchrun, in a folder of its own."""
+    """A request given to one process, or to several ranks, in a folder of its own.
 
-    def __init__(self, folder: Path, count: int, *line: str) -> None:
+    The ranks are forked, with the variables that torchrun gives them and its store; like torchrun, `end` sends
+    SIGTERM to the others once one has failed. With `launcher` it is torchrun itself that starts them.
+    """
+
+    def __init__(self, folder: Path, count: int, *line: str, script: str = "", launcher: bool = False) -> None:
         folder.mkdir(exist_ok=True)
-        torchrun = [*TORCHRUN, str(count)] if count > 1 else [sys.executable]
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [*torchrun, "-m", "runner", *line], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONWARNINGS": "ignore", "COLUMNS": "200", "RUNNER_CACHE": str(folder / "cache")},
-        )  # fmt: skip
+        self.folder, self._output = folder, folder / f"output-{len(list(folder.glob('output-*')))}"
+        self._environment = os.environ | {
+            "PYTHONWARNINGS": "ignore", "COLUMNS": "200", "RUNNER_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"
+        }  # fmt: skip
+        program = ["-c", script] if script else ["-m", "runner"]
+        if launcher:
+            (folder / "script.py").write_text(script)
+            program = ["-m", *TORCHRUN, str(count), *([str(folder / "script.py")] if script else ["-m", "runner"])]
+        self.processes: list[warm.Popen] = []
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        for number in range(1 if launcher else count):
+            self._start([*program, *line], {} if launcher or count == 1 else self._place(number, count))
+
+    def _place(self, number: int, count: int) -> dict[str, str]:
+        """Return the variables that torchrun gives to a rank."""
+        names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self._store.port, "TORCHELASTIC_USE_AGENT_STORE": True}
+        return {name: str(value) for name, value in names.items()}
+
+    def _start(self, line: list[str], place: dict[str, str]) -> None:
+        with self._output.open("a") as output:
+            self.processes.append(
+                warm.Popen(
+                    [sys.executable, *line], cwd=self.folder, env=self._environment | place,
+                    stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True,
+                )
+            )  # fmt: skip
+
+    @property
+    def codes(self) -> list[int | None]:
+        """The exit codes so far, None of a process that runs."""
+        return [process.poll() for process in self.processes]
 
     def end(self) -> str:
-        """Wait for it; return what it said on standard output, and on standard error behind it."""
-        output, errors = self.process.communicate(timeout=150)
-        return output + errors
+        """Wait until all have ended; return what they wrote."""
+        until(lambda: any(self.codes) or None not in self.codes, f"the end of {self.folder.name}", seconds=240)
+        if None in self.codes:
+            self.send(signal.SIGTERM)
+            until(lambda: None not in self.codes, f"the end of the other ranks of {self.folder.name}", seconds=60)
+        return self._output.read_text()
 
     def done(self) -> Path:
-        """Wait until it has ended well; return the run's folder."""
+        """Wait until all have ended well; return the run's folder."""
         said = self.end()
-        assert self.process.returncode == 0, said
+        assert not any(self.codes), said
         return the_run(self.folder)
 
-    def numbers(self) -> list[int]:
-        """Return the ids of torchrun's processes, the first one's first."""
-        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
-        first = json.loads((the_run(self.folder) / "owner.json").read_bytes())["pid"]
-        return [first, *(pid for pid in map(int, found.stdout.split()) if pid != first)]
+    def send(self, number: int) -> None:
+        """Send a signal to those that run."""
+        for process in self.processes:
+            process.send_signal(number)
+
+
+class Begin(Protocol):
+    """Gives a request to some processes, in the folder of a name."""
+
+    def __call__(self, name: str, count: int, *line: str, script: str = "", launcher: bool = False) -> Command:
+        """Start it."""
+
+
+@contextmanager
+def begun(folder: Path) -> Iterator[Begin]:
+    """Within the block requests can be given; at its end no process is left."""
+    commands: list[Command] = []
+
+    def begin(name: str, count: int, *line: str, script: str = "", launcher: bool = False) -> Command:
+        commands.append(Command(folder / name, count, *line, script=script, launcher=launcher))
+        return commands[-1]
+
+    try:
+        yield begin
+    finally:
+        for command in commands:
+            command.send(signal.SIGKILL)
+            for process in command.processes:
+                process.wait()
 
 
 @pytest.fixture
-def commands(tmp_path: Path) -> Iterator[object]:
-    begun: list[Command] = []
+def commands(tmp_path: Path) -> Iterator[Begin]:
+    with begun(tmp_path) as begin:
+        yield begin
 
-    def begin(name: str, count: int, *line: str) -> Command:
-        begun.append(Command(tmp_path / name, count, *line))
-        return begun[-1]
 
-    yield begin
-    for command in begun:
-        command.process.kill()
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneProcess]:
+    """Return the folder of the run that one undisturbed process makes of a request, once per request."""
+    names = map(str, numbers())
+    with begun(tmp_path_factory.mktemp("one-process")) as begin:
+        yield cache(lambda line: begin(next(names), 1, *line).done())
 
 
 def close(one: Path, other: Path, tolerance: float = 1e-5) -> None:
@@ -122,11 +190,13 @@ FULL = [*UNEVEN, "backend.tuning=full", "backend.learning_rate=1e-3", "backend.e
 SHARD = "backend.runtime.shard=true"
 
 
-@pytest.mark.slow
+@all_cores
 @pytest.mark.parametrize("more", [UNEVEN, FULL], ids=["lora", "full"])
-def test_two_processes_come_to_what_one_comes_to(more, commands, tiny_model: Path, pairs_file: Path) -> None:  # type: ignore[no-untyped-def]
+def test_two_processes_come_to_what_one_comes_to(
+    more: list[str], commands: Begin, one_process: OneProcess, tiny_model: Path, pairs_file: Path
+) -> None:
     line = arguments(tiny_model, pairs_file, *more)
-    one = commands("one", 1, *line).done()
+    one = one_process(tuple(line))
     two = commands("two", 2, *line).done()
     parts = commands("parts", 2, *line, SHARD).done()
     close(one, two)
@@ -142,21 +212,23 @@ def reference(run: Path) -> dict[bytes, bytes]:
         return dict(connection.execute("SELECT pack, logps FROM logps"))
 
 
-@pytest.mark.slow
-def test_with_one_cut_dropout_draws_the_same_numbers_too(commands, tiny_models, pairs_file: Path) -> None:  # type: ignore[no-untyped-def]
+@all_cores
+def test_three_processes_draw_the_dropout_that_one_draws_where_packs_are_cut_alike(
+    commands: Begin, one_process: OneProcess, tiny_models: Callable[[str], Path], pairs_file: Path
+) -> None:
     row_by_row = ("dpo.batch_size=5", "dpo.n_epochs=3", "backend.runtime.tokens_at_once=1")
     line = arguments(tiny_models("gpt2"), pairs_file, *row_by_row)
-    close(commands("one", 1, *line).done(), commands("parts", 3, *line, SHARD).done())
+    close(one_process(tuple(line)), commands("parts", 3, *line, SHARD).done())
 
 
-@pytest.mark.slow
-def test_only_the_first_process_writes_and_speaks(commands, tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@all_cores
+def test_only_the_first_process_writes_and_speaks(
+    commands: Begin, tiny_model: Path, pairs_file: Path, tmp_path: Path
+) -> None:
     line = [*arguments(tiny_model, pairs_file, *UNEVEN), "tracking=mlflow"]
     first = commands("both", 2, *line)
-    said = first.end()
-    assert first.process.returncode == 0, said
-    assert said.count("status  finished") == 1
-    run = the_run(tmp_path / "both")
+    run = first.done()
+    assert first.end().count("status  finished") == 1
     with closing(sqlite3.connect(tmp_path / "both" / "mlflow.db")) as connection:
         assert connection.execute("SELECT name, status FROM runs").fetchall() == [(run.name, "FINISHED")]
     events = [record.event for record in read(run / "journal.jsonl")]
@@ -167,55 +239,90 @@ def test_only_the_first_process_writes_and_speaks(commands, tiny_model: Path, pa
 
     before = (run / "journal.jsonl").read_bytes()
     second = commands("both", 2, *line)
-    assert "finished before" in second.end()
-    assert second.process.returncode == 0
+    second.done()
+    assert second.end().count("finished before") == 1
     assert (run / "journal.jsonl").read_bytes() == before
     third = commands("both", 2, *line, "again=true")
     assert third.end().count("status  finished") == 1
+    assert third.codes == [0, 0]
     assert len(list((tmp_path / "both" / "runs").glob("*.before-*"))) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("victim", "count"), [(1, 2), (0, 1)], ids=["another", "first"])
-def test_a_lost_process_ends_the_others_and_the_command_goes_on(  # type: ignore[no-untyped-def]
-    victim: int, count: int, commands, tiny_model: Path, pairs_file: Path, tmp_path: Path
-) -> None:
-    line = arguments(tiny_model, pairs_file, *UNEVEN, LONG, "backend.max_steps=200", "evaluation.every=1000")
-    killed = commands("killed", 2, *line)
-    wait_for_metrics(tmp_path / "killed", 8)
-    os.kill(killed.numbers()[victim], signal.SIGKILL)
+STRIKE = """
+import os, select, signal, sys
+from runner import journal
+from runner.__main__ import main
+from runner.events import Metrics
+
+rank, at, number, victim = sys.argv.pop(1).split(",")
+kind = journal.Unwritten if os.environ["RANK"] != "0" else journal.Journal
+add = kind.add
+
+def strike(self, event):
+    record = add(self, event)
+    if os.environ["RANK"] == rank and isinstance(event, Metrics) and event.at == int(at):
+        kind.add = add
+        come, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write)
+        os.kill(os.getppid() if victim == "launcher" else os.getpid(), int(number))
+        assert select.select([come], [], [], 60)[0], "waited 60 s for the signal"
+        signal.set_wakeup_fd(-1)
+    return record
+
+kind.add = strike
+main()
+"""
+"""Once a rank has noted a step, it sends a signal to itself or to what has launched it, and waits until it comes."""
+
+
+@all_cores
+@pytest.mark.parametrize(
+    ("victim", "count", "launcher"), [(1, 2, False), (0, 1, True)], ids=["another", "first, by torchrun"]
+)
+def test_a_killed_process_ends_the_others_and_the_same_command_resumes(
+    victim: int, count: int, launcher: bool, commands: Begin, one_process: OneProcess, tiny_model: Path,
+    pairs_file: Path,
+) -> None:  # fmt: skip
+    line = arguments(tiny_model, pairs_file, *UNEVEN)
+    order = f"{victim},5,{int(signal.SIGKILL)},itself"
+    killed = commands("killed", 2, order, *line, script=STRIKE, launcher=launcher)
     said = killed.end()
-    assert killed.process.returncode == 1
+    assert killed.codes[0] == 1
     assert said.count("torchrun: one of the 2 processes was lost") == (2 if victim else 1), said  # status, and error
-    run = the_run(tmp_path / "killed")
+    run = the_run(killed.folder)
     last = read(run / "journal.jsonl")[-1].event
     assert isinstance(last, Failed if victim else Metrics)
     commands("killed", count, *line).done()
-    close(commands("whole", 1, *line).done(), run, 1e-3)  # rounding grows in 200 steps
+    close(one_process(tuple(line)), run)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_all_at_one_step_with_a_checkpoint(  # type: ignore[no-untyped-def]
-    number: int, commands, tiny_model: Path, pairs_file: Path, tmp_path: Path
+@all_cores
+@pytest.mark.parametrize(
+    ("number", "victim"), [(signal.SIGTERM, "itself"), (signal.SIGINT, "launcher")], ids=["SIGTERM", "SIGINT, torchrun"]
+)
+def test_a_signal_to_one_process_or_to_torchrun_stops_all_at_one_step_with_a_checkpoint(
+    number: int, victim: str, commands: Begin, one_process: OneProcess, tiny_model: Path, pairs_file: Path
 ) -> None:
-    line = arguments(tiny_model, pairs_file, *UNEVEN, LONG, "backend.max_steps=200", SHARD, "evaluation.every=1000")
-    command = commands("stopped", 2, *line)
-    wait_for_metrics(tmp_path / "stopped", 8)
-    command.process.send_signal(number)
+    line = arguments(tiny_model, pairs_file, *UNEVEN, SHARD)
+    order = f"1,5,{int(number)},{victim}"
+    command = commands("stopped", 2, order, *line, script=STRIKE, launcher=victim == "launcher")
     said = command.end()
     assert said.count("give the same command again to go on") == 1, said
-    run = the_run(tmp_path / "stopped")
+    run = the_run(command.folder)
     records = read(run / "journal.jsonl")
     assert isinstance(records[-1].event, Stopped)
     at = max(record.event.at for record in records if isinstance(record.event, Metrics))
+    assert 5 <= at < 9
     assert (run / "checkpoints" / f"step-{at:08d}").exists()
     commands("stopped", 1, *line).done()
-    close(commands("whole", 1, *line).done(), run, 1e-3)  # rounding grows in 200 steps
+    close(one_process(tuple(arguments(tiny_model, pairs_file, *UNEVEN))), run)
 
 
-@pytest.mark.slow
-def test_what_cannot_be_is_refused_once(commands, tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@all_cores
+def test_what_several_processes_cannot_do_is_refused_by_one_of_them(
+    commands: Begin, tiny_model: Path, pairs_file: Path, tmp_path: Path
+) -> None:
     line = arguments(tiny_model, pairs_file)
     sweep = commands("sweep", 2, "-m", *line, "seed=1,2").end()
     assert "torchrun: runs one request at a time" in sweep
@@ -224,25 +331,28 @@ def test_what_cannot_be_is_refused_once(commands, tiny_model: Path, pairs_file: 
     assert not (tmp_path / "wrong" / "runs").exists()
 
 
-@pytest.mark.slow
-def test_an_error_of_another_process_is_told_by_it_and_journaled(  # type: ignore[no-untyped-def]
-    commands, tiny_model: Path, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+FAIL_IN_THE_SECOND = """
+import os
+from runner.__main__ import main
+from runner.backends.local import learner
+from runner.errors import RunnerError
+
+def fail(*_):
+    raise RunnerError("the second process has run out of luck.")
+
+if os.environ["RANK"] == "1":
+    learner.rate = fail
+main()
+"""
+
+
+@all_cores
+def test_an_error_of_another_process_is_printed_by_it_and_journaled(
+    commands: Begin, tiny_model: Path, pairs_file: Path
 ) -> None:
-    disturb = tmp_path / "failing"
-    disturb.mkdir()
-    (disturb / "sitecustomize.py").write_text(
-        "import os\n"
-        "if os.environ.get('RANK') == '1':\n"
-        "    from runner.backends.local import learner\n"
-        "    from runner.errors import RunnerError\n"
-        "    def fail(*_):\n"
-        "        raise RunnerError('the second process has run out of luck.')\n"
-        "    learner.rate = fail\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(disturb), prepend=os.pathsep)
-    command = commands("failed", 2, *arguments(tiny_model, pairs_file))
+    command = commands("failed", 2, *arguments(tiny_model, pairs_file), script=FAIL_IN_THE_SECOND)
     said = command.end()
-    assert command.process.returncode == 1
-    last = read(the_run(tmp_path / "failed") / "journal.jsonl")[-1].event
+    assert command.codes == [1, 1]
+    last = read(the_run(command.folder) / "journal.jsonl")[-1].event
     assert last == Failed("the second process has run out of luck.")
     assert said.count("has run out of luck") == 2, said  # status, and error

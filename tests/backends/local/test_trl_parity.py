@@ -105,14 +105,24 @@ def learner(model: Any, method: str, keys: Any, learning_rate: float = 1e-3, **m
     return Learner(Scorer(model), replace(recipe, **more))
 
 
-def examples(folder: Path, method: str, rows: Sequence[Pair | Conversation]) -> list[Example]:
-    """Return rows ready to be learned from, with what the untouched model says where that is needed."""
+def examples(
+    learner: Learner, model: Any, folder: Path, method: str, rows: Sequence[Any], max_length: int = MAX_LENGTH
+) -> list[Example]:
+    """Return rows ready to be learned from, with what the untouched model says where that is needed.
+
+    As in a run, it is the learner's own scorer that says it where an adapter can be left out. Another kind of output
+    layer (one that learns) rounds otherwise, by 1e-5 per token over 49,152 words, which adds up in a reward.
+    """
     tokenizer = ChatTokenizer(folder)
-    tokens = [tokenizer.row(row, MAX_LENGTH) for row in rows]
+    tokens = [tokenizer.row(row, max_length) for row in rows]
     if method == "sft":
         return [Example(row, None) for row in tokens]
     with torch.no_grad():
-        logps = Scorer(plain.load(folder))(tokens).logps.tolist()
+        if hasattr(model, "disable_adapter"):
+            with model.disable_adapter():
+                logps = learner.scorer(tokens).logps.tolist()
+        else:
+            logps = Scorer(plain.load(folder))(tokens).logps.tolist()
     return [Example(row, tuple(each)) for row, each in zip(tokens, logps, strict=True)]
 
 
@@ -170,22 +180,27 @@ def rows_of(method: str) -> list[Any]:
 def ours(folder: Path, method: str, model: Any, rows: Sequence[Any], keys: Any) -> tuple[dict[str, float], Any]:
     """Return loss and metrics of one batch, and its gradient by weight."""
     found = learner(model, method, keys)
-    values = found.backward(examples(folder, method, rows))
+    values = found.backward(examples(found, model, folder, method, rows))
     return {name: value.item() for name, value in values.items()}, gradients(found.model)
 
 
-def theirs(trainer: Any, method: str) -> tuple[dict[str, float], Any]:
-    """Return TRL's loss and metrics of one batch by our names, and its gradient by weight."""
+def theirs(trainer: Any, method: str, numbers: Sequence[int] | None = None) -> tuple[dict[str, float], Any]:
+    """Return TRL's loss and metrics of the rows with these numbers (all) as one batch, and its gradient by weight."""
+    rows = [trainer.train_dataset[number] for number in numbers or range(len(trainer.train_dataset))]
     trainer.model.eval()
+    trainer.model.zero_grad()
+    trainer._metrics["eval"].clear()
     with plain.untouched():
-        loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+        loss = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
         loss.backward()
-    metrics = trainer._metrics["eval"] or trainer._metrics["train"]
+    metrics = trainer._metrics["eval"]
     values = {"loss": loss.item()} | {name: metrics[key][0] for name, key in SHOWN[method].items()}
     if method == "dpo":
-        data = trainer.train_dataset
-        values["reward_accuracy"] += sum(row["chosen"] == row["rejected"] for row in data) / len(data) / 2
-    return values, gradients(trainer.model)
+        values["reward_accuracy"] += sum(row["chosen"] == row["rejected"] for row in rows) / len(rows) / 2
+    found = {name: gradient.clone() for name, gradient in gradients(trainer.model).items()}
+    trainer.model.zero_grad()
+    trainer._metrics["eval"].clear()
+    return values, found
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
@@ -209,47 +224,44 @@ def assert_same(one: tuple[dict[str, float], Any], other: tuple[dict[str, float]
     assert (mine - its).norm() < 1e-4 * its.norm() + 1e-6  # answers that are alike pull nowhere
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
-@pytest.mark.parametrize("method", ["dpo", "sft"])
-def test_one_batch_of_awkward_rows_agrees(
-    method: str, architecture: str, tuning: str, tiny_models: Any, tmp_path: Path
-) -> None:
-    folder = tiny_models(architecture)
-    rows = rows_of(method)
-    expected = theirs(trainer(folder, method, policy(folder, architecture, tuning), rows, tmp_path), method)
-    assert_same(ours(folder, method, policy(folder, architecture, tuning), rows, KEYS[method]), expected)
+@pytest.fixture(scope="module")
+def trainer_of_pairs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return trainer(tiny_model, "dpo", policy(tiny_model, "llama", "full"), PAIRS, tmp_path_factory.mktemp("trl"))
 
 
+@pytest.mark.xdist_group("one trainer")
 @pytest.mark.parametrize("name", AWKWARD)
-def test_each_awkward_pair_agrees_by_itself(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    rows = [AWKWARD[name]]
-    expected = theirs(trainer(tiny_model, "dpo", policy(tiny_model, "llama", "full"), rows, tmp_path), "dpo")
-    assert_same(ours(tiny_model, "dpo", policy(tiny_model, "llama", "full"), rows, KEYS["dpo"]), expected)
+def test_each_awkward_pair_agrees_by_itself(name: str, trainer_of_pairs: Any, tiny_model: Path) -> None:
+    expected = theirs(trainer_of_pairs, "dpo", [list(AWKWARD).index(name)])
+    assert_same(ours(tiny_model, "dpo", policy(tiny_model, "llama", "full"), [AWKWARD[name]], KEYS["dpo"]), expected)
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
 @pytest.mark.parametrize("method", ["dpo", "sft"])
-def test_ten_optimizer_steps_lead_to_the_same_weights(
+def test_one_batch_of_awkward_rows_agrees_and_ten_optimizer_steps_lead_to_the_same_weights(
     method: str, architecture: str, tuning: str, tiny_models: Any, tmp_path: Path
 ) -> None:
     folder = tiny_models(architecture)
-    rows = (rows_of(method) * 3)[: NUM_STEPS * BATCH_SIZE]
+    awkward = rows_of(method)
+    rows = (awkward * 3)[: NUM_STEPS * BATCH_SIZE]
     their = trainer(
         folder, method, policy(folder, architecture, tuning), rows, tmp_path,
         per_device_train_batch_size=BATCH_SIZE, max_steps=NUM_STEPS, learning_rate=1e-3,
     )  # fmt: skip
+    batch = theirs(their, method, range(len(awkward)))
+    assert_same(ours(folder, method, policy(folder, architecture, tuning), awkward, KEYS[method]), batch)
     before = {bare(name): weight.detach().clone() for name, weight in their.model.named_parameters()}
     with plain.untouched():
         their.train()
-    mine = learner(policy(folder, architecture, tuning), method, KEYS[method])
-    given = examples(folder, method, rows)
+    model = policy(folder, architecture, tuning)
+    mine = learner(model, method, KEYS[method])
+    given = examples(mine, model, folder, method, rows)
     mine.model.train()
     steps = [mine.step(given[at * BATCH_SIZE : (at + 1) * BATCH_SIZE], at) for at in range(NUM_STEPS)]
-    told = [entry for entry in their.state.log_history if "loss" in entry]
-    assert len(told) == NUM_STEPS
-    for found, expected in zip(steps, told, strict=True):
+    logged = [entry for entry in their.state.log_history if "loss" in entry]
+    assert len(logged) == NUM_STEPS
+    for found, expected in zip(steps, logged, strict=True):
         assert found["loss"].item() == pytest.approx(expected["loss"], rel=1e-3)
         assert found["grad_norm"].item() == pytest.approx(expected["grad_norm"], rel=1e-3)
     after = {bare(name): weight.detach() for name, weight in their.model.named_parameters() if weight.requires_grad}
@@ -290,3 +302,16 @@ def test_one_batch_agrees_on_the_embedded_model(method: str, embedded_model: Pat
     tuned = policy(embedded_model, "llama", "lora")
     expected = theirs(trainer(embedded_model, method, tuned, rows, tmp_path), method)
     assert_same(ours(embedded_model, method, policy(embedded_model, "llama", "lora"), rows, KEYS[method]), expected)
+
+
+@pytest.mark.slow
+def test_the_reference_of_an_answer_of_two_hundred_tokens_is_that_of_the_embedded_model_in_float64(
+    embedded_model: Path,
+) -> None:
+    row = pair([user("How do I keep bread?")], "Wrap it in cloth. " * 40, "Eat it.")
+    model = policy(embedded_model, "llama", "lora")
+    (example,) = examples(learner(model, "dpo", KEYS["dpo"]), model, embedded_model, "dpo", [row], max_length=256)
+    with torch.no_grad(), plain.untouched():
+        expected = plain.logps(plain.load(embedded_model).double(), example.tokens)
+    assert max(map(len, example.tokens.answers)) > 200
+    assert example.reference_logps == pytest.approx(expected.tolist(), abs=2e-4)
