@@ -74,6 +74,6 @@ def test_a_command_warns_of_nothing_in_an_interpreter_that_shows_all_warnings(tm
     """Other tests run with PYTHONWARNINGS=ignore, which would hide one of ours."""
     shown = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     line = [sys.executable, "-W", "default:::runner", "-m", "runner", "mode=plan"]
-    assert not warm.is_warm(line, shown)
+    assert not warm.is_warm(line)
     done = subprocess.run(line, cwd=tmp_path, env=shown, capture_output=True, text=True, check=False, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")

@@ -6,7 +6,7 @@ its own pid, environment, working directory, standard streams and signals, and i
 of `runner` is imported before the fork, so that no cache or setting of one command reaches another.
 
 A command that the server cannot stand for starts a fresh interpreter instead: another executable, options before
-`-m` or `-c`, or a variable that a library or the interpreter reads while it is imported (`READ_AT_IMPORT`).
+`-m` or `-c`. A variable that is read while a library is imported (`READ_AT_IMPORT`) cannot differ from the server's.
 """
 
 import atexit
@@ -47,7 +47,7 @@ ALL = (
 )  # fmt: skip
 """What all commands import of other people's: 16 s of processor time; what is not installed is left out."""
 
-READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH", "PYTORCH_", "CUDA_", "MKL_", "KMP_", "OPENBLAS_",
+READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "CUDA_", "MKL_", "KMP_", "OPENBLAS_",
                   "PYTHON", "LC_", "LANG", "MPL", "LD_", "NUMEXPR_", "XDG_", "HOME")  # fmt: skip
 HONOURED = ("PYTHONPATH", "PYTHONWARNINGS", "PYTHONUNBUFFERED")
 """Variables that match `READ_AT_IMPORT`, but that the child can still obey."""
@@ -75,9 +75,11 @@ class Popen(subprocess.Popen[Any]):
         asked = _SIGNATURE.bind(self, *given).arguments
         environment = dict(os.environ if asked["env"] is None else asked["env"])
         special = asked["preexec_fn"] or asked["pass_fds"] or asked["shell"]
-        if special or not is_warm(asked["args"], environment, self._imports):
+        if special or not is_warm(asked["args"]):
             super()._execute_child(*given)  # type: ignore[misc]
             return
+        server = _server(self._imports)
+        server.check(environment)
         pipes = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         order = {
             "line": [str(each) for each in asked["args"][1:]],
@@ -87,7 +89,7 @@ class Popen(subprocess.Popen[Any]):
         }
         # -1 is a stream that the child inherits.
         streams = [pipe if pipe != -1 else number for number, pipe in enumerate(pipes)]
-        self.pid, self._status = _server(self._imports).fork(order, streams)
+        self.pid, self._status = server.fork(order, streams)
         self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(asked[name] for name in ends))  # type: ignore[attr-defined]
@@ -155,12 +157,11 @@ def shown(line: Sequence[object]) -> str:
     return text if len(text) < 400 else f"{text[:400]} …"
 
 
-def is_warm(line: Any, environment: Mapping[str, str], imports: tuple[str, ...] = ALL) -> bool:
-    """Tell whether the warm server can stand for a fresh interpreter."""
+def is_warm(line: Any) -> bool:
+    """Tell whether a command line is one that the server can fork: this interpreter with a module or a program."""
     if isinstance(line, (str, bytes, os.PathLike)) or len(line) < 3:
         return False
-    imported_with = _SERVERS[imports].imported_with if imports in _SERVERS else _at_import(os.environ)
-    return _at_import(environment) == imported_with and str(line[0]) == sys.executable and str(line[1]) in ("-m", "-c")
+    return str(line[0]) == sys.executable and str(line[1]) in ("-m", "-c")
 
 
 def _at_import(environment: Mapping[str, str]) -> dict[str, str]:
@@ -183,7 +184,7 @@ class _Server:
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
                 env=kept | WITHOUT_THREADS,
             )  # fmt: skip
-        self.imported_with = _at_import(os.environ)
+        self._imported_with = _at_import(os.environ)
         self._socket, self._lock = ours, threading.Lock()
         ours.settimeout(START_SECONDS)
         try:
@@ -192,6 +193,12 @@ class _Server:
             self.process.kill()
             raise
         ours.settimeout(60)
+
+    def check(self, environment: Mapping[str, str]) -> None:
+        """Raise where a library would have been imported otherwise in this environment."""
+        differing = _at_import(environment).items() ^ self._imported_with.items()
+        names = ", ".join(sorted({name for name, _ in differing}))
+        assert not names, f"{names}: read while libraries are imported; start this command with subprocess"
 
     def fork(self, order: Mapping[str, Any], streams: list[int]) -> tuple[int, int]:
         """Start a command; return its pid and the pipe that will bring its exit status."""
