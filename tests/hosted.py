@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ from typing import Any
 
 from runner.events import Metrics, StepDone
 from runner.journal import Progressed, Record, read
+from tests import waiting, warm
 from tests.conftest import pair_row
 from tests.emulator import Emulator, Script
 
 Process = subprocess.CompletedProcess[str]
 Measured = dict[tuple[int, str], float]
-SECONDS = 120
-"""The longest a command may take on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +27,28 @@ class Hosted:
     folder: Path
     cloud: Emulator
 
+    def environment(self, variables: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the variables that a command sees."""
+        own = {"PYTHONWARNINGS": "ignore", "COLUMNS": "400", "RUNNER_CACHE": str(self.folder / "cache")}
+        return os.environ | self.cloud.environment() | own | dict(variables or {})
+
     def command(self, *line: str, typed: str = "", variables: Mapping[str, str] | None = None) -> Process:
         """Run `python -m …` in the folder to its end; `typed` is its standard input."""
-        with self.started(*line, variables=variables) as process:
-            output, errors = process.communicate(typed, timeout=SECONDS)
-        return Process(line, process.returncode, output, errors)
+        return warm.run([sys.executable, "-m", *line], cwd=self.folder, env=self.environment(variables), input=typed)
 
     @contextmanager
     def started(self, *line: str, variables: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
         """Start `python -m …` in the folder; at the end of the block it is dead."""
-        own = {"PYTHONWARNINGS": "ignore", "COLUMNS": "400", "RUNNER_CACHE": str(self.folder / "cache")}
         pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            [sys.executable, "-m", *line], cwd=self.folder,
-            env=os.environ | self.cloud.environment() | own | dict(variables or {}),
+        process = warm.Popen(
+            [sys.executable, "-m", *line], cwd=self.folder, env=self.environment(variables),
             stdin=pipe, stdout=pipe, stderr=pipe, text=True,
         )  # fmt: skip
         try:
             yield process
         finally:
             process.kill()
-            process.wait()
+            process.wait(waiting.SECONDS)
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
@@ -57,7 +56,10 @@ class Hosted:
     def held(self, run: Path, process: subprocess.Popen[str]) -> None:
         """Wait until a process works on a run."""
         owner = run / "owner.json"
-        self.wait(lambda: json.loads(owner.read_text("utf-8") or "{}").get("pid") == process.pid)
+        self.wait(
+            lambda: json.loads(owner.read_text("utf-8") or "{}").get("pid") == process.pid,
+            f"process {process.pid} to be the owner of {run.name}",
+        )
 
     def run(self, *more: str, code: int = 0) -> Path:
         """Run `python -m runner` with a name of its own and return the run's folder."""
@@ -80,12 +82,9 @@ class Hosted:
         """Return the state that a job is in at the service now."""
         return self.cloud.course(self.cloud.jobs[job]).stage(self.cloud.clock.now()).status
 
-    def wait(self, until: Callable[[], Any]) -> None:
-        """Wait until something is so."""
-        give_up = time.monotonic() + SECONDS
-        while not until():
-            assert time.monotonic() < give_up, "it never came to be"
-            time.sleep(0.02)
+    def wait(self, condition: Callable[[], Any], what: str) -> None:
+        """Wait until a condition holds, with an end and a message."""
+        waiting.until(condition, what)
 
 
 LINE = [

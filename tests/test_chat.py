@@ -64,7 +64,7 @@ def test_after_cleaning_there_is_nothing_to_talk_to(here: Hosted) -> None:
     assert "its model is not deployed" in sentence(here.command("runner.chat", run.name, typed="Hello\n"))
 
 
-def test_a_refused_question_is_answered_so(here: Hosted) -> None:
+def test_a_question_that_the_content_filter_refuses_is_shown_as_refused(here: Hosted) -> None:
     run = here.run(KEEP)
     refusal = {"error": {"code": "content_filter", "message": "The response was filtered."}}
     here.cloud.inject(Fault("POST /responses", "status", status=400, body=refusal))
@@ -74,7 +74,7 @@ def test_a_refused_question_is_answered_so(here: Hosted) -> None:
     assert "tuned [ft:gpt-4.1-mini:" in flat(process.stdout)
 
 
-def test_a_run_whose_job_has_not_ended_is_told(here: Hosted) -> None:
+def test_chat_with_a_run_whose_job_has_not_ended_says_to_let_it_finish(here: Hosted) -> None:
     run = here.run(ALONE)
     assert progressed(run).results.keys() == {"upload", "create", "look"}
     told = sentence(here.command("runner.chat", run.name, typed="Hello\n"))

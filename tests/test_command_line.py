@@ -232,7 +232,7 @@ def test_planning_never_imports_what_only_running_needs(arguments: list[str], tm
         "from runner.__main__ import main; main()\n"
     )
     line = [sys.executable, "-c", script, *arguments]
-    process = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    process = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
     assert process.returncode == 0, process.stderr
     found = process.stdout.rpartition("HEAVY ")[2].strip()
     assert found in ("[]", "['numpy']")

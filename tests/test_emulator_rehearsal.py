@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,10 @@ import pytest
 from runner import methods
 from runner.events import Metrics
 from runner.journal import read
+from tests import waiting, warm
 from tests.backends.foundry.rehearsal import carry_out, job_of, write_data
 from tests.conftest import pair_row
+from tests.emulator import local
 from tests.emulator.course import TERMINAL
 from tests.emulator.local import LocalTraining
 from tests.emulator.sdk import Client, chat_row, connected
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def client(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(local.Run, "popen", warm.Popen)
     with (
         LocalTraining(tmp_path / "jobs", f"path:{tiny_model}") as engine,
         connected(monkeypatch, "lax", engine=engine) as client,
@@ -38,9 +40,8 @@ def client(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def ended(client: Client, job: Any) -> Any:
-    while (seen := client.jobs.retrieve(job.id)).status not in TERMINAL:
-        time.sleep(0.3)
-    return seen
+    waiting.until(lambda: client.jobs.retrieve(job.id).status in TERMINAL, f"the end of {job.id}", seconds=240)
+    return client.jobs.retrieve(job.id)
 
 
 def upload(client: Client, rows: list[dict[str, Any]]) -> str:

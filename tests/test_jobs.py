@@ -54,13 +54,13 @@ def test_jobs_are_listed_newest_first_with_state_age_and_run(here: Hosted) -> No
     assert [row[3] for row in rows] == ["not the runner's", "not the runner's", "plan 01234567, not here", run.name]
 
 
-def test_what_is_piped_on_has_ids_and_runs_whole(here: Hosted) -> None:
+def test_a_list_that_is_piped_on_has_whole_ids_and_runs(here: Hosted) -> None:
     run = here.run(ALONE)
     (line,) = (line for line in listed(here) if line.startswith("ftjob-"))
     assert {here.job(run), run.name} <= set(line.split())
 
 
-def test_so_it_has_the_names_of_tuned_models(here: Hosted) -> None:
+def test_a_list_that_is_piped_on_has_the_whole_names_of_tuned_models(here: Hosted) -> None:
     here.cloud.script = Script(0.01, 0.01, 0.01)
     job = here.job(here.run())
     (line,) = (line for line in listed(here) if line.startswith("ftjob-"))
@@ -72,12 +72,12 @@ def test_a_job_is_paused_resumed_and_cancelled_by_its_id_or_its_run(by: str, her
     run = here.run(ALONE)
     job = here.job(run)
     name = {"id": job, "run": run.name, "plan": run.name.rpartition("-")[2]}[by]
-    here.wait(lambda: here.status(job) == "running")
+    here.wait(lambda: here.status(job) == "running", f"{job} to run")
     for verb, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
         process = here.command("runner.jobs", verb, name)
         assert process.returncode == 0, process.stderr
         assert process.stdout.startswith(f"{job}: ")
-        here.wait(partial(is_now, here, job, state))
+        here.wait(partial(is_now, here, job, state), f"{job} to be {state}")
     assert len(here.cloud.created_jobs) == 1
 
 

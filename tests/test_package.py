@@ -14,14 +14,14 @@ from tests.test_resume import arguments
 
 ROOT = Path(__file__).parent.parent
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
+    subprocess.run(build, check=True, capture_output=True, timeout=240)
     (wheel,) = folder.glob("*.whl")
     ZipFile(wheel).extractall(folder / "site")
     return folder / "site"
@@ -29,9 +29,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(site: Path, folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(site), "PYTHONWARNINGS": "ignore", "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    whole = [sys.executable, *line]
+    return subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240)
 
 
 def test_the_wheel_brings_options_experiments_and_data(installed: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """A run can be killed or stopped anywhere, and the same command goes on to the same bits."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,33 +14,9 @@ import pytest
 
 from runner.events import Metrics, StepDone
 from runner.journal import read
+from tests import waiting, warm
 
 pytestmark = pytest.mark.slow
-
-FORK_AND_RUN = """
-import os, sys, time, signal, random
-import torch, transformers, peft, peft.tuners.lora, numpy, rich.progress, msgspec
-from runner.__main__ import main
-seconds, kills, seed = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-arguments = sys.argv[4:]
-rng, landed = random.Random(seed), []
-for attempt in range(kills + 1):
-    began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        sys.argv = ["runner", *arguments]
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        try:
-            main()
-        finally:
-            os._exit(0 if sys.exc_info()[1] is None or sys.exc_info()[1].code == 0 else 1)
-    if attempt < kills:
-        time.sleep(rng.uniform(0, seconds))
-        os.kill(child, signal.SIGKILL)
-    landed.append(os.waitpid(child, 0)[1])
-import json
-print(json.dumps({"statuses": landed, "seconds": time.monotonic() - began}))
-"""
 
 
 def arguments(model: Path, data: Path, *more: str) -> list[str]:
@@ -50,11 +28,13 @@ def arguments(model: Path, data: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def run_command(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+def run_command(folder: Path, *line: str, typed: str | None = None) -> subprocess.CompletedProcess[str]:
+    return warm.run([sys.executable, *line], cwd=folder, env=quietly(), input=typed)
+
+
+def quietly() -> dict[str, str]:
+    """Return the variables that a command sees."""
+    return os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def the_run(folder: Path) -> Path:
@@ -91,21 +71,32 @@ def test_kills_at_random_moments_change_no_bit(
 ) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir(), killed.mkdir()
-    line = arguments(tiny_model, pairs_file, *more)
-    whole = run_command(undisturbed, "-c", FORK_AND_RUN, "0", "0", "0", *line)
+    line = ["-m", "runner", *arguments(tiny_model, pairs_file, *more)]
+    began = time.monotonic()
+    whole = run_command(undisturbed, *line)
     assert whole.returncode == 0, whole.stderr
-    seconds = json.loads(whole.stdout)["seconds"] / 2  # so that a killed process gets some way, but seldom to the end
-    process = run_command(killed, "-c", FORK_AND_RUN, str(seconds), str(kills), "5", *line)
-    assert process.returncode == 0, process.stderr
-    statuses = json.loads(process.stdout)["statuses"]
-    assert statuses[-1] == 0, process.stderr[-2000:]
-    assert statuses.count(signal.SIGKILL) >= min(3, kills // 3), "the kills came too late to disturb anything"
+    # Half of it, so that a killed process gets some way, but seldom to the end.
+    seconds, moments = (time.monotonic() - began) / 2, random.Random(5)
+    statuses = [killed_after(moments.uniform(0, seconds), killed, *line) for _ in range(kills)]
+    assert statuses.count(-signal.SIGKILL) >= min(3, kills // 3), "the kills came too late to disturb anything"
+    last = run_command(killed, *line)
+    assert last.returncode == 0, last.stderr
     weights = "model.safetensors" if "full" in "".join(more) else "adapter-1/adapter_model.safetensors"
     one, other = the_run(undisturbed), the_run(killed)
     assert one.name == other.name
     assert (one / "model" / weights).read_bytes() == (other / "model" / weights).read_bytes()
     assert measured(one) == measured(other)
     assert (one / "evaluation.jsonl").read_bytes() == (other / "evaluation.jsonl").read_bytes()
+
+
+def killed_after(seconds: float, folder: Path, *line: str) -> int:
+    """Run a command for so long; return how it ended."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with warm.Popen([sys.executable, *line], cwd=folder, env=quietly(), **quiet) as process:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        process.kill()
+        return process.wait(60)
 
 
 def measured(run: Path) -> list[tuple[int, dict[str, float]]]:
@@ -118,7 +109,7 @@ def measured(run: Path) -> list[tuple[int, dict[str, float]]]:
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
     line = [sys.executable, "-m", "runner", *arguments(tiny_model, pairs_file, "dpo.n_epochs=2000")]
     process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for_metrics(tmp_path, 5)
+    wait_for_metrics(tmp_path, 5, process)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -136,13 +127,13 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tiny_model: Path, pai
 
 def test_two_processes_with_one_plan_do_not_both_work(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
     line = arguments(tiny_model, pairs_file, "dpo.n_epochs=2000")
-    first = subprocess.Popen([sys.executable, "-m", "runner", *line], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    first = warm.Popen([sys.executable, "-m", "runner", *line], cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
-        wait_for_metrics(tmp_path, 1)
+        wait_for_metrics(tmp_path, 1, first)
         second = run_command(tmp_path, "-m", "runner", *line)
     finally:
         first.kill()
-        first.wait()
+        first.wait(60)
     assert second.returncode == 1
     assert f"process {first.pid} " in second.stderr
     assert "works on this plan already" in second.stderr
@@ -179,18 +170,14 @@ def test_a_second_stage_starts_from_the_first_ones_model(tiny_model: Path, pairs
     reference = json.loads((folder / "model" / "reference.json").read_bytes())
     assert reference["adapters"] == ["adapter-1", "adapter-2"]
     assert reference["base"]["source"] == f"path:{tiny_model}"
-    chat = subprocess.run(
-        [sys.executable, "-m", "runner.chat", folder.name], cwd=tmp_path, input="Why?\n\n",
-        env=os.environ | {"PYTHONWARNINGS": "ignore"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    chat = run_command(tmp_path, "-m", "runner.chat", folder.name, typed="Why?\n\n")
     assert chat.returncode == 0, chat.stderr
     assert "tuned" in chat.stdout
 
 
-def wait_for_metrics(folder: Path, count: int) -> None:
-    for _ in range(600):
+def wait_for_metrics(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    def measured_so_far() -> int:
         journals = list(folder.glob("runs/*/journal.jsonl"))
-        if journals and sum(isinstance(record.event, Metrics) for record in read(journals[0])) >= count:
-            return
-        time.sleep(0.1)
-    pytest.fail("the run measured nothing within a minute")
+        return sum(isinstance(record.event, Metrics) for record in read(journals[0])) if journals else 0
+
+    waiting.until(lambda: measured_so_far() >= count, f"{count} metrics in the journal", process=process)

@@ -2,17 +2,13 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
+from tests.sweeps.server import Server
 from tests.test_resume import arguments, run_command, the_run
 
 pytestmark = pytest.mark.slow
@@ -21,24 +17,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A real MLflow server that keeps artifacts itself, on loopback; yields its URI."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     folder = tmp_path / "server"
     folder.mkdir()
-    line = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", "sqlite:///store.db", "--artifacts-destination", str(folder / "artifacts")]
-    process = subprocess.Popen([*line, *store], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    uri = f"http://127.0.0.1:{port}"
-    for _ in range(120):
-        try:
-            urlopen(f"{uri}/health").close()
-            break
-        except OSError:
-            time.sleep(0.5)
-    yield uri
-    process.terminate()
-    process.wait()
+    made = Server(folder, "sqlite:///store.db", workers=1)
+    yield made.uri
+    made.kill()
 
 
 def tracked(model: Path, data: Path, *more: str) -> list[str]:

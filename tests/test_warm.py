@@ -4,12 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests import warm
+from tests import waiting, warm
 
 PROGRAMS = {
     "output": "print('one'); import sys; print('two', file=sys.stderr)",
@@ -34,7 +33,7 @@ PROGRAMS = {
 def test_a_forked_command_ends_and_prints_as_a_fresh_interpreter(program: str, tmp_path: Path) -> None:
     line = [sys.executable, "-c", program, "an argument"]
     environment = os.environ | {"ONLY_HERE": "1", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
-    forked = warm.run(line, cwd=tmp_path, env=environment, input="typed")
+    forked = warm.run(line, cwd=tmp_path, env=environment, input="typed", imports=warm.LIGHT)
     fresh = subprocess.run(
         line, cwd=tmp_path, env=environment, input="typed", capture_output=True, text=True, check=False
     )
@@ -47,14 +46,15 @@ def test_a_module_runs_as_main_with_its_arguments(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "other.py").touch()
     line = [sys.executable, "-m", "mine", "one", "two"]
-    forked = warm.run(line, cwd=tmp_path, env=os.environ | {"PYTHONPATH": f"{tmp_path}/more"})
+    forked = warm.run(line, cwd=tmp_path, env=os.environ | {"PYTHONPATH": f"{tmp_path}/more"}, imports=warm.LIGHT)
     assert (forked.returncode, forked.stdout) == (3, f"__main__ ['{tmp_path}/mine.py', 'one', 'two']\n")
 
 
 def test_a_signal_reaches_the_process_and_its_end_is_seen() -> None:
     program = "import time; print('ready', flush=True); time.sleep(60)"
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        with warm.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True) as process:
+        line = [sys.executable, "-c", program]
+        with warm.Popen(line, stdout=-1, stderr=-1, text=True, imports=warm.LIGHT) as process:
             assert process.stdout.readline() == "ready\n"
             assert process.poll() is None
             process.send_signal(number)
@@ -62,6 +62,7 @@ def test_a_signal_reaches_the_process_and_its_end_is_seen() -> None:
             assert process.poll() == -number
 
 
+@pytest.mark.slow
 def test_nothing_of_one_command_reaches_the_next_and_nothing_of_ours_is_imported() -> None:
     first = "import os, sys, random; os.environ['LEFT'] = '1'; sys.modules['left'] = sys; print(random.random())"
     then = "import os, sys, random; print('LEFT' in os.environ or 'left' in sys.modules); print(random.random())\n"
@@ -72,6 +73,7 @@ def test_nothing_of_one_command_reaches_the_next_and_nothing_of_ours_is_imported
     assert number != one.strip()
 
 
+@pytest.mark.slow
 def test_threads_are_as_many_as_the_environment_says() -> None:
     program = "import torch; print(torch.get_num_threads())"
     for count in (1, 3):
@@ -83,23 +85,29 @@ def test_threads_are_as_many_as_the_environment_says() -> None:
 
 
 def test_a_command_without_an_end_is_killed_and_named() -> None:
-    with pytest.raises(AssertionError, match=r"-c import time.*did not end within 0.5 s:\nfar"):
-        warm.run([sys.executable, "-c", "import time; print('far', flush=True); time.sleep(60)"], timeout=0.5)
+    line = [sys.executable, "-c", "import time; print('far', flush=True); time.sleep(60)"]
+    with pytest.raises(AssertionError, match=r"-c import time.*did not end within 2 s:\nfar"):
+        warm.run(line, timeout=2, imports=warm.LIGHT)
 
 
 def test_nothing_is_left_when_the_test_process_dies(tmp_path: Path) -> None:
     """Also not where it is killed, and has no time to say so."""
-    program = "import sys, time\nfrom tests import warm\nprint(warm.Popen([sys.executable, '-c', 'import time; "
-    program += "time.sleep(600)'], imports=()).pid, warm._SERVERS[()].process.pid, flush=True)\ntime.sleep(600)"
-    line = [sys.executable, "-c", program]
+    line = [sys.executable, "-c", LEAVES_THREE_PROCESSES]
     with subprocess.Popen(line, cwd=warm.ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        pids = process.stdout.readline().split()
+        pids = process.stdout.readline().split() + process.stdout.readline().split()
         process.kill()
-    until = time.monotonic() + 30
-    while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < until, f"processes {pids} outlive the test process"
-        time.sleep(0.05)
+    assert len(pids) == 3
+    waiting.until(lambda: not any(is_alive(pid) for pid in pids), f"the end of {pids}")
+
+
+LEAVES_THREE_PROCESSES = """
+import sys, time
+from tests import waiting, warm
+command = "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+print(warm.Popen([sys.executable, '-c', command], imports=()).pid, warm._SERVERS[()].process.pid, flush=True)
+time.sleep(600)
+"""
 
 
 def is_alive(pid: str) -> bool:
@@ -110,10 +118,16 @@ def is_alive(pid: str) -> bool:
         return False
 
 
-def test_what_reads_a_variable_at_import_gets_a_fresh_interpreter() -> None:
-    line = [sys.executable, "-m", "runner"]
-    assert warm.is_warm(line, os.environ | {"COLUMNS": "80", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"})
-    for changed in ({"PYTHONHASHSEED": "0"}, {"HF_HOME": "/nowhere"}, {"LC_ALL": "C"}):
-        assert not warm.is_warm(line, os.environ | changed)
-    assert not warm.is_warm([sys.executable, "-X", "importtime", "-m", "runner"], os.environ)
-    assert not warm.is_warm(["python", "-m", "runner"], os.environ)
+@pytest.mark.parametrize("variable", ["PYTHONHASHSEED", "HF_HOME", "LC_ALL"])
+def test_a_variable_that_is_read_at_import_cannot_differ_from_the_servers(variable: str) -> None:
+    line = [sys.executable, "-c", "pass"]
+    with pytest.raises(AssertionError, match=f"^{variable}: read while libraries are imported"):
+        warm.run(line, env=os.environ | {variable: "0"}, imports=warm.LIGHT)
+    other = os.environ | {"COLUMNS": "80", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    assert warm.run(line, env=other, imports=warm.LIGHT).returncode == 0
+
+
+def test_options_of_the_interpreter_and_other_programs_are_not_forked() -> None:
+    assert warm.is_warm([sys.executable, "-m", "runner"])
+    assert not warm.is_warm([sys.executable, "-X", "importtime", "-m", "runner"])
+    assert not warm.is_warm(["sleep", "-m", "1"])

@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import run as run_process
 
 import pytest
 
@@ -14,6 +13,7 @@ pytest.importorskip("azure.ai.projects")
 from runner import config, execute, plan, watch
 from runner.errors import RequestError
 from runner.events import Metrics, Started
+from tests import warm
 from tests.emulator import Script
 from tests.hosted import (
     ALONE,
@@ -85,9 +85,9 @@ def test_watching_all_follows_each_to_its_end_and_one_that_failed_gives_the_code
     runs = names(here, 3)
     jobs = [here.job(run) for run in runs]
     with here.started("runner.watch") as process:
-        here.wait(lambda: all(progressed(run).states.get("job") == "running" for run in runs))
+        here.wait(lambda: all(progressed(run).states.get("job") == "running" for run in runs), "all jobs to run")
         here.cloud.fail(jobs[1], {"code": "server_error", "message": "A machine broke."})
-        here.wait(lambda: progressed(runs[1]).failed_for_good)
+        here.wait(lambda: progressed(runs[1]).failed_for_good, "the failure in the journal")
         assert process.poll() is None
         here.cloud.advance(4000)
         output, errors = process.communicate(timeout=60)
@@ -125,7 +125,7 @@ def test_ctrl_c_leaves_the_jobs_running_and_watching_again_makes_up_for_what_cam
     here.cloud.script = IN_STEPS
     runs = names(here, count)
     with here.started("runner.watch") as process:
-        here.wait(lambda: all(heard(run) >= 3 for run in runs))
+        here.wait(lambda: all(heard(run) >= 3 for run in runs), "metrics of three steps")
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
@@ -158,7 +158,7 @@ def test_a_watcher_that_is_killed_loses_nothing(here: Hosted) -> None:
     here.cloud.script = IN_STEPS
     (run,) = names(here, 1)
     with here.started("runner.watch", run.name):
-        here.wait(lambda: heard(run) >= 3)
+        here.wait(lambda: heard(run) >= 3, "metrics of three steps")
     here.cloud.advance(60)
     assert here.command("runner.watch", run.name).returncode == 0
     assert measured(run) == undisturbed
@@ -293,12 +293,12 @@ def test_several_runs_that_are_watched_are_tracked_each_by_itself(here: Hosted) 
     assert here.command("runner", "-m", *line, ALONE, "name=run", "seed=0,1").returncode == 0
     runs = sorted(here.folder.glob("runs/run-*"))
     with here.started("runner.watch") as process:
-        here.wait(lambda: all(progressed(run).states.get("job") == "running" for run in runs))
+        here.wait(lambda: all(progressed(run).states.get("job") == "running" for run in runs), "all jobs to run")
         here.cloud.fail(here.job(runs[1]), None)
         here.cloud.advance(4000)
         output, errors = process.communicate(timeout=120)
     assert process.returncode == 1, output + errors
-    found = run_process([sys.executable, "-W", "ignore", "-c", IN_MLFLOW], cwd=here.folder, capture_output=True)
+    found = warm.run([sys.executable, "-c", IN_MLFLOW], cwd=here.folder, env=here.environment(), check=True)
     told = json.loads(found.stdout.splitlines()[-1])
     done, failed = (f"{plan.load(run).plan.seed} · seed" for run in runs)
     assert {name: status for name, (status, _) in told.items()} == {done: "FINISHED", failed: "FAILED"}

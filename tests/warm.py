@@ -6,17 +6,13 @@ its own pid, environment, working directory, standard streams and signals, and i
 of `runner` is imported before the fork, so that no cache or setting of one command reaches another.
 
 A command that the server cannot stand for starts a fresh interpreter instead: another executable, options before
-`-m` or `-c`, or a variable that a library or the interpreter reads while it is imported (`READ_AT_IMPORT`).
+`-m` or `-c`. A variable that is read while a library is imported (`READ_AT_IMPORT`) cannot differ from the server's.
 """
 
 import atexit
-import contextlib
-import ctypes
-import importlib
 import inspect
 import json
 import os
-import runpy
 import selectors
 import signal
 import socket
@@ -24,10 +20,9 @@ import struct
 import subprocess
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 240
@@ -52,7 +47,7 @@ ALL = (
 )  # fmt: skip
 """What all commands import of other people's: 16 s of processor time; what is not installed is left out."""
 
-READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH", "PYTORCH_", "CUDA_", "MKL_", "KMP_", "OPENBLAS_",
+READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "CUDA_", "MKL_", "KMP_", "OPENBLAS_",
                   "PYTHON", "LC_", "LANG", "MPL", "LD_", "NUMEXPR_", "XDG_", "HOME")  # fmt: skip
 HONOURED = ("PYTHONPATH", "PYTHONWARNINGS", "PYTHONUNBUFFERED", "TORCHELASTIC_USE_AGENT_STORE")
 """Variables that match `READ_AT_IMPORT`, but that the child can still obey."""
@@ -60,7 +55,6 @@ WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "backgro
 """Keeps numpy's and pyarrow's imports from starting a thread: a process with threads is not to be forked."""
 
 
-# The side of the tests ------------------------------------------------------------------------------------------------
 _SIGNATURE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
 
 
@@ -81,9 +75,11 @@ class Popen(subprocess.Popen[Any]):
         asked = _SIGNATURE.bind(self, *given).arguments
         environment = dict(os.environ if asked["env"] is None else asked["env"])
         special = asked["preexec_fn"] or asked["pass_fds"] or asked["shell"]
-        if special or not is_warm(asked["args"], environment, self._imports):
+        if special or not is_warm(asked["args"]):
             super()._execute_child(*given)  # type: ignore[misc]
             return
+        server = _server(self._imports)
+        server.check(environment)
         pipes = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         order = {
             "line": [str(each) for each in asked["args"][1:]],
@@ -93,7 +89,7 @@ class Popen(subprocess.Popen[Any]):
         }
         # -1 is a stream that the child inherits.
         streams = [pipe if pipe != -1 else number for number, pipe in enumerate(pipes)]
-        self.pid, self._status = _server(self._imports).fork(order, streams)
+        self.pid, self._status = server.fork(order, streams)
         self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(asked[name] for name in ends))  # type: ignore[attr-defined]
@@ -161,12 +157,11 @@ def shown(line: Sequence[object]) -> str:
     return text if len(text) < 400 else f"{text[:400]} …"
 
 
-def is_warm(line: Any, environment: Mapping[str, str], imports: tuple[str, ...] = ALL) -> bool:
-    """Tell whether the warm server can stand for a fresh interpreter."""
+def is_warm(line: Any) -> bool:
+    """Tell whether a command line is one that the server can fork: this interpreter with a module or a program."""
     if isinstance(line, (str, bytes, os.PathLike)) or len(line) < 3:
         return False
-    imported_with = _SERVERS[imports].imported_with if imports in _SERVERS else _at_import(os.environ)
-    return _at_import(environment) == imported_with and str(line[0]) == sys.executable and str(line[1]) in ("-m", "-c")
+    return str(line[0]) == sys.executable and str(line[1]) in ("-m", "-c")
 
 
 def _at_import(environment: Mapping[str, str]) -> dict[str, str]:
@@ -185,15 +180,25 @@ class _Server:
         kept = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", *HONOURED)}
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.warm", str(theirs.fileno()), *imports], cwd=ROOT,
+                [sys.executable, "-m", "tests.warm_server", str(theirs.fileno()), *imports], cwd=ROOT,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
                 env=kept | WITHOUT_THREADS,
             )  # fmt: skip
-        self.imported_with = _at_import(os.environ)
+        self._imported_with = _at_import(os.environ)
         self._socket, self._lock = ours, threading.Lock()
         ours.settimeout(START_SECONDS)
-        self._receive(1, "its imports")
+        try:
+            self._receive(1, "its imports")
+        except BaseException:
+            self.process.kill()
+            raise
         ours.settimeout(60)
+
+    def check(self, environment: Mapping[str, str]) -> None:
+        """Raise where a library would have been imported otherwise in this environment."""
+        differing = _at_import(environment).items() ^ self._imported_with.items()
+        names = ", ".join(sorted({name for name, _ in differing}))
+        assert not names, f"{names}: read while libraries are imported; start this command with subprocess"
 
     def fork(self, order: Mapping[str, Any], streams: list[int]) -> tuple[int, int]:
         """Start a command; return its pid and the pipe that will bring its exit status."""
@@ -235,155 +240,3 @@ def _server(imports: tuple[str, ...]) -> _Server:
     if imports not in _SERVERS:
         _SERVERS[imports] = _Server(imports)
     return _SERVERS[imports]
-
-
-# The server's side ----------------------------------------------------------------------------------------------------
-def serve(orders: socket.socket, imported: Sequence[str]) -> Callable[[], object]:
-    """Import, then fork for each order; returns in each child its program, and never in the server."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child's own until it can take it
-    filters = list(warnings.filters)
-    for name in imported:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue
-    added = warnings.filters[: len(warnings.filters) - len(filters)]
-    assert len(list(Path("/proc/self/task").iterdir())) == 1, "an import has started a thread: forks are not safe"
-    freeze()
-    orders.send(b"+")
-    children: dict[int, tuple[int, int]] = {}  # by the descriptor of a process: its pid, its status pipe
-    ready = selectors.DefaultSelector()
-    ready.register(orders, selectors.EVENT_READ)
-    while True:
-        for key, _ in ready.select():
-            if key.fileobj is not orders:
-                ready.unregister(key.fileobj)
-                _bury(children, key.fd)
-                continue
-            head, descriptors, _, _ = socket.recv_fds(orders, 4, 4)
-            if not head:
-                _abandon(children)
-            order = json.loads(orders.recv(struct.unpack("i", head)[0], socket.MSG_WAITALL))
-            pid = os.fork()
-            if pid == 0:
-                ready.close()
-                orders.close()
-                for descriptor, (_, status) in children.items():
-                    os.close(descriptor)
-                    os.close(status)
-                return _child(order, descriptors, filters, added)
-            for each in descriptors[:3]:
-                os.close(each)
-            watched = os.pidfd_open(pid)
-            children[watched] = (pid, descriptors[3])
-            ready.register(watched, selectors.EVENT_READ)
-            orders.send(struct.pack("i", pid))
-
-
-def freeze() -> None:
-    """Keep the collector off what was imported: a page that it touches is copied in each child."""
-    import gc
-
-    gc.collect()
-    gc.freeze()
-
-
-def _bury(children: dict[int, tuple[int, int]], descriptor: int) -> None:
-    """Send on how a child ended."""
-    pid, status = children.pop(descriptor)
-    told = struct.pack("i", os.waitpid(pid, 0)[1])
-    os.close(descriptor)
-    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
-        os.write(status, told)
-    os.close(status)
-
-
-def _abandon(children: dict[int, tuple[int, int]]) -> None:
-    """End with the tests: nothing that they started is left."""
-    for pid, _ in children.values():
-        os.kill(pid, signal.SIGKILL)
-    os._exit(0)
-
-
-def _child(order: dict[str, Any], descriptors: list[int], filters: Any, added: Any) -> Callable[[], object]:
-    """Become what a fresh interpreter would be; return its program."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: dies with the server
-    for number, given in enumerate(descriptors[:3]):
-        os.dup2(given, number)
-    for each in descriptors:
-        os.close(each)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
-    if order["session"]:
-        os.setsid()
-    os.chdir(order["folder"])
-    environment: dict[str, str] = order["environment"]
-    os.environ.clear()
-    os.environ.update(environment)
-    unbuffered = bool(environment.get("PYTHONUNBUFFERED"))
-    sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=unbuffered)  # type: ignore[union-attr]
-    _warn(environment.get("PYTHONWARNINGS", ""), filters, added)
-    _count_threads(environment)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()  # Python's own `random` seeds itself after a fork
-    flag, program, *arguments = order["line"]
-    sys.orig_argv = [sys.executable, flag, program, *arguments]
-    sys.argv = [flag, *arguments]
-    sys.path[:1] = [
-        str(Path.cwd()) if flag == "-m" else "",
-        *filter(None, environment.get("PYTHONPATH", "").split(":")),
-    ]
-    importlib.invalidate_caches()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if flag == "-m":
-        return lambda: runpy.run_module(program, run_name="__main__", alter_sys=True)
-    main = type(sys)("__main__")
-    sys.modules["__main__"] = main
-    return lambda: exec(compile(program, "<string>", "exec"), main.__dict__)
-
-
-def finish(program: Callable[[], object]) -> NoReturn:
-    """Run a program and end as an interpreter ends, but for freeing each object, which would take a second."""
-    code, interrupted = 0, False
-    try:
-        program()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if code and not isinstance(end.code, int):
-            print(end.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
-    except BaseException as error:
-        code, interrupted = 1, isinstance(error, KeyboardInterrupt)
-        trace = error.__traceback__
-        while trace and trace.tb_frame.f_code.co_filename == __file__:
-            trace = trace.tb_next
-        sys.excepthook(type(error), error.with_traceback(trace), trace)
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        code = 120  # the interpreter's own for a stream that is closed
-    if interrupted:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    os._exit(code & 0xFF)
-
-
-def _warn(options: str, filters: Any, added: Any) -> None:
-    """Filter warnings as PYTHONWARNINGS asks; what the libraries add while they are imported comes before it."""
-    warnings.filters[:] = filters
-    sys.warnoptions[:] = [each for each in options.split(",") if each]
-    warnings._processoptions(sys.warnoptions)  # type: ignore[attr-defined]
-    warnings.filters[:0] = added
-    warnings._filters_mutated()  # type: ignore[attr-defined]
-
-
-def _count_threads(environment: Mapping[str, str]) -> None:
-    """Use as many threads as OMP_NUM_THREADS says, which OpenMP reads only while it is imported."""
-    asked = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    if asked.isdigit() and "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(int(asked))
-
-
-if __name__ == "__main__":
-    finish(serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]))

@@ -3,13 +3,13 @@
 import json
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from runner.compare import repeat
+from tests import warm
 from tests.sweeps.conftest import Here
 
 
@@ -18,9 +18,8 @@ def made(tmp_path: Path, tiny_model: Path, pairs_file: Path, monkeypatch: pytest
     """Make a small run; the test stands where it was typed."""
     here = Here(tmp_path, tiny_model, pairs_file)
     odd = [r"dataset.style='it\'s [\w ]+'", "name=odd.name", "dpo.n_epochs=2", "+experiments=three_epochs"]
-    line = here.line("tracking=none", *odd)
-    del line[3]  # -m: this is no sweep
-    subprocess.run(line, cwd=tmp_path, env=here.environment(), check=True, capture_output=True)
+    line = here.line("tracking=none", *odd, sweep=False)
+    warm.run(line, cwd=tmp_path, env=here.environment(), check=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
     (folder,) = tmp_path.glob("runs/odd.name-*")
@@ -34,10 +33,7 @@ def test_the_command_asks_for_the_same_plan(made: Path) -> None:
     line = shlex.split(found.command)
     assert line[:3] == ["python", "-m", "runner"]
     assert "name=odd.name" in line
-    again = subprocess.run(
-        [sys.executable, *line[1:], "mode=plan"], env=os.environ | {"PYTHONWARNINGS": "ignore"}, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+    again = warm.run([sys.executable, *line[1:], "mode=plan"], env=os.environ | {"PYTHONWARNINGS": "ignore"})
     assert again.returncode == 0, again.stderr
     assert f"finished before: nothing is done again (again=true starts anew); its folder is runs/{made.name}/" in (
         again.stdout

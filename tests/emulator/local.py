@@ -40,6 +40,8 @@ STOP_SECONDS = 10
 class Run:
     """One job's process, in a folder of its own."""
 
+    popen = subprocess.Popen
+
     def __init__(self, job: Job, folder: Path, model: list[str]) -> None:
         self.job = job
         self.folder = folder
@@ -62,7 +64,7 @@ class Run:
         """Start the process."""
         environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "500", "NO_COLOR": "1"}
         with (self.folder / "output.txt").open("wb") as output:
-            self._process = subprocess.Popen(
+            self._process = self.popen(
                 self._command(),
                 cwd=self.folder,
                 env=environment,

@@ -64,7 +64,7 @@ def test_the_cookbooks_conversation_has_the_cookbooks_number_of_tokens(count: An
     assert count(conversation(named=False)) == 124 - 14
 
 
-def test_so_it_has_with_names(count: Any) -> None:
+def test_the_cookbooks_conversation_with_names_has_the_cookbooks_number_of_tokens(count: Any) -> None:
     assert count(conversation(named=True)) == 124
 
 

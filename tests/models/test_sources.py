@@ -136,6 +136,11 @@ def test_a_model_comes_from_the_hub_once_and_is_pinned_to_its_commit(hub: str, t
     )
     settings = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     process = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | settings, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
     assert process.stdout.split() == ["None", COMMIT, COMMIT, "True"], process.stderr

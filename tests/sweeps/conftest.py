@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests import warm
+
 
 @dataclass(frozen=True)
 class Here:
@@ -19,14 +21,14 @@ class Here:
     model: Path
     rows: Path
 
-    def line(self, *more: str) -> list[str]:
-        """Return a sweep's command line."""
+    def line(self, *more: str, sweep: bool = True) -> list[str]:
+        """Return the command line of a sweep, or of one run."""
         keys = [
             f"model.source=path:{self.model}", f"dataset.train={self.rows}", "dataset.validation=null",
             "dataset.style=null", "dataset.validation_fraction=0.25", "evaluation.samples=0", "dpo.n_epochs=1",
             "dpo.batch_size=2", "dpo.rpo_alpha=0",
         ]  # fmt: skip
-        return [sys.executable, "-m", "runner", "-m", *keys, *more]
+        return [sys.executable, "-m", "runner", *(["-m"] if sweep else []), *keys, *more]
 
     def environment(self) -> dict[str, str]:
         """Return the variables that a command sees."""
@@ -35,17 +37,17 @@ class Here:
 
     def run(self, *more: str) -> subprocess.CompletedProcess[str]:
         """Run a sweep to its end."""
-        return subprocess.run(
-            self.line(*more), cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
-        )
+        return warm.run(self.line(*more), cwd=self.folder, env=self.environment())
+
+    def start(self, *more: str, sweep: bool = True, **options: Any) -> warm.Popen:
+        """Start a sweep, or one run, whose output is captured as text."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return warm.Popen(self.line(*more, sweep=sweep), cwd=self.folder, env=self.environment(), **(pipes | options))
 
     def compare(self, *more: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Compare runs to the end, here or in another folder."""
         line, store = [sys.executable, "-m", "runner.compare", *more], f"sqlite:///{self.folder}/mlflow.db"
-        return subprocess.run(
-            line, cwd=folder or self.folder, env=self.environment() | {"MLFLOW_TRACKING_URI": store},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        return warm.run(line, cwd=folder or self.folder, env=self.environment() | {"MLFLOW_TRACKING_URI": store})
 
     def summary(self) -> dict[str, Any]:
         """Return the summary of the one sweep that there is."""

@@ -6,9 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
+
+from tests import waiting, warm
 
 NOBODY = 65534
 
@@ -47,7 +48,7 @@ class Postgres:
     def _run(self, program: str, *arguments: str) -> None:
         root = os.geteuid() == 0
         subprocess.run(
-            [str(self._bin / program), *arguments], check=True, stdout=subprocess.DEVNULL, cwd="/",
+            [str(self._bin / program), *arguments], check=True, stdout=subprocess.DEVNULL, cwd="/", timeout=120,
             user=NOBODY if root else None, group=NOBODY if root else None, extra_groups=[] if root else None,
         )  # fmt: skip
 
@@ -55,10 +56,10 @@ class Postgres:
 class Server:
     """An MLflow server; it can be killed, and started again at the same place."""
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder: Path, store: str, workers: int = 2) -> None:
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "2",
+        self._line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", str(workers),
                       "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1",
                       "--port", str(self.port)]  # fmt: skip
         self._folder = folder
@@ -68,20 +69,20 @@ class Server:
         """Start it, and wait until it answers."""
         environment = os.environ | {"PYTHONWARNINGS": "ignore"}
         with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = warm.Popen(
                 self._line, stdout=log, stderr=log, cwd=self._folder, env=environment, start_new_session=True
             )
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
-                return
-            except OSError:
-                assert self._process.poll() is None, (self._folder / "server.log").read_text()
-                assert time.monotonic() < deadline, "the MLflow server does not come up"
-                time.sleep(0.2)
+        waiting.until(self.answers, f"the MLflow server to answer; its log is {log.name}", process=self._process)
+
+    def answers(self) -> bool:
+        """Tell whether it is up."""
+        try:
+            urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
+        except OSError:
+            return False
+        return True
 
     def kill(self) -> None:
         """Kill it and its workers."""
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._process.wait(60)

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from runner.errors import RequestError
 from runner.journal import read
 from runner.sweeps.study import Pruner, Settings, Study, space
+from tests import waiting, warm
 from tests.sweeps.conftest import Here
 
 RATE = "dpo.learning_rate_multiplier=tag(log, interval(0.1, 10))"
@@ -151,16 +151,14 @@ def test_a_search_that_is_killed_ends_as_if_it_had_not_been(here: Here, tmp_path
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    subprocess.run(here.line(*SEARCH), cwd=whole, env=here.environment(), check=True, capture_output=True)
-    process = subprocess.Popen(
+    warm.run(here.line(*SEARCH), cwd=whole, env=here.environment(), check=True)
+    process = warm.Popen(
         here.line(*SEARCH), cwd=killed, env=here.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while len(list(killed.glob("runs/*/journal.jsonl"))) < 4:
-        assert process.poll() is None
-        time.sleep(0.05)
+    waiting.until(lambda: len(list(killed.glob("runs/*/journal.jsonl"))) >= 4, "four trials to begin", process=process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(here.line(*SEARCH), cwd=killed, env=here.environment(), check=True, capture_output=True)
+    process.wait(60)
+    warm.run(here.line(*SEARCH), cwd=killed, env=here.environment(), check=True)
     tables = [next(folder.glob("runs/sweeps/*/comparison.json")).read_bytes() for folder in (whole, killed)]
     assert tables[0] == tables[1]
     for journal in killed.glob("runs/*/journal.jsonl"):
@@ -211,4 +209,4 @@ def test_pruned_trials_are_no_failures_and_cannot_win(here: Here) -> None:
 
 def test_optuna_is_imported_by_a_search_only() -> None:
     script = "import sys, runner.sweeps.study; sys.exit('optuna' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=240).returncode == 0

@@ -1,7 +1,5 @@
 """Trials that share an MLflow server on PostgreSQL: many write at once, the server dies, and nothing is lost."""
 
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import pytest
 
 from runner.journal import read
+from tests import waiting
 from tests.sweeps.conftest import Here
 from tests.sweeps.server import Postgres, Server, programs
 
@@ -30,11 +29,19 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         made.stop()
 
 
-@pytest.fixture
-def server(database: Postgres, tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path, database.uri)
+@pytest.fixture(scope="module")
+def one_server(database: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("server"), database.uri)
     yield made
     made.kill()
+
+
+@pytest.fixture
+def server(one_server: Server) -> Server:
+    """The server of all tests here, up; each test writes into an experiment of its own."""
+    if not one_server.answers():
+        one_server.start()
+    return one_server
 
 
 def kept(server: Server, experiment: str) -> dict[str, Any]:
@@ -69,32 +76,36 @@ def journalled(folder: Path) -> dict[str, Any]:
 
 
 def test_eight_writers_at_once_lose_nothing(here: Here, server: Server) -> None:
-    done = here.run("seed=range(8)", "hydra/launcher=processes", "hydra.launcher.n_jobs=8",
-                    f"tracking.uri={server.uri}", "tracking.experiment=eight")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    more = (f"tracking.uri={server.uri}", "tracking.experiment=eight")
+    writers = [here.start(f"seed={number}", *more, sweep=False) for number in range(8)]
+    for each in writers:
+        output, errors = each.communicate(timeout=waiting.SECONDS)
+        assert each.returncode == 0, output + errors
     expected = journalled(here.folder)
     assert len(expected) == 8
     assert kept(server, "eight") == expected
 
 
+def test_trials_in_other_processes_write_into_one_experiment(here: Here, server: Server) -> None:
+    done = here.run("seed=range(4)", "hydra/launcher=processes", "hydra.launcher.n_jobs=2",
+                    f"tracking.uri={server.uri}", "tracking.experiment=processes")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = journalled(here.folder)
+    assert len(expected) == 4
+    assert kept(server, "processes") == expected
+
+
 def test_a_server_that_dies_in_mid_sweep_costs_no_trial_and_no_number(here: Here, server: Server) -> None:
-    process = subprocess.Popen(
-        here.line("seed=range(4)", "dpo.n_epochs=120", f"tracking.uri={server.uri}", "tracking.experiment=dies"),
-        cwd=here.folder, env=here.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = here.start("seed=range(4)", "dpo.n_epochs=120", f"tracking.uri={server.uri}", "tracking.experiment=dies")
 
     def journals() -> list[Path]:
         return list(here.folder.glob("runs/*/journal.jsonl"))
 
-    while len(journals()) < 2:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    waiting.until(lambda: len(journals()) >= 2, "two trials to begin", process=process)
     server.kill()
-    while len(journals()) < 3:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    waiting.until(lambda: len(journals()) >= 3, "three trials to begin", process=process)
     server.start()
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=waiting.SECONDS)
     assert process.returncode == 0, output + errors
     expected = journalled(here.folder)
     assert len(expected) == 4

@@ -4,13 +4,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from runner import sweeps
 from runner.journal import read
+from tests import waiting, warm
 from tests.sweeps.conftest import Here
 
 RATES = "dpo.learning_rate_multiplier=0.5,1,2"
@@ -150,20 +150,16 @@ def test_twelve_trials_killed_in_the_middle_end_as_if_they_had_not_been(here: He
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    subprocess.run(line, cwd=whole, env=here.environment(), check=True, capture_output=True)
-    process = subprocess.Popen(
-        line, cwd=killed, env=here.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while len(journals(killed)) < 5:
-        assert process.poll() is None
-        time.sleep(0.05)
+    warm.run(line, cwd=whole, env=here.environment(), check=True)
+    process = warm.Popen(line, cwd=killed, env=here.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    waiting.until(lambda: len(journals(killed)) >= 5, "five trials to begin", process=process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(60)
     before = journals(killed)
     compared = [sys.executable, "-m", "runner.compare"]
-    half = subprocess.run(compared, cwd=killed, env=here.environment(), check=True, capture_output=True, text=True)
+    half = warm.run(compared, cwd=killed, env=here.environment(), check=True)
     assert half.stdout.startswith("Best by reward accuracy: "), "what is there can be compared meanwhile"
-    subprocess.run(line, cwd=killed, env=here.environment(), check=True, capture_output=True)
+    warm.run(line, cwd=killed, env=here.environment(), check=True)
     for name in before:
         steps = [record.event.step for record in read(killed / "runs" / name / "journal.jsonl")
                  if type(record.event).__name__ == "StepDone"]  # fmt: skip
@@ -174,14 +170,10 @@ def test_twelve_trials_killed_in_the_middle_end_as_if_they_had_not_been(here: He
 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_sweep_not_only_the_trial(here: Here) -> None:
-    process = subprocess.Popen(
-        here.line("seed=1,2,3", "dpo.n_epochs=400", "tracking=none"), cwd=here.folder, env=here.environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    while b'"Metrics"' not in b"".join(journals(here.folder).values()):
-        assert process.poll() is None
-        time.sleep(0.05)
+    process = here.start("seed=1,2,3", "dpo.n_epochs=400", "tracking=none")
+    waiting.until(
+        lambda: b'"Metrics"' in b"".join(journals(here.folder).values()), "the first metrics", process=process
+    )
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -198,9 +190,7 @@ def test_a_trial_may_go_on_from_what_another_one_makes(here: Here, tiny_model: P
     line = [each for each in here.line("+experiments=one,two", "tracking=none") if not each.startswith("model.source")]
     (folder / "one.yaml").write_text(f"# @package _global_\nname: one\nmodel:\n  source: path:{tiny_model}\n")
     for state in ("from run:one, planned in its turn", "2 finished before"):
-        done = subprocess.run(
-            line, cwd=here.folder, env=here.environment(), capture_output=True, text=True, check=False
-        )
+        done = warm.run(line, cwd=here.folder, env=here.environment())
         assert done.returncode == 0, done.stderr
         assert state in done.stdout
     assert len(list((here.folder / "runs" / "sweeps").iterdir())) == 1

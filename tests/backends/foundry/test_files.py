@@ -116,7 +116,9 @@ def test_the_service_reads_what_was_written_and_so_do_we(tmp_path_factory: pytes
 
 @unhurried
 @given(st.lists(pairs().map(Pair.as_conversation), min_size=1, max_size=5))
-def test_so_it_is_with_conversations(tmp_path_factory: pytest.TempPathFactory, rows: Any) -> None:
+def test_the_service_reads_the_conversations_that_were_written_and_so_do_we(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any
+) -> None:
     path = tmp_path_factory.mktemp("written") / "train.jsonl"
     write(rows, path)
     assert look_into(path.read_bytes()) == ("chat", len(rows))
@@ -133,7 +135,7 @@ def test_the_same_rows_in_another_format_are_the_same_content(shape: str, contai
 
 
 @pytest.mark.parametrize("shape", TEXT_SHAPES)
-def test_so_are_they_as_csv(shape: str, tmp_path: Path) -> None:
+def test_the_same_rows_as_csv_are_the_same_content(shape: str, tmp_path: Path) -> None:
     rows = [simple_pair(number) for number in range(12)]
     write_csv(tmp_path / "pairs.csv", [TEXT_SHAPES[shape](row) for row in rows])
     assert write(rows_of(tmp_path / "pairs.csv"), tmp_path / "sent").sha256 == write(rows, tmp_path / "other").sha256

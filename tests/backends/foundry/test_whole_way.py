@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("azure.ai.projects")
 
+from tests import waiting, warm
 from tests.backends.foundry.rehearsal import Make, created_once, secrets_in, standing
 from tests.emulator import Emulator, Script
 from tests.emulator.records import File
@@ -25,9 +26,7 @@ STORE_PASSWORD = "a-password-that-nobody-may-see"
 
 def command(folder: Path, *line: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "COLUMNS": "200"} | variables
-    return subprocess.run(
-        [sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return warm.run([sys.executable, *line], cwd=folder, env=environment)
 
 
 def hosted(folder: Path, *more: str) -> list[str]:
@@ -153,8 +152,8 @@ def test_two_processes_at_once_make_one_job(make: Make, tmp_path: Path) -> None:
         folder.mkdir()
     line = [sys.executable, *hosted(tmp_path, "tracking=none")]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    running = [subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL) for folder in folders]
-    assert [process.wait() for process in running] == [0, 0, 0]
+    running = [warm.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL) for folder in folders]
+    assert [process.wait(waiting.SECONDS) for process in running] == [0, 0, 0]
     assert created_once(cloud)
 
 
@@ -168,8 +167,8 @@ def test_two_machines_at_the_same_moment_end_with_one_job_alive(make: Make, tmp_
         folder.mkdir()
         environment = os.environ | {"PYTHONWARNINGS": "ignore", "RUNNER_CACHE": str(folder / "cache")}
         line = [sys.executable, *hosted(tmp_path, "tracking=none")]
-        running.append(subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL))
-    assert [process.wait() for process in running] == [0, 0]
+        running.append(warm.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL))
+    assert [process.wait(waiting.SECONDS) for process in running] == [0, 0]
     models = {json.loads((the_run(folder) / "model" / "hosted.json").read_bytes())["model"] for folder in folders}
     assert len(models) == 1
     alive = [job for job in cloud.created_jobs if not any(signal.kind == "cancelled" for signal in job.signals)]

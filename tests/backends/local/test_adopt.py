@@ -35,7 +35,7 @@ def test_parts_without_an_adapter_keep_their_own_code(tiny_models: Any) -> None:
     assert adopted(plain.adapted(plain.load(tiny_models("gpt2")), ["c_attn", "c_proj", "c_fc"])) == {}
 
 
-def test_what_was_put_in_place_can_be_taken_back(tiny_models: Any) -> None:
+def test_replaced_layers_are_restored_to_the_models_own(tiny_models: Any) -> None:
     model = plain.adapted(plain.load(tiny_models("llama")))
     before = plain.FILES[0].apply_rotary_pos_emb
     patches = adopt.found(model)

@@ -92,7 +92,7 @@ def test_unpacked_scores_are_those_of_each_answer_alone(make: Make) -> None:
         torch.testing.assert_close(scorer(AWKWARD).logps, plain.all_logps(model, AWKWARD), **TOLERANCE)
 
 
-def test_what_packs_a_model_can_be_taken_back(make: Make) -> None:
+def test_a_models_packed_attention_is_removed_again(make: Make) -> None:
     model, other = make(), make()
     scorer = Scorer(other).unpacked()
     assert not any("forward" in vars(module) for module in other.modules())
