@@ -140,7 +140,7 @@ class Live:
         elif phase.due(now, total) and (progress.text or done != total):  # else the line that says it is done follows
             self._print_progress(progress, words)
             phase.printed, phase.printed_done = now, done
-        elif is_new and progress.what and done != total:
+        elif is_new and progress.what and (done != total or not total):
             self._print_progress(progress, words)
 
     def _print_progress(self, progress: events.Progress, words: list[str]) -> None:

@@ -51,7 +51,7 @@ class Lanes:
         """Return what each piece of work returns: one alone has all cores, several go side by side."""
         if len(works) == 1:
             return [works[0]()]
-        grad_enabled = torch.is_grad_enabled()
+        grad_enabled, before = torch.is_grad_enabled(), torch.get_num_threads()
 
         def in_lane(work: Callable[[], T]) -> T:
             torch.set_num_threads(self.threads // self.count)  # OpenMP counts for each thread of ours
@@ -64,7 +64,7 @@ class Lanes:
             wait(running)
             return [each.result() for each in running]
         finally:
-            torch.set_num_threads(self.threads)
+            torch.set_num_threads(before)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

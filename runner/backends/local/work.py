@@ -72,7 +72,11 @@ class Work:
         """Store the rows, find those that cannot be learned, and see whether rows can be packed."""
         if self.world.tell(models.cached(self.job.plan.model.source) is None):
             yield Note(f"fetching {self.job.plan.model.source.partition('@sha256')[0]}, once for this machine …")
+        yield Progress("prepare", 0, 0, what="reading the rows")
+        assert self.data.rows
+        yield Progress("prepare", 0, 0, what="loading the model")
         scorer = self._scorer(self.model)
+        yield Progress("prepare", 0, 0, what="trying how rows can be packed")
         if self.world.agree(not self._packs_well(scorer)):
             yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
             scorer = scorer.unpacked()
