@@ -15,6 +15,9 @@ from tests.hosted import ALONE, ENDLESS, LINE, Hosted, hosted, sentence
 pytestmark = pytest.mark.slow
 
 
+NO_ENDPOINT = {"AZURE_AI_PROJECT_ENDPOINT": "", "FOUNDRY_PROJECT_ENDPOINT": ""}
+
+
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Hosted]:
     with hosted(tmp_path, ENDLESS) as here:
@@ -106,12 +109,11 @@ def test_what_the_service_refuses_is_told_in_its_words(here: Hosted) -> None:
     assert f"Job {job} is cancelled" in sentence(here.command("runner.jobs", "cancel", run.name))
 
 
-USAGE = "usage: python -m runner.jobs [cancel|pause|resume JOB …]; JOB is an id or a run."
 WRONG = [
-    (["cancel"], USAGE),
-    (["stop", "ftjob-1"], USAGE),
-    (["--all"], USAGE),
-    (["ftjob-1"], USAGE),
+    (["cancel"], "python -m runner.jobs: cancel: no JOB is named; "),
+    (["stop", "ftjob-1"], "python -m runner.jobs: argument verb: invalid choice: 'stop' "),
+    (["--all"], "python -m runner.jobs: unrecognized arguments: --all; "),
+    (["ftjob-1"], "python -m runner.jobs: argument verb: invalid choice: 'ftjob-1' "),
     (["cancel", "nothing"], "run nothing: no such run; give one of: "),
     (["cancel", "ftjob-nothing"], "cancel ftjob-nothing: 404 "),
 ]
@@ -130,12 +132,12 @@ def test_a_name_that_fits_several_runs_is_told(here: Hosted) -> None:
 
 
 def test_without_an_endpoint_its_variable_is_named(here: Hosted) -> None:
-    told = sentence(here.command("runner.jobs", variables={"AZURE_AI_PROJECT_ENDPOINT": ""}))
+    told = sentence(here.command("runner.jobs", variables=NO_ENDPOINT))
     assert told.startswith("AZURE_AI_PROJECT_ENDPOINT: not set; ")
 
 
 def test_the_endpoint_is_that_of_the_newest_hosted_run(here: Hosted) -> None:
     run = here.run(ALONE, f"backend.azure.endpoint={here.cloud.endpoint}")
-    process = here.command("runner.jobs", "cancel", run.name, variables={"AZURE_AI_PROJECT_ENDPOINT": ""})
+    process = here.command("runner.jobs", "cancel", run.name, variables=NO_ENDPOINT)
     assert process.returncode == 0, process.stderr
     assert here.status(here.job(run)) == "cancelled"

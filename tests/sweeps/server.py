@@ -67,7 +67,8 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+        # Without its own job runner, whose six processes import all of MLflow for nothing.
+        environment = os.environ | {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self._folder / "server.log").open("ab") as log:
             self._process = warm.Popen(
                 self._line, stdout=log, stderr=log, cwd=self._folder, env=environment, start_new_session=True
