@@ -1,8 +1,8 @@
 # What a developer needs; `make help` lists it.
 PYTHON ?= python3.11
 BIN := .venv/bin
-# One test, or group of tests, at a time is handed to each core, in the order of tests/scheduling.py.
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+# One file at a time is handed to each core, in the order of tests/scheduling.py.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help run test exhaustive check bench ui emulator clean

@@ -1,8 +1,8 @@
 """In which order the tests run, and what is printed meanwhile.
 
-The files with the longest tests come first, so that no core waits for one long test at the end: xdist hands out the
-tests, or the groups of them, in the order of collection. `durations.json` says how long each file takes;
-`make test DURATIONS=1` writes it. A file that is not in it comes first.
+xdist hands out whole files (`--dist loadfile`), so that a file's fixtures are made once, in the order of collection:
+the longest files first, so that no core waits for one at the end. `durations.json` says how many seconds each file
+takes; `make test DURATIONS=1` writes it. A file that is not in it comes first.
 """
 
 import json
@@ -15,12 +15,9 @@ DURATIONS = Path(__file__).with_name("durations.json")
 
 
 def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Return the tests in the order in which they are to run: files by their longest test, and unknown ones first.
-
-    A file's tests stay together, since its fixtures are made once for it.
-    """
-    longest = {name: seconds["longest"] for name, seconds in read().items()}
-    return sorted(items, key=lambda item: -longest.get(file_of(item.nodeid), float("inf")))
+    """Return the tests in the order in which they are to run: the longest files first, and unknown ones before."""
+    seconds = read()
+    return sorted(items, key=lambda item: -seconds.get(file_of(item.nodeid), float("inf")))
 
 
 def file_of(nodeid: str) -> str:
@@ -28,14 +25,9 @@ def file_of(nodeid: str) -> str:
     return nodeid.partition("::")[0]
 
 
-def unit_of(nodeid: str) -> str:
-    """Return what is handed out in one piece: a group, which xdist writes behind the test's name, or the test."""
-    return nodeid[nodeid.rfind("@") :] if nodeid.rfind("@") > nodeid.rfind("]") else nodeid
-
-
-def read() -> dict[str, dict[str, float]]:
-    """Return seconds by file: of its longest test (or group of tests, which runs in one piece), and of all."""
-    found: dict[str, dict[str, float]] = json.loads(DURATIONS.read_bytes()) if DURATIONS.exists() else {}
+def read() -> dict[str, float]:
+    """Return the seconds that each file takes."""
+    found: dict[str, float] = json.loads(DURATIONS.read_bytes()) if DURATIONS.exists() else {}
     return found
 
 
@@ -68,12 +60,9 @@ def short(report: pytest.TestReport) -> str:
 
 def write(seconds: dict[str, float]) -> None:
     """Write how long each file takes; files of which nothing ran keep what is noted."""
-    by_unit: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    found: dict[str, float] = defaultdict(float)
     for nodeid, took in seconds.items():
-        by_unit[file_of(nodeid)][unit_of(nodeid)] += took
-    found = {
-        name: {"longest": round(max(each.values()), 1), "all": round(sum(each.values()), 1)}
-        for name, each in by_unit.items()
-    }
+        found[file_of(nodeid)] += took
     kept = {name: value for name, value in read().items() if (DURATIONS.parents[1] / name).exists()}
-    DURATIONS.write_text(json.dumps(kept | found, indent=1, sort_keys=True) + "\n", "utf-8")
+    rounded = {name: round(value, 1) for name, value in found.items()}
+    DURATIONS.write_text(json.dumps(kept | rounded, indent=1, sort_keys=True) + "\n", "utf-8")

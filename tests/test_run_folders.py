@@ -1,7 +1,6 @@
 """Where runs are: found by path, name or plan id, in the folder that is named, whatever else is in it."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from runner import run_folders
 from runner.errors import ModelError
+from tests import warm
 from tests.test_resume import arguments
 
 
@@ -27,7 +27,7 @@ def test_a_run_that_was_begun_anew_is_found_by_its_whole_name_and_its_plan(name:
 
 
 @pytest.mark.parametrize("name", ["one", "one-aaaa"])
-def test_so_it_is_by_the_start_of_its_name(name: str, runs: Path) -> None:
+def test_a_run_is_found_by_the_start_of_its_name(name: str, runs: Path) -> None:
     assert run_folders.find(name, runs) == runs / "one-aaaa1111"
 
 
@@ -70,10 +70,8 @@ def test_every_command_finds_runs_in_the_folder_that_it_is_told(tiny_model: Path
     folder = pairs_file.parent
 
     def command(*line: str, typed: str = "", **variables: str) -> str:
-        process = subprocess.run(
-            [sys.executable, "-m", *line], cwd=folder, env=os.environ | {"PYTHONWARNINGS": "ignore"} | variables,
-            input=typed, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"} | variables
+        process = warm.run([sys.executable, "-m", *line], cwd=folder, env=environment, input=typed)
         assert process.returncode == 0, process.stdout + process.stderr
         return process.stdout
 

@@ -6,7 +6,7 @@
                to the first step's beginning and end, beside the old checkout's where one is given
     million    generated preference rows of 630 bytes, five steps, twice: peak memory, and seconds to the first step
                after the data check, without and with cached tokens
-    epoch      one epoch over 200 rows of the same data, in this checkout and in the old one in turn: ratio of the
+    epoch      one epoch over some rows of the same data, in this checkout and in the old one in turn: ratio of the
                seconds, and whether every loss is equal to the last bit
 
 All with the embedded model and commands of their own. The last line is JSON.
@@ -127,9 +127,9 @@ def million(scratch: Path, rows: int) -> dict[str, Any]:
     return {"rows": rows, "cold": found[0], "warm": found[1]}
 
 
-def epoch(scratch: Path, old: Path) -> dict[str, Any]:
+def epoch(scratch: Path, old: Path, rows: int) -> dict[str, Any]:
     """Measure a whole epoch beside the old checkout's, in turn."""
-    keys = (f"dataset.train={hh()}", "dataset.max_rows=200", "dpo.batch_size=16")
+    keys = (f"dataset.train={hh()}", f"dataset.max_rows={rows}", "dpo.batch_size=16")
     seconds: dict[str, list[float]] = {"new": [], "old": []}
     seen = set()
     for turn in range(2):
@@ -138,7 +138,7 @@ def epoch(scratch: Path, old: Path) -> dict[str, Any]:
             seconds[name].append(command(folder, scratch / f"cache-epoch-{name}-{turn}", code, *keys)["seconds"])
             seen.add(tuple(losses(folder)))
     ratio = sum(seconds["new"]) / sum(seconds["old"])
-    say(f"one epoch over 200 rows: {seconds}; new / old {ratio:.2f}; all losses equal: {len(seen) == 1}")
+    say(f"one epoch over {rows} rows: {seconds}; new / old {ratio:.2f}; all losses equal: {len(seen) == 1}")
     return {**seconds, "ratio": ratio, "equal": len(seen) == 1, "steps": len(next(iter(seen)))}
 
 
@@ -147,6 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=lambda text: text.split(","), default=["first", "million"])
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--epoch-rows", type=int, default=200)
     parser.add_argument("--old", type=Path, help="another checkout of the runner, to be measured beside this one")
     given = parser.parse_args()
     found: dict[str, Any] = {}
@@ -158,7 +159,7 @@ def main() -> None:
         if "million" in given.only:
             found["million"] = million(Path(scratch), given.rows)
         if "epoch" in given.only and given.old:
-            found["epoch"] = epoch(Path(scratch), given.old)
+            found["epoch"] = epoch(Path(scratch), given.old, given.epoch_rows)
     say(json.dumps(found))
 
 

@@ -14,7 +14,7 @@ from tests.conftest import pair_row
 from tests.sweeps.conftest import Here
 from tests.sweeps.server import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("server")]
+pytestmark = pytest.mark.slow
 
 RATES = (0.25, 0.5, 1, 2, 4, 8)
 

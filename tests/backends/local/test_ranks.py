@@ -28,11 +28,6 @@ TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node"]
 OneProcess = Callable[[tuple[str, ...]], Path]
 
 
-def all_cores(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark a test that starts several processes: slow, and never beside another one of its kind."""
-    return pytest.mark.slow(pytest.mark.xdist_group("all cores")(test))
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 @pytest.mark.parametrize("sizes", [[7], [4, 4], [9, 1, 5, 3, 8], list(range(1, 12))])
 def test_every_pack_counts_once_and_all_have_as_many(sizes: list[int], count: int) -> None:
@@ -190,7 +185,7 @@ FULL = [*UNEVEN, "backend.tuning=full", "backend.learning_rate=1e-3", "backend.e
 SHARD = "backend.runtime.shard=true"
 
 
-@all_cores
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [UNEVEN, FULL], ids=["lora", "full"])
 def test_two_processes_come_to_what_one_comes_to(
     more: list[str], commands: Begin, one_process: OneProcess, tiny_model: Path, pairs_file: Path
@@ -212,7 +207,7 @@ def reference(run: Path) -> dict[bytes, bytes]:
         return dict(connection.execute("SELECT pack, logps FROM logps"))
 
 
-@all_cores
+@pytest.mark.slow
 def test_three_processes_draw_the_dropout_that_one_draws_where_packs_are_cut_alike(
     commands: Begin, one_process: OneProcess, tiny_models: Callable[[str], Path], pairs_file: Path
 ) -> None:
@@ -221,7 +216,7 @@ def test_three_processes_draw_the_dropout_that_one_draws_where_packs_are_cut_ali
     close(one_process(tuple(line)), commands("parts", 3, *line, SHARD).done())
 
 
-@all_cores
+@pytest.mark.slow
 def test_only_the_first_process_writes_and_speaks(
     commands: Begin, tiny_model: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
@@ -276,7 +271,7 @@ main()
 """Once a rank has noted a step, it sends a signal to itself or to what has launched it, and waits until it comes."""
 
 
-@all_cores
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "count", "launcher"), [(1, 2, False), (0, 1, True)], ids=["another", "first, by torchrun"]
 )
@@ -297,7 +292,7 @@ def test_a_killed_process_ends_the_others_and_the_same_command_resumes(
     close(one_process(tuple(line)), run)
 
 
-@all_cores
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "victim"), [(signal.SIGTERM, "itself"), (signal.SIGINT, "launcher")], ids=["SIGTERM", "SIGINT, torchrun"]
 )
@@ -319,7 +314,7 @@ def test_a_signal_to_one_process_or_to_torchrun_stops_all_at_one_step_with_a_che
     close(one_process(tuple(arguments(tiny_model, pairs_file, *UNEVEN))), run)
 
 
-@all_cores
+@pytest.mark.slow
 def test_what_several_processes_cannot_do_is_refused_by_one_of_them(
     commands: Begin, tiny_model: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
@@ -346,7 +341,7 @@ main()
 """
 
 
-@all_cores
+@pytest.mark.slow
 def test_an_error_of_another_process_is_printed_by_it_and_journaled(
     commands: Begin, tiny_model: Path, pairs_file: Path
 ) -> None:

@@ -229,7 +229,6 @@ def trainer_of_pairs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
     return trainer(tiny_model, "dpo", policy(tiny_model, "llama", "full"), PAIRS, tmp_path_factory.mktemp("trl"))
 
 
-@pytest.mark.xdist_group("one trainer")
 @pytest.mark.parametrize("name", AWKWARD)
 def test_each_awkward_pair_agrees_by_itself(name: str, trainer_of_pairs: Any, tiny_model: Path) -> None:
     expected = theirs(trainer_of_pairs, "dpo", [list(AWKWARD).index(name)])
