@@ -53,6 +53,8 @@ from runner.tokens import ChatTokenizer, TokenRow
 if TYPE_CHECKING:
     from runner.plan import Job
 
+TELLING_TOKENS = 384
+"""The most tokens of a row with which packing is tried, where a model treats longer ones no differently."""
 Answers = list[tuple[str, bool]]
 """Each answer, and whether it ended by itself."""
 
@@ -279,10 +281,16 @@ class Work:
         return known
 
     def _telling_rows(self) -> list[TokenRow]:
-        """Return the longest and the shortest row of the first block, with which packing is tried."""
+        """Return a long and the shortest row of the first block, with which packing is tried.
+
+        Models whose tokens see only so far show it in the longest rows; others in any, and the longest take 10 s.
+        """
         rows = self.data.tokens["train"]
         lengths = rows.lengths(0)
-        return [rows[lengths.index(max(lengths))], rows[lengths.index(min(lengths))]]
+        config = self.model.config.to_dict()
+        near = any(config.get(key) for key in ("sliding_window", "attention_chunk_size"))
+        enough = [length for length in lengths if near or length <= TELLING_TOKENS] or [min(lengths)]
+        return [rows[lengths.index(max(enough))], rows[lengths.index(min(lengths))]]
 
     @property
     def num_weights(self) -> int:
