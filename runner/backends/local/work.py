@@ -72,7 +72,8 @@ class Work:
 
     def prepare(self) -> Events:
         """Store the rows, find those that cannot be learned, and see whether rows can be packed."""
-        if self.world.tell(models.cached(self.job.plan.model.source) is None):
+        fetched = self.world.tell(models.cached(self.job.plan.model.source) is None)
+        if fetched:
             yield Note(f"fetching {self.job.plan.model.source.partition('@sha256')[0]}, once for this machine …")
         yield Progress("prepare", 0, 0, what="reading the rows")
         assert self.data.rows
@@ -85,7 +86,8 @@ class Work:
         self.scorer = scorer
         self.how = self.world.tell(recipe.how(self.settings, scorer, self.world.place.count))
         scorer.lanes = self._lanes
-        yield from self.data.check_long_rows()
+        if fetched:  # else the data check has had the tokenizer, and found them
+            yield from self.data.check_long_rows()
         return dict(self.how)
 
     def train(self) -> Events:
