@@ -52,7 +52,7 @@ def _remove_unused(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content is on the disk, so that a power cut cannot leave a named entry with holes."""
+    """Wait until a file or folder is on the disk, so that a power cut cannot leave a name without its content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 
 from runner.backends.local import sharded
 from runner.backends.local.sharded import Tensors
+from runner.cache import sync
 from runner.errors import RunnerError
 
 PATIENCE_SECONDS = 60.0  # after an error: a write underway gets so long, then a disk that hangs no longer holds us
@@ -202,9 +203,9 @@ def load_weights(path: Path, weights: Tensors) -> None:
 def publish(draft: Path, target: Path) -> None:
     """Sync a written file or folder and give it its name; readers see it whole or not at all."""
     for path in [draft] if draft.is_file() else [*draft.iterdir(), draft]:
-        _sync(path)
+        sync(path)
     draft.replace(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -242,7 +243,7 @@ def _write_step(target: Path, groups: Mapping[str, dict[str, Tensor]], text: byt
         raise
     for old in steps(target.parent)[:-keep]:
         old.replace(_hidden(old))  # a kill midway leaves a draft, never a checkpoint without some of its files
-        _sync(target.parent)
+        sync(target.parent)
         _remove(_hidden(old))
 
 
@@ -293,11 +294,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
