@@ -9,16 +9,15 @@ import pytest
 from tests import scheduling, waiting, warm
 
 
-def test_files_with_the_longest_tests_come_first_and_unknown_files_before_them(
+def test_the_longest_files_come_first_and_unknown_files_before_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduling, "DURATIONS", tmp_path / "tests" / "durations.json")
     for name in ("short", "long", "new"):
         (tmp_path / f"{name}.py").touch()
     scheduling.DURATIONS.parent.mkdir()
-    seconds = {"short.py::one": 1.0, "short.py::two[a@b]": 2.0, "long.py::one@all": 1.5, "long.py::two@all": 1.5}
-    scheduling.write(seconds)
-    assert scheduling.read() == {"short.py": {"longest": 2.0, "all": 3.0}, "long.py": {"longest": 3.0, "all": 3.0}}
+    scheduling.write({"short.py::one": 1.0, "short.py::two[a::b]": 1.5, "long.py::one": 1.5, "long.py::two": 2.0})
+    assert scheduling.read() == {"short.py": 2.5, "long.py": 3.5}
     items = [Item("short.py::one"), Item("long.py::one"), Item("new.py::one"), Item("short.py::two")]
     order = [item.nodeid for item in scheduling.longest_first(items)]  # type: ignore[arg-type]
     assert order == ["new.py::one", "long.py::one", "short.py::one", "short.py::two"]
