@@ -21,14 +21,22 @@ def entry(folder: Path, name: str, write: Callable[[Path], None]) -> Path:
     """
     path = folder / name
     if not path.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with lock(folder):
             if not path.is_dir():
                 _remove_unused(folder)
                 _write(path, write)
     with suppress(OSError):  # the time of last use; a read-only cache does without
         os.utime(path)
     return path
+
+
+def lock(folder: Path, name: str = "", timeout: float = -1) -> FileLock:
+    """Return a lock between this machine's processes, which the system frees when its process dies; not yet taken.
+
+    It waits at most `timeout` seconds, without an end where that is negative.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock", timeout=timeout)
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:

@@ -34,7 +34,7 @@ class _Help(argparse.HelpFormatter):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Raise a mistake as any other, so that it is told in a sentence, with exit code 2."""
+        """Raise a mistake as any other, so that it is printed as a sentence, with exit code 2."""
         raise RequestError(f"{self.prog}: {message}; {self.prog} --help shows what is allowed.")
 
 
@@ -93,12 +93,12 @@ def _complained(error: Exception) -> int:
     """Print an error as a sentence and return its exit code; raise it again where it is a bug."""
     from runner import composition, console, ranks
 
-    told = composition.sentence(error)
-    if told is None:
+    sentence = composition.sentence(error)
+    if sentence is None:
         raise error
-    if ranks.speaks(str(told)):
-        console.complain(str(told))
-    return told.exit_code
+    if ranks.speaks(str(sentence)):
+        console.complain(str(sentence))
+    return sentence.exit_code
 
 
 def _reader_is_gone() -> bool:

@@ -63,7 +63,7 @@ class Phase:
 
 
 class _Words(ProgressColumn):
-    """What is told of a task; the one column that is cut where the terminal is narrow."""
+    """The words shown with a task; the one column that is cut where the terminal is narrow."""
 
     def render(self, task: Task) -> Text:
         return Text(task.fields["words"], no_wrap=True, overflow="ellipsis")

@@ -48,6 +48,11 @@ class JobPlan:
     evaluation: dict[str, Any]
     seed: int
 
+    @property
+    def splits(self) -> dict[Split, DataIdentity]:
+        """The rows of each split that there is."""
+        return {"train": self.train, "validation": self.validation} if self.validation else {"train": self.train}
+
     @cached_property
     def canonical(self) -> bytes:
         """The plan as JSON with sorted keys and no spaces."""
@@ -92,7 +97,7 @@ class Job:
         Raises `DataError` after the last block if they are not those of the plan: the files may have been replaced
         since, hours ago in a sweep.
         """
-        planned = self.plan.train if split == "train" else self.plan.validation
+        planned = self.plan.splits.get(split)
         if planned is None:
             return
         digest, count = sha256(), 0

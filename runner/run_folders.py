@@ -17,7 +17,7 @@ PLAN_ID_CHARACTERS = 8
 
 
 def default() -> Path:
-    """Return the folder in which runs are looked up where a command is told no other."""
+    """Return the folder in which runs are looked up where a command is given no other."""
     return Path(os.environ.get("RUNNER_RUNS_FOLDER") or USUAL)
 
 

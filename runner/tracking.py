@@ -15,9 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-from filelock import FileLock
 
-from runner import backends, mlflow_run
+from runner import backends, cache, mlflow_run
 from runner.events import Metrics, Samples, StepDone
 from runner.journal import Record, progressed
 from runner.mlflow_run import HOSTED_JOB, PLAN_ID, flat_params
@@ -91,7 +90,7 @@ class Sender:
     def send(self, status: str = "") -> None:
         """Send new events; with a status also the report, and close the run.
 
-        A hosted run without a status waits for its job: only the job tells which MLflow run it is.
+        A hosted run without a status waits for its job: only the job says which MLflow run it is.
         """
         if not self._open(status):
             return
@@ -114,10 +113,8 @@ class Sender:
             if not hosted_job and not status:
                 return False
         if not self.place.run_id or hosted_job != self.place.hosted_job:
-            claims = cache_folder() / "claims"
-            claims.mkdir(parents=True, exist_ok=True)
             # two folders may follow one job at the same time
-            with FileLock(claims / f"mlflow-{self.job.plan.id}.lock", timeout=CLAIM_SECONDS):
+            with cache.lock(cache_folder() / "claims", f"mlflow-{self.job.plan.id}", CLAIM_SECONDS):
                 self._take(mlflow_run.find_or_create(self.client, self.job, hosted_job), hosted_job)
         if not status:
             self._reopen()

@@ -4,7 +4,6 @@ No row is kept, only some forty bytes of each: its line, its hash and its prompt
 """
 
 import gc
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -104,7 +103,7 @@ def _share(selection: Selection) -> Callable[[RowBlock, int], float]:
     It is measured in bytes; where `max_rows` ends the reading before, in rows.
     """
     total, sizes = max(1, bytes_of(selection)), dict[str, float]()
-    wanted = (selection.max_rows or sys.maxsize) * len(splits_of(selection))
+    wanted = sum(map(selection.room, splits_of(selection)))
 
     def share(block: RowBlock, rows: int) -> float:
         sizes[block.file.name] = block.share * block.file.path.stat().st_size

@@ -52,7 +52,7 @@ class Method:
     so that gradients do not depend on how a batch is cut.
     `resolve(hyperparameters, num_rows)` replaces each `auto` that the runner decides and returns the reasons
     by key. `problems(hyperparameters)` are sentences on keys that do not go together, `auto` still in place;
-    `unused(hyperparameters)` names the keys that make no difference beside the others, and are not shown.
+    `unused(hyperparameters)` names the keys that have no effect given the others, and are not shown.
     `hosted` names the keys that a hosted job of this method does not take, each with the value that
     means what the service does; all other keys are sent as they are.
     """

@@ -7,8 +7,9 @@ the lock when its process dies. Between two machines there is no lock: see `jobs
 from collections.abc import Generator
 from contextlib import suppress
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from runner import cache
 from runner.events import Event, Wait
 from runner.models import cache_folder
 
@@ -19,9 +20,7 @@ class Claim:
     """A lock on one thing, to be held with `yield from claim.take()` and let go with `claim.drop()`."""
 
     def __init__(self, what: str) -> None:
-        folder = cache_folder() / "claims"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / f"{what}.lock", timeout=0)
+        self._lock = cache.lock(cache_folder() / "claims", what, timeout=0)
 
     def take(self) -> Generator[Event, None, None]:
         """Wait until no other process holds it."""

@@ -19,7 +19,6 @@ from runner.backends import Events
 from runner.backends.foundry import answers, deployment, files, follow, jobs, measured
 from runner.backends.foundry.service import Asking, service
 from runner.data.rows import prompt_of
-from runner.data.selection import Split
 from runner.errors import LeftRunning, RunnerError, StopAsked
 from runner.events import Metrics, Note, State
 from runner.models import hosted
@@ -28,8 +27,6 @@ from runner.samples import Answer, Prompt, compared
 if TYPE_CHECKING:
     from runner.journal import Progressed
     from runner.plan import Job
-
-SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 class Work:
@@ -53,13 +50,12 @@ class Work:
         raise `DataError` there.
         """
         found: dict[str, Any] = {"endpoint": self.service.endpoint}
-        paths = {split: self.job.folder / f"{split}.jsonl" for split in SPLITS}
+        paths = {split: self.job.folder / f"{split}.jsonl" for split in self.job.plan.splits}
         try:
-            contents = {split: files.write(self.job.rows(split), paths[split]) for split in SPLITS}
+            contents = {split: files.write(self.job.rows(split), path) for split, path in paths.items()}
             for split, content in contents.items():
-                if content.bytes:
-                    intended = f"file {content.name}" in self.progressed.intents
-                    found[split] = yield from files.ensure(self.service, content, intended)
+                intended = f"file {content.name}" in self.progressed.intents
+                found[split] = yield from files.ensure(self.service, content, intended)
         finally:
             for path in paths.values():
                 path.unlink(missing_ok=True)
@@ -222,6 +218,5 @@ class Work:
             yield Note(f"the results file {name} is missing or empty: the metrics are those the job's events told")
         return content
 
-    @staticmethod
-    def _ids(uploaded: Mapping[str, Any]) -> dict[str, str]:
-        return {split: uploaded[split] for split in SPLITS if split in uploaded}
+    def _ids(self, uploaded: Mapping[str, Any]) -> dict[str, str]:
+        return {split: uploaded[split] for split in self.job.plan.splits if split in uploaded}

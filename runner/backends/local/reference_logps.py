@@ -131,9 +131,9 @@ class _Known:
 class ReferenceLogps:
     """The reference's log-probability of each answer of some rows, computed when it is first asked for.
 
-    `room` is the most tokens of a pack, `identity` all that decides the values beside the tokens: model, type, layout,
-    threads. `reference` lends the model as it was before training. What the cache at `path` knows is not computed;
-    where the cache cannot be used, a note says so and the rest is computed. The ranks of one run share the computing,
+    `room` is the most tokens of a pack, `identity` all that decides the values apart from the tokens: model, type,
+    layout, threads. `reference` lends the model as it was before training. What the cache at `path` knows is not
+    computed; where the cache cannot be used, a note says so and the rest is computed. The ranks of one run share the computing,
     and the first alone reads and writes the cache; so do runs at the same time.
     """
 

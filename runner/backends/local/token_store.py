@@ -121,9 +121,12 @@ class TokenStore(Sequence[TokenRow]):
 
         Such a row stops a run, and had better do so before the first step: a token takes a byte at least.
         """
-        starts = range(0, len(self), BLOCK_ROWS)
-        longest = [self._rows.longest(start, min(start + BLOCK_ROWS, len(self))) for start in starts]
-        return [number for number, size in enumerate(longest) if size > self._max_length]
+
+        def longest(number: int) -> int:
+            start = number * BLOCK_ROWS
+            return self._rows.longest(start, min(start + BLOCK_ROWS, len(self)))
+
+        return [number for number in range(self.num_blocks) if longest(number) > self._max_length]
 
     def _block(self, number: int) -> Block:
         name = f"{self._key}-{number:06}"

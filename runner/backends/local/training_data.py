@@ -16,7 +16,7 @@ from runner.events import Progress
 from runner.tokens import ChatTokenizer
 
 if TYPE_CHECKING:
-    from runner.plan import DataIdentity, Job
+    from runner.plan import Job
 
 
 class TrainingData:
@@ -24,11 +24,6 @@ class TrainingData:
 
     def __init__(self, job: "Job", kind: Kind, tokenizer: ChatTokenizer) -> None:
         self._job, self._kind, self._tokenizer = job, kind, tokenizer
-
-    @property
-    def _planned(self) -> "dict[Split, DataIdentity]":
-        plan = self._job.plan
-        return {"train": plan.train, "validation": plan.validation} if plan.validation else {"train": plan.train}
 
     @cached_property
     def _folder(self) -> Path:
@@ -44,7 +39,7 @@ class TrainingData:
 
         Raises `DataError` where they are not those of the plan.
         """
-        return {split: self._stored(split, planned.fingerprint) for split, planned in self._planned.items()}
+        return {split: self._stored(split, planned.fingerprint) for split, planned in self._job.plan.splits.items()}
 
     def _stored(self, split: Split, fingerprint: str) -> RowStore:
         def write(draft: Path) -> None:
@@ -58,7 +53,7 @@ class TrainingData:
         folder, length = self._folder / "tokens", self._job.request.backend.max_length
         return {
             split: TokenStore(folder, self.rows[split], planned.fingerprint, self._tokenizer, length, split)
-            for split, planned in self._planned.items()
+            for split, planned in self._job.plan.splits.items()
         }
 
     def check_long_rows(self) -> Events:

@@ -76,7 +76,7 @@ class Work:
         if fetched:
             yield Note(f"fetching {self.job.plan.model.source.partition('@sha256')[0]}, once for this machine …")
         yield Progress("prepare", 0, 0, what="reading the rows")
-        assert self.data.rows
+        _ = self.data.rows
         yield Progress("prepare", 0, 0, what="loading the model")
         scorer = self._scorer(self.model)
         yield Progress("prepare", 0, 0, what="trying how rows can be packed")
@@ -85,7 +85,7 @@ class Work:
             scorer = scorer.unpacked()
         self.scorer = scorer
         self.how = self.world.tell(recipe.how(self.settings, scorer, self.world.place.count))
-        scorer.lanes = self._lanes
+        self._ready(scorer)
         if fetched:  # else the data check has had the tokenizer, and found them
             yield from self.data.check_long_rows()
         return dict(self.how)
@@ -162,7 +162,7 @@ class Work:
 
     @cached_property
     def _first_copy(self) -> Scorer:
-        """The weights that training started from, beside those that learn; as many bytes again as they take."""
+        """The weights that training started from, in addition to those that learn; as many bytes again as they take."""
         return self._ready(self._scorer(self._load(self._load_device), self.how["packed"]))
 
     @property
