@@ -133,8 +133,8 @@ class ReferenceLogps:
 
     `room` is the most tokens of a pack, `identity` all that decides the values apart from the tokens: model, type,
     layout, threads. `reference` lends the model as it was before training. What the cache at `path` knows is not
-    computed; where the cache cannot be used, a note says so and the rest is computed. The ranks of one run share the computing,
-    and the first alone reads and writes the cache; so do runs at the same time.
+    computed; where the cache cannot be used, a note says so and the rest is computed. The ranks of one run share the
+    computing, and the first alone reads and writes the cache; so do runs at the same time.
     """
 
     def __init__(
