@@ -1,4 +1,4 @@
-"""`python -m runner`: Hydra composes the command line into a request, which task.py plans and carries out."""
+"""`python -m runner`: Hydra composes the command line into a request, which execution/pipeline.py plans and executes."""
 
 import os
 import re
@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from runner import command, config, ranks, task
+from runner import distributed
 from runner.errors import RequestError
+from runner.execution import pipeline
+from runner.request import check, hydra_config
+from runner.terminal import cli
 
 
 def main() -> None:
@@ -17,18 +20,18 @@ def main() -> None:
 
     # argparse takes no overrides before a flag: `mode=plan -m seed=1,2` would be refused.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))
-    codes: list[int] = [command.guarded(_check_typed), command.guarded(command.read_dotenv)]
+    codes: list[int] = [cli.guarded(_check_typed), cli.guarded(cli.read_dotenv)]
     if any(codes):
         _leave(codes)
-    if not ranks.here().first:
+    if not distributed.this_rank().first:
         _be_silent()
-    conf = str(config.home() / "conf")
-    codes.append(command.guarded(hydra.main(version_base="1.3", config_path=conf, config_name="config")(task.task)))
-    _leave(codes + task.ENDED)
+    conf = str(hydra_config.home() / "conf")
+    codes.append(cli.guarded(hydra.main(version_base="1.3", config_path=conf, config_name="config")(pipeline.task)))
+    _leave(codes + pipeline.ENDED)
 
 
 def _leave(codes: list[int]) -> NoReturn:
-    ranks.end(max(codes))
+    distributed.end(max(codes))
     sys.exit(max(codes))
 
 
@@ -49,7 +52,7 @@ def _check_typed() -> None:
         if option and option[1] not in HYDRA_OPTIONS:
             raise RequestError(f"{argument}: a key is set without dashes: {option[1].replace('-', '_')}={option[2]}")
         key = argument.partition("=")[0].strip("'+")
-        if config.holds_password(argument) or config.names_secret(key):
+        if check.holds_password(argument) or check.names_secret(key):
             raise RequestError(f"{key}: a secret is never typed or kept in YAML; put it into .env.")
 
 

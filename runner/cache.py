@@ -13,6 +13,11 @@ UNUSED_DAYS = 30
 """Entries that nobody has opened for so long make room for new ones."""
 
 
+def user_folder() -> Path:
+    """Return the folder that all runs of a user share: `RUNNER_CACHE`, else `~/.cache/runner`."""
+    return Path(os.environ.get("RUNNER_CACHE") or Path.home() / ".cache" / "runner")
+
+
 def entry(folder: Path, name: str, write: Callable[[Path], None]) -> Path:
     """Return `folder/name`, which `write` fills the first time it is asked for.
 

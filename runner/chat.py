@@ -12,12 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from runner import command, console, plan, run_folders
+from runner import planning
 from runner.data.rows import Message
 from runner.errors import ModelError
-from runner.journal import progressed
-from runner.models import hosted
-from runner.samples import Prompt
+from runner.models import hosted_model
+from runner.record import run_folders
+from runner.record.journal import progressed
+from runner.record.samples import Prompt
+from runner.terminal import cli, console
 
 
 class Answers(Protocol):
@@ -29,15 +31,15 @@ class Answers(Protocol):
 
 def main() -> None:
     """Load both models and answer each line of standard input twice."""
-    command.main(_chat)
+    cli.main(_chat)
 
 
 def _chat(arguments: list[str]) -> None:
-    parser = command.parser("runner.chat", __doc__)
+    parser = cli.parser("runner.chat", __doc__)
     parser.add_argument("run", nargs="?", metavar="RUN", help="the run; without it the newest that has a model")
     given = parser.parse_args(arguments)
     folder = run_folders.find(given.run, given.runs_folder) if given.run else _newest(given.runs_folder)
-    here = hosted.read(folder) is None
+    here = hosted_model.read(folder) is None
     models = _loaded(folder) if here else _deployed(folder)
     console.say("Ask something; an empty line ends it.")
     with suppress(EOFError):
@@ -55,24 +57,24 @@ def _newest(runs: Path) -> Path:
 
 def _loaded(folder: Path) -> dict[str, Answers]:
     """Return the models of a run on this machine."""
-    from runner.models import fetch, reference
+    from runner.models import fetch, model_reference
     from runner.pyfunc import Answerer
 
-    found = reference.demand(folder / "model", folder.name)
+    found = model_reference.demand(folder / "model", folder.name)
     console.say(f"Loading {folder.name} and {found.base.source.partition('@sha256')[0]} …")
     return {"base": Answerer(fetch(found.base.source)), "tuned": Answerer(folder / "model")}
 
 
 def _deployed(folder: Path) -> dict[str, Answers]:
     """Return the models of a hosted run, as far as they are deployed."""
-    from runner.backends.foundry.answers import Deployed
-    from runner.backends.foundry.service import service
+    from runner.backends.foundry.connect import service
+    from runner.hosted.generate import Deployed
 
     known = progressed(folder)
     names = known.results.get("deploy", {})
     if known.latest("deploy", "undeploy") != "deploy":
         raise ModelError(f"{folder}: its model is not deployed; give the run's command again with backend.deploy=keep.")
-    there = service(plan.load(folder).request.backend)
+    there = service(planning.load(folder).request.backend)
     found = {"base": names["base"], "tuned": names["deployment"]}
     return {name: Deployed(there, deployment) for name, deployment in found.items() if deployment}
 

@@ -7,11 +7,14 @@ job still uses are kept. Tuned models and the jobs' records stay: they cost noth
 from pathlib import Path
 from typing import Any
 
-from runner import command, console, execute, plan, run_folders
+from runner import planning
 from runner.errors import RequestError
-from runner.events import Created, Removed
+from runner.execution import execute
 from runner.jobs import hosted_runs
-from runner.journal import Journal, Progressed, progressed
+from runner.record import run_folders
+from runner.record.events import Created, Removed
+from runner.record.journal import Journal, Progressed, progressed
+from runner.terminal import cli, console
 
 KINDS = ("deployment", "file")
 """What is removed, in this order."""
@@ -19,11 +22,11 @@ KINDS = ("deployment", "file")
 
 def main() -> None:
     """List, ask, remove; leave with 0, 1 (the service failed) or 2 (a wrong name or place)."""
-    command.main(_clean)
+    cli.main(_clean)
 
 
 def _clean(arguments: list[str]) -> None:
-    parser = command.parser("runner.clean", __doc__)
+    parser = cli.parser("runner.clean", __doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="runs by folder, name or plan id; without any all runs")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     given = parser.parse_args(arguments)
@@ -72,12 +75,12 @@ def _agreed() -> bool:
 
 
 def _remove(folder: Path, found: list[Created]) -> None:
+    from runner.backends.foundry.connect import now, service
     from runner.backends.foundry.deployment import Deployer
-    from runner.backends.foundry.files import delete
-    from runner.backends.foundry.jobs import ENDED, listed
-    from runner.backends.foundry.service import now, service
+    from runner.hosted.files import delete
+    from runner.hosted.jobs import ENDED, listed
 
-    there = service(plan.load(folder).request.backend)
+    there = service(planning.load(folder).request.backend)
     journal = Journal(folder / "journal.jsonl")
     _demand_same_place(there, journal.progressed)
     jobs = now(listed(there))

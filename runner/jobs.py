@@ -11,21 +11,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from runner import command, console, plan, run_folders
+from runner import planning
+from runner.cost import duration
 from runner.errors import RequestError, RunnerError
-from runner.journal import Progressed, progressed
-from runner.values import duration
+from runner.record import run_folders
+from runner.record.journal import Progressed, progressed
+from runner.terminal import cli, console
 
 VERBS = ("cancel", "pause", "resume")
 
 
 def main() -> None:
     """List the jobs, or do something to some; leave with 0, 1 (the service failed) or 2 (a wrong name or place)."""
-    command.main(_jobs)
+    cli.main(_jobs)
 
 
 def _jobs(arguments: list[str]) -> int:
-    parser = command.parser("runner.jobs", __doc__)
+    parser = cli.parser("runner.jobs", __doc__)
     parser.add_argument("verb", nargs="?", choices=VERBS, help="what to do to the jobs; without it they are listed")
     parser.add_argument("jobs", nargs="*", metavar="JOB", help="a job's id; or a run by folder, name or plan id")
     given = parser.parse_args(arguments)
@@ -60,12 +62,12 @@ def _settings(runs: Iterable[Path]) -> Any:
     from runner.backends.foundry import Foundry
 
     folders = [folder for folder in runs if (folder / "request.json").exists()]
-    return plan.load(folders[-1]).request.backend if folders else Foundry()
+    return planning.load(folders[-1]).request.backend if folders else Foundry()
 
 
 def _list(runs_folder: Path) -> None:
-    from runner.backends.foundry.jobs import PLAN_ID, listed
-    from runner.backends.foundry.service import now, service
+    from runner.backends.foundry.connect import now, service
+    from runner.hosted.jobs import PLAN_ID, listed
 
     runs = hosted_runs(runs_folder)
     there = service(_settings(runs))
@@ -81,7 +83,7 @@ def _list(runs_folder: Path) -> None:
 
 
 def _change(verb: str, name: str, runs: Path) -> None:
-    from runner.backends.foundry.service import now, service
+    from runner.backends.foundry.connect import now, service
 
     there, job = service(_settings(hosted_runs(runs))), _job(name, runs)
     changed = now(there.ask(f"{verb} {job}", lambda: getattr(there.openai.fine_tuning.jobs, verb)(job)))

@@ -14,8 +14,8 @@ class Answerer:
 
     def __init__(self, folder: Path) -> None:
         from runner.backends.local import model
-        from runner.models.reference import tokenizer_folder
-        from runner.tokens import ChatTokenizer
+        from runner.models import tokenizer_folder
+        from runner.models.chat_tokenizer import ChatTokenizer
 
         self.model = model.load(folder)
         self.tokenizer = ChatTokenizer(tokenizer_folder(folder))

@@ -11,32 +11,35 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from runner import backends, command, console, execute, plan, report, run_folders
+from runner import backends, planning
 from runner.errors import BusyError, LeftRunning, RequestError, RunnerError, StopAsked
-from runner.events import State
-from runner.follower import Follower
-from runner.journal import Record, progressed
-from runner.plan import Job
+from runner.execution import execute, report
+from runner.plan import Run
+from runner.record import run_folders
+from runner.record.events import State
+from runner.record.journal import Record, progressed
+from runner.terminal import cli, console
+from runner.tracking.follower import Follower
 
 
 def main() -> None:
     """Follow the runs named, or all; leave with 0, 1 (one failed), 2 (a wrong name) or 130 (stopped)."""
-    command.main(_watch)
+    cli.main(_watch)
 
 
 def _watch(arguments: list[str]) -> int:
-    from runner.task import run
+    from runner.execution.pipeline import run_and_report
 
-    parser = command.parser("runner.watch", __doc__)
+    parser = cli.parser("runner.watch", __doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="the runs; without any all whose job has not ended")
     given = parser.parse_args(arguments)
     named = dict.fromkeys(run_folders.find(name, given.runs_folder) for name in given.runs)
-    jobs = [_hosted(plan.load(folder)) for folder in named or _under_way(given.runs_folder)]
-    if len(jobs) > 1:
-        return _Watch(jobs).to_end()
-    for job in jobs:
-        run(job)
-    if not jobs:
+    runs = [_hosted(planning.load(folder)) for folder in named or _under_way(given.runs_folder)]
+    if len(runs) > 1:
+        return _Watch(runs).to_end()
+    for run in runs:
+        run_and_report(run)
+    if not runs:
         console.say(f"{given.runs_folder}/: no hosted job is under way.")
     return 0
 
@@ -48,17 +51,17 @@ def _under_way(runs: Path) -> list[Path]:
         known = progressed(folder)
         if not (folder / "request.json").exists() or known.failed_for_good:
             continue
-        if "create" in known.results and execute.finished(_hosted(plan.load(folder))) is None:
+        if "create" in known.results and execute.finished(_hosted(planning.load(folder))) is None:
             found.append(folder)
         elif "job" in known.intents and "create" not in known.results:
             console.complain(f"{folder}: was stopped while its job was created; give its command again.")
     return found
 
 
-def _hosted(job: Job) -> Job:
-    if not backends.load(job.plan.backend).hosted:
-        raise RequestError(f"{job.folder}: is no hosted run; give its command again to go on with it.")
-    return replace(job, request=replace(job.request, backend=replace(job.request.backend, follow=True)))
+def _hosted(run: Run) -> Run:
+    if not backends.load(run.plan.backend).hosted:
+        raise RequestError(f"{run.folder}: is no hosted run; give its command again to go on with it.")
+    return replace(run, request=replace(run.request, backend=replace(run.request.backend, follow=True)))
 
 
 Work = Generator[float, None, execute.Results]
@@ -67,17 +70,17 @@ Work = Generator[float, None, execute.Results]
 class _Watch:
     """Many jobs in turn: each is looked at when it is due, and never two at once."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._jobs = list(jobs)
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs = list(runs)
         self._codes = {0}
         self._due: list[tuple[float, int]] = []
 
     def to_end(self) -> int:
         """Follow all jobs until each has ended and return the exit code."""
         with ExitStack() as stack, execute.stop_flag() as asked:
-            self._jobs = [job for job in self._jobs if self._held(stack, job)]
-            follower = Follower(self._jobs)
-            works = [execute.proceed(job, _Listener(job)) for job in self._jobs]
+            self._runs = [run for run in self._runs if self._held(stack, run)]
+            follower = Follower(self._runs)
+            works = [execute.proceed(run, _Listener(run)) for run in self._runs]
             self._due = [(time.monotonic(), number) for number in range(len(works))]
             while self._due:
                 due, number = heapq.heappop(self._due)
@@ -98,9 +101,9 @@ class _Watch:
                 work.throw(LeftRunning("the job goes on at the service"))
         console.say(f"{len(works)} jobs go on at the service; python -m runner.watch comes back to them.")
 
-    def _held(self, stack: ExitStack, job: Job) -> bool:
+    def _held(self, stack: ExitStack, run: Run) -> bool:
         try:
-            stack.enter_context(execute.alone(job.folder))
+            stack.enter_context(execute.alone(run.folder))
         except BusyError as error:
             console.complain(str(error))
             self._codes.add(error.exit_code)
@@ -108,29 +111,29 @@ class _Watch:
         return True
 
     def _go_on(self, number: int, work: Work, follower: Follower) -> None:
-        """Let one job go on to its next safe point, or end it."""
-        job = self._jobs[number]
+        """Let one run go on to its next safe point, or end it."""
+        run = self._runs[number]
         try:
             seconds = next(work)
         except StopIteration as end:
-            outcome = report.outcome(job, end.value)
+            outcome = report.outcome(run, end.value)
         except (RunnerError, OSError) as error:
             outcome = report.failure(error)
             self._codes.add(getattr(error, "exit_code", RunnerError.exit_code))
         else:
             heapq.heappush(self._due, (time.monotonic() + seconds, number))
             return
-        report.write(job, outcome)
-        follower.finish(job, outcome.status)
+        report.write(run, outcome)
+        follower.finish(run, outcome.status)
         told = f": {outcome.message}" if outcome.message else ""
-        console.say(f"{job.folder.name}: {outcome.status}{told}")
+        console.say(f"{run.folder.name}: {outcome.status}{told}")
 
 
 class _Listener:
     """Says of one job among many what a person would want to hear."""
 
-    def __init__(self, job: Job) -> None:
-        self._name = job.folder.name
+    def __init__(self, run: Run) -> None:
+        self._name = run.folder.name
 
     def __call__(self, record: Record) -> None:
         """Show changes of state only."""

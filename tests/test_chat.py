@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("azure.ai.projects")
 
 from tests.emulator import Fault
-from tests.hosted import ALONE, Hosted, hosted, progressed, sentence
+from tests.hosted_cli import ALONE, Hosted, hosted, progressed, sentence
 
 pytestmark = pytest.mark.slow
 

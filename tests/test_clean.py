@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("azure.ai.projects")
 
-from runner.events import Removed
+from runner.record.events import Removed
 from tests.emulator import Fault
 from tests.emulator.records import File
-from tests.hosted import ALONE, ENDLESS, LINE, Hosted, hosted, progressed, records, sentence, steps
+from tests.hosted_cli import ALONE, ENDLESS, LINE, Hosted, hosted, progressed, records, sentence, steps
 
 pytestmark = pytest.mark.slow
 

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from runner import methods
-from runner.events import Metrics
-from runner.journal import read
+from runner.record.events import Metrics
+from runner.record.journal import read
 from tests import waiting, warm
-from tests.backends.foundry.rehearsal import carry_out, job_of, write_data
 from tests.conftest import pair_row
 from tests.emulator import local
 from tests.emulator.course import TERMINAL
 from tests.emulator.local import LocalTraining
 from tests.emulator.sdk import Client, chat_row, connected
+from tests.hosted.rehearsal import carry_out, planned, write_data
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -76,17 +76,17 @@ def test_a_job_trains_measures_and_answers(client: Client, tmp_path: Path) -> No
 def test_a_rehearsed_run_minimises_the_loss_of_its_plan_and_measures_every_held_out_row(
     client: Client, tmp_path: Path
 ) -> None:
-    from runner.backends.foundry import service
+    from runner.backends.foundry import connect
 
     write_data(tmp_path)
-    job = job_of(tmp_path, tmp_path / "runs", "dpo.n_epochs=1", "dpo.batch_size=8")
-    ended = carry_out(job)
-    service.close()
+    run = planned(tmp_path, tmp_path / "runs", "dpo.n_epochs=1", "dpo.batch_size=8")
+    ended = carry_out(run)
+    connect.close()
     assert ended.code == 0, ended.message
     (trained,) = tmp_path.glob("jobs/*/runs/*/plan.json")
     hyperparameters = json.loads(trained.read_bytes())["hyperparameters"]
     fixed = methods.load("dpo").hosted
-    assert {key: hyperparameters[key] for key in fixed} == {key: job.plan.hyperparameters[key] for key in fixed}
+    assert {key: hyperparameters[key] for key in fixed} == {key: run.plan.hyperparameters[key] for key in fixed}
     found = {(step, name): value for step, name, value in ended.metrics}
     assert found[1, "train/loss"] == pytest.approx(math.log(2))  # DPO's at the reference, without an SFT term
     measured = {

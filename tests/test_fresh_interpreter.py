@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import warm
-from tests.test_resume import adapter, arguments, quietly, run_command, the_run
+from tests.execution.test_resume import adapter, arguments, quietly, run_command, the_run
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("azure.ai.projects")
 
 from tests.emulator import Script
-from tests.hosted import ALONE, ENDLESS, LINE, Hosted, hosted, sentence
+from tests.hosted_cli import ALONE, ENDLESS, LINE, Hosted, hosted, sentence
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from zipfile import ZipFile
 import pytest
 
 from runner import __version__
-from tests.test_resume import arguments
+from tests.execution.test_resume import arguments
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,8 +9,8 @@ def test_the_table_of_keys_is_the_codes_own() -> None:
 
 
 def test_every_format_of_the_package_is_in_the_readme() -> None:
-    from runner import config
     from runner.data import formats
+    from runner.request import hydra_config
 
     readme = key_table.README.read_text("utf-8")
-    assert [name for name in config.options(formats) if f"`{name}`" not in readme] == []
+    assert [name for name in hydra_config.options(formats) if f"`{name}`" not in readme] == []

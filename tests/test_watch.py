@@ -10,12 +10,14 @@ import pytest
 
 pytest.importorskip("azure.ai.projects")
 
-from runner import config, execute, plan, watch
+from runner import planning, watch
 from runner.errors import RequestError
-from runner.events import Metrics, Started
+from runner.execution import execute
+from runner.record.events import Metrics, Started
+from runner.request import check, hydra_config
 from tests import warm
 from tests.emulator import Script
-from tests.hosted import (
+from tests.hosted_cli import (
     ALONE,
     ENDLESS,
     LINE,
@@ -263,14 +265,14 @@ def test_a_local_run_is_told_how_to_go_on_with_it(tmp_path: Path, monkeypatch: p
 
     monkeypatch.chdir(tmp_path)
     GlobalHydra.instance().clear()
-    config.register()
-    with initialize_config_dir(str(config.home() / "conf"), version_base="1.3"):
+    hydra_config.register()
+    with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
         composed = OmegaConf.to_container(compose("config", ["mode=plan"]), resolve=True)
-    job = plan.make(config.request(composed)).job
+    job = planning.make(check.request(composed)).run
     job.folder.mkdir(parents=True)
     execute.keep(job)
     with pytest.raises(RequestError, match=r"is no hosted run; give its command again to go on with it\.$"):
-        watch._hosted(plan.load(job.folder))
+        watch._hosted(planning.load(job.folder))
 
 
 IN_MLFLOW = """
@@ -300,7 +302,7 @@ def test_several_runs_that_are_watched_are_tracked_each_by_itself(here: Hosted) 
     assert process.returncode == 1, output + errors
     found = warm.run([sys.executable, "-c", IN_MLFLOW], cwd=here.folder, env=here.environment(), check=True)
     told = json.loads(found.stdout.splitlines()[-1])
-    done, failed = (f"{plan.load(run).plan.seed} · seed" for run in runs)
+    done, failed = (f"{planning.load(run).plan.seed} · seed" for run in runs)
     assert {name: status for name, (status, _) in told.items()} == {done: "FINISHED", failed: "FAILED"}
     last = max(measured(runs[0]))[0]
     assert dict(told[done][1])["train/loss"] == measured(runs[0])[last, "train/loss"]

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from runner.events import Event
+from runner.cost import Cost
 from runner.methods import Method
+from runner.record.events import Event
 
 if TYPE_CHECKING:
-    from runner.config import Evaluation, Request
+    from runner.cost import Tokens
     from runner.data.survey import Survey, TokenLimit
-    from runner.estimate import Tokens
-    from runner.journal import Progressed
-    from runner.plan import Job, Proposal
+    from runner.plan import Proposal, Run
+    from runner.record.journal import Progressed
+    from runner.request.keys import Evaluation, Request
 
 Resolved = tuple[Any, Any, Mapping[str, str]]
 """Settings and hyperparameters without `auto`, and the reason for each value chosen, by key."""
@@ -40,23 +41,6 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What is left of a job is expected to take: seconds of work and dollars; None where that is not known.
-
-    `spent` are the dollars that it has cost so far.
-    """
-
-    seconds: float | None
-    dollars: float | None
-    spent: float | None = 0.0
-
-    def __add__(self, other: "Cost") -> "Cost":
-        """Return what both take: not known where one is not."""
-        pairs = ((self.seconds, other.seconds), (self.dollars, other.dollars), (self.spent, other.spent))
-        return Cost(*(None if None in pair else sum(filter(None, pair)) for pair in pairs))
-
-
-@dataclass(frozen=True)
 class Backend:
     """A backend as the rest of the runner sees it.
 
@@ -64,10 +48,10 @@ class Backend:
     `DataError` for what the backend cannot do. `limit(request)` is the most tokens a row may have, where that is known.
     `resolve(settings, method, hyperparameters, num_rows)` replaces each `auto` that the runner decides, with the
     reasons by full key. `identity(settings)` is the part of them that decides the result, `evaluation(wanted)` that of
-    the keys under `evaluation`. `cost(job, tokens)` is what is left of the job to pay for and to wait for, and
-    `outlook(proposal, tokens)` says what the job will take, in rows of name and text, where `tokens` are those of each
-    split, if they can be counted. `steps(job, progressed)` lists the work, where `progressed` holds what the journal
-    knows, and goes on to hold it while the steps run. `advice(job, results)` are lines on what to do next, command and
+    the keys under `evaluation`. `cost(run, tokens)` is what is left of the run to pay for and to wait for, and
+    `outlook(proposal, tokens)` says what the run will take, in rows of name and text, where `tokens` are those of each
+    split, if they can be counted. `steps(run, progressed)` lists the work, where `progressed` holds what the journal
+    knows, and goes on to hold it while the steps run. `advice(run, results)` are lines on what to do next, command and
     purpose. `hosted` says that a service does the work, as a job whose id the step `create` returns as `job`.
     """
 
@@ -78,10 +62,10 @@ class Backend:
     resolve: Callable[[Any, Method, Any, int], Resolved]
     identity: Callable[[Any], dict[str, Any]]
     evaluation: Callable[["Evaluation"], dict[str, Any]]
-    cost: Callable[["Job", "Tokens | None"], Cost]
+    cost: Callable[["Run", "Tokens | None"], Cost]
     outlook: Callable[["Proposal", "Tokens | None"], Sequence[tuple[str, str]]]
-    steps: Callable[["Job", "Progressed"], Sequence[Step]]
-    advice: Callable[["Job", Mapping[str, dict[str, Any]]], Sequence[tuple[str, str]]]
+    steps: Callable[["Run", "Progressed"], Sequence[Step]]
+    advice: Callable[["Run", Mapping[str, dict[str, Any]]], Sequence[tuple[str, str]]]
     hosted: bool = False
 
 

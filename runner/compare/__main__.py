@@ -17,14 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from runner import command, run_folders
 from runner.compare import output, results, verdict
 from runner.errors import ModelError, RequestError
+from runner.record import run_folders
+from runner.terminal import cli
 
 
 def main() -> None:
     """Compare, and leave with 0, or 2 where there is nothing to compare."""
-    command.main(_compare)
+    cli.main(_compare)
 
 
 def _compare(arguments: list[str]) -> None:
@@ -46,8 +47,8 @@ def _compare(arguments: list[str]) -> None:
 
 
 def _repeat(folder: Path) -> None:
-    from runner import console
     from runner.compare import repeat
+    from runner.terminal import console
 
     found = repeat.repeat(folder)
     console.say(found.command)
@@ -58,7 +59,7 @@ def _repeat(folder: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.parser("runner.compare", __doc__)
+    parser = cli.parser("runner.compare", __doc__)
     parser.add_argument("names", nargs="*", metavar="RUN or SWEEP")
     parser.add_argument("--experiment", help="an MLflow experiment, in MLFLOW_TRACKING_URI or ./mlflow.db")
     parser.add_argument("--filter", default="", help="MLflow's search expression over that experiment's runs")
@@ -73,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
 def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
     """Return the folders of the runs that are meant, and the sweep's own folder where it is one."""
     if asked.experiment:
-        from runner import store
+        from runner.tracking import client
 
-        found = store.folders(asked.experiment, asked.filter, asked.runs_folder)
+        found = client.folders(asked.experiment, asked.filter, asked.runs_folder)
         if not found:
             raise RequestError(
                 f"--experiment: {asked.experiment} has no run of the runner's that the filter lets through."

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from runner import console
 from runner.compare import verdict
 from runner.compare.verdict import Comparison
+from runner.terminal import console
 
 SHOWN = 40
 """Lines of the terminal's table; the files have all."""

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import config, execute, journal, plan
+from runner import planning
 from runner.errors import RunnerError
-from runner.events import Started
-from runner.plan import Job
+from runner.execution import execute
+from runner.plan import Run
+from runner.record import journal
+from runner.record.events import Started
+from runner.request import check, hydra_config
 
 GROUPS = ("backend", "method", "dataset", "model", "evaluation", "tracking")
 PASSING = ("mode", "again", "sweep", "search", "max_price")
@@ -26,27 +29,27 @@ class Repeat:
 
 def repeat(folder: Path) -> Repeat:
     """Return how to make a run of that folder again. Raises `RequestError` where it is no run."""
-    job = plan.load(folder)
-    command = shlex.join(["python", "-m", "runner", *overrides(job)])
-    return Repeat(command, (*_changes_of_plan(job), *_changes_of_packages(folder)))
+    run = planning.load(folder)
+    command = shlex.join(["python", "-m", "runner", *overrides(run)])
+    return Repeat(command, (*_changes_of_plan(run), *_changes_of_packages(folder)))
 
 
-def overrides(job: Job) -> list[str]:
+def overrides(run: Run) -> list[str]:
     """Return what to type: the options that come nearest to what was asked for, and the keys that differ from them."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    config.register()
-    wanted = {key: value for key, value in _flat(config.as_composed(job.request)) if key not in PASSING}
+    hydra_config.register()
+    wanted = {key: value for key, value in _flat(check.as_composed(run.request)) if key not in PASSING}
     chosen: list[str] = []
-    with initialize_config_dir(str(config.home() / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
 
         def differing(options: Sequence[str]) -> list[str]:
             composed = dict(_flat(OmegaConf.to_container(compose("config", list(options)), resolve=True)))
             return [key for key, value in wanted.items() if composed.get(key, "???") != value]
 
         for group in GROUPS:
-            names = sorted(path.stem for path in (config.home() / "conf" / group).glob("*.yaml"))
+            names = sorted(path.stem for path in (hydra_config.home() / "conf" / group).glob("*.yaml"))
             nearest = min(["", *names], key=lambda name: len(differing(_with(chosen, group, name))))
             chosen = _with(chosen, group, nearest)
         return [*chosen, *(f"{key}={_typed(wanted[key])}" for key in differing(chosen))]
@@ -79,22 +82,22 @@ def _typed(value: Any) -> str:
     return f'"{quoted}"'
 
 
-def _changes_of_plan(job: Job) -> Iterator[str]:
+def _changes_of_plan(run: Run) -> Iterator[str]:
     """Yield in what the same request would make another plan today."""
     try:
-        now = plan.make(job.request).job.plan
+        now = planning.make(run.request).run.plan
     except RunnerError as error:
         yield f"it could not be made today: {error}"
         return
     for split in ("train", "validation"):
-        before, after = getattr(job.plan, split), getattr(now, split)
+        before, after = getattr(run.plan, split), getattr(now, split)
         if before != after:
             rows = [str(each.rows) if each else "no" for each in (before, after)]
             yield f"dataset.{split}: other content, {rows[0]} rows then and {rows[1]} now"
-    if job.plan.model != now.model:
-        yield f"model.source: other weights, {job.plan.model.digest[:12]} then and {now.model.digest[:12]} now"
+    if run.plan.model != now.model:
+        yield f"model.source: other weights, {run.plan.model.digest[:12]} then and {now.model.digest[:12]} now"
     for part in ("hyperparameters", "settings", "evaluation"):
-        before, after = dict(_flat(getattr(job.plan, part))), dict(_flat(getattr(now, part)))
+        before, after = dict(_flat(getattr(run.plan, part))), dict(_flat(getattr(now, part)))
         for key in dict.fromkeys([*before, *after]):
             if before.get(key) != after.get(key):
                 yield f"{key}: {before.get(key)} then and {after.get(key)} now"

@@ -13,16 +13,19 @@ from typing import Any
 
 import msgspec
 
-from runner import journal, mlflow_run, plan, report
+from runner import plan, planning
 from runner.errors import RequestError
-from runner.events import Metrics
+from runner.execution import report
+from runner.plan import Run
+from runner.record import journal
+from runner.record.events import Metrics
 
 Rows = dict[str, dict[str, float]]
 """Values by name, of each held-out row by its id, and of each prompt that was answered by its hash."""
 
 DATA = "dataset.fingerprint"
 """The key of what the rows are: files may hold others by now, and other keys may come to the same ones."""
-APART = ("seed", "model.digest", *(f"dataset.{key}" for key in mlflow_run.DATA))
+APART = ("seed", "model.digest", *(f"dataset.{key}" for key in plan.DATA))
 """What does not tell one request from another."""
 
 
@@ -67,15 +70,15 @@ class Entrant:
 
 def read(folder: Path) -> Result:
     """Return what a run's folder holds. Raises `RequestError` where it was never begun."""
-    job = plan.load(folder)
+    run = planning.load(folder)
     records = journal.read(folder / "journal.jsonl")
     content = report.read(folder) or {}
     return Result(
         folder=folder,
-        plan_id=job.plan.id,
+        plan_id=run.plan.id,
         status=content.get("status", "unfinished"),
         message=content.get("message", ""),
-        params=mlflow_run.flat_params(job) | {DATA: _rows_of(job)},
+        params=plan.flat_params(run) | {DATA: _rows_of(run)},
         metrics=report.last_values(records),
         curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
         rows=_rows(folder / "evaluation.jsonl") | _rows(folder / "in_style.jsonl"),
@@ -83,9 +86,9 @@ def read(folder: Path) -> Result:
     )
 
 
-def _rows_of(job: plan.Job) -> str:
-    """Return what tells a job's rows, all splits of them, from others."""
-    return " ".join(split.fingerprint[:8] for split in (job.plan.train, job.plan.validation) if split)
+def _rows_of(run: Run) -> str:
+    """Return what tells a run's rows, all splits of them, from others."""
+    return " ".join(split.fingerprint[:8] for split in (run.plan.train, run.plan.validation) if split)
 
 
 def _curves(events: Iterable[Metrics]) -> dict[str, list[tuple[int, float]]]:

@@ -12,12 +12,12 @@ from itertools import chain
 from typing import Literal, NamedTuple
 
 from runner.data.findings import Finding, Findings, Group
-from runner.data.reading import RowBlock
-from runner.data.repeats import find_repeats
+from runner.data.quality.duplicates import find_repeats
+from runner.data.quality.text_rules import odd_rows
+from runner.data.reading.row_reader import RowBlock
 from runner.data.rows import Row, canonical, canonical_lines
-from runner.data.selection import Selection, Split, bytes_of, row_blocks, splits_of
-from runner.data.tally import SplitSurvey, Tally
-from runner.data.texts import odd_rows
+from runner.data.splits import Selection, Split, bytes_of, row_blocks, splits_of
+from runner.data.statistics import SplitSurvey, Tally
 from runner.errors import DataError
 
 

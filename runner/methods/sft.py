@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner.methods import Method, Scores
-from runner.values import Auto, PositiveFloat, PositiveInt, resolve_auto
+from runner.request.types import Auto, PositiveFloat, PositiveInt, resolve_auto
 
 if TYPE_CHECKING:
     from torch import Tensor

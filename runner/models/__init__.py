@@ -1,88 +1,77 @@
-"""Where a model comes from: `SCHEME:REST`, one file a scheme, named after it.
+"""Models: where they come from, and what identifies them.
 
-A source module has three functions: `identify(rest, offline)` returns a digest that changes when the
-weights do; `cached(rest)` returns the model's folder if it is on this machine, without the network;
-`fetch(rest)` brings it here and returns that folder. For hosted models there are also `counter(rest)`, as no
-folder holds a tokenizer, and `NO_NAME`, the sentence for a source without a rest.
-A folder holds what transformers saves, or a
-`reference.json` that names a base model and adapters to put on it (reference.py).
+A model is named by its source, `SCHEME:REST`; each scheme is a file in `sources/`.
 """
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import cast
 
-from runner import suggestions
-from runner.data.rows import Row
 from runner.errors import ModelError
-from runner.tokens import ChatTokenizer
+from runner.models import model_reference, sources
+from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.source import Counter, ModelIdentity, Source
 
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """A model: where it comes from and the digest of what it is."""
-
-    source: str
-    digest: str
+COUNTED_ROWS = 64
+"""Rows whose tokens are counted for an estimate, by a tokenizer of transformers: 64 take some 50 ms."""
 
 
 def identify(source: str, *, offline: bool = False) -> ModelIdentity:
-    """Return what a source names, at most asking a hub for a revision (never with `offline`).
+    """Return the identity of a model; at most asks a hub for a revision (never with `offline`).
 
-    A run's hosted model has one identity, however the run is called: its name at the service.
+    A run's hosted model has one identity, whatever the run is called: its name at the service.
     Raises `ModelError` for an unknown scheme, a malformed name, or a model that does not exist.
     """
-    from runner.models import hosted
-
-    module, rest = _source(source)
-    name = hosted.name(source)
-    return ModelIdentity(f"hosted:{name}" if name else source, module.identify(rest, offline))
+    found, rest = _parse(source)
+    name = found.hosted_name(rest)
+    return ModelIdentity(f"hosted:{name}" if name else source, found.identify(rest, offline))
 
 
 def cached(source: str) -> Path | None:
-    """Return the model's folder if it is on this machine already."""
-    module, rest = _source(source)
-    folder: Path | None = module.cached(rest)
-    return folder
+    """Return the folder of a model if it is on this machine already."""
+    found, rest = _parse(source)
+    return found.cached(rest)
 
 
 def fetch(source: str) -> Path:
     """Bring a model to this machine, once, safe against a second process, and return its folder.
 
-    Raises `ModelError` where it cannot be had or is not what its digest promises.
+    Raises `ModelError` if it cannot be had or is not what its digest promises.
     """
-    module, rest = _source(source)
-    folder: Path = module.fetch(rest)
-    return folder
+    found, rest = _parse(source)
+    return found.fetch(rest)
 
 
-@dataclass(frozen=True)
-class Counter:
-    """Counts a row's tokens, a shared prompt once; `sample_rows` is how many rows are quickly counted."""
-
-    tokens: Callable[[Row], int]
-    sample_rows: int
+def hosted_name(source: str) -> str | None:
+    """Return the name of a model at a hosted service; None for a model that is loaded here."""
+    scheme, _, rest = source.partition(":")
+    return schemes()[scheme].hosted_name(rest) if scheme in schemes() else None
 
 
 def counter(source: str) -> Counter | None:
-    """Return what counts the tokens of a model's rows, None where that is not on this machine."""
-    module, rest = _source(source)
-    if hasattr(module, "counter"):
-        return cast("Counter | None", module.counter(rest))
-    from runner.models.reference import tokenizer_folder
-
-    folder = module.cached(rest)
-    return Counter(ChatTokenizer(tokenizer_folder(folder)).total, 64) if folder else None
+    """Return what counts the tokens of a model's rows; None if that is not on this machine."""
+    found, rest = _parse(source)
+    folder = found.cached(rest)
+    if folder is None:
+        return found.counter(rest)
+    return Counter(ChatTokenizer(tokenizer_folder(folder)).total, COUNTED_ROWS)
 
 
-def cache_folder() -> Path:
-    """Return the folder that is shared by all runs of a user: `RUNNER_CACHE`, else `~/.cache/runner`."""
-    return Path(os.environ.get("RUNNER_CACHE") or Path.home() / ".cache" / "runner")
+def tokenizer_folder(folder: Path) -> Path:
+    """Return the folder with the tokenizer of a model: its own, or that of the base model it builds on.
+
+    Raises `ModelError` if the base model is not on this machine.
+    """
+    found = model_reference.read(folder)
+    if found is None or found.full:
+        return folder
+    base = cached(found.base.source)
+    if base is None:
+        raise ModelError(f"{folder}: its base model {found.base.source} is not on this machine; run once to fetch it.")
+    return base
 
 
 def quiet_transformers() -> ModuleType:
@@ -98,13 +87,27 @@ def quiet_transformers() -> ModuleType:
     return module
 
 
-def _source(source: str) -> tuple[ModuleType, str]:
+@cache
+def schemes() -> dict[str, Source]:
+    """Return every source by its scheme."""
+    names = [module.name for module in iter_modules(sources.__path__)]
+    found: list[Source] = [import_module(f"runner.models.sources.{name}").SOURCE for name in names]
+    return {each.scheme: each for each in found}
+
+
+def suggest(text: str) -> str | None:
+    """Return the source that a text without a scheme means: a folder here, or ORG/NAME on Hugging Face's hub."""
+    if Path(text).is_dir():
+        return f"path:{text}"
+    return f"hf:{text}" if re.fullmatch(r"[\w-]+/[\w.-]+", text) else None
+
+
+def _parse(source: str) -> tuple[Source, str]:
     scheme, colon, rest = source.partition(":")
-    known = [module.name for module in iter_modules(__path__) if module.name != "reference"]
-    module = import_module(f"runner.models.{scheme}") if colon and scheme in known else None
-    if module is None or not rest:
-        meant = suggestions.for_source(source)
-        allowed = f"got {source!r}; {f'did you mean {meant}? ' if meant else ''}allowed: one of "
-        allowed += f"{', '.join(name + ':…' for name in sorted(known))}."
-        raise ModelError(f"model.source: {getattr(module, 'NO_NAME', allowed)}")
-    return module, rest
+    found = schemes().get(scheme) if colon else None
+    if found is None or not rest:
+        meant = suggest(source)
+        allowed = ", ".join(f"{name}:…" for name in sorted(schemes()))
+        general = f"got {source!r}; {f'did you mean {meant}? ' if meant else ''}allowed: one of {allowed}."
+        raise ModelError(f"model.source: {(found and found.no_rest) or general}")
+    return found, rest

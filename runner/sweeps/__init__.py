@@ -12,7 +12,6 @@ A sweep is the set of its plans: the same command again is the same sweep, whose
 records. Its folder, `runs/sweeps/NAME-<8 of its id>/`, holds sweep.json and the comparison.
 """
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import backends, run_folders
+from runner import backends
 from runner.errors import ModelError, RequestError
+from runner.record import run_folders
 
 if TYPE_CHECKING:
-    from runner.config import Request
-    from runner.plan import Job, Known, Proposal
+    from runner.plan import Proposal, Run
+    from runner.planning import PlanCache
+    from runner.request.keys import Request
 
 Compose = Callable[[list[str]], Any]
 """Returns the configuration that overrides make."""
@@ -47,16 +48,16 @@ class Trial:
     proposal: "Proposal | None"
 
     @property
-    def job(self) -> "Job | None":
+    def run(self) -> "Run | None":
         """What is going to be done, if it is planned."""
-        return self.proposal.job if self.proposal else None
+        return self.proposal.run if self.proposal else None
 
     @property
     def known_as(self) -> str:
         """Its plan id; what was typed, where the plan hangs on what another run makes."""
-        if self.job is None or self.request.model.source.startswith(ONWARD):
+        if self.run is None or self.request.model.source.startswith(ONWARD):
             return " ".join(self.overrides)
-        return self.job.plan.id
+        return self.run.plan.id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +82,26 @@ class Sweep:
         return run_folders.new(name, self.id, run_folders.sweeps_in(Path(top.runs_folder)))
 
     @property
-    def jobs(self) -> dict[str, "Job"]:
-        """The jobs that are planned, by their trials' names."""
-        return {trial.name: trial.job for trial in self.trials if trial.job}
+    def runs(self) -> dict[str, "Run"]:
+        """The runs that are planned, by their trials' names."""
+        return {trial.name: trial.run for trial in self.trials if trial.run}
 
 
 def make(
-    trials: Sequence[list[str]], compose: Compose, known: "Known | None" = None, shared: Collection[str] | None = None
+    trials: Sequence[list[str]],
+    compose: Compose,
+    known: "PlanCache | None" = None,
+    shared: Collection[str] | None = None,
 ) -> tuple[Trial, ...]:
     """Plan every trial, given by its overrides; it is called by those that are not shared, with all if not said.
 
     Raises `RequestError` with each one that is wrong.
     """
-    from runner import composition, plan
+    from runner import planning
+    from runner.request import hydra_errors
 
     names = name(trials, shared)
-    known = known or plan.Known()
+    known = known or planning.PlanCache()
     made, problems = [], []
     for overrides, called in zip(trials, names, strict=True):
         try:
@@ -104,7 +109,7 @@ def make(
             proposal = _proposal(request, known, waits=len(trials) > 1)
             made.append(Trial(overrides=tuple(overrides), name=called, request=request, proposal=proposal))
         except Exception as error:
-            told = composition.sentence(error)
+            told = hydra_errors.sentence(error)
             if told is None:
                 raise
             problems.append((called, str(told)))
@@ -133,51 +138,32 @@ def name(trials: Sequence[Sequence[str]], shared: Collection[str] | None = None)
     return [", ".join(part for part in each if part not in shared) or "the one trial" for each in trials]
 
 
-def in_column(name: str) -> str:
-    """Return a trial's name as it is told apart in a narrow column, its values first: `0.5, 1 · beta, seed`."""
-    parts = [part.partition("=") for part in re.split(r", (?=[+~]*[\w./@]+=)", name)]
-    if not all(value for _, _, value in parts):
-        return name
-    keys = [key.lstrip("+~").rpartition(".")[2] for key, _, _ in parts]
-    return f"{', '.join(value for _, _, value in parts)} · {', '.join(keys)}"
-
-
 def keep(sweep: Sweep) -> None:
     """Write down which trials there are and where they live, so that they can be compared before the end."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    listed = [{"name": name, "folder": str(job.folder), "plan_id": job.plan.id} for name, job in sweep.jobs.items()]
+    listed = [{"name": name, "folder": str(run.folder), "plan_id": run.plan.id} for name, run in sweep.runs.items()]
     content = msgspec.json.encode({"id": sweep.id, "trials": listed})
     (sweep.folder / "sweep.json").write_bytes(msgspec.json.format(content))
-
-
-def called(job: "Job") -> str | None:
-    """Return what its sweep calls a trial; None where there is none, or it could not be planned with the others."""
-    top = job.request.top
-    folder = top.sweep and run_folders.of_plan(top.sweep, run_folders.sweeps_in(Path(top.runs_folder)))
-    listed = folder and folder / "sweep.json"
-    if not listed or not listed.exists():
-        return None
-    trials = msgspec.json.decode(listed.read_bytes())["trials"]
-    return next((str(each["name"]) for each in trials if each["plan_id"] == job.plan.id), None)
 
 
 def _request(composed: Any) -> "Request":
     from omegaconf import OmegaConf, open_dict
 
-    from runner import config
+    from runner.request import check
 
     with open_dict(composed):
         composed.pop("hydra", None)
-    return config.request(OmegaConf.to_container(composed, resolve=True))
+    return check.request(OmegaConf.to_container(composed, resolve=True))
 
 
-def _proposal(request: "Request", known: "Known", waits: bool) -> "Proposal | None":
+def _proposal(request: "Request", known: "PlanCache", waits: bool) -> "Proposal | None":
     """Plan a request; None where it may wait for a run that another trial is about to make."""
-    from runner import plan, waiting
+    from runner import planning
+    from runner.terminal import check_progress
 
     try:
-        with waiting.checking_data() as report:
-            return plan.make(request, known, report)
+        with check_progress.checking_data() as report:
+            return planning.make(request, known, report)
     except ModelError:
         if waits and request.model.source.startswith(ONWARD):
             return None

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from runner import console, execute
 from runner.errors import StopAsked
-from runner.sweeps import Compose, Sweep, Trial, distinct, goal, identity, keep, make, summary
-from runner.sweeps.board import Board
-from runner.sweeps.parent import Parent
+from runner.execution import execute
+from runner.sweeps import Compose, Sweep, Trial, distinct, identity, keep, make, objective, summary
+from runner.terminal import console
+from runner.terminal.trials import Board
+from runner.tracking.sweep_run import Parent
 
 Launch = Callable[[list[list[str]]], list[Any]]
 
@@ -20,9 +21,9 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
     """
     made = distinct(make([list(each) for each in trials], compose))
     if metric is not None:
-        goal.demand(metric, made)
+        objective.demand(metric, made)
     sweep = Sweep(trials=made, id=identity(*sorted(each.known_as for each in made)))
-    finished = {name for name, job in sweep.jobs.items() if execute.finished(job) is not None}
+    finished = {name for name, run in sweep.runs.items() if execute.finished(run) is not None}
     todo = [each for each in sweep.trials if each.name not in finished or each.request.top.again]
     summary.show_plan(sweep, finished)
     summary.show_outlook(todo)
@@ -32,9 +33,9 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
     keep(sweep)
     parent = Parent(sweep)
     parent.open()
-    with Board(sweep.jobs):
+    with Board(sweep.runs):
         codes = launched(launch, sweep.id, todo) if todo else {}
-    if len(sweep.jobs) < len(sweep.trials):  # by now there is a model to go on from
+    if len(sweep.runs) < len(sweep.trials):  # by now there is a model to go on from
         sweep = replace(sweep, trials=distinct(make([list(each) for each in trials], compose)))
     summary.conclude(sweep, parent, codes, metric)
 
@@ -49,8 +50,8 @@ def launched(launch: Launch, sweep_id: str, trials: Sequence[Trial]) -> dict[str
         first = (str(error).strip().splitlines() or [""])[0]
         console.complain(f"the launcher broke off ({type(error).__name__}: {first}); what is finished stands.")
         return {each.name: int(_unfinished(each)) for each in trials}
-    return {trial.name: int(job.return_value) for trial, job in zip(trials, returned, strict=True)}
+    return {trial.name: int(each.return_value) for trial, each in zip(trials, returned, strict=True)}
 
 
 def _unfinished(trial: Trial) -> bool:
-    return trial.job is None or execute.finished(trial.job) is None
+    return trial.run is None or execute.finished(trial.run) is None

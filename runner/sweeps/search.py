@@ -12,15 +12,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import console, estimate, plan
+from runner import planning
 from runner.compare import results
 from runner.compare.difference import lower_is_better
 from runner.errors import RequestError, StopAsked
-from runner.sweeps import Compose, Sweep, Trial, distinct, goal, identity, keep, make, summary
-from runner.sweeps.board import Board
+from runner.sweeps import Compose, Sweep, Trial, distinct, identity, keep, make, objective, summary
 from runner.sweeps.grid import Launch, launched
-from runner.sweeps.parent import Parent
-from runner.sweeps.study import Settings, Space, Study, space
+from runner.sweeps.optuna_study import Settings, Space, Study, space
+from runner.terminal import console
+from runner.terminal.trials import Board
+from runner.tracking.sweep_run import Parent
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -33,10 +34,10 @@ def run(overrides: Sequence["Override"], asked: dict[str, Any], compose: Compose
     """
     if find_spec("optuna") is None:
         raise RequestError("hydra/sweeper=optuna: needs the package optuna; pip install 'runner[sweeps]'.")
-    wanted, known = space(overrides), plan.Known()
+    wanted, known = space(overrides), planning.PlanCache()
     ends = make(list(wanted.ends()), compose, known)
-    settings = Settings(**asked | {"metric": asked["metric"] or goal.usual(ends[0])})
-    goal.demand(settings.metric, ends)
+    settings = Settings(**asked | {"metric": asked["metric"] or objective.usual(ends[0])})
+    objective.demand(settings.metric, ends)
     sweep = Sweep(trials=ends, id=_identity(ends, wanted, settings))
     dearest = max(ends, key=_dollars)
     _show(sweep, wanted, settings)
@@ -54,7 +55,7 @@ def run(overrides: Sequence["Override"], asked: dict[str, Any], compose: Compose
         begun = distinct([*begun, *trials])
         sweep = replace(sweep, trials=begun)
         keep(sweep)
-        with Board(sweep.jobs):
+        with Board(sweep.runs):
             codes |= launched(launch, sweep.id, distinct(_told_where(path, proposed, trials)))
         for number, trial in zip(proposed, trials, strict=True):
             _tell(study, number, trial, settings.metric)
@@ -76,7 +77,7 @@ def _told_where(path: Path, numbers: Iterable[int], trials: Sequence[Trial]) -> 
 
 
 def _dollars(trial: Trial) -> float:
-    return estimate.together([trial.proposal]).dollars or 0.0 if trial.proposal else 0.0
+    return planning.total_cost([trial.proposal]).dollars or 0.0 if trial.proposal else 0.0
 
 
 def _show(sweep: Sweep, wanted: Space, settings: Settings) -> None:
@@ -89,9 +90,9 @@ def _show(sweep: Sweep, wanted: Space, settings: Settings) -> None:
 
 def _tell(study: Study, number: int, trial: Trial, metric: str) -> None:
     """Tell the study what a trial came to, once it has come to something."""
-    if trial.job is None or not (trial.job.folder / "plan.json").exists():
+    if trial.run is None or not (trial.run.folder / "plan.json").exists():
         return
-    result = results.read(trial.job.folder)
+    result = results.read(trial.run.folder)
     if result.status == "pruned":
         study.tell(number, None)
     elif result.status == "finished" and metric in result.metrics:

@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import backends, console, estimate, report
-from runner.backends import Cost
+from runner import backends, planning
+from runner.cost import Cost, duration
 from runner.errors import RunnerError, StopAsked
-from runner.follower import Follower
+from runner.execution import report
 from runner.sweeps import Sweep, Trial, keep
-from runner.values import duration
+from runner.terminal import console
+from runner.tracking.follower import Follower
 
 if TYPE_CHECKING:
     from runner.compare.results import Result
-    from runner.sweeps.parent import Parent
+    from runner.tracking.sweep_run import Parent
 
 SHOWN = 40
 """So many trials are listed at most before a sweep starts."""
@@ -32,9 +33,9 @@ def show_plan(sweep: Sweep, finished: Collection[str]) -> None:
     """Print the trials of a sweep, and which of them are finished."""
     rows = []
     for trial in sweep.trials[:SHOWN]:
-        begun = trial.job is not None and (trial.job.folder / "journal.jsonl").exists()
+        begun = trial.run is not None and (trial.run.folder / "journal.jsonl").exists()
         state = "finished" if trial.name in finished else "goes on" if begun else "new"
-        place = trial.job.folder.name if trial.job else f"from {trial.request.model.source}, planned in its turn"
+        place = trial.run.folder.name if trial.run else f"from {trial.request.model.source}, planned in its turn"
         rows.append([trial.name, state, place])
     more = len(sweep.trials) - len(rows)
     rows += [[f"… and {more} more", "", ""]] if more else []
@@ -48,14 +49,14 @@ def show_outlook(todo: Sequence[Trial]) -> None:
     proposals = [each.proposal for each in todo if each.proposal]
     if not proposals:
         return
-    plans = [each.job.plan for each in proposals]
+    plans = [each.run.plan for each in proposals]
     models = list(dict.fromkeys(each.model.source.partition("@sha256")[0] for each in plans))
     data = list(dict.fromkeys((each.train.rows, each.validation and each.validation.rows) for each in plans))
     rows = ", ".join(f"{train:,} rows" + (f" and {held:,} held out" if held else "") for train, held in data)
     hosted = any(backends.load(each.backend).hosted for each in plans)
     done = "read, counted and uploaded" if hosted else "read and tokenised"
     console.say(f"shared: {', '.join(models)}; {rows}: {done} once, not once per trial")
-    told = _taken(estimate.together(proposals))
+    told = _taken(planning.total_cost(proposals))
     if len(proposals) < len(todo):
         told += f", beside {len(todo) - len(proposals)} that are planned in their turn"
     console.say(f"takes: {told}")
@@ -72,7 +73,7 @@ def _taken(cost: Cost) -> str:
 def demand_price(todo: Sequence[Trial]) -> None:
     """Ask whether trials may cost what they do, where that is above `max_price`; raise `RequestError` if not."""
     if todo and todo[0].request.top.max_price is not None:
-        cost = estimate.together([each.proposal for each in todo if each.proposal])
+        cost = planning.total_cost([each.proposal for each in todo if each.proposal])
         console.demand_price(cost.dollars, todo[0].request.top.max_price)
 
 
@@ -91,11 +92,11 @@ def conclude(sweep: Sweep, parent: "Parent", codes: Mapping[str, int], metric: s
 
 def _catch_up(sweep: Sweep) -> None:
     """Send to MLflow what could not be sent when a trial ended; those that have all are not touched."""
-    follower = Follower(list(sweep.jobs.values()))
-    for job in sweep.jobs.values():
-        content = report.read(job.folder)
+    follower = Follower(list(sweep.runs.values()))
+    for run in sweep.runs.values():
+        content = report.read(run.folder)
         if content is not None:
-            follower.finish(job, content["status"])
+            follower.finish(run, content["status"])
     follower.end()
 
 
@@ -103,7 +104,7 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Ma
     """Compare what is there, show and write it; return the summary as a JSON value."""
     from runner.compare import output, results, verdict
 
-    begun = {name: job.folder for name, job in sweep.jobs.items() if (job.folder / "plan.json").exists()}
+    begun = {name: run.folder for name, run in sweep.runs.items() if (run.folder / "plan.json").exists()}
     found = {name: results.read(folder) for name, folder in begun.items()}
     ended = [result for result in found.values() if result.metrics]
     failed = [_failure(name, found.get(name), code) for name, code in codes.items() if code]
@@ -118,7 +119,7 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Ma
         output.show(comparison, sweep.folder)
         told["comparison"] = verdict.as_json(comparison)
         told["page"] = verdict.markdown(comparison)
-    spent = estimate.together([each.proposal for each in sweep.trials if each.proposal]).spent
+    spent = planning.total_cost([each.proposal for each in sweep.trials if each.proposal]).spent
     told["dollars"] = spent
     console.say(f"time spent in all trials: {duration(seconds)}{_saved(found.values())}")
     if spent != 0:

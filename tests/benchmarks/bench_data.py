@@ -122,7 +122,7 @@ def make_rows(number: int, shape: str) -> Iterator[str]:
 
 def run_survey(path: str, cache: str) -> int:
     """Survey the file; return how many rows it has."""
-    from runner.data.selection import Selection
+    from runner.data.splits import Selection
     from runner.data.survey import survey
 
     started = clocks()

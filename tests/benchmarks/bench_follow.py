@@ -25,13 +25,13 @@ from openai import OpenAI
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from runner import execute, report
-from runner.backends.foundry.jobs import arguments
-from runner.events import StepDone
-from runner.journal import Journal
-from runner.tracking import Sender, place_of
-from tests.backends.foundry.rehearsal import job_of, write_data
+from runner.execution import execute, report
+from runner.hosted.jobs import arguments
+from runner.record.events import StepDone
+from runner.record.journal import Journal
+from runner.tracking.sender import Sender, position_of
 from tests.emulator import Emulator, Script
+from tests.hosted.rehearsal import planned, write_data
 
 LIMIT = 5.0
 """Requests a second: the default of `backend.polling.requests_per_second`."""
@@ -61,7 +61,7 @@ def _create(folder: Path, count: int, tracking: str) -> None:
     """Leave runs as `backend.follow=false` leaves them: a job at the service, a journal, a run in MLflow."""
     settings = [f"tracking={tracking}", "tracking.experiment=follow", "backend.polling.requests_per_second=5"]
     settings += ["backend.polling.every=15", "backend.polling.patience=900"]
-    first = job_of(folder, folder / "runs", *settings)
+    first = planned(folder, folder / "runs", *settings)
     with _client() as client:
         with (folder / "train.jsonl").open("rb") as file:
             training = client.files.create(file=file, purpose="fine-tune").id
@@ -79,7 +79,7 @@ def _create(folder: Path, count: int, tracking: str) -> None:
             journal.add(StepDone("create", "", 1.0, {"job": sent.id}))
             report.write(job, report.Outcome("running"))
             if job.request.tracking.enabled:
-                Sender(job, place_of(job)).send("running")
+                Sender(job, position_of(job)).send("running")
     time.sleep(5)
 
 

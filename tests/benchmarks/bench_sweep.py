@@ -25,7 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from omegaconf import OmegaConf
 
-from runner import config, execute, models, plan
+from runner import planning
+from runner.execution import execute
+from runner.request import check, hydra_config
 from tests import tiny
 from tests.conftest import pair_row
 
@@ -38,11 +40,11 @@ sys.path.insert(0, sys.argv.pop(1))
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from runner import config
-config.register()
+from runner.request import hydra_config
+hydra_config.register()
 Plugins.instance()  # ours is found now, and Hydra's own put back in its place
 ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=BasicSweeperConf)
-hydra.main(version_base="1.3", config_path=str(config.home() / "conf"), config_name="config")(lambda one: 0)()
+hydra.main(version_base="1.3", config_path=str(hydra_config.home() / "conf"), config_name="config")(lambda one: 0)()
 """
 
 
@@ -56,7 +58,7 @@ def cache(folder: Path) -> dict[str, str]:
     """Return variables that name a cache which knows the models and the machine, and nothing else."""
     folder.mkdir(parents=True)
     for name in ("models", "machines"):
-        known = models.cache_folder() / name
+        known = cache.user_folder() / name
         if known.exists():
             (folder / name).symlink_to(known.resolve(), target_is_directory=True)
     return {"RUNNER_CACHE": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -110,14 +112,14 @@ def copy_finished(folder: Path, made: Path, keys: Sequence[str], num_trials: int
     """Give every other trial's folder the records of the one that was made."""
     from hydra import compose, initialize_config_dir
 
-    config.register()
-    known, here = plan.Known(), Path.cwd()
+    hydra_config.register()
+    known, here = planning.PlanCache(), Path.cwd()
     os.chdir(folder)
     try:
-        with initialize_config_dir(str(config.home() / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
             composed: Any = OmegaConf.to_container(compose("config", list(keys)), resolve=True)
         for seed in range(1, num_trials):
-            job = plan.make(config.request(composed | {"seed": seed}), known).job
+            job = planning.make(check.request(composed | {"seed": seed}), known).run
             shutil.copytree(made, job.folder, ignore=shutil.ignore_patterns("checkpoints", "model", ".lock"))
             execute.keep(job)
     finally:

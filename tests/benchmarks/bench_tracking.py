@@ -19,7 +19,9 @@ STEPS = 24
 
 def main() -> None:
     """Run once and print the thread's share of the time that training took."""
-    from runner import __main__, execute, follower
+    from runner import __main__
+    from runner.execution import execute
+    from runner.tracking import follower
 
     spent: list[float] = []
     training: list[float] = []

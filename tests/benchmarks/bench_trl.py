@@ -30,9 +30,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from omegaconf import OmegaConf
 
-from runner import config, models
-from runner.backends.local import machine
-from runner.tokens import ChatTokenizer
+from runner import models
+from runner.backends.local.machine import hardware
+from runner.models.chat_tokenizer import ChatTokenizer
+from runner.request import hydra_config
 from tests.benchmarks.side_by_side import pipe, rows
 from tests.benchmarks.side_by_side.figures import CLOSE, GIGABYTE, Line, difference, rounded, table
 from tests.benchmarks.side_by_side.pipe import Child
@@ -104,7 +105,7 @@ class Bench:
         folder = self.scratch / cache
         folder.mkdir(exist_ok=True)
         for name in ("models", "machines"):
-            known = models.cache_folder() / name
+            known = cache.user_folder() / name
             if known.exists() and not (folder / name).exists():
                 (folder / name).symlink_to(known.resolve(), target_is_directory=True)
         return {"RUNNER_CACHE": str(folder), "HF_HOME": str(folder / "hf"), "TMPDIR": str(self.scratch)}
@@ -289,9 +290,11 @@ def run_bfloat16(bench: Bench, data: Data) -> None:
 
 def run_model(source: str, asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Measure what is asked for with one model, print the table, and return all figures."""
-    model, here = models.fetch(source), machine.measured()
+    model, here = models.fetch(source), hardware.measured()
     if here is None:
-        raise SystemExit("bench_trl: this machine could not be measured; python -m runner.backends.local.measure")
+        raise SystemExit(
+            "bench_trl: this machine could not be measured; python -m runner.backends.local.machine.benchmark"
+        )
     gpu = here.device != here.host.cpu
     rate = here.gemm.bfloat16 if gpu else here.gemm.float32
     bench = Bench(source, model, gpu, here.threads, rate, scratch)
@@ -334,7 +337,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure each model, and end with a line of JSON."""
     asked = arguments()
-    own = str(OmegaConf.load(config.home() / "conf" / "model" / "smollm2.yaml").source)
+    own = str(OmegaConf.load(hydra_config.home() / "conf" / "model" / "smollm2.yaml").source)
     found = []
     for source in asked.model or [own]:
         with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("azure.ai.projects")
 
-from tests.hosted import LINE, hosted
+from tests.hosted_cli import LINE, hosted
 
 pytestmark = pytest.mark.slow
 

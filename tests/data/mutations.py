@@ -25,7 +25,7 @@ from typing import Any, get_args
 
 from runner.data.formats import formats
 from runner.data.rows import Kind
-from runner.data.selection import Selection
+from runner.data.splits import Selection
 from runner.data.survey import TokenLimit, survey
 from runner.errors import DataError
 from tests.data.samples import CONTAINERS, SHAPES, TEXT_SHAPES, Raw, simple_pair, write_csv, write_parquet

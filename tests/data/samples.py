@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 
 from runner.data.rows import Kind, Message, Pair, Row
-from runner.data.selection import Selection, read_rows
+from runner.data.splits import Selection, read_rows
 from runner.data.survey import Survey, survey
 
 Raw = dict[str, Any]

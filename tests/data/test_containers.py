@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from runner.data.containers import read_blocks
 from runner.data.containers.array import BadArray, split_array
-from runner.data.files import DataFile
+from runner.data.reading.files import DataFile
 from runner.data.rows import Conversation, Pair
 from runner.errors import DataError
 from tests.data.samples import assistant, look, rows_of, simple_pair, told, trl_text, unhurried, user, write_parquet

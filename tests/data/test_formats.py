@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.data.containers import read_blocks
-from runner.data.detect import detect
-from runner.data.files import DataFile
 from runner.data.formats import formats, named
+from runner.data.reading.detect import detect
+from runner.data.reading.files import DataFile
 from runner.data.rows import Conversation, Message, Pair, Role
 from runner.errors import DataError
 from tests.data.samples import (

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from runner.data.containers import container_of, head, read_blocks
-from runner.data.detect import detect
-from runner.data.files import DataFile
 from runner.data.findings import Group
+from runner.data.reading.detect import detect
+from runner.data.reading.files import DataFile
 from runner.data.rows import Kind
-from runner.data.selection import Selection
+from runner.data.splits import Selection
 from runner.data.survey import Survey, survey
 
 FILES = [

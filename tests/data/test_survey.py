@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.data.rows import Message, Pair, Row, canonical, row_id
-from runner.data.selection import Selection
+from runner.data.splits import Selection
 from runner.data.survey import Progress, TokenLimit, survey
 from runner.errors import DataError
 from tests.data.samples import (

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from runner import methods
-from runner.events import Metrics
-from runner.journal import read
+from runner.record.events import Metrics
+from runner.record.journal import read
 from tests.emulator.course import TERMINAL, Course, Measure, Stage
 from tests.emulator.records import File, Job
 
@@ -218,9 +218,9 @@ def default_source() -> str:
     """Return the model that the runner takes where nothing else is asked for."""
     from omegaconf import OmegaConf
 
-    from runner import config
+    from runner.request import hydra_config
 
-    return str(OmegaConf.load(config.home() / "conf" / "model" / "smollm2.yaml").source)
+    return str(OmegaConf.load(hydra_config.home() / "conf" / "model" / "smollm2.yaml").source)
 
 
 def hosted(values: dict[str, float]) -> dict[str, float]:

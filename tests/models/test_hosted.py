@@ -9,8 +9,8 @@ import pytest
 from runner import models
 from runner.data.rows import Conversation, Message, Pair, Row
 from runner.errors import ModelError
-from runner.models import hosted
-from runner.models.hosted import HostedModel
+from runner.models import hosted_model
+from runner.models.hosted_model import HostedModel
 
 MODEL = HostedModel("0" * 64, "gpt-4.1-mini", "ft:gpt-4.1-mini:org:r-0:Ab12", "ftjob-1", "https://x/api/projects/p")
 
@@ -41,7 +41,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("tuned-aaaa1111", "local-bbbb2222"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "journal.jsonl").touch()
-    hosted.write(tmp_path / "runs" / "tuned-aaaa1111", MODEL)
+    hosted_model.write(tmp_path / "runs" / "tuned-aaaa1111", MODEL)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 
@@ -96,30 +96,30 @@ def test_a_marker_of_the_models_own_in_a_text_is_text(count: Any) -> None:
 
 
 def test_a_hosted_models_name_is_what_stands_behind_hosted() -> None:
-    assert hosted.name("hosted:gpt-4.1-mini") == "gpt-4.1-mini"
-    assert hosted.name("hosted:ft:gpt-4.1-mini:org::Ab12") == "ft:gpt-4.1-mini:org::Ab12"
+    assert models.hosted_name("hosted:gpt-4.1-mini") == "gpt-4.1-mini"
+    assert models.hosted_name("hosted:ft:gpt-4.1-mini:org::Ab12") == "ft:gpt-4.1-mini:org::Ab12"
 
 
 @pytest.mark.parametrize("source", ["run:tuned-aaaa1111", "run:tuned", "run:aaaa", "run:runs/tuned-aaaa1111"])
 def test_a_hosted_runs_name_is_that_of_its_tuned_model(source: str, runs: Path) -> None:
-    assert hosted.name(source) == MODEL.model
+    assert models.hosted_name(source) == MODEL.model
 
 
 @pytest.mark.parametrize(
     "source", ["run:local-bbbb2222", "hf:org/name", "path:/models/x", "pypi:name@1@sha256:0", "models:/m-1", "gpt-4.1"]
 )
 def test_any_other_model_has_no_name_there(source: str, runs: Path) -> None:
-    assert hosted.name(source) is None
+    assert models.hosted_name(source) is None
 
 
 def test_a_run_that_does_not_exist_is_told(runs: Path) -> None:
     with pytest.raises(ModelError, match=r"^run nothing: no such run; give one of: local-bbbb2222, tuned-aaaa1111\.$"):
-        hosted.name("run:nothing")
+        models.hosted_name("run:nothing")
 
 
 def test_what_a_hosted_run_leaves_is_read_back(runs: Path) -> None:
-    assert hosted.read(runs / "tuned-aaaa1111") == MODEL
-    assert hosted.read(runs / "local-bbbb2222") is None
+    assert hosted_model.read(runs / "tuned-aaaa1111") == MODEL
+    assert hosted_model.read(runs / "local-bbbb2222") is None
     written = json.loads((runs / "tuned-aaaa1111" / "model" / "hosted.json").read_bytes())
     assert written["model"] == "ft:gpt-4.1-mini:org:r-0:Ab12"
 

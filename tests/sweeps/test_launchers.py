@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runner.journal import progressed, read
+from runner.record.journal import progressed, read
 from tests import waiting
 from tests.sweeps.conftest import Here
 

@@ -11,8 +11,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from runner.errors import RequestError
-from runner.journal import read
-from runner.sweeps.study import Pruner, Settings, Study, space
+from runner.record.journal import read
+from runner.sweeps.optuna_study import Pruner, Settings, Study, space
 from tests import waiting, warm
 from tests.sweeps.conftest import Here
 
@@ -93,8 +93,8 @@ def test_another_process_proposes_what_the_first_would_have(sampler: str, tmp_pa
 
 
 def test_a_trial_that_falls_behind_is_given_up(tmp_path: Path) -> None:
-    from runner.events import Metrics, Progress
-    from runner.journal import Record
+    from runner.record.events import Metrics, Progress
+    from runner.record.journal import Record
 
     place, wanted = tmp_path / "study.log", space(parsed("x=interval(0, 1)"))
     study = Study(place, wanted, settings(pruner="median", n_trials=7))
@@ -113,8 +113,8 @@ def test_a_trial_that_falls_behind_is_given_up(tmp_path: Path) -> None:
 
 
 def test_at_its_end_no_trial_is_given_up(tmp_path: Path) -> None:
-    from runner.events import Metrics, Progress
-    from runner.journal import Record
+    from runner.record.events import Metrics, Progress
+    from runner.record.journal import Record
 
     place, wanted = tmp_path / "study.log", space(parsed("x=interval(0, 1)"))
     study = Study(place, wanted, settings(pruner="median", n_trials=7))
@@ -208,5 +208,5 @@ def test_pruned_trials_are_no_failures_and_cannot_win(here: Here) -> None:
 
 
 def test_optuna_is_imported_by_a_search_only() -> None:
-    script = "import sys, runner.sweeps.study; sys.exit('optuna' in sys.modules)"
+    script = "import sys, runner.sweeps.optuna_study; sys.exit('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=240).returncode == 0

@@ -7,7 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from runner import config, sweeps
+from runner import sweeps
+from runner.request import hydra_config
 from runner.sweeps import Trial, summary
 
 Make = Callable[..., tuple[Trial, ...]]
@@ -20,8 +21,8 @@ def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
     def make(*overrides: str) -> tuple[Trial, ...]:
         GlobalHydra.instance().clear()
-        config.register()
-        with initialize_config_dir(str(config.home() / "conf"), version_base="1.3"):
+        hydra_config.register()
+        with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
             each = [["mode=plan", *overrides, f"seed={seed}"] for seed in (1, 2)]
             return sweeps.make(each, lambda overrides: compose("config", overrides))
 

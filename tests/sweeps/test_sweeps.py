@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from runner import sweeps
-from runner.journal import read
+from runner.record.journal import read
+from runner.tracking import mlflow_runs
 from tests import waiting, warm
 from tests.sweeps.conftest import Here
 
@@ -36,7 +37,7 @@ def test_trials_are_called_by_what_sets_them_apart() -> None:
     ],
 )
 def test_in_a_narrow_column_a_trials_values_come_first(name: str, column: str) -> None:
-    assert sweeps.in_column(name) == column
+    assert mlflow_runs.in_column(name) == column
 
 
 @pytest.mark.slow

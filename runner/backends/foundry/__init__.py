@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
-from runner import models, ranks
+from runner import distributed, models
 from runner.backends import Backend, Resolved, Step
-from runner.backends.foundry import outlook as prices
-from runner.backends.foundry import place
+from runner.backends.foundry import endpoint
+from runner.backends.foundry import price as prices
 from runner.backends.foundry.catalogue import catalogue
 from runner.data.survey import TokenLimit
 from runner.errors import DataError, RequestError
 from runner.methods import Method
-from runner.models import hosted
-from runner.values import PositiveFloat, PositiveInt
+from runner.request.types import PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
-    from runner.config import Evaluation, Request
     from runner.data.survey import Survey
-    from runner.journal import Progressed
-    from runner.plan import Job
+    from runner.plan import Run
+    from runner.record.journal import Progressed
+    from runner.request.keys import Evaluation, Request
 
 MIN_ROWS = 10
 MAX_FILE_BYTES = 512 << 20
@@ -106,9 +105,9 @@ class Foundry:
 
 def check(request: "Request", found: "Survey") -> None:
     """Raise `RequestError` or `DataError` for what the service is known to refuse."""
-    if ranks.here().count > 1:
+    if distributed.this_rank().world_size > 1:
         raise RequestError("torchrun: backend=foundry computes nothing here; give the same command without it.")
-    name = hosted.name(request.model.source)
+    name = models.hosted_name(request.model.source)
     if name is None:
         raise RequestError(
             f"model.source: got {request.model.source}; the service trains its own models only; "
@@ -146,14 +145,14 @@ def _demand_way_there(settings: Foundry) -> None:
     """Raise the error for whatever is missing to reach the service, before anything is made."""
     if find_spec("openai") is None or find_spec("azure") is None:
         raise RequestError("backend: foundry needs packages that are not installed; pip install 'runner[foundry]'.")
-    place.endpoint(settings.azure)
+    endpoint.find_endpoint(settings.azure)
     if settings.deploy != "none":
-        place.control_plane(settings.azure)
+        endpoint.control_plane(settings.azure)
 
 
 def limit(request: "Request") -> TokenLimit | None:
     """Return how many tokens the service reads of a row, where the table of models says so."""
-    name = hosted.name(request.model.source)
+    name = models.hosted_name(request.model.source)
     found = catalogue(request.backend.models).find(name) if name else None
     counter = models.counter(f"hosted:{name}") if name else None
     if not (found and found.max_row_tokens and counter):
@@ -194,19 +193,19 @@ def evaluation(wanted: "Evaluation") -> dict[str, Any]:
     return {}
 
 
-def steps(job: "Job", progressed: "Progressed") -> Sequence[Step]:
+def steps(run: "Run", progressed: "Progressed") -> Sequence[Step]:
     """Return the steps; the SDKs are loaded when the first of them runs (work.py)."""
 
     @cache
     def work() -> Any:
-        from runner.backends.foundry.work import Work
+        from runner.backends.foundry.steps import FoundrySteps
 
-        return Work(job, progressed)
+        return FoundrySteps(run, progressed)
 
     def step(name: str, key: str = "") -> Step:
         return Step(name, lambda: getattr(work(), name)(), key)
 
-    settings, wanted = job.request.backend, job.request.evaluation
+    settings, wanted = run.request.backend, run.request.evaluation
     _stay_where_it_began(settings, progressed)
     found = [step("upload"), step("create")]
     if not settings.follow:
@@ -217,7 +216,7 @@ def steps(job: "Job", progressed: "Progressed") -> Sequence[Step]:
     wanted_deployment = settings.deployment
     standing = f"{settings.deploy} {wanted_deployment.name} {wanted_deployment.sku} {wanted_deployment.capacity}"
     standing += f", beside {wanted_deployment.base}"
-    sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {job.request.dataset.style}"
+    sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {run.request.dataset.style}"
     if settings.deploy == "keep":
         return [*found, step("deploy", standing), step("sample", sampling)]
     both = f"{standing}, {sampling}"  # other samples need the deployment once more
@@ -227,7 +226,7 @@ def steps(job: "Job", progressed: "Progressed") -> Sequence[Step]:
 def _stay_where_it_began(settings: Foundry, progressed: "Progressed") -> None:
     """Raise `RequestError` where a run that was begun at one project is to go on at another."""
     begun = progressed.results.get("upload", {}).get("endpoint")
-    now = place.find(settings.azure, "endpoint")
+    now = endpoint.find(settings.azure, "endpoint")
     if begun and now and begun != now.rstrip("/"):
         raise RequestError(
             f"backend.azure.endpoint: this plan was begun at {begun}, not at {now}; what was uploaded and created is "
@@ -235,9 +234,9 @@ def _stay_where_it_began(settings: Foundry, progressed: "Progressed") -> None:
         )
 
 
-def advice(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[tuple[str, str]]:
+def advice(run: "Run", results: Mapping[str, dict[str, Any]]) -> Sequence[tuple[str, str]]:
     """Return what to do with a hosted job: come back to it, use its model, remove what stands."""
-    name = job.handle
+    name = run.handle
     if "save" not in results:
         return [
             (f"python -m runner.watch {name}", "come back to the job, to its end"),
@@ -248,7 +247,7 @@ def advice(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[tuple[
         "keep": (f"python -m runner.chat {name}", "talk to it, beside the model it came from"),
     }
     return [
-        *(line for deploy, line in talk.items() if deploy == job.request.backend.deploy),
+        *(line for deploy, line in talk.items() if deploy == run.request.backend.deploy),
         (f"python -m runner backend=foundry model.source=run:{name} …", "go on from it"),
         (f"python -m runner.clean {name}", "list, and after asking remove, what this run left at the service"),
     ]

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from runner import models
-from runner.backends import Backend, Cost, Resolved, Step
-from runner.backends.local import machine
+from runner.backends import Backend, Resolved, Step
+from runner.backends.local.machine import hardware
+from runner.cost import Cost, duration
 from runner.data.survey import TokenLimit
 from runner.errors import DataError, RequestError
 from runner.methods import Method
-from runner.models import hosted
-from runner.models.reference import tokenizer_folder
-from runner.tokens import ChatTokenizer
-from runner.values import Auto, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, duration, resolve_auto
+from runner.models import tokenizer_folder
+from runner.models.chat_tokenizer import ChatTokenizer
+from runner.request.types import Auto, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, resolve_auto
 
 if TYPE_CHECKING:
-    from runner.config import Evaluation, Request
+    from runner.cost import Tokens
     from runner.data.survey import Survey
-    from runner.estimate import Tokens
-    from runner.journal import Progressed
-    from runner.plan import Job, Proposal
+    from runner.plan import Proposal, Run
+    from runner.record.journal import Progressed
+    from runner.request.keys import Evaluation, Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class Local:
 
 def check(request: "Request", found: "Survey") -> None:
     """Raise `RequestError` for a model that is not one to load or keys at odds, `DataError` for rows with tools."""
-    if hosted.name(request.model.source) is not None:
+    if models.hosted_name(request.model.source) is not None:
         raise RequestError(
             f"model.source: got {request.model.source}; a hosted model cannot be trained here; "
             "use backend=foundry, or a model that can be loaded (pypi:…, hf:…, path:…)."
@@ -184,11 +184,11 @@ def resolve(settings: Local, method: Method, hyperparameters: Any, num_rows: int
     hyperparameters, why = method.resolve(hyperparameters, num_rows)
     rate = (2e-4, "usual for LoRA") if settings.tuning == "lora" else (1e-5, "usual for full fine-tuning")
     runtime = settings.runtime
-    here = machine.measured(runtime.device) if "auto" in (settings.dtype, runtime.threads) else None
+    here = hardware.measured(runtime.device) if "auto" in (settings.dtype, runtime.threads) else None
     full = ("float32", "in bfloat16 small updates of a weight would be rounded away")
-    dtype = full if settings.tuning == "full" else machine.choose_dtype(here)
+    dtype = full if settings.tuning == "full" else hardware.choose_dtype(here)
     settings, why_settings = resolve_auto(settings, {"learning_rate": rate, "dtype": dtype})
-    threads = machine.choose_threads(here)
+    threads = hardware.choose_threads(here)
     runtime, why_runtime = resolve_auto(runtime, {"threads": threads} if threads else {})
     reasons = {f"{method.name}.{key}": reason for key, reason in why.items()}
     reasons |= {f"backend.{key}": reason for key, reason in why_settings.items()}
@@ -209,29 +209,29 @@ def evaluation(wanted: "Evaluation") -> dict[str, Any]:
 
 def outlook(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str, str]]:
     """Say how long training will take, at the pace of the latest run of the same kind."""
-    seconds = cost(proposal.job, tokens).seconds
+    seconds = cost(proposal.run, tokens).seconds
     if seconds is None:
         return [("time to train", "not known before the first run of this model here")]
     return [("time to train", f"about {duration(seconds)}, at the pace of the last run of this model")]
 
 
-def cost(job: "Job", tokens: "Tokens | None") -> Cost:
+def cost(run: "Run", tokens: "Tokens | None") -> Cost:
     """Return how long training takes at the pace of the latest run of the same kind; here it costs nothing."""
-    speed = _speed(job)
+    speed = _speed(run)
     if speed is None or tokens is None:
         return Cost(None, 0.0)
-    return Cost(tokens.splits["train"] * job.hyperparameters.n_epochs / speed, 0.0)
+    return Cost(tokens.splits["train"] * run.hyperparameters.n_epochs / speed, 0.0)
 
 
-def _speed(job: "Job") -> float | None:
+def _speed(run: "Run") -> float | None:
     """Return the tokens a second of the latest run of the same model, method and tuning in this folder of runs."""
-    runs = Path(job.request.top.runs_folder)
+    runs = Path(run.request.top.runs_folder)
     if not runs.exists():
         return None
     for content in _reports(runs, runs.stat().st_mtime_ns):
         plan, speed = content["plan"], content["metrics"].get("system/tokens_per_second")
-        same = plan["model"]["digest"] == job.plan.model.digest and plan["method"] == job.plan.method
-        if speed and same and plan["settings"].get("tuning") == job.plan.settings.get("tuning"):
+        same = plan["model"]["digest"] == run.plan.model.digest and plan["method"] == run.plan.method
+        if speed and same and plan["settings"].get("tuning") == run.plan.settings.get("tuning"):
             return float(speed)
     return None
 
@@ -243,9 +243,9 @@ def _reports(runs: Path, changed: int) -> list[dict[str, Any]]:
     return [msgspec.json.decode(path.read_bytes()) for path in paths]
 
 
-def advice(job: "Job", results: Mapping[str, dict[str, Any]]) -> Sequence[tuple[str, str]]:
+def advice(run: "Run", results: Mapping[str, dict[str, Any]]) -> Sequence[tuple[str, str]]:
     """Return what to do with a model that is here."""
-    name = job.handle
+    name = run.handle
     return [
         (f"python -m runner.chat {name}", "talk to it, beside the model it came from"),
         (f"python -m runner model.source=run:{name} …", "go on from it"),
@@ -258,20 +258,20 @@ def count_steps(settings: Local, hyperparameters: Any, num_rows: int) -> int:
     return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps)
 
 
-def steps(job: "Job", progressed: "Progressed") -> Sequence[Step]:
+def steps(run: "Run", progressed: "Progressed") -> Sequence[Step]:
     """Return the steps; torch is loaded when the first of them runs (work.py)."""
 
     @cache
     def work() -> Any:
-        from runner.backends.local.work import Work
+        from runner.backends.local.steps import LocalSteps
 
-        return Work(job, progressed.results)
+        return LocalSteps(run, progressed.results)
 
     def step(name: str, key: str = "") -> Step:
         return Step(name, lambda: getattr(work(), name)(), key)
 
-    wanted = job.request.evaluation
-    sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {job.request.dataset.style}"
+    wanted = run.request.evaluation
+    sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {run.request.dataset.style}"
     return [step("prepare"), step("train"), step("save"), step("evaluate"), step("sample", sampling)]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from runner.data.rows import Message
-from runner.tokens import ChatTokenizer
+from runner.models.chat_tokenizer import ChatTokenizer
 
 
 @torch.no_grad()

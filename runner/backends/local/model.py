@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from runner import models, ranks
+from runner import distributed, models
 from runner.backends.local import Local
 from runner.errors import ModelError, RequestError
-from runner.models import ModelIdentity, reference
+from runner.models import model_reference
+from runner.models.source import ModelIdentity
 
 
 def device(wanted: str) -> torch.device:
@@ -27,16 +28,16 @@ def device(wanted: str) -> torch.device:
         raise RequestError(
             f"backend.runtime.device: got {wanted}, which torch does not find here; allowed here: {here}."
         )
-    place = ranks.here()
-    if place.count == 1 or wanted == "cpu":
+    rank = distributed.this_rank()
+    if rank.world_size == 1 or wanted == "cpu":
         return torch.device(wanted)
-    if wanted != "cuda" or place.local_count > torch.cuda.device_count():
+    if wanted != "cuda" or rank.local_world_size > torch.cuda.device_count():
         raise RequestError(
-            f"backend.runtime.device: got {wanted} for {place.local_count} processes on a machine with "
+            f"backend.runtime.device: got {wanted} for {rank.local_world_size} processes on a machine with "
             f"{torch.cuda.device_count()} CUDA GPUs; start no more than one a GPU, or set backend.runtime.device=cpu."
         )
-    torch.cuda.set_device(place.local_number)
-    return torch.device(wanted, place.local_number)
+    torch.cuda.set_device(rank.local_rank)
+    return torch.device(wanted, rank.local_rank)
 
 
 def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, **more: Any) -> Any:
@@ -44,7 +45,7 @@ def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, 
 
     `more` is what else transformers is to be told. Raises `ModelError` where it cannot load the model.
     """
-    found = reference.read(folder)
+    found = model_reference.read(folder)
     if found is None or found.full:
         return _load_plain(folder, dtype, trust_remote_code, **more)
     from peft import PeftModel
@@ -63,7 +64,7 @@ def start(folder: Path, settings: Local, on: torch.device) -> Any:
     quantization, dtype, trust = settings.quantization, str(settings.dtype), settings.trust_remote_code
     if quantization == "none":
         return load(folder, dtype, trust).to(on)
-    found = reference.read(folder)
+    found = model_reference.read(folder)
     if found is not None and not found.full:
         raise RequestError(
             f"backend.quantization: got {quantization}, but {folder} has adapters, which merge only into whole "
@@ -146,19 +147,19 @@ def untouched(model: Any) -> AbstractContextManager[Any]:
     return context
 
 
-def save(model: Any, folder: Path, plan_id: str, start: ModelIdentity) -> reference.ModelReference:
+def save(model: Any, folder: Path, plan_id: str, start: ModelIdentity) -> model_reference.ModelReference:
     """Write what was learned as a model reference: this adapter after those of the start, or all weights."""
     draft = folder.with_name(f".{folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     source = models.fetch(start.source)
-    before = reference.read(source)
+    before = model_reference.read(source)
     if not hasattr(model, "disable_adapter"):
         model.save_pretrained(draft)
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            if (reference.tokenizer_folder(source) / name).exists():
-                shutil.copy(reference.tokenizer_folder(source) / name, draft / name)
-        found = reference.write(draft, plan_id, start, [], full=True)
+            if (models.tokenizer_folder(source) / name).exists():
+                shutil.copy(models.tokenizer_folder(source) / name, draft / name)
+        found = model_reference.write(draft, plan_id, start, [], full=True)
     else:
         earlier = before.adapters if before and not before.full else []
         for name in earlier:
@@ -166,7 +167,7 @@ def save(model: Any, folder: Path, plan_id: str, start: ModelIdentity) -> refere
         adapter = f"adapter-{len(earlier) + 1}"
         _save_adapter(model, draft / adapter, start)
         base = before.base if before and not before.full else start
-        found = reference.write(draft, plan_id, base, [*earlier, adapter], full=False)
+        found = model_reference.write(draft, plan_id, base, [*earlier, adapter], full=False)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     return found

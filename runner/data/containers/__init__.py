@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from runner.data.files import DataFile
+from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
 BLOCK_BYTES = 1 << 20

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, open_text, share_read
-from runner.data.files import DataFile
+from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
 ROWS_A_BLOCK = 1000

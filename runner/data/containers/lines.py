@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, open_text, share_read
-from runner.data.files import DataFile
-from runner.data.shown import shown
+from runner.data.quoting import shown
+from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
 _HEADER = re.compile(r"\ufeff?[\w \"'.-]{1,60}(?:(?P<separator>[,;\t])[\w \"'.-]{1,60})+", re.ASCII)

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from runner.data.containers import Block
-from runner.data.files import DataFile
 from runner.data.formats import formats
-from runner.data.shown import shown
+from runner.data.quoting import shown
+from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
 ROWS_A_BLOCK = 1000

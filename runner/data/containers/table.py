@@ -14,8 +14,8 @@ from itertools import chain, islice
 import msgspec
 
 from runner.data.containers import Block, open_text, share_read
-from runner.data.files import DataFile
-from runner.data.shown import shown
+from runner.data.quoting import shown
+from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
 ROWS_A_BLOCK = 1000

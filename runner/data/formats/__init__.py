@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from runner.data.fit import fit
-from runner.data.parts import join_parts
+from runner.data.reading.content_parts import join_parts
+from runner.data.reading.unknown_keys import fit
 from runner.data.rows import BadRow, Kind, Message, Role, Row
 from runner.errors import DataError
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from runner.data.formats import Format
+from runner.data.quoting import shown
 from runner.data.rows import BadRow, Conversation, Message, Role
-from runner.data.shown import shown
 
 ROLES: dict[str, Role] = {
     "human": "user",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from runner.methods import Method, Scores
 from runner.methods.dpo import losses
 from runner.methods.dpo.losses import LossKeys
-from runner.values import Auto, PositiveFloat, PositiveInt, resolve_auto
+from runner.request.types import Auto, PositiveFloat, PositiveInt, resolve_auto
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
-from runner.values import Auto, NonNegativeFloat, PositiveFloat
+from runner.request.types import Auto, NonNegativeFloat, PositiveFloat
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,13 +16,13 @@ import pytest
 
 pytest.importorskip("azure.ai.projects")
 
-from runner.events import StepDone
-from runner.journal import read
+from runner.record.events import StepDone
+from runner.record.journal import read
 from tests import warm
-from tests.backends.foundry.rehearsal import Ended, Make, secrets_in, standing
-from tests.backends.foundry.test_faults import STEPS
 from tests.emulator import Emulator
 from tests.emulator.messages import Reply, Request
+from tests.hosted.rehearsal import Ended, Make, secrets_in, standing
+from tests.hosted.test_faults import STEPS
 
 pytestmark = pytest.mark.slow
 
@@ -35,10 +35,10 @@ from pathlib import Path
 signal.alarm(2 * int(sys.argv[1]))
 from runner.backends.foundry import service
 from runner.events import Progress
-from tests.backends.foundry.rehearsal import DEPLOYED, carry_out, job_of
+from tests.hosted.rehearsal import DEPLOYED, carry_out, planned
 
 def planned(seed):
-    return job_of(Path.cwd(), Path("runs"), DEPLOYED, "dpo.n_epochs=1", "dpo.batch_size=12", seed=seed)
+    return planned(Path.cwd(), Path("runs"), DEPLOYED, "dpo.n_epochs=1", "dpo.batch_size=12", seed=seed)
 
 def kill_after(records):
     left = records

@@ -9,7 +9,7 @@ pytest.importorskip("openai")
 import httpx2
 import openai
 
-from runner.backends.foundry import faults
+from runner.hosted import faults
 from tests.data.samples import unhurried
 
 URL_SAFE = st.text("abcXYZ0189-_.~%", min_size=8, max_size=60)

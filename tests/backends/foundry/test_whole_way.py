@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("azure.ai.projects")
 
 from tests import waiting, warm
-from tests.backends.foundry.rehearsal import Make, created_once, secrets_in, standing
 from tests.emulator import Emulator, Script
 from tests.emulator.records import File
+from tests.hosted.rehearsal import Make, created_once, secrets_in, standing
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from runner.backends import local
 from runner.backends.local import Local, Lora, Runtime, model
-from runner.backends.local.logps import Scorer, exact
+from runner.backends.local.scoring.scorer import Scorer, exact
 from runner.errors import RequestError
-from runner.models import ModelIdentity
+from runner.models.source import ModelIdentity
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, pair
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from runner.data.rows import Kind, Row, canonical
-from runner.data.selection import Selection, read_rows
+from runner.data.splits import Selection, read_rows
 from runner.errors import DataError
-from runner.tokens import ChatTokenizer, TokenRow
+from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
 from tests.benchmarks.bench_data import WORDS
 
 PLAIN = [word for word in WORDS if word.isalpha() and word.isascii()]

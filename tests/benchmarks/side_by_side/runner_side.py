@@ -36,19 +36,20 @@ def make_job(lines: Sequence[str]) -> Any:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from runner import config, plan
+    from runner import planning
+    from runner.request import check, hydra_config
 
-    config.register()
-    with initialize_config_dir(str(config.home() / "conf"), version_base="1.3"):
+    hydra_config.register()
+    with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
         composed = OmegaConf.to_container(compose("config", list(lines)), resolve=True)
-    job = plan.make(config.request(composed)).job
+    job = planning.make(check.request(composed)).run
     job.folder.mkdir(parents=True)
     return job
 
 
 def in_our_order(rows: Sequence[bytes], seed: int) -> list[bytes]:
     """Return rows such that the training loop, which has a seeded order, takes them in the order given."""
-    from runner.backends.local.train import batch
+    from runner.backends.local.training.loop import batch
 
     order = [index for at in range(len(rows) // BATCH) for index in batch(len(rows), BATCH, seed, at)]
     placed = dict(zip(order, rows, strict=True))
@@ -77,7 +78,7 @@ def timed(function: Callable[..., Any], took: list[float]) -> Callable[..., Any]
 
 def prepare(work: Any) -> dict[str, Any]:
     """Load the model, try the layout and make the reference pass; return how long the last two took."""
-    from runner.backends.local import work as module
+    from runner.backends.local import steps as module
 
     checks: list[float] = []  # stays empty where an earlier run has tried the layout
     module.exact = timed(module.exact, checks)  # type: ignore[attr-defined]
@@ -100,8 +101,8 @@ def operations(work: Any, rows: Sequence[Any]) -> dict[str, float]:
     Each product counts once forward and, as weights are frozen, once back; the adapter's twice back. The output layer
     sees what predicts an answer's tokens, and attention what a token may see, with twice as much back as forward.
     """
-    from runner.backends.local.layout import num_tokens
-    from runner.backends.local.load import flops_per_token
+    from runner.backends.local.machine.throughput import flops_per_token
+    from runner.backends.local.scoring.packing import num_tokens
 
     model, settings = work.scorer.model, work.scorer.model.config
     per_token = flops_per_token(model)
@@ -153,12 +154,12 @@ def train(work: Any, gate: Gate, facts: dict[str, Any]) -> None:
 def main() -> None:
     """Write the data, prepare, and train at the parent's pace."""
     gate, asked = Gate(), json.loads(sys.argv[1])
-    from runner.backends.local.work import Work
+    from runner.backends.local.steps import LocalSteps
 
     lines = Path(asked["rows"]).read_bytes().splitlines()
     Path("rows.jsonl").write_bytes(b"\n".join(in_our_order(lines, seed=42)) + b"\n")
     quick = ["backend.runtime.checkpoint_every=100000"]  # TRL's side writes none either
-    work = Work(make_job([*asked["overrides"], *quick, "dataset.train=rows.jsonl", "seed=42"]), {})
+    work = LocalSteps(make_job([*asked["overrides"], *quick, "dataset.train=rows.jsonl", "seed=42"]), {})
     facts = prepare(work)
     tokenised = [work.tokenizer.row(row, MAX_LENGTH) for row in work.data.rows["train"]]
     ordered = _in_steps(tokenised, 42)
@@ -166,7 +167,7 @@ def main() -> None:
 
 
 def _in_steps(rows: Sequence[Any], seed: int) -> list[list[Any]]:
-    from runner.backends.local.train import batch
+    from runner.backends.local.training.loop import batch
 
     return [[rows[index] for index in batch(len(rows), BATCH, seed, at)] for at in range(len(rows) // BATCH)]
 

@@ -1,0 +1,225 @@
+"""The hosted backend's steps. Each leaves what it made at the service by name, and can be taken up again anywhere.
+
+upload     the rows as files, once a content                    → file ids
+create     the job, once a plan                                 → job id
+follow     the job to its end: states, messages, metrics        → the model's name
+results    the results file and the checkpoints
+save       what the model is                                    model/hosted.json
+deploy     (backend.deploy) the model, so that it answers
+sample     held-out prompts answered by base and tuned model    samples.json
+undeploy   (delete_after_eval) the deployment removed
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from openai import NotFoundError
+
+from runner import models
+from runner.backends import Events
+from runner.backends.foundry import deployment
+from runner.backends.foundry.connect import Asking, service
+from runner.data.rows import prompt_of
+from runner.errors import LeftRunning, RunnerError, StopAsked
+from runner.hosted import files, follow, generate, jobs, metrics
+from runner.models import hosted_model
+from runner.models.hosted_model import HostedModel
+from runner.record.events import Metrics, Note, State
+from runner.record.samples import Answer, Prompt, compared
+
+if TYPE_CHECKING:
+    from runner.plan import Run
+    from runner.record.journal import Progressed
+
+
+class FoundrySteps:
+    """A run's work at the service.
+
+    Raises `AccessError` at once for a variable that any of its steps will need, so that nothing is uploaded before.
+    """
+
+    def __init__(self, run: "Run", progressed: "Progressed") -> None:
+        self.run, self.progressed, self.done = run, progressed, progressed.results
+        self.settings = run.request.backend
+        self.service = service(self.settings)
+        self.base = models.hosted_name(run.plan.model.source) or ""
+        if self.settings.deploy != "none":
+            _ = self.service.control_plane
+
+    def upload(self) -> Events:
+        """Bring each split to the service, unless it is there.
+
+        All splits are written, which reads them to the end, before anything is sent: rows that are not the plan's
+        raise `DataError` there.
+        """
+        found: dict[str, Any] = {"endpoint": self.service.endpoint}
+        paths = {split: self.run.folder / f"{split}.jsonl" for split in self.run.plan.splits}
+        try:
+            contents = {split: files.write(self.run.rows(split), path) for split, path in paths.items()}
+            for split, content in contents.items():
+                intended = f"file {content.name}" in self.progressed.intents
+                found[split] = yield from files.ensure(self.service, content, intended)
+        finally:
+            for path in paths.values():
+                path.unlink(missing_ok=True)
+        return found
+
+    def create(self) -> Events:
+        """Find the plan's job, or create it."""
+        plan, uploaded = self.run.plan, self.done["upload"]
+        if not (yield from files.exist(self.service, self._ids(uploaded))):
+            yield Note("the files that were uploaded are gone from the service: they are uploaded anew")
+            uploaded = yield from self.upload()
+        ids = self._ids(uploaded)
+        suffix = self.settings.suffix or jobs.default_suffix(plan.id)
+        maker = jobs.JobMaker(
+            self.service, plan, jobs.arguments(plan, self.base, ids, suffix), self.run.request.top.again
+        )
+        created = next((name for what, name in self.progressed.created if what == "job"), None)
+        return {"job": (yield from maker.ensure(self.progressed.intents.get("job"), created))}
+
+    def look(self) -> Events:
+        """See what has become of the job so far, without staying."""
+        job = yield from self.service.ask(
+            f"looking at {self.job_id}", lambda: self.service.openai.fine_tuning.jobs.retrieve(self.job_id)
+        )
+        yield State("job", str(job.status))
+        if job.status in jobs.FAILED:
+            follow.ended(job)
+        return {}
+
+    def follow(self) -> Events:
+        """Stay with the job until it has ended. Stopping here stops nothing at the service."""
+        followed = follow.Followed(self.service, self.job_id, self.run.plan.method)
+        try:
+            job = yield from followed.to_end()
+        except (StopAsked, KeyboardInterrupt) as stop:
+            raise LeftRunning(
+                f"{self.job_id} goes on at the service; come back with the same command or python -m runner.watch "
+                f"{self.run.handle}, or end it with python -m runner.jobs cancel {self.job_id}"
+            ) from stop
+        follow.ended(job)
+        return {
+            "model": job.fine_tuned_model,
+            "trained_tokens": job.trained_tokens,
+            "result_files": list(job.result_files or ()),
+            "finished_at": job.finished_at or job.created_at,
+            "step": followed.step,
+        }
+
+    def results(self) -> Events:
+        """Read the results file into metrics, and list the checkpoints."""
+        ended = self.done["follow"]
+        last = ended["step"]
+        for name in ended["result_files"]:
+            content = yield from self._content(name)
+            for row in metrics.rows(content):
+                step = metrics.step_of(row)
+                if step is not None:
+                    last = max(last, step)
+                    yield Metrics(step, metrics.metrics(row, self.run.plan.method), float(ended["finished_at"]))
+        if not last:
+            yield Note("the service sent no numbers: neither events nor a results file with any")
+        found = yield from self.service.collect("listing checkpoints", self._checkpoints)
+        return {"step": last, "checkpoints": list(follow.checkpoints(found))}
+
+    def save(self) -> Events:
+        """Leave in the run's folder what the model is."""
+        ended = self.done["follow"]
+        model = HostedModel(self.run.plan.id, self.base, ended["model"], self.job_id, self.service.endpoint)
+        hosted_model.write(self.run.folder, model)
+        yield Note(f"the model is {model.model}")
+        return {
+            "model": f"hosted:{model.model}",
+            "external": True,
+            "job": model.job,
+            "trained_tokens": ended["trained_tokens"],
+            "checkpoints": self.done["results"]["checkpoints"],
+        }
+
+    def deploy(self) -> Events:
+        """Deploy the model, and find a deployment of the base model to set beside it."""
+        wanted = self.settings.deployment
+        self._prompts()  # data that is gone is told before anything costs by the hour
+        mine = ("deployment", self.deployment_name) in self.progressed.created
+        deployer = deployment.Deployer(self.service, self.deployment_name)
+        yield from deployer.ensure(self.done["follow"]["model"], wanted.sku, wanted.capacity, mine)
+        base = wanted.base
+        if base == "auto":
+            base = yield from deployment.find_base(self.service, self.base)
+        return {"deployment": self.deployment_name, "base": base}
+
+    def sample(self) -> Events:
+        """Answer held-out prompts with the base and the tuned model; a failure names the deployment that stands."""
+        try:
+            return (yield from self._sample())
+        except RunnerError as error:
+            if ("deployment", self.deployment_name) not in self.progressed.created:
+                raise
+            raise type(error)(
+                f"{error} The deployment {self.deployment_name} stands and may cost by the hour: the same command goes "
+                f"on, python -m runner.clean {self.run.handle} removes it."
+            ) from error
+
+    def _sample(self) -> Events:
+        prompts = self._prompts()
+        if not prompts:
+            return {}
+        deployed = self.done["deploy"]
+        after = yield from self._answers(deployed["deployment"], prompts)
+        before = None
+        if deployed["base"]:
+            before = yield from self._answers(deployed["base"], prompts)
+        style, at = self.run.request.dataset.style, self.done["results"]["step"]
+        return (yield from compared(self.run.folder, prompts, (before, after), style, at))
+
+    def undeploy(self) -> Events:
+        """Remove the deployment; the model stays, and can be deployed again."""
+        if ("deployment", self.deployment_name) in self.progressed.created:
+            yield from deployment.Deployer(self.service, self.deployment_name).remove()
+        return {}
+
+    @property
+    def job_id(self) -> str:
+        """The job's id at the service."""
+        return str(self.done["create"]["job"])
+
+    @property
+    def deployment_name(self) -> str:
+        """What the deployment is called."""
+        name: str = self.settings.deployment.name
+        return name if name != "auto" else f"r-{self.run.plan.id[:8]}-{self.job_id[-8:]}"
+
+    def _answers(self, name: str, prompts: Sequence[Prompt]) -> Asking[list[Answer]]:
+        limit = self.run.request.evaluation.max_new_tokens
+        return (yield from generate.answers(self.service, name, prompts, limit))
+
+    def _prompts(self) -> list[Prompt]:
+        """Return the first prompts that can be asked; all rows are read, so that they are compared with the plan's."""
+        wanted = self.run.request.evaluation.samples
+        prompts: list[Prompt] = []
+        for row in self.run.rows("validation" if self.run.plan.validation else "train") if wanted else ():
+            if len(prompts) < wanted and not row.tools:
+                prompt = prompt_of(row)
+                prompts += [prompt] if all(turn.role != "tool" and turn.content for turn in prompt) else []
+        return prompts
+
+    def _checkpoints(self, **page: Any) -> Any:
+        return self.service.openai.fine_tuning.jobs.checkpoints.list(self.job_id, **page)
+
+    def _content(self, name: str) -> Asking[bytes]:
+        """Return a results file's bytes; one that is not there is noted and taken to be empty."""
+
+        def download() -> bytes:
+            try:
+                return self.service.openai.files.content(name).content
+            except NotFoundError:
+                return b""
+
+        content = yield from self.service.ask(f"fetching the results file {name}", download)
+        if not content.strip():
+            yield Note(f"the results file {name} is missing or empty: the metrics are those the job's events told")
+        return content
+
+    def _ids(self, uploaded: Mapping[str, Any]) -> dict[str, str]:
+        return {split: uploaded[split] for split in self.run.plan.splits if split in uploaded}

@@ -1,0 +1,1 @@
+"""Packs over lanes and ranks: the schedule, the threads, the sharded weights."""

@@ -1,0 +1,94 @@
+"""Who computes which pack when: rows into packs, packs to ranks, and a rank's packs into rounds of its lanes.
+
+    rows of a batch ── pack_rows ──▶ packs ── assign_packs ──▶ this rank's ── rounds ──▶ packs computed side by side
+
+The sum over a batch does not depend on any of this: the number of a pack, from which its random numbers follow, and
+the weights of its rows are those of the whole batch.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from runner.distributed import Rank
+
+LANE_GAIN = 1.25
+"""How much faster lanes are than one pack at a time on all cores; packs of unequal sizes may use up the gain."""
+
+
+def pack_rows(lengths: Sequence[int], room: int, multiple: int = 1) -> list[list[int]]:
+    """Assign rows 0, 1, 2, … to packs of about equal length, at most `room` tokens; return the rows of each pack.
+
+    The longest rows come first. The number of packs is a multiple of `multiple`, so that every lane of every rank has
+    one. A row longer than `room` is a pack by itself, beside that number.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    alone = [[index] for index in order if lengths[index] > room]
+    rest = order[len(alone) :]
+    count = multiple * math.ceil(sum(lengths[index] for index in rest) / (room * multiple))
+    while True:
+        packs: list[list[int]] = [[] for _ in range(min(count, len(rest)))]
+        filled = [0] * len(packs)
+        for index in rest:
+            least = filled.index(min(filled))
+            packs[least].append(index)
+            filled[least] += lengths[index]
+        if max(filled, default=0) <= room:
+            return alone + packs
+        count += multiple
+
+
+def pack_neighbours(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Cut rows 0, 1, 2, … in their order into packs of at most `room` tokens; a longer row is a pack by itself."""
+    pack: list[int] = []
+    total = 0
+    for index, length in enumerate(lengths):
+        if pack and total + length > room:
+            yield pack
+            pack, total = [], 0
+        pack.append(index)
+        total += length
+    if pack:
+        yield pack
+
+
+def assign_packs(sizes: Sequence[int], rank: Rank) -> list[tuple[int, bool]]:
+    """Assign packs of so many tokens to ranks; return this rank's, each with whether it counts.
+
+    Packs are dealt in their order, one to each rank at a time, the largest to the rank with the fewest tokens so far.
+    If the last deal is short, a pack is computed a second time and does not count: a sharded model (FSDP) needs every
+    rank in each forward call, and the others would only wait.
+    """
+    tokens = [0] * rank.world_size
+    mine: list[tuple[int, bool]] = []
+    for start in range(0, len(sizes), rank.world_size):
+        packs = sorted(range(start, min(start + rank.world_size, len(sizes))), key=lambda number: -sizes[number])
+        missing = rank.world_size - len(packs)
+        dealt = [(number, True) for number in packs] + [(packs[-1], False)] * missing
+        for (number, counts), owner in zip(dealt, sorted(range(rank.world_size), key=tokens.__getitem__), strict=True):
+            tokens[owner] += sizes[number]
+            if owner == rank.rank:
+                mine.append((number, counts))
+    return mine
+
+
+def rounds(sizes: Sequence[int], rank: Rank, lanes: int, tokens_at_once: int) -> Iterator[list[tuple[int, bool]]]:
+    """Yield the packs that this rank computes side by side, round by round, each with whether it counts."""
+    mine = assign_packs(sizes, rank)
+    for together in side_by_side([sizes[number] for number, _ in mine], lanes, tokens_at_once):
+        yield [mine[index] for index in together]
+
+
+def side_by_side(sizes: Sequence[int], lanes: int, tokens_at_once: int) -> Iterator[list[int]]:
+    """Yield the packs that go through the lanes together, round by round, the largest first.
+
+    A pack goes alone, on all cores, if the lanes beside it would be idle for too long, or if together they would take
+    more memory than `tokens_at_once`. With one lane packs keep their order.
+    """
+    left = sorted(range(len(sizes)), key=lambda number: -sizes[number]) if lanes > 1 else list(range(len(sizes)))
+    while left:
+        together = left[:lanes]
+        work = sum(sizes[number] for number in together)
+        if work * LANE_GAIN < lanes * sizes[together[0]] or work > tokens_at_once:
+            together = together[:1]
+        yield together
+        left = left[len(together) :]

@@ -1,0 +1,186 @@
+"""Which parts of a model are done by our own functions: those that give the same values on trial.
+
+A part is known by its structure, never by the model's name: a peft LoRA layer without dropout, an RMS norm, a
+SwiGLU block, layers that share an input, the rotation of queries and keys.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from runner.backends.local.scoring.kernels import LoraLinears, LoraSwiGLU, RMSNorm, Rotate
+
+Forward = Callable[..., Any]
+
+
+@dataclass
+class Patch:
+    """An attribute that is to hold a function of ours."""
+
+    owner: Any
+    name: str
+    ours: Forward
+    own: Any = field(default=None, init=False)
+
+    def put(self) -> None:
+        """Put our function in place."""
+        self.own = vars(self.owner).get(self.name)
+        setattr(self.owner, self.name, self.ours)
+
+    def undo(self) -> None:
+        """Give the owner its own function back."""
+        if self.own is None:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, self.own)
+
+
+def found(model: Any) -> list[Patch]:
+    """Return what can be done by our functions, each tried; patches are made in the order of the list."""
+    patches: list[Patch] = []
+    for module in model.modules():
+        for kind in (_norm, _swiglu, _siblings, _lone):
+            patches += [each for each in kind(module) if all(each.owner is not other.owner for other in patches)]
+    files = {type(module).__module__ for module in model.modules() if hasattr(module, "q_proj")}
+    for name in sorted(files):
+        patches += _rotation(sys.modules[name])
+    return patches
+
+
+def _norm(module: Any) -> list[Patch]:
+    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not type(module).__name__.endswith("RMSNorm") or epsilon is None:
+        return []
+
+    def forward(x: Tensor) -> Any:
+        y, inverse = RMSNorm.apply(x, module.weight, epsilon)  # type: ignore[no-untyped-call]
+        if y.requires_grad:
+            y.normed_from = x.detach(), module.weight, inverse
+        return y
+
+    return _tried([Patch(module, "forward", forward)], [module], module.weight)
+
+
+def _swiglu(module: Any) -> list[Patch]:
+    layers: list[Any] = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    if not all(_plain(layer) and layer.base_layer.bias is None for layer in layers):
+        return []
+    own = module.forward
+
+    def forward(x: Tensor) -> Any:
+        if layers[0].disable_adapters:
+            return own(x)
+        terms = [each for layer in layers for each in _terms(layer) if each is not None]
+        return LoraSwiGLU.apply(x, _scale(layers[0]), *terms)  # type: ignore[no-untyped-call]
+
+    return _tried([Patch(module, "forward", forward)], [module], layers[0].base_layer.weight)
+
+
+def _siblings(module: Any) -> list[Patch]:
+    layers = [getattr(module, name, None) for name in ("q_proj", "k_proj", "v_proj")]
+    return _together(layers) if all(map(_plain, layers)) and len({*map(_scale, layers)}) == 1 else []
+
+
+def _lone(module: Any) -> list[Patch]:
+    return _together([module]) if _plain(module) else []
+
+
+def _together(layers: Sequence[Any]) -> list[Patch]:
+    """Return a forward for each of some LoRA layers that are given the same input in turn: the first computes all."""
+    lane = threading.local()  # packs may be computed side by side
+
+    def forward(x: Tensor, index: int) -> Tensor:
+        layer = layers[index]
+        if layer.disable_adapters:
+            return linear(x, layer.base_layer.weight, layer.base_layer.bias)
+        held: dict[int, Tensor] = vars(lane).setdefault("held", {})
+        if index not in held or lane.given is not x:
+            terms = [each for layer in layers for each in _terms(layer)]
+            held.update(enumerate(LoraLinears.apply(x, _scale(layer), *terms)))  # type: ignore[no-untyped-call]
+            lane.given = x
+        result = held.pop(index)
+        if not held:
+            lane.given = None
+        return result
+
+    patches = [Patch(layer, "forward", lambda x, index=index: forward(x, index)) for index, layer in enumerate(layers)]
+    return _tried(patches, layers, layers[0].base_layer.weight)
+
+
+def _rotation(file: Any) -> list[Patch]:
+    own = getattr(file, "apply_rotary_pos_emb", None)
+    if own is None:
+        return []
+
+    def forward(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Any, Any]:
+        angles = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+        return Rotate.apply(q, *angles), Rotate.apply(k, *angles)  # type: ignore[no-untyped-call]
+
+    q, k = _random(1, 2, 3, 8), _random(1, 1, 3, 8)
+    cos, sin = (torch.cat((half, half), -1) for half in _random(2, 1, 3, 4))
+    try:
+        pairs = zip(own(q, k, cos, sin), forward(q, k, cos, sin), strict=True)
+        same = all(torch.allclose(one, other, rtol=1e-5, atol=1e-5) for one, other in pairs)
+    except (TypeError, RuntimeError):
+        return []
+    return [Patch(file, "apply_rotary_pos_emb", forward)] if same else []
+
+
+def _plain(layer: Any) -> bool:
+    """Say whether a module is a LoRA layer with one adapter on a linear one, nothing more: no dropout, no DoRA."""
+    base, names = getattr(layer, "base_layer", None), list(getattr(layer, "lora_A", {}))
+    if type(base) is not nn.Linear or len(names) != 1 or layer.lora_variant:
+        return False
+    a, b, dropout = (each[names[0]] for each in (layer.lora_A, layer.lora_B, layer.lora_dropout))
+    return type(dropout) is nn.Identity and a.bias is None and b.bias is None
+
+
+def _terms(layer: Any) -> Iterator[Tensor | None]:
+    """Yield W, b, A and B of a LoRA layer."""
+    (name,) = layer.lora_A
+    yield from (layer.base_layer.weight, layer.base_layer.bias, layer.lora_A[name].weight, layer.lora_B[name].weight)
+
+
+def _scale(layer: Any) -> float:
+    (scale,) = layer.scaling.values()
+    return float(scale)
+
+
+@torch.no_grad()
+def _tried(patches: list[Patch], modules: Sequence[Any], weight: Tensor) -> list[Patch]:
+    """Return the patches if they give the modules' own values for a few random tokens, else none."""
+    x = _random(1, 3, weight.shape[-1]).to(weight.device, weight.dtype)
+    tolerance = 1e-5 if weight.dtype == torch.float32 else 2e-2
+    with _lively_adapters(modules):
+        pairs = [(module(x), patch.ours(x)) for module, patch in zip(modules, patches, strict=True)]
+    same = all(torch.allclose(own, ours, rtol=tolerance, atol=tolerance) for own, ours in pairs)
+    return patches if same else []
+
+
+@contextmanager
+def _lively_adapters(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Within the block the LoRA term of each layer is about as large as its input.
+
+    Before training B is zero, and so is the term: a wrong one would not be seen.
+    """
+    layers: list[Any] = [layer for module in modules for layer in module.modules() if _plain(layer)]
+    factors = [(layer, next(iter(layer.lora_B.values())).weight) for layer in layers]
+    own = [factor.clone() for _, factor in factors]
+    for layer, factor in factors:
+        factor.copy_(_random(*factor.shape) / (_scale(layer) * factor.shape[1] ** 0.5))
+    try:
+        yield
+    finally:
+        for (_, factor), before in zip(factors, own, strict=True):
+            factor.copy_(before)
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))

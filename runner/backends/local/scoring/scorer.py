@@ -1,0 +1,195 @@
+"""What a model thinks of rows: the log-probabilities of their answers' tokens.
+
+Only the positions that predict an answer token are projected onto the vocabulary, a piece of it at a time:
+on a small model the projection is the dearest single product, and its logits would be the largest tensor.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn.functional import cross_entropy
+
+from runner.backends.local.parallel import sharding
+from runner.backends.local.parallel.lanes import Lanes
+from runner.backends.local.scoring import attention, patches
+from runner.backends.local.scoring.packing import Pack, pack
+from runner.methods import Scores
+from runner.models.chat_tokenizer import TokenRow
+
+CHUNK = 4096
+"""Tokens of the vocabulary projected at once: enough for a full product, few enough for the logits to stay in cache."""
+
+
+class TokenLogps(Function):
+    """log softmax(h Wᵀ)[label] of each position, with W frozen; the logits are never there all at once.
+
+    The vocabulary comes in pieces, with a running maximum and sum, as in attention with h as queries and W as both
+    keys and values (Milakov and Gimelshein 2018, arXiv:1805.02867). The gradient by h is W[label] - softmax(h Wᵀ) W
+    times what comes from above, so it is formed on the way, before it is known what comes from above.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden (A, size), weight (vocabulary, size), labels (A,); returns log-probabilities and hits, both (A,)."""
+        top = hidden.new_full((len(hidden), 1), -torch.inf, dtype=torch.float32)
+        total, chosen = torch.zeros_like(top), torch.zeros_like(top)
+        pull = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
+        start = 0
+        for piece in weight.split(CHUNK):
+            logits = (hidden @ piece.T).float()
+            index = labels[:, None] - start
+            inside = (index >= 0) & (index < len(piece))
+            chosen = torch.where(inside, logits.gather(1, index.clamp(0, len(piece) - 1)), chosen)
+            higher = torch.maximum(top, logits.amax(-1, keepdim=True))
+            shrink = (top - higher).exp_()
+            mass = logits.sub_(higher).exp_()
+            total = total * shrink + mass.sum(-1, keepdim=True)
+            if pull is not None:
+                pull.mul_(shrink).addmm_(mass.to(piece.dtype), piece)
+            top, start = higher, start + len(piece)
+        if pull is not None:
+            ctx.save_for_backward(pull.div_(total).neg_().add_(weight[labels]))
+        correct = (chosen == top).squeeze(1).float()
+        ctx.mark_non_differentiable(correct)
+        return (chosen - top - total.log()).squeeze(1), correct
+
+    @staticmethod
+    def backward(ctx: Any, dlogps: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of hidden."""
+        (slopes,) = ctx.saved_tensors
+        return slopes * dlogps[:, None].to(slopes.dtype), None, None
+
+
+class Scorer:
+    """A model that scores rows: packed, by our own attention and layers, or each answer alone, as the model comes.
+
+    Packed, rows share a forward call, and a row's answers its prompt. `exact` says whether this gives a model's own
+    values; where it does not, `packed=False` is the way. `noise` is NEFTune's alpha, used in training only.
+    """
+
+    def __init__(self, model: Any, packed: bool = True, noise: float = 0.0) -> None:
+        self.lanes = Lanes()
+        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.head = self.model.get_output_embeddings()
+        self.packed, self.noise = packed, noise
+        self._attention = self.model.config._attn_implementation
+        self._patches = patches.found(self.model) if packed else []
+        self._projects = packed and self._plain_head()
+        if self._projects:
+            self._patches.append(patches.Patch(self.head, "forward", lambda hidden: hidden))
+        self._dress()
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Within the block the model is as it came, as generation needs it."""
+        self._undress()
+        try:
+            yield
+        finally:
+            self._dress()
+
+    def unpacked(self) -> "Scorer":
+        """Leave the model as it came, for good; return what scores each answer alone by it."""
+        self._undress()
+        return Scorer(self.model, False, self.noise)
+
+    def _undress(self) -> None:
+        for patch in reversed(self._patches):
+            patch.undo()
+        self.model.set_attn_implementation(self._attention)
+
+    def _dress(self) -> None:
+        for patch in self._patches:
+            patch.put()
+        if self.packed:
+            self.model.set_attn_implementation(attention.NAME)
+
+    def __call__(self, rows: Sequence[TokenRow]) -> Scores:
+        """Return the summed log-probability of each answer (equation 7's log policy(y | x)), in nats."""
+        if not self.packed:
+            return _joined([_joined([self._score([each]) for each in _alone(row)], 1) for row in rows], 0)
+        return self._score(rows)
+
+    def _score(self, rows: Sequence[TokenRow]) -> Scores:
+        laid = pack(rows).to(self.model.device)
+        logps, correct = self.token_logps(laid)
+        sums = (
+            torch.zeros(laid.shape[0] * laid.shape[1], device=logps.device).index_add(0, laid.owner, each)
+            for each in (logps, torch.ones_like(logps), correct)
+        )
+        return Scores(*(each.view(laid.shape) for each in sums))
+
+    def token_logps(self, laid: Pack) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of each scored token (A,) float32, and 1 where it is the likeliest (A,)."""
+        asked: dict[str, Any] = {"input_ids": laid.ids, "position_ids": laid.positions, "use_cache": False}
+        if self.packed:
+            asked["segments"] = laid.segments
+        with ExitStack() as stack:
+            if self.noise and self.model.training:
+                stack.enter_context(_noisy(self.model.get_input_embeddings(), self.noise, laid.row_lengths))
+            out = self.model(**asked, logits_to_keep=laid.predict).logits[0]
+        if self._projects:
+            weight = sharding.whole(self.head.weight)
+            result: tuple[Tensor, Tensor] = TokenLogps.apply(out, weight, laid.labels)  # type: ignore[no-untyped-call]
+            return result
+        logps = -cross_entropy(out.float(), laid.labels, reduction="none")
+        return logps, (out.detach().argmax(-1) == laid.labels).float()
+
+    def _plain_head(self) -> bool:
+        """Say whether the output layer is a weight that does not learn, and nothing more."""
+        if type(self.head) is not nn.Linear or getattr(self.model.config, "final_logit_softcapping", None) is not None:
+            return False
+        return "bias" not in dict(self.head.named_parameters()) and not self.head.weight.requires_grad
+
+
+@contextmanager
+def _noisy(embedding: nn.Module, alpha: float, row_lengths: Tensor) -> Iterator[None]:
+    """Within the block embeddings get uniform noise of size alpha / √(tokens of the row · size) (arXiv:2310.05914)."""
+
+    def add(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+        size = alpha / (row_lengths * embedded.shape[-1]).sqrt()
+        return embedded + torch.empty_like(embedded).uniform_(-1, 1) * size.unsqueeze(-1)
+
+    hook = embedding.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@torch.no_grad()
+def exact(scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
+    """Say whether rows packed together have the log-probabilities that the model gives each answer alone.
+
+    A model whose forward knows no segments, or fails with them, is not exact either, nor one that caps attention's
+    scores: on a few rows that may not show.
+    """
+    if getattr(scorer.model.config, "attn_logit_softcapping", None) is not None:
+        return False
+    scorer.model.eval()
+    with scorer.released():
+        alone = Scorer(scorer.model, packed=False)(rows).logps
+    try:
+        together = scorer(rows).logps
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):
+        return False
+    tolerance = 1e-4 if scorer.model.dtype == torch.float32 else 2e-2
+    return torch.allclose(together, alone, rtol=tolerance, atol=tolerance)
+
+
+def _alone(row: TokenRow) -> list[TokenRow]:
+    """Return a row for each answer."""
+    return [
+        replace(row, answers=(answer,), learned=(learned,))
+        for answer, learned in zip(row.answers, row.learned, strict=True)
+    ]
+
+
+def _joined(parts: Sequence[Scores], axis: int) -> Scores:
+    names = ("logps", "num_tokens", "num_correct")
+    return Scores(*(torch.cat([getattr(part, name) for part in parts], axis) for name in names))

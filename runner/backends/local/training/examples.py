@@ -1,0 +1,54 @@
+"""What the training loop learns from: tokens, and the reference's log-probabilities where a loss compares with them."""
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from runner.backends.local.scoring.reference_cache import ReferenceLogps
+from runner.models.chat_tokenizer import TokenRow
+from runner.record.events import Event
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row ready to be learned from: its tokens, and the reference's log-probability of each answer, in nats."""
+
+    tokens: TokenRow
+    reference_logps: tuple[float, ...] | None
+
+    @property
+    def num_learned(self) -> tuple[int, ...]:
+        """Tokens that the loss sees, an answer at a time; the first of a text has nothing to be predicted from."""
+        first = 0 if self.tokens.prompt else 1
+        return tuple(sum(learned[first:]) for learned in self.tokens.learned)
+
+
+class Examples(Protocol):
+    """The rows of a split, by number. Nothing is computed for rows that nobody asks for."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+
+    def __getitem__(self, number: int, /) -> Example:
+        """Return a row that `ready` has been asked for."""
+
+    def ready(self, numbers: Iterable[int], step: str) -> Generator[Event, None, None]:
+        """Compute what is missing for some rows, and report how far that is as progress of `step`."""
+
+
+class StoredExamples:
+    """Rows as tokens, with the reference that a loss compares with, if it does."""
+
+    def __init__(self, tokens: Sequence[TokenRow], reference: ReferenceLogps | None) -> None:
+        self.tokens, self.reference = tokens, reference
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, number: int) -> Example:
+        return Example(self.tokens[number], self.reference[number] if self.reference else None)
+
+    def ready(self, numbers: Iterable[int], step: str) -> Generator[Event, None, None]:
+        """Compute the reference's log-probabilities that are missing."""
+        if self.reference is not None:
+            yield from self.reference.compute(numbers, step)

@@ -1,0 +1,242 @@
+"""What learns: a model by a recipe, its optimizer, and the gradient of a batch, summed pack by pack.
+
+It knows no method and no layout by name: rows' losses come from the method, their log-probabilities from a
+`Scorer`. Learning rate and random numbers follow from the number of steps done.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from runner import distributed
+from runner.backends.local.machine.profile import Profile
+from runner.backends.local.parallel import schedule, sharding
+from runner.backends.local.scoring.packing import num_tokens
+from runner.backends.local.scoring.scorer import Scorer
+from runner.backends.local.training import checkpoint
+from runner.backends.local.training.checkpoint import State
+from runner.backends.local.training.examples import Example, Examples
+from runner.backends.local.training.recipe import Recipe, rate
+from runner.methods import Scores
+from runner.record.events import Event, Progress
+
+Values = dict[str, Tensor]
+Grads = Sequence[Tensor | None]
+
+
+class Standing(msgspec.Struct):
+    """What held-out rows have said so far: the lowest loss, the step it was measured after, evaluations since."""
+
+    best_loss: float | None = None
+    best_at: int = 0
+    since_best: int = 0
+    judged_at: int = -1
+    untrained: bool = False
+    """Whether the model has been measured as it was before training."""
+
+    def judge(self, at: int, loss: float) -> bool:
+        """Take note of a loss; return whether it is the lowest so far. The untrained model (at = 0) is no result."""
+        self.judged_at = at
+        better = at > 0 and (self.best_loss is None or loss < self.best_loss)
+        if better:
+            self.best_loss, self.best_at = loss, at
+        self.since_best = 0 if better else self.since_best + (at > 0)
+        return better
+
+
+def trainable(model: Any) -> dict[str, Tensor]:
+    """Return the weights that learn, by name, in the model's own order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+class Learner:
+    """A model that learns by a recipe: the weights, their optimizer, and the loss of rows."""
+
+    def __init__(self, scorer: Scorer, recipe: Recipe, profile: Profile | None = None) -> None:
+        self.scorer, self.model, self.recipe = scorer, scorer.model, recipe
+        self.lanes, self.room = scorer.lanes, max(1, recipe.tokens_at_once // scorer.lanes.count)
+        self.profile = profile or Profile()
+        self.weights = trainable(self.model)
+        matrices = [tensor for tensor in self.weights.values() if tensor.ndim > 1]
+        vectors = [tensor for tensor in self.weights.values() if tensor.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.adam = torch.optim.AdamW([each for each in groups if each["params"]], lr=recipe.learning_rate, fused=True)
+        self.group = distributed.group()
+        self.averaged = {name: tensor.detach().clone() for name, tensor in self.weights.items() if recipe.ema_decay}
+
+    def losses(self, examples: Sequence[Example], policy: Scores | None = None) -> dict[str, Tensor]:
+        """Return `loss` and the method's metrics of rows, (rows,) each; `policy`: what is known of them already."""
+        policy = policy or self.scorer([example.tokens for example in examples])
+        stored = [example.reference_logps for example in examples if example.reference_logps is not None]
+        reference = torch.tensor(stored, device=policy.logps.device) if stored else None
+        loss, metrics = self.recipe.method.loss(policy, reference, self.recipe.hyperparameters)
+        return {"loss": loss, **metrics}
+
+    def backward(self, examples: Sequence[Example], at: int = 0) -> dict[str, Tensor]:
+        """Add the gradient of a batch's loss, pack by pack; return the batch's loss and metrics, all scalars.
+
+        The batch's loss is the mean of its rows' losses weighted by the method, however the batch is cut.
+        """
+        weight = self.recipe.method.weight
+        whole = sum(weight(example.num_learned) for example in examples)
+        total: dict[str, Tensor] = {}
+        lengths = [num_tokens(example.tokens) for example in examples]
+        packs = schedule.pack_rows(lengths, self.room, self.group.rank.world_size * self.lanes.count)
+        parts = [[examples[index] for index in indices] for indices in packs]
+        for turns in self._rounds([sum(lengths[index] for index in indices) for indices in packs]):
+            # Dropout draws the same numbers wherever a process has resumed.
+            torch.manual_seed((self.recipe.seed * 1_000_003 + at) * 1_009 + turns[0][0])
+            works = []
+            for number, counts in turns:
+                factors = [counts * weight(each.num_learned) / whole for each in parts[number]]
+                works.append(partial(self._backward, parts[number], factors, len(turns)))
+            for values, grads in self.lanes.run(works):
+                self._accumulate(grads)
+                total = {name: total.get(name, 0.0) + value for name, value in values.items()}
+        self._add(total)
+        return total
+
+    def _backward(self, part: Sequence[Example], factors: Sequence[float], lanes: int) -> tuple[Values, Grads]:
+        """Return a pack's share of the loss and metrics; its gradients, too, where others go beside it, else added."""
+        each = torch.tensor(factors, device=self.model.device)
+        with self.profile.part("forward", lanes):
+            found = {name: (values * each).sum() for name, values in self.losses(part).items()}
+        grads: Grads = ()
+        with self.profile.part("backward", lanes):
+            if lanes == 1:
+                found["loss"].backward()
+            else:
+                grads = torch.autograd.grad(found["loss"], list(self.weights.values()), allow_unused=True)
+        return {name: value.detach() for name, value in found.items()}, grads
+
+    def _accumulate(self, grads: Grads) -> None:
+        """Add the gradients of a pack that was computed beside others."""
+        for weight, grad in zip(self.weights.values(), grads, strict=bool(grads)):
+            if grad is not None:
+                weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
+
+    def _rounds(self, sizes: Sequence[int]) -> Iterator[list[tuple[int, bool]]]:
+        """Yield the packs that this rank computes side by side, each with whether it counts."""
+        return schedule.rounds(sizes, self.group.rank, self.lanes.count, self.recipe.tokens_at_once)
+
+    def _add(self, values: dict[str, Tensor]) -> None:
+        """Add up values and gradients over the processes; sharded gradients are added up in the backward pass."""
+        grads = [tensor.grad for tensor in self.weights.values() if tensor.grad is not None]
+        self.group.all_reduce([*values.values(), *(each for each in grads if not sharding.is_part(each))])
+
+    def step(self, examples: Sequence[Example], at: int) -> dict[str, Tensor]:
+        """Take the optimizer step that follows `at` steps; return loss, metrics and the gradient's norm, all scalars.
+
+        Nothing is read back from the device, so that a GPU need not wait.
+        """
+        self.profile.step()
+        values = self.backward(examples, at)
+        with self.profile.part("optimizer"):
+            values["grad_norm"] = self._descend(at)
+        return values
+
+    def _descend(self, at: int) -> Tensor:
+        """Follow the gradient that was added up; return its norm before it was clipped."""
+        norm: Tensor = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_grad_norm)
+        for each in self.adam.param_groups:
+            each["lr"] = self.recipe.learning_rate * rate(at, self.recipe)
+        self.adam.step()
+        self.adam.zero_grad()
+        if self.recipe.ema_decay:
+            torch._foreach_lerp_(list(self.averaged.values()), list(self.weights.values()), 1 - self.recipe.ema_decay)
+        return sharding.whole(norm)
+
+    @property
+    def result(self) -> Mapping[str, Tensor]:
+        """The weights that are judged and kept, whole: the averaged ones, where they are asked for."""
+        return self._whole(self.averaged or self.weights)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss compares the policy with the reference."""
+        return self.recipe.method.needs_reference(self.recipe.hyperparameters)
+
+    @torch.no_grad()
+    def evaluate_reference(self, examples: Examples, step: str) -> Generator[Event, None, list[dict[str, float]]]:
+        """Return each row's loss, metrics and weight with the reference as policy: the model before the first step."""
+        yield from examples.ready(range(len(examples)), step)
+        rows: list[dict[str, float]] = []
+        for start in range(0, len(examples), 1024):
+            part = [examples[number] for number in range(start, min(start + 1024, len(examples)))]
+            rows += self._values(part, self._as_reference(part))
+        return rows
+
+    @torch.no_grad()
+    def evaluate(self, examples: Examples, step: str = "evaluate") -> Generator[Event, None, list[dict[str, float]]]:
+        """Return each row's loss, metrics and weight; dropout is off meanwhile. `step` is what reports the progress."""
+        yield from examples.ready(range(len(examples)), step)
+        self.model.eval()
+        lengths = [num_tokens(examples[number].tokens) for number in range(len(examples))]
+        parts = list(schedule.pack_neighbours(lengths, self.room))
+        found: dict[int, list[dict[str, float]]] = {}
+        for turns in self._rounds([sum(lengths[index] for index in part) for part in parts]):
+            numbers = [number for number, _ in turns]
+            works = [partial(self._values, [examples[index] for index in parts[number]]) for number in numbers]
+            found |= zip(numbers, self.lanes.run(works), strict=True)
+            done = self.group.rank.world_size * sum(len(parts[number]) for number in found)
+            yield Progress(step, min(done, len(examples)), len(examples), what="held-out rows")
+        self.model.train()
+        found = {number: rows for each in self.group.all_gather(found) for number, rows in each.items()}
+        return [row for number in range(len(parts)) for row in found[number]]
+
+    def _as_reference(self, examples: Sequence[Example]) -> Scores:
+        """Return what the reference thinks of rows, which of hits knows nothing."""
+        device = self.model.device
+        logps = torch.tensor([example.reference_logps for example in examples], device=device)
+        num_tokens = torch.tensor([example.num_learned for example in examples], dtype=logps.dtype, device=device)
+        return Scores(logps, num_tokens, torch.full_like(logps, torch.nan))
+
+    def _values(self, part: Sequence[Example], policy: Scores | None = None) -> list[dict[str, float]]:
+        """Return loss, metrics and weight of each row of a pack."""
+        values = {name: each.tolist() for name, each in self.losses(part, policy).items()}
+        weights = [self.recipe.method.weight(example.num_learned) for example in part]
+        return [
+            {name: each[number] for name, each in values.items()} | {"weight": weight}
+            for number, weight in enumerate(weights)
+        ]
+
+    def state(self, at: int, standing: Standing) -> State:
+        """Return all that training needs to go on after `at` steps."""
+        extra = {"averaged": self._whole(self.averaged)} if self.averaged else {}
+        optimizer = self._whole(checkpoint.optimizer_tensors(self.weights, self.adam))
+        return State(at, self._whole(self.weights), optimizer, extra, msgspec.to_builtins(standing))
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return tensors as process 0 writes them: gathered, where they are shared out."""
+        return sharding.gathered(tensors, self.group.rank.first)
+
+    @torch.no_grad()
+    def restore(self, state: State) -> Standing:
+        """Put a state into weights and optimizer; return what held-out rows had said."""
+        for name, tensor in self.weights.items():
+            sharding.fill(tensor, state.weights[name])
+        for name, tensor in self.averaged.items():
+            sharding.fill(tensor, state.extra["averaged"][name])
+        checkpoint.restore_optimizer(self.weights, self.adam, sharding.optimizer_like(self.weights, state.optimizer))
+        return msgspec.convert(state.progress, Standing)
+
+    @contextmanager
+    def result_in_place(self) -> Iterator[None]:
+        """Within the block the model computes with the weights that are judged and kept."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, averaged in self.averaged.items():
+            held = self.weights[name].clone()
+            self.weights[name].copy_(averaged)
+            averaged.copy_(held)

@@ -1,0 +1,183 @@
+"""The training loop: batches in a seeded order, one optimizer step a batch, checkpoints and evaluations on the way.
+
+Where training stands is the number of optimizer steps done; the order of rows follows from it, and all that the
+`Learner` (learner.py) draws and sets, so that a resumed run goes on in the same bits.
+"""
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from runner.backends.local.machine import throughput
+from runner.backends.local.scoring.packing import num_tokens
+from runner.backends.local.training import checkpoint
+from runner.backends.local.training.checkpoint import NullWriter, State, Writer
+from runner.backends.local.training.examples import Example, Examples
+from runner.backends.local.training.learner import Learner, Standing
+from runner.backends.local.training.recipe import rate
+from runner.errors import RunnerError, StopAsked
+from runner.record.events import Event, Metrics, Note, Progress
+
+
+def batch(num_rows: int, batch_size: int, seed: int, at: int) -> list[int]:
+    """Return the row numbers of the batch after `at` optimizer steps; each epoch has an order of its own."""
+    epoch, position = divmod(at, math.ceil(num_rows / batch_size))
+    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed + epoch))
+    return order[position * batch_size : (position + 1) * batch_size].tolist()
+
+
+def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the weighted mean of rows' values, by their `eval/` names."""
+    total = sum(row["weight"] for row in rows)
+    names = [name for name in rows[0] if name != "weight"]
+    return {f"eval/{name}": sum(row[name] * row["weight"] for row in rows) / total for name in names}
+
+
+class Meter:
+    """Reads a step's values back when the next one is under way, and says how fast the tokens went."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner, self._flops = learner, throughput.flops_per_token(learner.model)
+        self._waiting: tuple[int, dict[str, Tensor], int] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to count time anew, after something that was no step."""
+        self._since = time.perf_counter()
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that was spent on something else."""
+        self._since += seconds
+
+    def add(self, at: int, values: dict[str, Tensor], num_tokens: int) -> Generator[Event, None, None]:
+        """Take the values of the step that led to `at`, not yet read; yield those of the step before."""
+        before, self._waiting = self._waiting, (at, values, num_tokens)
+        yield from self._read(before)
+
+    def flush(self) -> Generator[Event, None, None]:
+        """Yield what is waiting. Raises `RunnerError` where the loss is no longer a number."""
+        waiting, self._waiting = self._waiting, None
+        yield from self._read(waiting)
+
+    def _read(self, waiting: tuple[int, dict[str, Tensor], int] | None) -> Generator[Event, None, None]:
+        if waiting is None:
+            return
+        at, tensors, num_tokens = waiting
+        values = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
+            raise RunnerError(
+                f"train: the loss is {values['loss']} after {at - 1} steps; the last checkpoint stands; "
+                "try again with a lower learning rate."
+            )
+        now = time.perf_counter()
+        recipe = self.learner.recipe
+        shown = {f"train/{name}": value for name, value in values.items()}
+        shown["train/learning_rate"] = recipe.learning_rate * rate(at - 1, recipe)
+        shown |= throughput.figures(self.learner.model, self._flops, num_tokens, now - self._since)
+        self._since = now
+        yield Metrics(at, shown)
+        yield Progress("train", at, recipe.num_steps, shown)
+
+
+def train(learner: Learner, rows: Examples, held_out: Examples, folder: Path) -> Generator[Event, None, int]:
+    """Train from the latest checkpoint in `folder`, or the start, to the end; yield metrics as they come.
+
+    Returns the step whose weights are the result (`result_weights` says where they are). Asked to stop, it
+    writes a checkpoint first.
+
+    Held-out rows are evaluated before the first step, if that needs the model. A loss with a reference needs the
+    reference's log-probabilities only, which are the same at any time: computing them waits until rows are to be
+    evaluated after some training, so that the first step need not wait for them.
+    """
+    recipe, meter = learner.recipe, Meter(learner)
+    state = _latest(learner, folder)
+    standing = learner.restore(state) if state else Standing()
+    at = state.at if state else 0
+    learner.model.train()
+    with Writer(folder, recipe.checkpoints) if learner.group.rank.first else NullWriter() as writer:
+        try:
+            while at < recipe.num_steps:
+                due = len(held_out) and at % recipe.evaluate_every == 0 and standing.judged_at != at
+                if due and (at or not learner.has_reference):
+                    yield from meter.flush()
+                    with learner.profile.part("evaluation"):
+                        yield from _judge(learner, held_out, writer, at, standing)
+                    meter.restart()
+                if recipe.patience is not None and standing.since_best >= recipe.patience:
+                    yield Note(f"stopped after {at} steps: eval/loss has not fallen in {recipe.patience} evaluations")
+                    break
+                chosen = yield from _batch(learner, rows, at, meter)
+                values = learner.step(chosen, at)
+                at += 1
+                with learner.profile.part("logging"):
+                    yield from meter.add(at, values, sum(num_tokens(example.tokens) for example in chosen))
+                if at % recipe.checkpoint_every == 0 and at < recipe.num_steps:
+                    yield from meter.flush()  # what lies before a checkpoint is never measured again
+                    writer.save(learner.state(at, standing))
+            yield from meter.flush()
+            if len(held_out) and recipe.keep_best and standing.judged_at != at:
+                yield from _judge(learner, held_out, writer, at, standing)
+            elif len(held_out) and learner.has_reference:
+                yield from _judge_untrained(learner, held_out, standing)
+        except StopAsked:
+            writer.save(learner.state(at, standing))
+            writer.flush()
+            yield from meter.flush()  # the last step lies before the checkpoint, too
+            raise
+        writer.save(learner.state(at, standing))
+    return standing.best_at if recipe.keep_best and standing.best_loss is not None else at
+
+
+def _batch(learner: Learner, rows: Examples, at: int, meter: Meter) -> Generator[Event, None, list[Example]]:
+    """Return the rows of the batch after `at` steps; what is computed for them first is no part of the step's time."""
+    recipe, began = learner.recipe, time.perf_counter()
+    indices = batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, at)
+    yield from rows.ready(indices, "train")
+    meter.pause(time.perf_counter() - began)
+    with learner.profile.part("data"):
+        return [rows[index] for index in indices]
+
+
+def _latest(learner: Learner, folder: Path) -> State | None:
+    """Return the latest checkpoint's state. Raises `RunnerError` where processes do not find the same one."""
+    state = checkpoint.load(folder)
+    found = learner.group.all_gather(state.at if state else 0)
+    if len(set(found)) > 1:
+        raise RunnerError(
+            f"{folder}: the processes find different checkpoints, after {found} steps; "
+            "let all machines see the same runs_folder."
+        )
+    return state
+
+
+def result_weights(folder: Path, keep_best: bool) -> Path:
+    """Return the file with the weights that training ended in."""
+    last = checkpoint.steps(folder)[-1]
+    there = [last / "averaged.safetensors", last / "weights.safetensors"]
+    if keep_best:
+        there.insert(0, folder / "best.safetensors")
+    return next(path for path in there if path.exists())
+
+
+def _judge(
+    learner: Learner, held_out: Examples, writer: Writer | NullWriter, at: int, standing: Standing
+) -> Generator[Event, None, None]:
+    """Evaluate after `at` steps and keep the weights if they are the best so far and best is asked for."""
+    if learner.has_reference:
+        yield from _judge_untrained(learner, held_out, standing)
+    with learner.result_in_place():
+        values = mean((yield from learner.evaluate(held_out, "train")))
+    yield Metrics(at, values)
+    if standing.judge(at, values["eval/loss"]) and learner.recipe.keep_best:
+        writer.best(learner.result)
+
+
+def _judge_untrained(learner: Learner, held_out: Examples, standing: Standing) -> Generator[Event, None, None]:
+    """Evaluate the model as it was before the first step, once, by the reference's log-probabilities."""
+    if not standing.untrained:
+        yield Metrics(0, mean((yield from learner.evaluate_reference(held_out, "train"))))
+        standing.untrained = True

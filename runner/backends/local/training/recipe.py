@@ -1,0 +1,97 @@
+"""What a training run does and how, worked out of a run and the machine: every `auto` is a number here."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from runner.backends.local import Local, count_steps
+from runner.backends.local.parallel import lanes
+from runner.backends.local.scoring.scorer import Scorer
+from runner.methods import Method
+
+if TYPE_CHECKING:
+    from runner.plan import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a training run does, all `auto` resolved."""
+
+    method: Method
+    hyperparameters: Any
+    learning_rate: float
+    schedule: str
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+    num_steps: int
+    seed: int
+    evaluate_every: int
+    checkpoint_every: int
+    keep_best: bool
+    patience: int | None = None
+    ema_decay: float | None = None
+    neftune_alpha: float = 0.0
+    checkpoints: int = 1
+    tokens_at_once: int = 1
+
+
+TOKENS_AT_ONCE = {"cpu": 1_280, "cuda": 16_384}
+"""What fills the machine: on a CPU a few hundred tokens a lane do, and more only take memory."""
+
+
+def how(settings: Local, scorer: Scorer, num_processes: int) -> dict[str, Any]:
+    """Return how the work is done on this machine, which a resumed run keeps: it decides the result's last bits."""
+    device, at_once = scorer.model.device, settings.runtime.tokens_at_once
+    if at_once == "auto":
+        at_once = TOKENS_AT_ONCE.get(device.type, 4096)
+    # Gradients of packs side by side are held apart for a while, which is dear where all weights learn; and there is
+    # one stream of random numbers only, from which nobody may draw then. Several processes are side by side already.
+    draws = settings.lora.dropout or settings.neftune_alpha
+    alone = num_processes == 1 and device.type == "cpu"
+    may_have_lanes = alone and scorer.packed and settings.tuning == "lora" and not draws
+    return {
+        "packed": scorer.packed,
+        "tokens_at_once": at_once,
+        "lanes": lanes.count(torch.get_num_threads(), at_once) if may_have_lanes else 1,
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "processes": num_processes,
+    }
+
+
+def make(run: "Run", method: Method, num_rows: int, how: Mapping[str, Any]) -> Recipe:
+    """Return what a run asks of the training loop, over so many rows, done as `how` says."""
+    settings, evaluation, hyperparameters = run.request.backend, run.request.evaluation, run.hyperparameters
+    num_steps = count_steps(settings, hyperparameters, num_rows)
+    saves = settings.runtime.checkpoint_every
+    return Recipe(
+        method=method,
+        hyperparameters=hyperparameters,
+        learning_rate=settings.learning_rate * hyperparameters.learning_rate_multiplier,
+        schedule=settings.schedule,
+        warmup_ratio=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        num_steps=num_steps,
+        seed=run.plan.seed,
+        evaluate_every=math.ceil(num_steps / 2) if evaluation.every == "auto" else evaluation.every,
+        checkpoint_every=min(100, math.ceil(num_steps / 10)) if saves == "auto" else saves,
+        keep_best=evaluation.keep == "best",
+        patience=evaluation.patience,
+        ema_decay=settings.ema_decay,
+        checkpoints=settings.runtime.checkpoints,
+        tokens_at_once=how["tokens_at_once"] if how["packed"] else 1,
+    )
+
+
+def rate(at: int, recipe: Recipe) -> float:
+    """Return the factor on the learning rate for the step after `at` steps: a linear climb, then the schedule."""
+    warmup = math.ceil(recipe.num_steps * recipe.warmup_ratio)
+    if at < warmup:
+        return (at + 1) / warmup
+    done = (at - warmup) / max(1, recipe.num_steps - warmup)
+    return {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[recipe.schedule]

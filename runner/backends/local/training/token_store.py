@@ -1,0 +1,143 @@
+"""The token ids of a split on disk, mapped into memory: tokenised a block at a time, when a row of it is first needed.
+
+Each block is an entry of the user's cache, named by the rows' fingerprint, the tokenizer and the length limit, so that
+runs, trials and ranks share it. A Python list takes 36 bytes a token; these files take 5, and none of them in memory
+but what is being looked at.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from runner import cache as user_cache
+from runner.data.row_store import RowStore
+from runner.errors import DataError
+from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+
+BLOCK_ROWS = 4096
+"""Rows tokenised together, in some seconds. The reference's packs end with a block, too (reference_cache.py)."""
+FORMAT = 1
+"""Raised when rows are tokenised otherwise, or stored otherwise."""
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The tokens of some rows, T in all, one row behind the other: its prompt, then each of its answers.
+
+    `ids` (T,) uint32; `learned` (T,) bool; `bounds` (rows, answers + 2): where a row's prompt begins and ends, and
+    where each of its answers ends.
+    """
+
+    ids: Array
+    learned: Array
+    bounds: Array
+
+    @classmethod
+    def of(cls, rows: Sequence[TokenRow]) -> "Block":
+        """Return rows, which all have as many answers, as a block."""
+        parts = [[row.prompt, *row.answers] for row in rows]
+        ends = np.cumsum([len(part) for row in parts for part in row]).reshape(len(rows), -1)
+        starts = np.concatenate([[0], ends[:-1, -1]])
+        unlearned = [[[False] * len(row.prompt), *row.learned] for row in rows]
+        return cls(
+            np.fromiter(chain.from_iterable(chain.from_iterable(parts)), np.uint32, ends[-1, -1]),
+            np.fromiter(chain.from_iterable(chain.from_iterable(unlearned)), np.bool_, ends[-1, -1]),
+            np.concatenate([starts[:, None], ends], axis=1),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> "Block":
+        """Map the block that `write` wrote into a folder."""
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "learned", "bounds")))
+
+    def write(self, folder: Path) -> None:
+        """Write the block into an empty folder."""
+        for name, array in vars(self).items():
+            np.save(folder / f"{name}.npy", array)
+            user_cache.sync(folder / f"{name}.npy")
+
+    def row(self, number: int) -> TokenRow:
+        """Return the row with that number in the block."""
+        begin, *bounds = self.bounds[number].tolist()
+        answers = list(pairwise(bounds))
+        return TokenRow(
+            self.ids[begin : bounds[0]].tolist(),
+            tuple(self.ids[start:end].tolist() for start, end in answers),
+            tuple(self.learned[start:end].tolist() for start, end in answers),
+        )
+
+
+class TokenStore(Sequence[TokenRow]):
+    """The rows of a split as tokens, in their order.
+
+    `folder` is where blocks are kept and `fingerprint` that of the rows. Where the tokens of a row are asked for,
+    raises `DataError` if a row of its block cannot be learned, with the split and the row's number.
+    """
+
+    def __init__(
+        self, folder: Path, rows: RowStore, fingerprint: str, tokenizer: ChatTokenizer, max_length: int, split: str
+    ) -> None:
+        self._folder, self._rows, self._tokenizer = folder, rows, tokenizer
+        self._max_length, self._split = max_length, split
+        decided_by = f"{FORMAT} {fingerprint} {tokenizer.digest} {max_length} {BLOCK_ROWS}"
+        self._key = sha256(decided_by.encode()).hexdigest()[:32]
+        self.block = cache(self._block)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> TokenRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TokenRow]: ...
+    def __getitem__(self, index: int | slice) -> TokenRow | list[TokenRow]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.block(index // BLOCK_ROWS).row(index % BLOCK_ROWS)
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks the rows make."""
+        return -(-len(self) // BLOCK_ROWS)
+
+    def lengths(self, number: int) -> list[int]:
+        """Return the tokens of each row of a block, a shared prompt counted once."""
+        bounds = self.block(number).bounds
+        lengths: list[int] = (bounds[:, -1] - bounds[:, 0]).tolist()
+        return lengths
+
+    def unchecked(self) -> list[int]:
+        """Return the blocks that have a row long enough to fill `max_length` with its prompt alone.
+
+        Such a row stops a run, and had better do so before the first step: a token takes a byte at least.
+        """
+
+        def longest(number: int) -> int:
+            start = number * BLOCK_ROWS
+            return self._rows.longest(start, min(start + BLOCK_ROWS, len(self)))
+
+        return [number for number in range(self.num_blocks) if longest(number) > self._max_length]
+
+    def _block(self, number: int) -> Block:
+        name = f"{self._key}-{number:06}"
+        return Block.read(user_cache.entry(self._folder, name, lambda folder: self._tokenised(number).write(folder)))
+
+    def _tokenised(self, number: int) -> Block:
+        start = number * BLOCK_ROWS
+        found: list[TokenRow] = []
+        try:
+            for row in self._tokenizer.rows(self._rows[start : start + BLOCK_ROWS], self._max_length):
+                found.append(row)
+        except DataError as error:
+            raise DataError(f"dataset.{self._split}, row {start + len(found) + 1}: {error}") from error
+        return Block.of(found)

@@ -1,0 +1,65 @@
+"""The rows of a run and their tokens: on disk by their content, made when they are first needed."""
+
+import os
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner import cache
+from runner.backends import Events
+from runner.backends.local.training.token_store import TokenStore
+from runner.data.row_store import RowStore, write_rows
+from runner.data.rows import Kind
+from runner.data.splits import Split
+from runner.models.chat_tokenizer import ChatTokenizer
+from runner.record.events import Progress
+
+if TYPE_CHECKING:
+    from runner.plan import Run
+
+
+class TrainingData:
+    """The splits of a run. Another run with the same rows finds them in the user's cache."""
+
+    def __init__(self, run: "Run", kind: Kind, tokenizer: ChatTokenizer) -> None:
+        self._run, self._kind, self._tokenizer = run, kind, tokenizer
+
+    @cached_property
+    def _folder(self) -> Path:
+        """The user's cache, or the run's folder where that cannot be written to."""
+        folder = cache.user_folder()
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder if os.access(folder, os.W_OK) else self._run.folder / "cache"
+
+    @cached_property
+    def rows(self) -> dict[Split, RowStore]:
+        """The rows of each split that there is.
+
+        Raises `DataError` where they are not those of the plan.
+        """
+        return {split: self._stored(split, planned.fingerprint) for split, planned in self._run.plan.splits.items()}
+
+    def _stored(self, split: Split, fingerprint: str) -> RowStore:
+        def write(draft: Path) -> None:
+            write_rows(draft, self._run.row_blocks(split))
+
+        return RowStore(cache.entry(self._folder / "rows", fingerprint, write), self._kind)
+
+    @cached_property
+    def tokens(self) -> dict[Split, TokenStore]:
+        """Their tokens, cut to `backend.max_length`."""
+        folder, length = self._folder / "tokens", self._run.request.backend.max_length
+        return {
+            split: TokenStore(folder, self.rows[split], planned.fingerprint, self._tokenizer, length, split)
+            for split, planned in self._run.plan.splits.items()
+        }
+
+    def check_long_rows(self) -> Events:
+        """Tokenise the rows that are long enough to be refused, so that none of them stops the run later."""
+        blocks = [(store, number) for store in self.tokens.values() for number in store.unchecked()]
+        for done, (store, number) in enumerate(blocks):
+            yield Progress("prepare", done, len(blocks), what="tokenising")
+            store.block(number)
+        return {}

@@ -1,0 +1,1 @@
+"""Files into rows: where they are, which shape they have, and what is wrong with a row."""

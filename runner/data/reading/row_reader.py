@@ -1,0 +1,120 @@
+"""From a file to good rows: decoded, brought into our form and checked; bad rows are set aside."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runner.data.containers import BYTE_ORDER_MARK, Block, head, read_blocks
+from runner.data.findings import Finding
+from runner.data.formats import Format, named
+from runner.data.quality.checks import CHECKS
+from runner.data.quality.unread_keys import Reader
+from runner.data.reading.decode_errors import explain
+from runner.data.reading.detect import detect
+from runner.data.reading.files import DataFile
+from runner.data.reading.unknown_keys import Unread
+from runner.data.rows import Kind, Oddity, Pair, Row
+from runner.errors import DataError
+
+
+class RowBlock(NamedTuple):
+    """Good rows of a part of a file, for each the line it begins on, and what was found bad or odd there.
+
+    `share` is how much of the file has been read with them, from 0 to 1.
+    """
+
+    file: DataFile
+    lines: Sequence[int]
+    rows: list[Row]
+    findings: list[Finding]
+    share: float = 0.0
+
+
+class Steps(NamedTuple):
+    """What makes lines rows; `reader` and `check` raise `ValueError` for a bad one, `check` returns what is odd."""
+
+    format: Format
+    reader: Reader
+    passes: Callable[[Row], bool]
+    check: Callable[[Row], tuple[Oddity, ...]]
+
+
+def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock]:
+    """Yield the good rows of a file in the form of the kind wanted.
+
+    Raises `DataError` if the file cannot be read, or if its format is not known or does not hold such rows.
+    """
+    if head(file).startswith(BYTE_ORDER_MARK):
+        message = "the file begins with U+FEFF, which other programs trip over; save it without byte order mark"
+        yield RowBlock(file, [], [], [Finding("warning", "byte-order-mark", file.name, 1, message)])
+    blocks = read_blocks(file)
+    first = next(blocks, Block([], []))
+    format = detect(file, first) if format_name == "auto" else named(format_name)
+    if format.kind == "conversation" and kind == "preference":
+        raise DataError(
+            f"{file.name}: holds conversations (format {format.name}), but the method learns from pairs of a "
+            "chosen and a rejected answer; give it such data, or learn from conversations with method=sft."
+        )
+    to_row = format.to_row if format.kind == kind else _chosen_only(format.to_row)
+    steps = Steps(format, Reader(format, to_row), *CHECKS[kind])
+    for block in chain([first], blocks):
+        yield good_rows(file, block, steps)._replace(share=block.share)
+
+
+def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
+    """Take a block through the steps whole, which is quick; if that fails, row by row."""
+    try:
+        rows, unread = steps.reader.read(block.lines)
+        return _checked(file, block.numbers, rows, unread, steps)
+    except (ValueError, RecursionError):
+        return _joined(
+            [_good_row(file, number, line, steps) for number, line in zip(block.numbers, block.lines, strict=True)]
+        )
+
+
+def _checked(
+    file: DataFile, numbers: Sequence[int], rows: list[Row], unread: Sequence[Unread], steps: Steps
+) -> RowBlock:
+    ignored = [
+        Finding("warning", odd.rule, file.name, numbers[each.lines[0]], odd.message, len(each.lines))
+        for each, odd in steps.reader.warnings(unread)
+    ]
+    findings = [
+        Finding("warning", odd.rule, file.name, number, odd.message)
+        for number, row in zip(numbers, rows, strict=True)
+        if not steps.passes(row)
+        for odd in steps.check(row)
+    ]
+    return RowBlock(file, numbers, rows, ignored + findings)
+
+
+def _good_row(file: DataFile, number: int, line: bytes, steps: Steps) -> RowBlock:
+    """Take one line through the steps; a bad row becomes a finding, a blank line nothing."""
+    unread: list[Unread] = []
+    try:
+        try:
+            [row], unread = steps.reader.read([line])
+        except msgspec.ValidationError:
+            row, unread = steps.reader.read_thoroughly(line)
+        return _checked(file, [number], [row], unread, steps)
+    except (ValueError, RecursionError) as error:
+        bad = explain(error, line, steps.format, unread)
+        findings = [Finding("error", bad.rule, file.name, number, str(bad))] if line.strip() else []
+        return RowBlock(file, [], [], findings)
+
+
+def _joined(blocks: list[RowBlock]) -> RowBlock:
+    lines, rows, findings = (list(chain.from_iterable(each)) for each in list(zip(*blocks, strict=True))[1:4])
+    return RowBlock(blocks[0].file, lines, rows, findings)
+
+
+def _chosen_only(to_row: Callable[[Any], Row]) -> Callable[[Any], Row]:
+    """Return what reads a format of pairs as conversations."""
+
+    def to_conversation(raw: Any) -> Row:
+        row = to_row(raw)
+        return row.as_conversation() if isinstance(row, Pair) else row
+
+    return to_conversation

@@ -1,0 +1,103 @@
+"""A split's rows in numbers, gathered block by block and summed up at the end."""
+
+import re
+from array import array
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from operator import add
+from typing import NamedTuple
+
+from runner.data.fingerprint import Fingerprint
+from runner.data.quality.duplicates import Seen
+from runner.data.quality.text_rules import holds
+from runner.data.reading.row_reader import RowBlock
+from runner.data.rows import Conversation, Message, Pair, Row, prompt_of
+
+Turns = tuple[Message, ...]
+
+
+class Spread(NamedTuple):
+    """Least, median and greatest over the rows of a split; all 0 if it has none."""
+
+    least: int
+    median: int
+    greatest: int
+
+
+class SplitSurvey(NamedTuple):
+    """The rows of a split in numbers.
+
+    `fingerprint` is the sha256 of their canonical lines (what `sha256sum` says of a file of them), so format,
+    container and refused rows do not change it. `bytes` is the length of those lines. `turns` counts those of
+    prompt and answer, a pair's chosen one; characters are those of that answer's last turn.
+    """
+
+    rows: int
+    fingerprint: str
+    bytes: int
+    with_tools: int
+    turns: Spread
+    answer_characters: Spread
+
+
+class Tally:
+    """Takes the rows of a split as they come; keeps forty bytes of each."""
+
+    def __init__(self, helper: Executor) -> None:
+        self.seen = Seen()
+        self._fingerprint = Fingerprint(helper)
+        self._bytes = self._with_tools = 0
+        self._turns, self._answers = array("I"), array("I")
+
+    @property
+    def rows(self) -> int:
+        """How many rows were taken."""
+        return len(self._turns)
+
+    def take(self, block: RowBlock, canonical: bytes) -> None:
+        """Add a block's rows, given with their canonical lines."""
+        self._fingerprint.update(canonical)
+        self._bytes += len(canonical)
+        prompts, answers = columns(block.rows)
+        self.seen.add(block.file.name, block.lines, prompts, block.rows)
+        self._with_tools += _lines_with_tools(canonical)
+        self._turns.fromlist(list(map(add, map(len, prompts), map(len, answers))))
+        self._answers.fromlist([len(answer[-1].content or "") for answer in answers])
+
+    def sum(self) -> SplitSurvey:
+        """Return the numbers of all rows taken."""
+        return SplitSurvey(
+            rows=self.rows,
+            fingerprint=self._fingerprint.hexdigest(),
+            bytes=self._bytes,
+            with_tools=self._with_tools,
+            turns=_spread(self._turns),
+            answer_characters=_spread(self._answers),
+        )
+
+
+def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:
+    """Return prompts and answers, those of pairs the chosen ones, of rows of one kind."""
+    pairs = [row for row in rows if isinstance(row, Pair)]
+    if pairs:
+        return [pair.prompt for pair in pairs], [pair.chosen for pair in pairs]
+    conversations = [row for row in rows if isinstance(row, Conversation)]
+    asked = list(map(prompt_of, conversations))
+    answered = [row.messages[len(before) :] for row, before in zip(conversations, asked, strict=True)]
+    return asked, answered
+
+
+def _lines_with_tools(canonical: bytes) -> int:
+    """Return how many rows declare, call or answer tools; inside a text, quotation marks have a backslash."""
+    if not holds(canonical, b'"too'):
+        return 0
+    return sum(re.search(rb'(?<!\\)"tool(s|_calls|_call_id)?"', line) is not None for line in canonical.splitlines())
+
+
+def _spread(values: "array[int]") -> Spread:
+    import numpy as np
+
+    if not values:
+        return Spread(0, 0, 0)
+    numbers = np.asarray(values)
+    return Spread(int(numbers.min()), int(np.median(numbers)), int(numbers.max()))

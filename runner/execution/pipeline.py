@@ -1,0 +1,177 @@
+"""One request, planned and carried out: what Hydra calls for a run, and for each trial of a sweep.
+
+A launcher imports this module in processes of its own, on other machines too, and calls `task` there.
+"""
+
+import os
+import platform
+from dataclasses import replace
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner import distributed
+from runner.errors import EndedError, Pruned, RequestError, StopAsked
+from runner.request import check, hydra_config
+from runner.terminal import cli
+
+if TYPE_CHECKING:
+    from runner.execution.execute import Listener, Results
+    from runner.plan import Proposal, Run
+
+hydra_config.register()  # where a launcher has started this process, it composes a trial's request before it calls
+
+ENDED: list[int] = []
+"""The exit codes of what this process has been given."""
+
+
+def task(composed: Any) -> int:
+    """Plan and execute one composed request; return its exit code, so that a sweep's other trials go on.
+
+    Once asked to stop, a process begins nothing more.
+    """
+    if StopAsked.exit_code not in ENDED:
+        ENDED.append(cli.guarded(lambda: _arrive_and_do(composed)))
+    return ENDED[-1]
+
+
+def _arrive_and_do(composed: Any) -> None:
+    _arrive()
+    if distributed.this_rank().first:
+        plan_and_run(composed)
+    else:
+        help_with(composed)
+
+
+def _arrive() -> None:
+    """Go where the command was typed, so that its paths and its `.env` are the same here."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from runner.terminal import console
+
+    if parent_process() is not None and console.terminal.is_terminal:
+        console.terminal.quiet = True  # the process that launched this one shows it in its table
+    typed_in = Path(HydraConfig.get().runtime.cwd)
+    if Path.cwd() != typed_in:
+        if not typed_in.is_dir():
+            raise RequestError(
+                f"{typed_in}: there is no such folder on {platform.node()}; trials on several machines need one "
+                "that all of them see, at the same place."
+            )
+        os.chdir(typed_in)
+        cli.read_dotenv()
+
+
+def plan_and_run(composed: Any) -> None:
+    """Check a request and make its plan; with `mode=run`, carry it out unless that was done before."""
+    from runner import planning
+    from runner.execution import execute
+    from runner.terminal import console
+
+    proposal = _plan(composed)
+    run = proposal.run
+    finished = execute.finished(run) is not None
+    anew = run.request.top.again and (finished or execute.stuck(run))
+    done = finished and not anew
+    if run.request.top.sweep:
+        console.show_trial_begun(run, run.trial_name or _typed())
+    else:
+        console.show_plan(proposal, done, planning.count_tokens(proposal))
+    if run.request.top.mode == "run":
+        if not run.request.top.sweep and not done:  # of a sweep's price the sweep has asked
+            console.demand_price(planning.total_cost([proposal]).dollars, run.request.top.max_price)
+        _point_to(run)
+        if anew:
+            execute.set_aside(run.folder)
+        try:
+            run_and_report(run, train=not done)
+        except EndedError:
+            if anew or not run.request.top.again:
+                raise
+            execute.set_aside(run.folder)  # only now is it known that the hosted job has ended
+            run_and_report(run)
+
+
+def run_and_report(run: "Run", train: bool = True) -> None:
+    """Execute a run, followed by MLflow and the terminal, and report it. Without `train` MLflow only catches up."""
+    from runner.execution import execute, report
+    from runner.terminal import console
+    from runner.terminal.progress import Live
+    from runner.tracking.follower import Follower
+
+    with execute.alone(run.folder), distributed.joined(run.plan.id) as group:
+        group.broadcast((run.folder, train))
+        follower = Follower([run])
+        outcome = report.Outcome("finished")
+        try:
+            if train:
+                with Live() as live:
+                    outcome = report.outcome(run, _execute(run, live))
+        except Pruned as end:
+            outcome = report.failure(end)
+        except BaseException as error:
+            outcome = report.failure(error)
+            raise
+        finally:
+            content = None if train else report.read(run.folder)
+            content = content or report.write(run, outcome)
+            position = follower.finish(run, outcome.status)
+            follower.end()
+            show = console.show_trial if run.request.top.sweep else console.show_outcome
+            show(run, content, position, follower.problem(run))
+
+
+def _execute(run: "Run", listener: "Listener") -> "Results":
+    """Execute a run; one that a search has proposed is given up where that search says so."""
+    from runner.execution import execute
+
+    if run.request.top.search is None:
+        return execute.execute(run, listener)
+    from runner.sweeps.optuna_study import Pruner
+
+    pruner = Pruner(run.request.top.search, listener)
+    return execute.execute(run, pruner, pruner.reason)
+
+
+def help_with(composed: Any) -> None:
+    """Do another process's part in what the first one carries out: the same steps, of which nothing is told or kept."""
+    from runner.execution import execute
+
+    run = _plan(composed).run
+    if run.request.top.mode == "run":
+        with distributed.joined(run.plan.id) as group:
+            folder, train = group.broadcast(None)
+            if train:
+                execute.assist(replace(run, folder=folder))
+
+
+def _plan(composed: Any) -> "Proposal":
+    """Check a request and make its plan."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from runner import planning
+    from runner.terminal import check_progress
+
+    if distributed.this_rank().world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise RequestError(
+            "torchrun: runs one request at a time; give a sweep (-m) without it, or each trial by itself."
+        )
+    request = check.request(OmegaConf.to_container(composed, resolve=True))
+    with check_progress.checking_data() as report:
+        return planning.make(request, report=report)
+
+
+def _typed() -> str:
+    """Return what was typed for this trial."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return " ".join(each for each in HydraConfig.get().overrides.task if not each.startswith(("sweep=", "search=")))
+
+
+def _point_to(run: "Run") -> None:
+    """Leave in Hydra's own output folder where the run lives."""
+    from hydra.core.hydra_config import HydraConfig
+
+    Path(HydraConfig.get().runtime.output_dir, "run.txt").write_text(f"{run.folder.resolve()}\n", "utf-8")

@@ -1,0 +1,144 @@
+"""The report that every run folder ends with: `report.json` for programs, `report.md` for people."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runner import methods
+from runner.errors import STOPPED, LeftRunning, Pruned, StopAsked
+from runner.execution.execute import versions
+from runner.plan import Run
+from runner.record import journal
+from runner.record.events import Metrics, Samples, StepDone
+from runner.record.journal import Record
+from runner.request import hydra_errors
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an execution ended: finished, running (a hosted job goes on), stopped, pruned or failed; and the reason."""
+
+    status: str
+    message: str = ""
+
+
+def outcome(run: Run, results: Mapping[str, Any]) -> Outcome:
+    """Return the outcome of an execution that ended well: with a model, or with a hosted job that was left to run."""
+    if "save" in results:
+        return Outcome("finished")
+    return Outcome("running", f"the run goes on at the service; python -m runner.watch {run.handle} follows it")
+
+
+def failure(error: BaseException) -> Outcome:
+    """Return the outcome of an execution that an exception ended."""
+    if isinstance(error, LeftRunning):
+        return Outcome("running", str(error))
+    if isinstance(error, Pruned):
+        return Outcome("pruned", str(error))
+    if isinstance(error, StopAsked | KeyboardInterrupt):
+        more = str(error).removeprefix(STOPPED)
+        return Outcome("stopped", f"give the same command again to go on{'.' if more else ''}{more}")
+    return Outcome("failed", str(hydra_errors.sentence(error) or error))
+
+
+def write(run: Run, outcome: Outcome) -> dict[str, Any]:
+    """Write both files from what the journal holds and return the content."""
+    content = build(run, outcome, journal.read(run.folder / "journal.jsonl"))
+    (run.folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    (run.folder / "report.md").write_text(markdown(content), "utf-8")
+    return content
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Return the report of a run's folder, if there is one."""
+    path = folder / "report.json"
+    return msgspec.json.decode(path.read_bytes()) if path.exists() else None
+
+
+def build(run: Run, outcome: Outcome, records: Sequence[Record]) -> dict[str, Any]:
+    """Return the report as a JSON value."""
+    steps = {each.event.step: each.event for each in records if isinstance(each.event, StepDone)}
+    samples = [each.event.rows for each in records if isinstance(each.event, Samples)]
+    return {
+        "plan_id": run.plan.id,
+        "name": run.folder.name,
+        "status": outcome.status,
+        "message": outcome.message,
+        "metrics": last_values(records),
+        "model": steps["save"].result if "save" in steps else None,
+        "results": {name: step.result for name, step in steps.items()},
+        "seconds": {name: step.seconds for name, step in steps.items()},
+        "started": records[0].time if records else None,
+        "ended": records[-1].time if records else None,
+        "samples": samples[-1] if samples else [],
+        "versions": versions(),
+        "plan": msgspec.to_builtins(run.plan),
+    }
+
+
+def last_values(records: Sequence[Record]) -> dict[str, float]:
+    """Return the last value of each metric: that of its latest step, whenever it was heard."""
+    measured = [record.event for record in records if isinstance(record.event, Metrics)]
+    values: dict[str, float] = {}
+    for event in sorted(measured, key=lambda event: event.at):
+        values |= event.values
+    return values
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """Return the report as a page: what was done, how it came out, what the model says now."""
+    plan = content["plan"]
+    lines = [
+        f"# {content['name']}",
+        "",
+        f"{content['status'].capitalize()}. {content['message']}".strip(),
+        "",
+        f"- plan `{content['plan_id']}`",
+        f"- {plan['method']} on {plan['train']['rows']} rows, backend {plan['backend']}",
+        f"- base model: `{plan['model']['source']}`",
+        f"- model reference: {_code(content['model'] and content['model']['model'])}",
+        "",
+        *_checkpoints(content["model"] or {}),
+        *_table(["metric", "value"], [[name, f"{value:.4g}"] for name, value in sorted(content["metrics"].items())]),
+        *_table(["step", "seconds"], [[name, f"{value:.1f}"] for name, value in content["seconds"].items()]),
+        *_table(
+            ["key", "value"],
+            [[key, str(value)] for key, value in methods.shown(plan["method"], plan["hyperparameters"]).items()],
+        ),
+    ]
+    for sample in content["samples"]:
+        lines += [
+            f"**{sample['prompt']}**",
+            "",
+            "Before:",
+            "",
+            _quote(sample["before"]),
+            "",
+            "After:",
+            "",
+            _quote(sample["after"]),
+            "",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _checkpoints(model: Mapping[str, Any]) -> list[str]:
+    found = [[_code(each["model"]), str(each["step"])] for each in model.get("checkpoints", ())]
+    return _table(["checkpoint", "step"], found)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    if not rows:
+        return []
+    return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]] + [""]
+
+
+def _code(text: str | None) -> str:
+    return f"`{text}`" if text else "none yet"
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines())

@@ -1,0 +1,161 @@
+"""Jobs at the service: one a plan, never created blindly.
+
+    intent in the journal → look for a job of this plan → only then send, once → look again if the answer is lost
+
+A job is known by the plan id in its metadata; where a service does not show metadata, by the suffix in its
+model's name; and where neither is shown, as one with our training file that was not there at the intent.
+"""
+
+from collections.abc import Collection, Generator, Mapping, Sequence
+from typing import Any
+
+from runner import methods
+from runner.backends.foundry.connect import Asking, Service
+from runner.hosted.lock import Claim
+from runner.plan import Plan
+from runner.record.events import Created, Event, Intent, Note, Wait
+
+PLAN_ID, ATTEMPT = "runner_plan_id", "runner_attempt"
+"""Keys of a job's metadata."""
+METHOD_TYPES = {"sft": "supervised"}
+"""Where the service's name of a method is not ours."""
+FAILED = {"failed", "cancelled", "canceled", "deleted"}
+ENDED = FAILED | {"succeeded"}
+LOOKS = 3
+"""Looks, over a few seconds, before a job whose answer was lost is taken not to exist."""
+
+
+def default_suffix(plan_id: str) -> str:
+    """Return the suffix of a plan's model, 18 characters: all that the service takes."""
+    return f"r-{plan_id[:16]}"
+
+
+def arguments(plan: Plan, model: str, files: Mapping[str, str], suffix: str) -> dict[str, Any]:
+    """Return the arguments of `fine_tuning.jobs.create` but the metadata; what the service decides is left out.
+
+    `None` would go out as null, which the service may refuse.
+    Source: https://platform.openai.com/docs/api-reference/fine-tuning/create
+    """
+    kind = METHOD_TYPES.get(plan.method, plan.method)
+    ours = methods.load(plan.method).hosted
+    chosen = {key: value for key, value in plan.hyperparameters.items() if value != "auto" and key not in ours}
+    validation = {"validation_file": files["validation"]} if "validation" in files else {}
+    return {
+        "model": model,
+        "training_file": files["train"],
+        **validation,
+        "method": {"type": kind, kind: {"hyperparameters": chosen}},
+        "seed": plan.seed,
+        "suffix": suffix,
+        "extra_body": {"trainingType": plan.settings["training_type"]},
+    }
+
+
+def is_of(job: Any, plan_id: str, suffix: str, same_work: bool = False) -> bool:
+    """Say whether a job at the service is one of a plan; `same_work` that it has the plan's data and model."""
+    shown: Any = job.metadata or {}
+    if PLAN_ID in shown:
+        return bool(shown[PLAN_ID] == plan_id)
+    if suffix != default_suffix(plan_id) and not same_work:
+        return False
+    extra = job.model_extra or {}
+    names = (job.fine_tuned_model, extra.get("suffix"), extra.get("user_provided_suffix"))
+    return any(suffix in name for name in names if isinstance(name, str))
+
+
+def winner(jobs: Sequence[Any]) -> Any:
+    """Return the job of a plan that stands for it: one that may still succeed before a failed one, then the oldest."""
+    return min(jobs, key=lambda job: (job.status in FAILED, job.created_at, job.id)) if jobs else None
+
+
+def listed(service: Service) -> Asking[list[Any]]:
+    """Return all jobs of the service, newest first."""
+    jobs: list[Any] = yield from service.collect(
+        "listing the service's jobs", lambda **page: service.openai.fine_tuning.jobs.list(**page)
+    )
+    return jobs
+
+
+class JobMaker:
+    """Finds a plan's job, or creates it."""
+
+    def __init__(self, service: Service, plan: Plan, arguments: Mapping[str, Any], again: bool) -> None:
+        self.service, self.plan, self.arguments, self.again = service, plan, dict(arguments), again
+
+    def ensure(self, intent: Mapping[str, Any] | None, made: str | None) -> Generator[Event, None, str]:
+        """Return the id of the plan's job, created if there is none.
+
+        `intent` and `made` are what the journal has: what was about to be sent, and the job that came of it.
+        """
+        claim = Claim(f"job-{self.plan.id}")
+        yield from claim.take()
+        try:
+            if intent is None:
+                jobs = yield from listed(self.service)
+                theirs = [job for job in jobs if self._ours(job, ())]
+                ignored = [job.id for job in theirs if self.again and job.status in ENDED]
+                found = winner([job for job in theirs if job.id not in ignored])
+                if found is not None:
+                    yield Note(f"the service has a job of this plan, {found.id} ({found.status}): it is followed")
+                    return str(found.id)
+                file = self.arguments["training_file"]
+                there = [job.id for job in jobs if job.training_file == file]
+                intent = {"ignored": ignored, "there": there, "training_file": file}
+                yield Intent("job", dict(intent))
+            elif made is None:
+                found = yield from self._look(intent)
+            if made is None:
+                made = str((found or (yield from self._create(intent))).id)
+                yield Created("job", made, {"model": self.arguments["model"]})
+        finally:
+            claim.drop()
+        return (yield from self._settle(made, intent["ignored"]))
+
+    def _create(self, intent: Mapping[str, Any]) -> Asking[Any]:
+        attempt = len(intent["ignored"]) + 1
+        arguments = self.arguments | {"metadata": {PLAN_ID: self.plan.id, ATTEMPT: str(attempt)}}
+        return (
+            yield from self.service.create(
+                "creating the job",
+                lambda: self.service.openai.fine_tuning.jobs.create(**arguments),
+                lambda: self._look(intent),
+            )
+        )
+
+    def _look(self, intent: Mapping[str, Any]) -> Asking[Any]:
+        """Return the job that was sent, if the service shows it; it may take a moment to."""
+        for look in range(1, LOOKS + 1):
+            jobs = yield from listed(self.service)
+            sent = [job for job in jobs if self._ours(job, intent["ignored"]) or self._new_with_our_file(job, intent)]
+            if sent:
+                return winner(sent)
+            if look < LOOKS:
+                yield Wait(self.service.pause(look))
+        return None
+
+    def _settle(self, made: str, ignored: Collection[str]) -> Generator[Event, None, str]:
+        """Return the job to follow, where another machine has created one at the same moment: the oldest.
+
+        The other is cancelled, by the process that made it.
+        """
+        jobs = yield from listed(self.service)
+        alive = [job for job in jobs if self._ours(job, ignored) and (job.status not in ENDED or job.id == made)]
+        first = winner(alive)
+        if first is None or first.id == made:
+            return made
+        yield Note(f"another machine created {first.id} for this plan a moment before: {made} is cancelled")
+        yield from self.service.ask(
+            f"cancelling {made}", lambda: self.service.openai.fine_tuning.jobs.cancel(made), awaited=("missing",)
+        )
+        return str(first.id)
+
+    def _ours(self, job: Any, ignored: Collection[str]) -> bool:
+        if job.id in ignored:
+            return False
+        # A suffix of the user's own may stand in many plans; with the same data and model it is taken for this one.
+        same = all(getattr(job, key) == self.arguments[key] for key in ("model", "training_file"))
+        return is_of(job, self.plan.id, self.arguments["suffix"], same)
+
+    def _new_with_our_file(self, job: Any, intent: Mapping[str, Any]) -> bool:
+        anonymous = PLAN_ID not in (job.metadata or {})
+        return anonymous and job.id not in intent["there"] and job.training_file == intent["training_file"]

@@ -1,0 +1,27 @@
+"""A hosted model: what a run at a hosted service leaves behind, names and no weights."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class HostedModel(msgspec.Struct, frozen=True):
+    """What a hosted run leaves behind in `model/hosted.json`: names at the service, no weights."""
+
+    plan_id: str
+    base: str
+    model: str
+    job: str
+    endpoint: str
+
+
+def read(folder: Path) -> HostedModel | None:
+    """Return what a run's folder says of its hosted model, None where it has none."""
+    path = folder / "model" / "hosted.json"
+    return msgspec.json.decode(path.read_bytes(), type=HostedModel) if path.exists() else None
+
+
+def write(folder: Path, model: HostedModel) -> None:
+    """Leave in a run's folder what its hosted model is."""
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model" / "hosted.json").write_bytes(msgspec.json.format(msgspec.json.encode(model)))

@@ -1,0 +1,59 @@
+"""`hf:ORG/NAME` or `hf:ORG/NAME@REVISION`: a model on the Hugging Face hub, in the hub's own cache."""
+
+import re
+from pathlib import Path
+
+from runner.errors import ModelError
+from runner.models.source import Source
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Hub(Source):
+    """Models on the Hugging Face hub."""
+
+    scheme = "hf"
+
+    def identify(self, rest: str, offline: bool = False) -> str:
+        """Return the commit that the revision stands for, from the hub, or offline from its cache."""
+        name, revision = _parse(rest)
+        if _COMMIT.fullmatch(revision):
+            return revision
+        folder = self.cached(rest)
+        if offline and folder is None:
+            raise ModelError(
+                f"model.source: {name} is not on this machine, so a plan cannot tell its revision; "
+                "name a commit (hf:ORG/NAME@COMMIT) or run once."
+            )
+        return folder.name if offline and folder else self.fetch(rest).name
+
+    def cached(self, rest: str) -> Path | None:
+        """Return the snapshot's folder, named by its commit, if the hub's cache has it."""
+        from huggingface_hub import try_to_load_from_cache
+
+        name, revision = _parse(rest)
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+        return Path(found).parent if isinstance(found, str) else None
+
+    def fetch(self, rest: str) -> Path:
+        """Download the snapshot and return its folder, named by its commit."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        name, revision = _parse(rest)
+        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"model.source: the hub gave no {name} at {revision}: {reason}") from error
+
+
+def _parse(rest: str) -> tuple[str, str]:
+    name, _, revision = rest.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ModelError(f"model.source: got 'hf:{rest}'; allowed: hf:ORG/NAME or hf:ORG/NAME@REVISION.")
+    return name, revision or "main"
+
+
+SOURCE = Hub()

@@ -1,0 +1,42 @@
+"""`run:RUN`: what an earlier run made; RUN is a folder, its name under `runs/`, or the start of its plan id."""
+
+from pathlib import Path
+
+from runner.models import hosted_model, model_reference
+from runner.models.source import Source
+from runner.record import run_folders
+
+
+def find(rest: str) -> Path:
+    """Return a run's folder; raises `ModelError` where there is none, or several match."""
+    return run_folders.find(rest, run_folders.default())
+
+
+class RunResult(Source):
+    """Models that earlier runs made."""
+
+    scheme = "run"
+
+    def identify(self, rest: str, offline: bool = False) -> str:
+        """Return the digest of the run's weights; a hosted model has none."""
+        if hosted_model.read(find(rest)):
+            return ""
+        return model_reference.demand(find(rest) / "model", f"run:{rest}").digest
+
+    def cached(self, rest: str) -> Path | None:
+        """Return the run's model folder; a hosted run has none here."""
+        return None if hosted_model.read(find(rest)) else self.fetch(rest)
+
+    def hosted_name(self, rest: str) -> str | None:
+        """Return the name of the run's model at its hosted service, if it has one."""
+        found = hosted_model.read(find(rest))
+        return found.model if found else None
+
+    def fetch(self, rest: str) -> Path:
+        """Return the run's model folder; raises `ModelError` if there is no such run or it has not finished."""
+        folder = find(rest) / "model"
+        model_reference.demand(folder, f"run:{rest}")
+        return folder
+
+
+SOURCE = RunResult()

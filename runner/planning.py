@@ -1,0 +1,186 @@
+"""Planning: a request is checked against its data and model, each `auto` is resolved, and a plan comes out.
+
+Nothing is guessed: where the model's tokens cannot be counted here there is no price and no time.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from runner import backends, methods, models
+from runner.cost import Cost, Tokens
+from runner.data.rows import Row
+from runner.data.splits import Selection, Split
+from runner.data.statistics import SplitSurvey
+from runner.data.survey import Report, Survey, survey
+from runner.errors import RequestError
+from runner.models.source import ModelIdentity
+from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
+from runner.record import run_folders
+from runner.request import check
+from runner.request.keys import Request
+
+
+@dataclass
+class PlanCache:
+    """What was found out for one request and holds for others that are planned in the same breath: a sweep's trials."""
+
+    surveys: dict[bytes, Survey] = field(default_factory=dict)
+    models: dict[str, ModelIdentity] = field(default_factory=dict)
+
+
+def make(request: Request, known: PlanCache | None = None, report: Report = lambda progress: None) -> Proposal:
+    """Check the data, resolve every `auto` and return the run with its reasons.
+
+    Reads files and creates nothing for the run. Two things may take a while, and are kept in the user's cache: `auto`
+    of the local backend measures this machine, once ever, as the plan's id depends on the dtype; and a model of a hub
+    is looked up there, unless `mode=plan`.
+
+    What is `known` already is not found out again, and what is found out is added to it; `report` hears how far
+    the check of the data is.
+
+    Raises `DataError`, `ModelError` or `RequestError` for what cannot be trained.
+    """
+    request = _located(request)
+    backend = backends.load(request.backend.name)
+    known = known or PlanCache()
+    identity = _identified(request, known)
+    found = _surveyed(request, backend, known, report)
+    found.require_trainable(request.dataset.on_bad_row)
+    backend.check(request, found)
+    splits = {name: _identity(split) for name, split in found.splits.items()}
+    settings, hyperparameters, reasons = _resolve(request, splits["train"].rows)
+    plan = Plan(
+        format=FORMAT,
+        method=request.method,
+        hyperparameters=asdict(hyperparameters),
+        train=splits["train"],
+        validation=splits.get("validation"),
+        model=identity,
+        backend=request.backend.name,
+        settings=backend.identity(settings),
+        evaluation=backend.evaluation(request.evaluation),
+        seed=request.top.seed,
+    )
+    return Proposal(run=_run(request, plan, _folder(request, plan)), survey=found, reasons=reasons)
+
+
+def _located(request: Request) -> Request:
+    """Return the request with the folder that `model.source=run:NAME` means, where that is not in `runs/`.
+
+    The tuned model's reference keeps the source, and must be found by it from wherever the reference is read.
+    """
+    scheme, _, name = request.model.source.partition(":")
+    runs = Path(request.top.runs_folder)
+    if scheme != "run" or runs == run_folders.USUAL:
+        return request
+    return replace(request, model=replace(request.model, source=f"run:{run_folders.find(name, runs)}"))
+
+
+def _identified(request: Request, known: PlanCache) -> ModelIdentity:
+    source = request.model.source
+    if source not in known.models:
+        known.models[source] = models.identify(source, offline=request.top.mode == "plan")
+    return known.models[source]
+
+
+def _surveyed(request: Request, backend: backends.Backend, known: PlanCache, report: Report) -> Survey:
+    selection = _selection(request)
+    key = msgspec.json.encode([selection, request.model, request.backend])
+    if key not in known.surveys:
+        known.surveys[key] = survey(selection, backend.limit(request), report)
+    return known.surveys[key]
+
+
+def load(folder: Path) -> Run:
+    """Return the run of a run's folder, as it was planned; the data is not read.
+
+    Raises `RequestError` where the folder holds no plan.
+    """
+    try:
+        plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
+        request = check.request(msgspec.json.decode((folder / "request.json").read_bytes()))
+    except FileNotFoundError as error:
+        raise RequestError(f"{error.filename}: not there, so {folder} is no run that was begun; name one.") from error
+    return _run(request, plan, folder)
+
+
+def _run(request: Request, plan: Plan, folder: Path) -> Run:
+    settings, hyperparameters, _ = _resolve(request, plan.train.rows)
+    return Run(
+        plan=plan,
+        request=replace(request, backend=settings),
+        hyperparameters=hyperparameters,
+        selection=_selection(request),
+        folder=folder,
+    )
+
+
+def _resolve(request: Request, num_rows: int) -> backends.Resolved:
+    backend, method = backends.load(request.backend.name), methods.load(request.method)
+    return backend.resolve(request.backend, method, request.hyperparameters, num_rows)
+
+
+def _selection(request: Request) -> Selection:
+    dataset = request.dataset
+    return Selection(
+        train=dataset.train,
+        validation=dataset.validation,
+        kind=methods.load(request.method).kind,
+        format=dataset.format,
+        validation_fraction=dataset.validation_fraction,
+        split_seed=dataset.split_seed,
+        max_rows=dataset.max_rows,
+        max_held_out_rows=request.evaluation.max_rows,
+    )
+
+
+def _identity(split: SplitSurvey) -> DataIdentity:
+    return DataIdentity(rows=split.rows, fingerprint=split.fingerprint)
+
+
+def _folder(request: Request, plan: Plan) -> Path:
+    """Return the run's folder: the one that holds this plan already, under whatever name, or a new one."""
+    runs = Path(request.top.runs_folder)
+    name = request.top.name
+    if name == "auto":  # what differs comes first: the same name is MLflow's, in a narrow column
+        where = "hosted-" if backends.load(plan.backend).hosted else ""
+        name = f"{where}{plan.method}-{_stem(request.dataset.train)}"
+    return run_folders.of_plan(plan.id, runs) or run_folders.new(name, plan.id, runs)
+
+
+def _stem(train: str | list[str]) -> str:
+    first = train if isinstance(train, str) else train[0]
+    stem = Path(first.rpartition(":")[2]).name.partition(".")[0]
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem).strip("-") or "data"
+
+
+def count_tokens(proposal: Proposal) -> Tokens | None:
+    """Return how many tokens the rows are, or None where the model's tokenizer is not on this machine."""
+    counter = models.counter(proposal.run.plan.model.source)
+    if counter is None:
+        return None
+    splits = proposal.survey.splits
+    counted = {split: _count(proposal, split, counter.tokens, counter.sample_rows) for split in splits}
+    return Tokens(counted, all(split.rows <= counter.sample_rows for split in splits.values()))
+
+
+def _count(proposal: Proposal, split: Split, count: Callable[[Row], int], sample_rows: int) -> int:
+    counted = [count(row) for row in islice(proposal.run.rows(split), sample_rows)]
+    return round(sum(counted) / len(counted) * proposal.survey.splits[split].rows)
+
+
+def total_cost(proposals: Iterable[Proposal]) -> Cost:
+    """Return what runs take together: not known where one of them is not. Rows that they share are counted once."""
+    counted: dict[str, Tokens | None] = {}
+    found = Cost(0.0, 0.0)
+    for proposal in proposals:
+        plan = proposal.run.plan
+        rows = repr((plan.model, plan.train, plan.validation))
+        if rows not in counted:
+            counted[rows] = count_tokens(proposal)
+        found += backends.load(plan.backend).cost(proposal.run, counted[rows])
+    return found

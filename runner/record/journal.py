@@ -1,0 +1,158 @@
+"""The record of a run on disk, from which it is taken up again: append-only JSON lines, one an event.
+
+What changes the state of a run (a step done, say) is synced to the disk before the run goes on; metrics
+are only flushed. A line torn by a crash is cut off. An event that a resumed run produces again (it goes on
+from a checkpoint, behind which metrics were noted already, or hears again what a service told) is not noted twice.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runner.errors import RunnerError
+from runner.record.events import Created, Event, Failed, Intent, Metrics, Progress, Removed, Said, State, StepDone, Wait
+
+
+class Record(msgspec.Struct, frozen=True):
+    """An event and when it happened, in seconds since 1970."""
+
+    time: float
+    event: Event
+
+
+class Progressed:
+    """How far a run has come by its records: what was done, measured, created and heard; grows as it goes on."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.results: dict[str, dict[str, Any]] = {}
+        self.intents: dict[str, dict[str, Any]] = {}
+        self.created: dict[tuple[str, str], Created] = {}
+        self.states: dict[str, str] = {}
+        self.failed_for_good = False
+        self._keys: dict[str, str] = {}
+        self._measured: dict[str, int] = {}  # by name the steps, a bit each: few bytes even for hundreds of long jobs
+        self._said: set[str] = set()
+        for record in records:
+            self.take_in(record.event)
+
+    def has(self, step: str, key: str) -> bool:
+        """Say whether a step is done, for the same key."""
+        return self._keys.get(step) == key
+
+    def latest(self, *steps: str) -> str | None:
+        """Return which of some steps was done last, for whatever key, and not undone since."""
+        return next((step for step in reversed(self._keys) if step in steps), None)
+
+    def news(self, event: Event) -> Event | None:
+        """Return what of an event is not known yet, None where nothing is."""
+        match event:
+            case Wait() | Progress():
+                return None
+            case Metrics(at, values, time):
+                fresh = {name: value for name, value in values.items() if not self._measured.get(name, 0) >> at & 1}
+                return Metrics(at, fresh, time) if fresh else None
+            case Said(id=name) if name in self._said:
+                return None
+            case State(what, value) if self.states.get(what) == value:
+                return None
+            case Created(what, name) if (what, name) in self.created:
+                return None
+        return event
+
+    def take_in(self, event: Event) -> None:
+        """Count an event in."""
+        match event:
+            case StepDone(step, key, _, result):
+                self.results[step] = result
+                self._keys.pop(step, None)  # so that keys stand in the order in which steps were done last
+                self._keys[step] = key
+                self.failed_for_good = False
+            case Failed(for_good=True):
+                self.failed_for_good = True
+            case Metrics(at, values):
+                for name in values:
+                    self._measured[name] = self._measured.get(name, 0) | 1 << at
+            case Intent(what, detail):
+                self.intents[what] = detail
+            case Created(what, name):
+                self.created[what, name] = event
+            case Removed(what, name, undoes):
+                self.created.pop((what, name), None)
+                self._keys.pop(undoes, None)
+            case Said(id=name):
+                self._said.add(name)
+            case State(what, value):
+                self.states[what] = value
+
+
+class Journal:
+    """A run's journal: what earlier processes noted, and a place for more.
+
+    The file is opened for each line: who follows hundreds of jobs would run out of open files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.progressed = Progressed(read(path))
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.truncate(_whole_bytes(path))
+
+    def add(self, event: Event) -> Record | None:
+        """Note an event and return its record; None where it stands here already or is not worth keeping."""
+        news = self.progressed.news(event)
+        if news is None:
+            return None
+        record = Record(getattr(event, "time", None) or time.time(), news)
+        try:
+            with self._path.open("ab") as file:
+                file.write(msgspec.json.encode(record) + b"\n")
+                if not isinstance(event, Metrics | Said):
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:  # a full disk's names no file
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        self.progressed.take_in(news)
+        return record
+
+
+class Unwritten:
+    """Stands for the journal in a process beside the one that keeps it: how far the run has come, and no file."""
+
+    def __init__(self, progressed: Progressed) -> None:
+        self.progressed = progressed
+
+    def add(self, event: Event) -> Record | None:
+        """Count an event in."""
+        news = self.progressed.news(event)
+        if news is not None:
+            self.progressed.take_in(news)
+        return None
+
+
+def read(path: Path) -> list[Record]:
+    """Return the whole records of a journal; none where there is no file.
+
+    Raises `RunnerError` where it is damaged: a line that is no record, other than a torn last one.
+    """
+    if not path.exists():
+        return []
+    decoder = msgspec.json.Decoder(Record)
+    lines = path.read_bytes()[: _whole_bytes(path)].splitlines()
+    try:
+        return [decoder.decode(line) for line in lines]
+    except msgspec.MsgspecError as error:
+        raise RunnerError(f"{path}: is damaged ({error}); move the run's folder away to begin anew.") from error
+
+
+def progressed(folder: Path) -> Progressed:
+    """Return how far the run of a folder has come; not at all where it has no journal. Touches nothing."""
+    return Progressed(read(folder / "journal.jsonl"))
+
+
+def _whole_bytes(path: Path) -> int:
+    return path.read_bytes().rfind(b"\n") + 1

@@ -1,0 +1,92 @@
+"""Where runs are: `runs/NAME-<first 8 characters of the plan id>/`, and sweeps in `runs/sweeps/`.
+
+The only module that knows these places. The key `runs_folder`, the option `--runs-folder` of the commands and the
+variable `RUNNER_RUNS_FOLDER`, which is the default of both, name another folder than `runs`. A run that is given by
+its path is found wherever it is.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from runner.errors import ModelError
+
+USUAL = Path("runs")
+SET_ASIDE = ".before-"
+"""In the name of a folder that `again=true` has renamed, so that its plan can be run once more."""
+PLAN_ID_CHARACTERS = 8
+
+
+def default() -> Path:
+    """Return the folder in which runs are looked up where a command is given no other."""
+    return Path(os.environ.get("RUNNER_RUNS_FOLDER") or USUAL)
+
+
+def every(runs: Path, set_aside: bool = False) -> list[Path]:
+    """Return the folders of all runs that have started, the last changed one last; on request also those set aside."""
+    journals = sorted(runs.glob("*/journal.jsonl"), key=lambda path: path.stat().st_mtime)
+    return [path.parent for path in journals if set_aside or SET_ASIDE not in path.parent.name]
+
+
+def set_aside(folder: Path) -> list[Path]:
+    """Return the folders of earlier runs of a plan that were set aside for the one in `folder`."""
+    return sorted(folder.parent.glob(f"{folder.name}{SET_ASIDE}*"))
+
+
+def find(name: str, runs: Path) -> Path:
+    """Return a run's folder by its path, or by its name or the start of its plan id in the folder `runs`.
+
+    Raises `ModelError` with the runs that exist, where none or several match.
+    """
+    for folder in (Path(name), runs / name):
+        if (folder / "journal.jsonl").exists():
+            return folder
+    existing = sorted(every(runs))
+    fitting = [path for path in existing if path.name.startswith(name) or path.name.rpartition("-")[2].startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    what = "several runs fit" if fitting else "no such run"
+    names = ", ".join(path.name for path in (fitting or existing)[:8]) or f"none in {runs}/"
+    raise ModelError(f"run {name}: {what}; give one of: {names}.")
+
+
+def of_plan(plan_id: str, runs: Path) -> Path | None:
+    """Return the folder that holds a plan, under whatever name, if there is one."""
+    return next(iter(sorted(runs.glob(f"*-{plan_id[:PLAN_ID_CHARACTERS]}"))), None)
+
+
+def new(name: str, plan_id: str, runs: Path) -> Path:
+    """Return the folder that a new run of a plan gets."""
+    return runs / f"{name}-{plan_id[:PLAN_ID_CHARACTERS]}"
+
+
+def latest_with_model(runs: Path) -> Path | None:
+    """Return the folder of the run that made its model last, if any has one."""
+    made = sorted(runs.glob("*/model/*.json"), key=lambda path: path.stat().st_mtime)
+    return made[-1].parent.parent if made else None
+
+
+def sweeps_in(runs: Path) -> Path:
+    """Return the folder of the folders of sweeps."""
+    return runs / "sweeps"
+
+
+def sweeps(runs: Path) -> list[Path]:
+    """Return the folders of all sweeps, the last one last."""
+    found = sorted(sweeps_in(runs).glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
+    return [path.parent for path in found]
+
+
+def trial_name(sweep_id: str, plan_id: str, runs: Path) -> str | None:
+    """Return what its sweep calls a trial; None where there is none, or it could not be planned with the others."""
+    folder = of_plan(sweep_id, sweeps_in(runs))
+    if folder is None or not (folder / "sweep.json").exists():
+        return None
+    trials = msgspec.json.decode((folder / "sweep.json").read_bytes())["trials"]
+    return next((str(each["name"]) for each in trials if each["plan_id"] == plan_id), None)
+
+
+def handle(folder: Path) -> str:
+    """Return what other commands call a run: its name where they look by themselves, else its folder."""
+    return folder.name if folder.parent == default() else str(folder)

@@ -1,0 +1,1 @@
+"""The request: its keys, their check, and how Hydra composes it."""

@@ -1,0 +1,156 @@
+"""The check of a request: a composed configuration becomes frozen values, or one sentence for each wrong key."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, get_type_hints
+
+import msgspec
+from msgspec import inspect
+
+from runner import backends, methods
+from runner.errors import RequestError
+from runner.record import run_folders
+from runner.request.keys import SECTIONS, Request, Top
+
+
+def request(composed: Any) -> Request:
+    """Check a composed configuration and return it as frozen values.
+
+    Raises `RequestError` with one line for each key that is unknown, missing, of the wrong type or out of range, or
+    does not go with the others.
+    """
+    gone = [section for section in ("method", "backend", *SECTIONS) if section not in composed]
+    if gone:
+        raise RequestError(f"{gone[0]}: missing; every request needs one; leave out ~{gone[0]}.")
+    method, backend = str(composed["method"]), str(composed["backend"]["name"])
+    owners = SECTIONS | {method: methods.load(method).hyperparameters}
+    owners["backend"] = backends.load(backend).settings
+    top = {key: value for key, value in composed.items() if key not in owners and key != "method"}
+    problems = [*_problems("", top, Top)]
+    for section, owner in owners.items():
+        problems += _problems(f"{section}.", composed.get(section) or {}, owner)
+    problems = problems or [
+        *_name_problems(top),
+        *_dataset_problems(composed["dataset"]),
+        *_secret_problems(composed["tracking"]),
+    ]
+    if problems:
+        raise RequestError("\n".join(problems))
+    values: dict[str, Any] = {
+        section: msgspec.convert(composed.get(section) or {}, owner) for section, owner in owners.items()
+    }
+    hyperparameters = values.pop(method)
+    problems = [*methods.load(method).problems(hyperparameters)]
+    if problems:
+        raise RequestError("\n".join(problems))
+    return Request(top=msgspec.convert(top, Top), method=method, hyperparameters=hyperparameters, **values)
+
+
+def as_composed(request: Request) -> dict[str, Any]:
+    """Return a request in the form that `request` takes."""
+    sections: dict[str, Any] = {name: asdict(getattr(request, name)) for name in SECTIONS}
+    owned = {"method": request.method, request.method: asdict(request.hyperparameters)}
+    return asdict(request.top) | sections | owned | {"backend": asdict(request.backend)}
+
+
+def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[str]:
+    """Yield a sentence for each wrong key of one section, nested sections included."""
+    known = {each.name: each for each in fields(owner)}
+    for key in values:
+        if key not in known:
+            yield f"{prefix}{key}: no such key; {_allowed_keys(key, prefix, known)}."
+    hints = get_type_hints(owner, include_extras=True)
+    for key in known:
+        value = values.get(key, "???" if known[key].default is MISSING else known[key].default)
+        if is_dataclass(hints[key]) and isinstance(hints[key], type):
+            yield from _problems(f"{prefix}{key}.", values.get(key) or {}, hints[key])
+        elif value == "???":
+            yield f"{prefix}{key}: missing; give it {describe(hints[key])}, in YAML or as {prefix}{key}=…"
+        else:
+            try:
+                msgspec.convert(value, hints[key])
+            except msgspec.ValidationError:
+                yield f"{prefix}{key}: got {value!r}; allowed: {describe(hints[key])}."
+
+
+def _name_problems(top: Mapping[str, Any]) -> Iterator[str]:
+    name = top.get("name", "auto")
+    if not re.fullmatch(r"\w[\w.-]{0,79}", name) or run_folders.SET_ASIDE in name:
+        yield f"name: got '{name}'; allowed: up to 80 letters, digits, - _ and ., as it becomes a folder's name."
+
+
+def _dataset_problems(dataset: Mapping[str, Any]) -> Iterator[str]:
+    style, validation = dataset.get("style"), dataset.get("validation")
+    try:
+        re.compile(style or "")
+    except re.error as error:
+        yield f"dataset.style: '{style}' is not a regular expression ({error}); mend it, or set it to null."
+    if validation and dataset.get("validation_fraction"):
+        yield "dataset.validation_fraction: dataset.validation gives held-out rows already; set one to null or 0."
+    elif "embedded:" in str(validation) and "embedded:" not in str(dataset["train"]):
+        yield (
+            "dataset.validation: is still the embedded data's, while dataset.train is your own; "
+            "add dataset=files, which starts empty, or set dataset.validation."
+        )
+
+
+def _secret_problems(tracking: Mapping[str, Any]) -> Iterator[str]:
+    if holds_password(tracking.get("uri") or ""):
+        yield (
+            "tracking.uri: holds a password, which would be written into files; give the whole URI as "
+            "MLFLOW_TRACKING_URI, in the environment or in .env."
+        )
+
+
+def holds_password(text: str) -> bool:
+    """Say whether a text holds a URI with a password."""
+    return re.search(r"://[^/\s:@]*:[^/\s@]+@", text) is not None
+
+
+def names_secret(key: str) -> bool:
+    """Say whether a key is called like a secret."""
+    return re.search(r"(?i)api_?key|secret|password|access_?token|account_?key", key) is not None
+
+
+def _allowed_keys(key: str, prefix: str, known: Mapping[str, Any]) -> str:
+    close = get_close_matches(key, known, 1)
+    meant = f"did you mean {prefix}{close[0]}? " if close else ""
+    return f"{meant}allowed: {', '.join(prefix + each for each in known)}"
+
+
+def describe(annotation: Any) -> str:
+    """Say in words what a key's annotation allows: `an integer ≥ 1 or 'auto'`."""
+    return _describe(inspect.type_info(annotation))
+
+
+def _describe(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.UnionType(types):
+            return " or ".join(sorted((_describe(each) for each in types), key=_literals_last))
+        case inspect.IntType():
+            return "an integer" + _bounds(kind)
+        case inspect.FloatType():
+            return "a number" + _bounds(kind)
+        case inspect.LiteralType(values):
+            return " or ".join(repr(value) for value in values)
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.StrType(pattern=pattern):
+            return f"text like {pattern.strip('^$')}" if pattern else "text"
+        case inspect.NoneType():
+            return "null"
+        case inspect.ListType(item_type=item):
+            return f"a list of {_describe(item)}"
+    raise AssertionError(f"config.py uses a type it cannot describe: {kind}")
+
+
+def _literals_last(words: str) -> int:
+    return 1 + words.startswith("'") if words != "null" else 3
+
+
+def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
+    signs = {">": kind.gt, "≥": kind.ge, "<": kind.lt, "≤": kind.le}
+    given = [f"{sign} {bound:g}" for sign, bound in signs.items() if bound is not None]
+    return f" {' and '.join(given)}" if given else ""

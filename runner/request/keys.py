@@ -1,0 +1,111 @@
+"""Every key of a request with its default, meaning and range.
+
+A key is an annotated field; its docstring is its line in `docs/keys.md`. The keys under `dpo`, `sft` and `backend`
+stand beside their owners (`runner/methods/`, `runner/backends/`).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from runner.request.types import Auto, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Keys under `dataset`."""
+
+    train: str | list[str] = "???"
+    """File, glob or list of them: JSONL, JSON array, CSV or Parquet."""
+    validation: str | list[str] | None = None
+    """Held-out rows, likewise."""
+    format: str = "auto"
+    """Shape of the rows; auto recognises it from the first ones."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """Refuse data with rows that cannot be trained on, or leave those out."""
+    validation_fraction: Fraction = 0.0
+    """Without `validation`: the share of the training rows to hold out."""
+    split_seed: NonNegativeInt = 0
+    """Which rows are held out; a row stays where it is when others are added."""
+    max_rows: PositiveInt | None = None
+    """Use only the first so many rows of each split."""
+    style: str | None = None
+    """A regular expression that a whole answer in the style taught here matches; sampled answers are counted by it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Keys under `model`."""
+
+    source: str = "???"
+    """`pypi:NAME@VERSION@sha256:…`, `hf:ORG/NAME@REVISION`, `path:FOLDER`, or `run:RUN` for a run's result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Keys under `evaluation`."""
+
+    every: PositiveInt | Auto = "auto"
+    """Optimizer steps between evaluations on the held-out rows; auto: at the start, half-way, at the end."""
+    keep: Literal["best", "last"] = "last"
+    """Which checkpoint becomes the result: the last, or the one with the lowest held-out loss."""
+    patience: PositiveInt | None = None
+    """Stop training when the held-out loss has not fallen in so many evaluations; local only."""
+    max_rows: PositiveInt | None = None
+    """Use only the first so many held-out rows."""
+    samples: NonNegativeInt = 10
+    """Held-out prompts answered by the base and the tuned model."""
+    max_new_tokens: PositiveInt = 128
+    """Tokens an answer may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Keys under `tracking`."""
+
+    enabled: bool = True
+    """Log to MLflow."""
+    uri: str | None = None
+    """Where; null takes MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder."""
+    experiment: str = "runner"
+    """The MLflow experiment."""
+    register: str | None = None
+    """Also register the resulting model under this name (`models:/NAME`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Top:
+    """Keys at the top."""
+
+    name: str = "auto"
+    """What the run is called; auto takes method and data set, with `hosted-` before it for a hosted job."""
+    mode: Literal["run", "plan"] = "run"
+    """`plan` checks the data and prints the plan; nothing is created, sent or trained."""
+    again: bool = False
+    """Run a plan once more that is finished, or whose hosted job failed; an unfinished one goes on."""
+    seed: NonNegativeInt = 42
+    """Order of the rows, initial adapter, dropout."""
+    runs_folder: str = "runs"
+    """Folder of the run folders."""
+    max_price: NonNegativeFloat | None = None
+    """Dollars; a hosted run or sweep that costs more by the table of prices, or has no price, starts if agreed to."""
+    sweep: str | None = None
+    """The sweep that a trial belongs to; `-m` sets it by itself."""
+    search: str | None = None
+    """The search that proposed a trial, `FILE#NUMBER`; `hydra/sweeper=optuna` sets it by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asked for, checked: types and ranges hold, `auto` may still stand."""
+
+    top: Top
+    dataset: Dataset
+    model: Model
+    evaluation: Evaluation
+    tracking: Tracking
+    method: str
+    hyperparameters: Any
+    backend: Any
+
+
+SECTIONS: dict[str, type] = {"dataset": Dataset, "model": Model, "evaluation": Evaluation, "tracking": Tracking}

@@ -1,0 +1,149 @@
+"""What all commands share: `--help`, variables from `.env`, and how an error becomes a sentence and an exit code."""
+
+import argparse
+import os
+import select
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, NoReturn
+
+from runner.errors import RequestError, StopAsked
+from runner.record import run_folders
+
+COMMANDS = {
+    "runner": "fine-tune a model: check the request, plan, run",
+    "runner.chat": "talk to a run's model and the one it was made from",
+    "runner.compare": "compare runs or a sweep, with confidence intervals",
+    "runner.watch": "follow hosted jobs to their end",
+    "runner.jobs": "list the hosted jobs; cancel, pause or resume some",
+    "runner.clean": "remove what runs left at the hosted service",
+}
+"""Every command, and in a line what it does."""
+
+
+class _Help(argparse.HelpFormatter):
+    """Fills paragraphs to the terminal's width; indented ones, which are tables and examples, stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = text.strip("\n").split("\n\n")
+        fill = super()._fill_text
+        return "\n\n".join(part if part.startswith("  ") else fill(part, width, indent) for part in parts)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise a mistake as any other, so that it is printed as a sentence, with exit code 2."""
+        raise RequestError(f"{self.prog}: {message}; {self.prog} --help shows what is allowed.")
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return a command's parser of options: with `--runs-folder`, and `--help` that names the other commands.
+
+    It raises `RequestError` for what is not allowed.
+    """
+    made = _Parser(prog=f"python -m {name}", description=description, epilog=others(name), formatter_class=_Help)
+    made.add_argument(
+        "--runs-folder",
+        type=Path,
+        default=run_folders.default(),
+        metavar="FOLDER",
+        help="where the runs are; RUNNER_RUNS_FOLDER or %(default)s",
+    )
+    return made
+
+
+def others(name: str) -> str:
+    """Return a paragraph that names the other commands, one in a line."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  python -m {each:{width}}  {purpose}" for each, purpose in COMMANDS.items() if each != name]
+    return "\n\n".join(["Other commands (each has --help):", "\n".join(lines)])
+
+
+def main(work: Callable[[list[str]], int | None]) -> NoReturn:
+    """Do a command's work with its arguments and leave with its exit code."""
+
+    def prepared() -> int | None:
+        read_dotenv()
+        return work(sys.argv[1:])
+
+    sys.exit(guarded(prepared))
+
+
+def guarded(work: Callable[[], int | None]) -> int:
+    """Do some work and return the exit code: its own, 0, an error's, or 130 after Ctrl-C.
+
+    A user's mistake and what the system refuses are printed as a sentence; a bug leaves with its traceback.
+    """
+    try:
+        code = work() or 0
+    except SystemExit as end:  # argparse: after --help, or an option that does not exist
+        if isinstance(end.code, str):
+            raise
+        code = end.code or 0
+    except KeyboardInterrupt:
+        code = StopAsked.exit_code
+    except Exception as error:
+        code = 0 if isinstance(error, BrokenPipeError) and _reader_is_gone() else _complained(error)
+    return max(code, _written())
+
+
+def _complained(error: Exception) -> int:
+    """Print an error as a sentence and return its exit code; raise it again where it is a bug."""
+    from runner import distributed
+    from runner.request import hydra_errors
+    from runner.terminal import console
+
+    sentence = hydra_errors.sentence(error)
+    if sentence is None:
+        raise error
+    if distributed.speaks(str(sentence)):
+        console.complain(str(sentence))
+    return sentence.exit_code
+
+
+def _reader_is_gone() -> bool:
+    """Say whether standard output is a pipe that nobody reads any more."""
+    pipe = select.poll()
+    pipe.register(sys.stdout.fileno(), 0)  # an error is reported whether asked for or not
+    return bool(pipe.poll(0))
+
+
+def _written() -> int:
+    """Write out what was printed and return 0; 1 where that is not possible, but not for a reader that has gone."""
+    if not sys.stdout:  # the process was started with it closed
+        return 0
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `… | head -1` has all it wants
+        silence(sys.stdout)
+    except OSError as error:
+        silence(sys.stdout)
+        sys.stderr.write(f"standard output: {error.strerror}; what was printed is lost.\n")
+        return 1
+    return 0
+
+
+def silence(stream: IO[str]) -> None:
+    """Drop what is written to a stream from now on, and what it still holds."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def read_dotenv() -> None:
+    """Take variables from the nearest `.env` at or above the current folder; those already set stay.
+
+    Raises `RequestError` where it cannot be read.
+    """
+    here = Path.cwd()
+    found = next((path for path in (folder / ".env" for folder in (here, *here.parents)) if path.is_file()), None)
+    if found is not None:
+        from dotenv import load_dotenv
+
+        try:
+            load_dotenv(found)
+        except UnicodeDecodeError as error:
+            raise RequestError(f"{found}: is not UTF-8 (byte {error.start + 1}); save it as UTF-8.") from error

@@ -1,0 +1,201 @@
+"""What a person sees in the terminal: the plan before, and what came of it after. The live part is in live.py."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console as Terminal
+from rich.table import Table
+from rich.text import Text
+
+from runner import backends, methods
+from runner.cost import Tokens, duration
+from runner.errors import RequestError
+from runner.plan import Proposal, Run
+from runner.terminal import cli
+from runner.tracking.sender import Position
+
+sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (started with it closed; nobody reads on)
+sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+WIDTH = None if sys.stdout.isatty() else 120
+"""Where there is no terminal to ask (a log file, CI), lines are of this width."""
+
+
+class Output(Terminal):
+    """A stream of the process; work goes on where its reader is gone (`python -m runner | head -1`)."""
+
+    def on_broken_pipe(self) -> None:
+        """Drop what is printed from now on; rich would end the process."""
+        cli.silence(self.file)
+
+
+terminal = Output(highlight=False, width=WIDTH)
+unfolded = Output(highlight=False, width=1000)
+"""For tables whose names are to be copied."""
+errors = Output(stderr=True, highlight=False)
+
+
+def say(text: str = "") -> None:
+    """Print a line as it is."""
+    terminal.print(Text(text), soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """Print an error on standard error."""
+    errors.print(Text(text, style="red" if errors.is_terminal else ""), soft_wrap=True)
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], fold: bool = True) -> None:
+    """Print a small table; the first column names, the others say. Without `fold` lines are as long as they must be."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(head):
+        first = index == 0
+        drawn.add_column(
+            name, style="dim" if first else "", overflow="fold", header_style="dim", no_wrap=first or not fold
+        )
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    terminal.print(Text(title, style="bold"), soft_wrap=True)
+    (terminal if fold else unfolded).print(drawn)
+    terminal.print()
+
+
+def demand_price(dollars: float | None, most: float | None) -> None:
+    """Ask before more is spent than allowed; raise `RequestError` where there is nobody to ask, or the answer is no.
+
+    `dollars` is None where the price is not known, `most` where any price will do.
+    """
+    if most is None or (dollars is not None and dollars <= most):
+        return
+    told = "a price that is not known" if dollars is None else f"about ${dollars:,.2f}"
+    if terminal.is_terminal and sys.stdin.isatty():
+        answer = terminal.input(Text(f"This takes {told}, max_price is ${most:,.2f}. Go on? [y/N] "))
+        if answer.strip().lower() in ("y", "yes"):
+            return
+    raise RequestError(f"max_price: got {most:g}, but this takes {told}; nothing was sent. Raise it, or leave it out.")
+
+
+def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
+    """Print what is going to be done: data, what was found in it, the resolved hyperparameters, what it takes."""
+    run = proposal.run
+    plan = run.plan
+    say(f"{run.folder.name}   plan {plan.id[:16]}…")
+    say()
+    _show_data(proposal, tokens)
+    _show_findings(proposal)
+    _show_values(proposal)
+    name = run.request.top.name
+    if name != "auto" and not run.folder.name.startswith(f"{name}-"):
+        say(f"note: this plan has a folder already, {run.folder}; name={name} is not used")
+    state = "finished before: nothing is done again (again=true starts anew)" if done else "to do"
+    say(f"{plan.method} on {plan.backend}, {state}; its folder is {run.folder}/")
+    if not done:
+        for title, text in backends.load(plan.backend).outlook(proposal, tokens):
+            say(f"{title}: {text}")
+    say()
+
+
+def _show_data(proposal: Proposal, tokens: Tokens | None) -> None:
+    rows = []
+    for name, split in proposal.survey.splits.items():
+        counted = f"{'' if tokens.exact else 'about '}{tokens.splits[name]:,}" if tokens else "model not here yet"
+        answers = f"{split.answer_characters.median:,} (longest {split.answer_characters.greatest:,})"
+        turns = f"{split.turns.least} to {split.turns.greatest}"
+        rows.append([name, f"{split.rows:,}", counted, turns, answers, split.fingerprint[:12]])
+    table("Data", ["split", "rows", "tokens", "turns", "characters of an answer, median", "fingerprint"], rows)
+
+
+def _show_findings(proposal: Proposal) -> None:
+    for group in proposal.survey.findings:
+        severity = "left out" if group.severity == "error" else group.severity
+        more = f"  (and {group.count - 1} more of this kind)" if group.count > 1 else ""
+        say(f"{severity}: {group.examples[0]}{more}")
+    if proposal.survey.findings:
+        say()
+
+
+def _show_values(proposal: Proposal) -> None:
+    plan, reasons = proposal.run.plan, proposal.reasons
+    values = methods.shown(plan.method, plan.hyperparameters) | {
+        "model.source": plan.model.source.partition("@sha256")[0]
+        + (f" ({plan.model.digest[:12]})" if plan.model.digest else ""),
+        "backend.learning_rate": plan.settings.get("learning_rate"),
+    }
+    settings = proposal.run.request.backend  # the plan has no keys on how the work is done
+    values |= {key: attrgetter(key.removeprefix("backend."))(settings) for key in reasons if key.startswith("backend.")}
+    rows = [[key, str(value), reasons.get(key, "")] for key, value in values.items() if value is not None]
+    table("Plan", ["key", "value", "auto, because"], rows)
+
+
+def show_outcome(run: Run, content: Mapping[str, Any], position: Position | None, problem: str) -> None:
+    """Print how a run came out: metrics, answers before and after, where everything is, what to do next."""
+    say()
+    for sample in content["samples"][:3]:
+        table(f"“{sample['prompt']}”", ["", ""], [["before", sample["before"]], ["after", sample["after"]]])
+    if content["metrics"]:
+        told = ("eval/", "train/loss")
+        shown = [[name, f"{value:.4g}"] for name, value in content["metrics"].items() if name.startswith(told)]
+        table("Metrics (last values)", ["name", "value"], shown)
+    rows = [["status", content["status"] + (f": {content['message']}" if content["message"] else "")]]
+    rows += [["time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())]]
+    if content["model"]:
+        rows.append(["model", content["model"]["model"]])
+    rows += [["MLflow", _tracked(position, problem)], ["report", f"{run.folder}/report.md"]]
+    table(run.folder.name, ["", ""], rows)
+    if content["status"] == "finished":
+        _show_next(run, content, position)
+
+
+TRIAL_METRICS = ("eval/loss", "eval/reward_accuracy", "eval/token_accuracy")
+"""What is told of a trial when it ends."""
+
+
+def show_trial_begun(run: Run, called: str) -> None:
+    """Print which trial of a sweep begins; its plan was told with the others'."""
+    say()
+    say(f"{run.folder.name}: {called}")
+
+
+def show_trial(run: Run, content: Mapping[str, Any], position: Position | None, problem: str) -> None:
+    """Print in a line how a trial came out; what all of them come to is told at the end."""
+    told = [f"{name} {content['metrics'][name]:.4g}" for name in TRIAL_METRICS if name in content["metrics"]]
+    told += [duration(sum(content["seconds"].values()))]
+    told += [content["message"]] if content["message"] else []
+    told += [_tracked(position, problem)] if problem else []
+    say(f"{content['status']}: {', '.join(told)}")
+
+
+def _tracked(position: Position | None, problem: str) -> str:
+    if position is None:
+        return "off (tracking=none)"
+    if problem:
+        return (
+            f"{position.uri} could not be reached ({problem}); nothing is lost: the same command sends what is missing"
+        )
+    model = f", model models:/{position.model_id}" if position.model_id else ""
+    return f"{position.uri}, run {position.run_id}{model}"
+
+
+def _show_next(run: Run, content: Mapping[str, Any], position: Position | None) -> None:
+    lines = [("mlflow ui", "all runs, side by side")] if position is not None else []
+    lines += backends.load(run.plan.backend).advice(run, content["results"])
+    typed = [in_this_shell(each) for each, _ in lines]
+    width = max(map(len, typed))
+    say("Next:")
+    for each, (_, purpose) in zip(typed, lines, strict=True):
+        say(f"  {each:{width}}    {purpose}")
+
+
+def in_this_shell(typed: str) -> str:
+    """Return a command as it works in this shell: by its path, where this Python's environment is not activated."""
+    name, _, rest = typed.partition(" ")
+    folder = Path(sys.executable).parent
+    active = shutil.which(name)
+    if (active and Path(active).parent == folder) or not (folder / name).exists():
+        return typed
+    place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return f"{place / name} {rest}"

@@ -1,0 +1,1 @@
+"""MLflow, all of it: what journals hold is sent from a thread, so that MLflow never stops a run."""

@@ -1,0 +1,251 @@
+"""A run in MLflow: what its journal holds beyond what was sent, in batches. follower.py says when.
+
+How far it has come is kept in `tracking.json`, so that a resumed run goes on in the same MLflow run. Sending an
+event again does no harm: it carries its own step and time, and the store keeps one of each. What is created
+there (run, model, version) is looked for first: a process may have died before it could note that it made it.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from runner import backends, cache
+from runner.plan import Run, flat_params
+from runner.record.events import Metrics, Samples, StepDone
+from runner.record.journal import Record, progressed
+from runner.tracking import mlflow_runs
+from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
+
+BATCH = 1000
+"""Metrics a request: the store's own limit."""
+PAGE_CHARACTERS = 7000
+"""Length of a run's description: the store cuts tags at 8,000."""
+CLAIM_SECONDS = 10.0
+"""How long another process of this machine may take to find or create the MLflow run of the same plan."""
+KEPT = ("report.json", "report.md", "request.json", "journal.jsonl", "evaluation.jsonl", "in_style.jsonl")
+"""Files of a run's folder that MLflow keeps as they are when the run ends."""
+STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}
+
+
+@dataclass
+class Position:
+    """Where a run stands in MLflow: how many bytes of its journal have been sent, and what exists there.
+
+    `uri` is without its password, if it has one. `hosted_job` is the id of the job at the service, once it is known.
+    `taken_over` is the MLflow status that another folder's run had when this one began to send to it, and `known` the
+    steps for which it had each metric: a bit each, in hexadecimal.
+    """
+
+    uri: str
+    run_id: str = ""
+    experiment_id: str = ""
+    model_id: str = ""
+    sent_bytes: int = 0
+    status: str = ""
+    hosted_job: str = ""
+    taken_over: str = ""
+    known: dict[str, str] = field(default_factory=dict)
+
+
+def store(uri: str | None) -> str:
+    """Return the tracking URI: as asked for, else from the environment, else MLflow's own default."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def shown(uri: str) -> str:
+    """Return a URI as it may be written down: without a password."""
+    where = urlsplit(uri)
+    if where.password is None:
+        return uri
+    return urlunsplit(where._replace(netloc=f"{where.username}:***@{where.netloc.rpartition('@')[2]}"))
+
+
+def position_of(run: Run) -> Position:
+    """Return where a run stands in the store that it asks for."""
+    path, uri = run.folder / "tracking.json", shown(store(run.request.tracking.uri))
+    found = Position(**json.loads(path.read_bytes())) if path.exists() else Position(uri)
+    return found if found.uri == uri else Position(uri)
+
+
+class Sender:
+    """Sends what a journal holds beyond a position to MLflow, and moves the position."""
+
+    def __init__(self, run: Run, position: Position) -> None:
+        import logging
+
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):  # they tell of every table they create
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self.run, self.position = run, position
+        self.client: MlflowClient = MlflowClient(store(run.request.tracking.uri))
+
+    def send(self, status: str = "") -> None:
+        """Send new events; with a status also the report, and close the run.
+
+        A hosted run without a status waits for its job: only the job says which MLflow run it is.
+        """
+        if not self._open(status):
+            return
+        records, end = self._new_records()
+        self._log_metrics([record for record in records if isinstance(record.event, Metrics)])
+        for record in records:
+            if isinstance(record.event, Samples):
+                self._log_samples(record.event)
+            elif isinstance(record.event, StepDone) and record.event.step == "save":
+                self._log_model(record.event)
+        self._keep(sent_bytes=end)
+        if status:
+            self._close(status)
+
+    def _open(self, status: str) -> bool:
+        """Find or create the MLflow run, or reopen it; return whether there is one to send to."""
+        hosted, hosted_job = backends.load(self.run.plan.backend).hosted, self.position.hosted_job
+        if hosted and not hosted_job:
+            hosted_job = progressed(self.run.folder).results.get("create", {}).get("job", "")
+            if not hosted_job and not status:
+                return False
+        if not self.position.run_id or hosted_job != self.position.hosted_job:
+            # two folders may follow one job at the same time
+            with cache.lock(cache.user_folder() / "claims", f"mlflow-{self.run.plan.id}", CLAIM_SECONDS):
+                self._take(mlflow_runs.find_or_create(self.client, self.run, hosted_job), hosted_job)
+        if not status:
+            self._reopen()
+        return True
+
+    def _take(self, mlflow_run: Any, hosted_job: str) -> None:
+        """Send to an MLflow run from now on; what another folder has sent there is not sent again."""
+        changes: dict[str, Any] = {"hosted_job": hosted_job}
+        if mlflow_run.info.run_id != self.position.run_id:
+            changes |= {"run_id": mlflow_run.info.run_id, "experiment_id": mlflow_run.info.experiment_id}
+            changes |= {"model_id": "", "sent_bytes": 0}
+            if mlflow_run.data.tags[mlflow_runs.BEGUN] != mlflow_runs.begun(self.run):
+                changes |= {"taken_over": mlflow_run.info.status, "known": mlflow_runs.steps(self.client, mlflow_run)}
+        self._keep(**changes)
+
+    def _reopen(self) -> None:
+        """Mark the run as running again; one that another folder has finished stays so."""
+        if self.position.taken_over != "FINISHED" and (self.position.status or self.position.taken_over):
+            self.client.update_run(self.position.run_id, "RUNNING")
+            self._keep(status="", taken_over="")
+
+    def _new_records(self) -> tuple[list[Record], int]:
+        path = self.run.folder / "journal.jsonl"
+        data = path.read_bytes() if path.exists() else b""
+        end = data.rfind(b"\n") + 1
+        decoder = msgspec.json.Decoder(Record)
+        return [decoder.decode(line) for line in data[self.position.sent_bytes : end].splitlines()], end
+
+    def _log_metrics(self, records: Sequence[Record]) -> None:
+        from mlflow.entities import Metric
+
+        known = {name: int(steps, 16) for name, steps in self.position.known.items()}
+        metrics = [
+            Metric(name, value, int(record.time * 1000), record.event.at)
+            for record in records
+            if isinstance(record.event, Metrics)
+            for name, value in record.event.values.items()
+            if not known.get(name, 0) >> record.event.at & 1
+        ]
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(self.position.run_id, metrics=metrics[start : start + BATCH])
+
+    def _log_samples(self, event: Samples) -> None:
+        table = {key: [row[key] for row in event.rows] for key in event.rows[0]}
+        self.client.log_table(self.position.run_id, table, "samples.json")
+
+    def _log_model(self, event: StepDone) -> None:
+        from mlflow.entities import LoggedModelOutput
+
+        if not self.position.model_id:
+            known = f"source_run_id = '{self.position.run_id}'"
+            made = self.client.search_logged_models([self.position.experiment_id], known, max_results=1)
+            self._keep(model_id=(made[0] if made else self._create_model(event)).model_id)
+        if event.result.get("external"):
+            self._describe_external(event.result)
+        else:
+            describe_for_mlflow(Path(event.result["model"]))
+            self.client.log_model_artifacts(self.position.model_id, event.result["model"])
+        self.client.finalize_logged_model(self.position.model_id, "READY")
+        outputs = self.client.get_run(self.position.run_id).outputs
+        if self.position.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else ())]:
+            self.client.log_outputs(self.position.run_id, [LoggedModelOutput(self.position.model_id, 0)])
+        self._register()
+
+    def _create_model(self, event: StepDone) -> Any:
+        params = {key: str(value) for key, value in flat_params(self.run).items()}
+        tags = {PLAN_ID: self.run.plan.id, **external_tags(event.result)}
+        return self.client.create_logged_model(
+            self.position.experiment_id, self.run.folder.name, self.position.run_id, tags, params
+        )
+
+    def _describe_external(self, result: Mapping[str, Any]) -> None:
+        """Leave the file that lets a model that lives elsewhere be registered, and what is known of it."""
+        from mlflow.models.utils import get_external_mlflow_model_spec
+
+        with tempfile.TemporaryDirectory() as folder:
+            model = self.client.get_logged_model(self.position.model_id)
+            get_external_mlflow_model_spec(model).save(str(Path(folder, "MLmodel")))
+            Path(folder, "model.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+            self.client.log_model_artifacts(self.position.model_id, folder)
+
+    def _register(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        name = self.run.request.tracking.register
+        if name:
+            try:
+                self.client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            # not models:/ID, which MLflow 3.17 looks up in the process's default store and not in this client's
+            source = self.client.get_logged_model(self.position.model_id).artifact_location
+            if not self.client.search_model_versions(f"name = '{name}' and run_id = '{self.position.run_id}'"):
+                self.client.create_model_version(name, source, self.position.run_id, model_id=self.position.model_id)
+
+    def _close(self, status: str) -> None:
+        if self.position.taken_over == "FINISHED" and status != "finished":
+            self._keep(status=status)  # the report of the folder that has finished it stays
+            return
+        for name in KEPT:
+            if (self.run.folder / name).exists():
+                self.client.log_artifact(self.position.run_id, str(self.run.folder / name))
+        page = (self.run.folder / "report.md").read_text("utf-8")
+        self.client.set_tag(self.position.run_id, "mlflow.note.content", page[:PAGE_CHARACTERS])
+        if status == "running":
+            self.client.update_run(self.position.run_id, STATUSES[status])
+        else:
+            self.client.set_terminated(self.position.run_id, STATUSES[status])
+        self._keep(status=status, taken_over="")
+
+    def _keep(self, **changes: Any) -> None:
+        for name, value in changes.items():
+            setattr(self.position, name, value)
+        draft = self.run.folder / ".tracking.json"
+        draft.write_text(json.dumps(asdict(self.position)))
+        draft.rename(self.run.folder / "tracking.json")
+
+
+def external_tags(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of a logged model that lives elsewhere, as `mlflow.create_external_model` does; else none."""
+    if not result.get("external"):
+        return {}
+    return {"mlflow.model.isExternal": "true", "runner.model": result["model"], HOSTED_JOB: result["job"]}
+
+
+def describe_for_mlflow(folder: Path) -> None:
+    """Write the `MLmodel` file that lets `mlflow.pyfunc.load_model` load a model reference from its URI alone."""
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    model = Model()
+    pyfunc.add_to_model(model, loader_module="runner.pyfunc")
+    model.save(str(folder / "MLmodel"))

@@ -1,0 +1,345 @@
+"""The training loop: order, rate, judging, packs and metering, each by itself and the loop as a whole."""
+
+import math
+from collections.abc import Generator, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from runner import methods
+from runner.backends.local import Local, Lora, Runtime
+from runner.backends.local.model import prepare
+from runner.backends.local.parallel.lanes import Lanes
+from runner.backends.local.scoring.scorer import Scorer
+from runner.backends.local.training import checkpoint
+from runner.backends.local.training.examples import Example
+from runner.backends.local.training.learner import Learner, Standing
+from runner.backends.local.training.loop import Meter, batch, mean, result_weights, train
+from runner.backends.local.training.recipe import Recipe, rate
+from runner.errors import RunnerError, StopAsked
+from runner.methods.dpo import DPO
+from runner.methods.sft import SFT
+from runner.record.events import Event, Metrics, Note
+from tests.backends.local import plain
+from tests.backends.local.plain import AWKWARD, pair
+
+RECIPE = Recipe(
+    method=methods.load("dpo"), hyperparameters=DPO(n_epochs=1, batch_size=2, beta=0.1, rpo_alpha=0.1),
+    learning_rate=1e-3, schedule="cosine", warmup_ratio=0.1, weight_decay=0.0, max_grad_norm=1.0, num_steps=100, seed=0,
+    evaluate_every=9, checkpoint_every=9, keep_best=False, tokens_at_once=10_000,
+)  # fmt: skip
+SFT_KEYS = {"method": methods.load("sft"), "hyperparameters": SFT(n_epochs=1, batch_size=2)}
+
+
+def told(events: Generator[Event, None, Any]) -> tuple[list[Event], Any]:
+    """Return what a generator yields and what it returns."""
+    found = []
+    while True:
+        try:
+            found.append(next(events))
+        except StopIteration as stop:
+            return found, stop.value
+
+
+def rounded(values: list[Event]) -> list[tuple[int, dict[str, float]]]:
+    """Return the metrics among events but for the speed."""
+    return [
+        (e.at, {name: value for name, value in e.values.items() if not name.startswith("system/")})
+        for e in values
+        if isinstance(e, Metrics)
+    ]
+
+
+@given(num_rows=st.integers(1, 40), batch_size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_an_epoch_visits_every_row_once(num_rows: int, batch_size: int, seed: int) -> None:
+    steps = math.ceil(num_rows / batch_size)
+    for epoch in range(2):
+        visited = [index for at in range(steps) for index in batch(num_rows, batch_size, seed, epoch * steps + at)]
+        assert sorted(visited) == list(range(num_rows))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    first, second = ([index for at in range(4) for index in batch(10, 3, 7, at + start)] for start in (0, 4))
+    assert first != second
+    assert batch(100, 8, 1, 5) == batch(100, 8, 1, 5)
+    assert batch(100, 8, 1, 5) != batch(100, 8, 2, 5)
+
+
+def test_the_rate_climbs_in_the_warm_up_and_then_follows_its_schedule() -> None:
+    climbing = [rate(at, RECIPE) for at in range(11)]
+    assert climbing == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0])
+    assert rate(55, RECIPE) == pytest.approx(0.5)
+    assert rate(55, replace(RECIPE, schedule="linear")) == pytest.approx(0.5)
+    assert rate(99, replace(RECIPE, schedule="constant")) == 1.0
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("num_steps", [1, 7, 100])
+def test_without_warm_up_the_rate_is_that_of_transformers(schedule: str, num_steps: int) -> None:
+    from transformers import get_scheduler
+
+    adam = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
+    steps = {} if schedule == "constant" else {"num_warmup_steps": 0, "num_training_steps": num_steps}
+    theirs = get_scheduler(schedule, adam, **steps)
+    for at in range(num_steps):
+        ours = rate(at, replace(RECIPE, schedule=schedule, warmup_ratio=0.0, num_steps=num_steps))
+        assert ours == pytest.approx(theirs.get_last_lr()[0])
+        adam.step(), theirs.step()
+
+
+@pytest.mark.parametrize("warmup_ratio", [0.0, 0.1, 1.0])
+def test_every_step_learns_something(warmup_ratio: float) -> None:
+    for schedule in ("cosine", "linear", "constant"):
+        recipe = replace(RECIPE, schedule=schedule, warmup_ratio=warmup_ratio, num_steps=7)
+        assert all(0 < rate(at, recipe) <= 1 for at in range(7))
+
+
+def test_a_mean_is_weighted() -> None:
+    rows = [{"loss": 1.0, "weight": 1.0}, {"loss": 3.0, "weight": 3.0}]
+    assert mean(rows) == {"eval/loss": 2.5}
+
+
+def test_the_lowest_loss_counts_and_the_untrained_model_does_not() -> None:
+    standing = Standing()
+    said = [standing.judge(at, loss) for at, loss in enumerate([0.1, 0.9, 0.9, 0.5, 0.7, float("nan"), 0.6])]
+    assert said == [False, True, False, True, False, False, False]
+    assert (standing.best_loss, standing.best_at, standing.since_best, standing.judged_at) == (0.5, 3, 3, 6)
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_model: Path) -> Scorer:
+    return Scorer(plain.lively(tiny_model))
+
+
+@pytest.mark.parametrize("method", ["dpo", "sft"])
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_a_batch_has_the_same_gradient_however_it_is_cut(method: str, scorer: Scorer, data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.sampled_from(AWKWARD), min_size=2, max_size=6))
+    room = data.draw(st.integers(1, 200))
+    examples = [Example(row, (-3.0, -4.0)) for row in rows]
+    if method == "sft":
+        halves = [replace(row, answers=row.answers[:1], learned=row.learned[:1]) for row in rows]
+        examples = [example for row in halves if any((example := Example(row, None)).num_learned)]
+    recipe = replace(RECIPE, **(SFT_KEYS if method == "sft" else {}))
+    found = []
+    for at_once in (10_000, room):
+        values = Learner(scorer, replace(recipe, tokens_at_once=at_once)).backward(examples) if examples else {}
+        found.append(({name: value.item() for name, value in values.items()}, values and plain.gradient(scorer.model)))
+    (whole, gradient), (cut, other) = found
+    assert cut == pytest.approx(whole, rel=1e-5, abs=1e-6)
+    assert not examples or plain.apart(other, gradient) < 1e-5 or gradient.norm() < 1e-5
+
+
+@pytest.mark.parametrize("num_lanes", [2, 3])
+def test_lanes_come_to_what_one_pack_after_the_other_comes_to(num_lanes: int, tiny_model: Path) -> None:
+    """Several times over: which lane is first is left to chance."""
+    scorer = Scorer(plain.lively(tiny_model))
+    batch = [Example(row, (-3.0, -4.0)) for row in AWKWARD]
+    alone = Learner(scorer, replace(RECIPE, tokens_at_once=100)).backward(batch)
+    gradient = plain.gradient(scorer.model)
+    scorer.lanes = Lanes(num_lanes, num_lanes)
+    seen = set()
+    for _ in range(5):
+        values = Learner(scorer, replace(RECIPE, tokens_at_once=100 * num_lanes)).backward(batch)
+        found = plain.gradient(scorer.model)
+        assert {name: value.item() for name, value in values.items()} == pytest.approx(
+            {name: value.item() for name, value in alone.items()}, rel=1e-5, abs=1e-6
+        )
+        assert plain.apart(found, gradient) < 1e-5
+        seen.add(found.numpy().tobytes())
+    assert len(seen) == 1, "the sum is the same in every bit"
+
+
+def test_a_text_without_a_prompt_counts_the_tokens_that_can_be_predicted(tiny_model: Path) -> None:
+    rows = [pair([], [5, 6, 7]), pair([8, 9], [10, 11])]
+    learner = Learner(Scorer(plain.lively(tiny_model)), replace(RECIPE, **SFT_KEYS))
+    loss = learner.backward([Example(row, None) for row in rows])["loss"].item()
+    assert loss == pytest.approx(-plain.all_logps(plain.lively(tiny_model), rows).sum().item() / 4, rel=1e-5)
+
+
+def test_values_are_read_when_the_next_step_is_under_way(scorer: Scorer) -> None:
+    meter = Meter(Learner(scorer, RECIPE))
+    assert told(meter.add(1, {"loss": torch.tensor(1.5)}, 10))[0] == []
+    events, _ = told(meter.add(2, {"loss": torch.tensor(2.5)}, 10))
+    assert rounded(events) == [(1, {"train/loss": 1.5, "train/learning_rate": pytest.approx(1e-4)})]
+    assert rounded(told(meter.flush())[0]) == [(2, {"train/loss": 2.5, "train/learning_rate": pytest.approx(2e-4)})]
+    assert told(meter.flush())[0] == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_told_with_its_step(value: float, scorer: Scorer) -> None:
+    meter = Meter(Learner(scorer, RECIPE))
+    told(meter.add(1, {"loss": torch.tensor(1.5)}, 10))
+    told(meter.add(2, {"loss": torch.tensor(value)}, 10))
+    with pytest.raises(RunnerError, match=rf"the loss is {value} after 1 steps; the last checkpoint stands; try again"):
+        told(meter.flush())
+
+
+SETTINGS = Local(lora=Lora(rank=4))
+ROWS = [pair(range(10, 16), [number, 5, 6], [number + 1, 7]) for number in range(20, 28)]
+
+
+def learner(folder: Path, settings: Local = SETTINGS, lanes: int = 1, **more: Any) -> Learner:
+    scorer = Scorer(prepare(plain.load(folder), settings, seed=3), noise=settings.neftune_alpha)
+    scorer.lanes = Lanes(lanes, lanes)
+    return Learner(scorer, replace(RECIPE, num_steps=12, checkpoint_every=5, evaluate_every=4, **more))
+
+
+class Listed(list[Example]):
+    """Rows that are all in memory."""
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        return Listed(found) if isinstance(key, slice) else found
+
+    def ready(self, numbers: Iterable[int], step: str) -> Generator[Event, None, None]:
+        yield from ()
+
+
+def examples() -> Listed:
+    return Listed(Example(row, (-18.0, -12.0)) for row in ROWS)
+
+
+def bits(weights: Any) -> dict[str, bytes]:
+    return {name: weight.detach().numpy().tobytes() for name, weight in weights.items()}
+
+
+def test_the_loop_measures_each_step_and_judges_at_the_start_and_every_so_often(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    events, at = told(train(learner(tiny_model), examples()[:6], examples()[6:], tmp_path))
+    assert at == 12
+    found = rounded(events)
+    assert [step for step, values in found if "train/loss" in values] == list(range(1, 13))
+    assert [step for step, values in found if "eval/loss" in values] == [0, 4, 8]
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000012"]
+    assert result_weights(tmp_path, False) == tmp_path / "step-00000012" / "weights.safetensors"
+
+
+class Broken(Learner):
+    """Its loss is not a number from the eighth step on."""
+
+    def step(self, examples: Any, at: int) -> dict[str, Tensor]:
+        values = super().step(examples, at)
+        return values | {"loss": values["loss"] * float("nan")} if at >= 7 else values
+
+
+def test_the_untrained_model_is_evaluated_by_the_reference_log_probabilities_alone(tiny_model: Path) -> None:
+    sound = learner(tiny_model)
+    with torch.no_grad():
+        known = [tuple(sound.scorer([row]).logps[0].tolist()) for row in AWKWARD]
+    held_out = Listed(Example(row, logps) for row, logps in zip(AWKWARD, known, strict=True))
+    _, computed = told(sound.evaluate(held_out))
+    sound.scorer = None  # type: ignore[assignment]
+    _, taken = told(sound.evaluate_reference(held_out, "train"))
+    for one, other in zip(taken, computed, strict=True):
+        # A tie to the last bit, which another layout breaks.
+        assert (one.pop("reward_margin"), one.pop("reward_accuracy")) == (0.0, 0.5)
+        assert one == pytest.approx({name: other[name] for name in one}, abs=1e-4)
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tiny_model: Path, tmp_path: Path) -> None:
+    sound = learner(tiny_model)
+    broken = Broken(sound.scorer, sound.recipe)
+    with pytest.raises(RunnerError, match="the loss is nan after 7 steps"):
+        told(train(broken, examples(), Listed(), tmp_path))
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000005"]
+
+
+def test_no_checkpoint_is_written_of_a_loss_that_is_no_number(tiny_model: Path, tmp_path: Path) -> None:
+    sound = learner(tiny_model, checkpoints=3)
+    broken = Broken(sound.scorer, replace(sound.recipe, checkpoint_every=2))
+    with pytest.raises(RunnerError, match="the loss is nan after 7 steps"):
+        told(train(broken, examples(), Listed(), tmp_path))
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000002", "step-00000004", "step-00000006"]
+
+
+class Judged(Learner):
+    """Is told what its held-out rows say."""
+
+    said = (9.0, 3.0, 2.0, 5.0, 6.0, 1.0)
+
+    def evaluate(self, examples: Any, step: str = "evaluate") -> Generator[Event, None, list[dict[str, float]]]:
+        yield from ()
+        self.count = getattr(self, "count", -1) + 1
+        return [{"loss": self.said[self.count], "weight": 1.0}]
+
+    evaluate_reference = evaluate
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_training_stops_when_held_out_rows_have_said_so_and_keeps_what_is_asked(
+    keep_best: bool, tiny_model: Path, tmp_path: Path
+) -> None:
+    sound = learner(tiny_model, keep_best=keep_best, patience=2)
+    judged = Judged(sound.scorer, replace(sound.recipe, evaluate_every=2))
+    events, at = told(train(judged, examples(), examples(), tmp_path))
+    # Judged after 0, 2, 4, 6 and 8 steps; the lowest after 4.
+    assert [event.at for event in events if isinstance(event, Metrics) and "eval/loss" in event.values][-1] == 8
+    (note,) = (event for event in events if isinstance(event, Note))
+    assert "stopped after 8 steps: eval/loss has not fallen in 2 evaluations" in note.text
+    assert at == (4 if keep_best else 8)
+    name = "best.safetensors" if keep_best else "step-00000008/weights.safetensors"
+    assert result_weights(tmp_path, keep_best) == tmp_path / name
+
+
+def test_an_average_of_the_weights_is_judged_and_kept(tiny_model: Path, tmp_path: Path) -> None:
+    averaging = learner(tiny_model, ema_decay=0.5)
+    expected = {name: weight.detach().clone() for name, weight in averaging.weights.items()}
+    for at in range(3):
+        averaging.step(examples()[:2], at)
+        for name, weight in averaging.weights.items():
+            expected[name] = 0.5 * expected[name] + 0.5 * weight.detach()
+    for name, value in averaging.result.items():
+        torch.testing.assert_close(value, expected[name])
+    before, after = bits(averaging.weights), bits(averaging.averaged)
+    with averaging.result_in_place():
+        assert bits(averaging.weights) == after
+    assert (bits(averaging.weights), bits(averaging.averaged)) == (before, after)
+    told(train(learner(tiny_model, ema_decay=0.5), examples(), Listed(), tmp_path))
+    assert result_weights(tmp_path, False).name == "averaged.safetensors"
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {}, "average": {"ema_decay": 0.9}, "best": {"keep_best": True}, "patience": {"patience": 1},
+    "packs": {"tokens_at_once": 20}, "lanes": {"lanes": 2, "tokens_at_once": 60},
+    "full": {"settings": Local(tuning="full"), "weight_decay": 0.1},
+    "dropout": {"settings": Local(lora=Lora(dropout=0.1))}, "dora": {"settings": Local(lora=Lora(dora=True))},
+    "rslora": {"settings": Local(lora=Lora(rslora=True))}, "noise": {"settings": Local(neftune_alpha=5.0)},
+    "again": {"settings": Local(runtime=Runtime(gradient_checkpointing=True), lora=Lora(dropout=0.1))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_training_stopped_early_or_late_resumes_to_the_same_bits(
+    option: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    more = OPTIONS[option]
+    whole = learner(tiny_model, **more)
+    events, ended = told(train(whole, examples()[:6], examples()[6:], tmp_path / "whole"))
+    measured = set(map(str, rounded(events)))
+    for stopped_at in (1, 8):
+        folder = tmp_path / f"stopped after {stopped_at} steps"
+        stopped = train(learner(tiny_model, **more), examples()[:6], examples()[6:], folder)
+        seen = []
+        for event in stopped:
+            seen.append(event)
+            if isinstance(event, Metrics) and event.at == stopped_at and "train/loss" in event.values:
+                with pytest.raises(StopAsked):  # once what was measured up to its checkpoint is told
+                    seen += [stopped.throw(StopAsked()), *stopped]
+                break
+        again = learner(tiny_model, **more)
+        rest, at = told(train(again, examples()[:6], examples()[6:], folder))
+        assert at == ended
+        assert bits(again.result) == bits(whole.result), folder
+        assert all(str(each) in measured for each in rounded(seen + rest)), folder
+        kept = more.get("keep_best", False)
+        one, other = (result_weights(each, kept).read_bytes() for each in (tmp_path / "whole", folder))
+        assert one == other, folder

@@ -1,0 +1,99 @@
+"""What a person sees of a plan: only what applies, and commands that work where they are read."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from runner import methods, planning
+from runner.plan import Proposal
+from runner.request import check, hydra_config
+from runner.terminal import console
+
+Plan = Callable[..., Proposal]
+
+
+@pytest.fixture
+def proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Return what makes a plan of the embedded data in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*overrides: str) -> Proposal:
+        GlobalHydra.instance().clear()
+        hydra_config.register()
+        with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
+            composed = compose("config", ["mode=plan", *overrides])
+        return planning.make(check.request(OmegaConf.to_container(composed, resolve=True)))
+
+    return make
+
+
+HOSTED = ("backend=foundry", "model.source=hosted:gpt-4.1-mini")
+
+
+@pytest.mark.parametrize(
+    ("loss", "unused"),
+    [
+        ("sigmoid", {"gamma"}),
+        ("ipo", {"gamma", "label_smoothing", "length_normalised"}),
+        ("simpo", {"length_normalised"}),
+        ("hinge", {"gamma", "label_smoothing"}),
+    ],
+)
+def test_a_plan_shows_no_key_that_its_loss_does_not_know(
+    loss: str, unused: set[str], proposed: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proposal = proposed(f"dpo.loss_type={loss}")
+    console.show_plan(proposal, done=False, tokens=None)
+    told = capsys.readouterr().out
+    optional = {"gamma", "label_smoothing", "length_normalised"}
+    assert {key for key in optional if f"dpo.{key} " in told} == optional - unused
+    assert "dpo.beta " in told
+    assert "aims at no margin" not in told
+    assert set(proposal.run.plan.hyperparameters) >= optional, "the plan's identity is not touched"
+
+
+def test_every_key_of_a_method_without_such_keys_is_shown() -> None:
+    values = {"n_epochs": 1, "batch_size": 2, "learning_rate_multiplier": 1.0}
+    assert methods.shown("sft", values) == {f"sft.{key}": value for key, value in values.items()}
+
+
+def test_a_hosted_runs_name_is_told_apart_from_a_local_ones_at_its_beginning(proposed: Plan) -> None:
+    local, hosted = proposed().run.folder.name, proposed(*HOSTED).run.folder.name
+    assert local.startswith("dpo-house_style-")
+    assert hosted.startswith("hosted-dpo-house_style-")
+    assert proposed(*HOSTED, "name=mine").run.folder.name.startswith("mine-")
+
+
+def test_commands_are_told_with_their_place_where_the_environment_is_not_active(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("python", "mlflow"):
+        (folder / name).touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.chdir(tmp_path)
+    assert console.in_this_shell("python -m runner.chat one") == ".venv/bin/python -m runner.chat one"
+    assert console.in_this_shell("mlflow ui") == ".venv/bin/mlflow ui"
+    assert console.in_this_shell("the same command") == "the same command"
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    assert console.in_this_shell("python -m runner.chat one") == "python -m runner.chat one"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert console.in_this_shell("mlflow ui") == f"{folder}/mlflow ui"
+
+
+def test_output_whose_reader_has_gone_is_dropped_and_work_goes_on() -> None:
+    pipe, end = os.pipe()
+    os.close(pipe)
+    with os.fdopen(end, "w") as file:
+        output = console.Output(file=file)
+        output.print("nobody reads this")
+        output.print("nor this")

@@ -1,0 +1,1 @@
+from tests.hosted.emulated import cloud, make, undisturbed  # noqa: F401 - fixtures

@@ -1,0 +1,102 @@
+"""What a person sees of a sweep, in a real browser: our page and MLflow's own."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import pair_row
+from tests.sweeps.conftest import Here
+from tests.tracking.server import Server
+
+pytestmark = pytest.mark.slow
+
+RATES = (0.25, 0.5, 1, 2, 4, 8)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("Chromium is not installed; Debian's packages are called chromium and chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1600,1000"):
+        options.add_argument(flag)
+    made = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield made
+    made.quit()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[tuple[Here, Server]]:
+    folder = tmp_path_factory.mktemp("swept")
+    rows = folder / "pairs.jsonl"
+    rows.write_text("".join(json.dumps(pair_row(number)) + "\n" for number in range(16)), "utf-8")
+    here = Here(folder, tiny_model, rows)
+    server = Server(here.folder, f"sqlite:///{here.folder}/mlflow.db")
+    rates = f"dpo.learning_rate_multiplier={','.join(map(str, RATES))}"
+    done = here.run(rates, f"tracking.uri={server.uri}", "name=rates", "evaluation.every=1")
+    assert done.returncode == 0, done.stderr
+    yield here, server
+    server.kill()
+
+
+def wait(for_what: Callable[[], bool], browser: Any, name: str) -> None:
+    """Wait until a page shows something, and keep a picture of it where RUNNER_SCREENSHOTS says."""
+    deadline = time.monotonic() + 60
+    while not for_what():
+        assert time.monotonic() < deadline, f"{name}: {browser.find_element('tag name', 'body').text}"
+        time.sleep(0.2)
+    folder = os.environ.get("RUNNER_SCREENSHOTS")
+    if folder:
+        time.sleep(3)  # drawings are animated
+        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def test_the_comparison_of_six_trials_shows_six_curves(swept: tuple[Here, Server], browser: Any) -> None:
+    (page,) = swept[0].folder.glob("runs/sweeps/*/comparison.html")
+    browser.get(page.as_uri())
+    wait(lambda: True, browser, "comparison")
+    curves = browser.find_elements("css selector", "svg #axes_1 > g[id^=line2d] > path")
+    assert len(curves) == len(RATES)
+    assert browser.find_element("tag name", "h1").text.startswith("best by reward accuracy: ")
+
+
+def test_mlflows_own_page_folds_the_trials_and_draws_their_curves(swept: tuple[Here, Server], browser: Any) -> None:
+    from mlflow import MlflowClient
+
+    server = swept[1]
+    experiment = MlflowClient(server.uri).get_experiment_by_name("runner")
+    assert experiment is not None
+    page = f"{server.uri}/#/experiments/{experiment.experiment_id}/runs"
+
+    def all_of(selector: str) -> list[Any]:
+        found: list[Any] = browser.find_elements("css selector", selector)
+        return found
+
+    def told() -> str:
+        return str(browser.find_element("tag name", "body").text)
+
+    browser.get(f"{page}?viewStateShareKey=runner")
+    wait(lambda: "rates-" in told() and "eval/loss" in told(), browser, "runs")
+    for button in all_of("[aria-label=Close]"):
+        button.click()  # an assistant lies over half of the page
+    assert " · l" not in told(), "the trials are folded under their sweep"
+
+    browser.get("about:blank")  # else only the fragment changes
+    browser.get(f"{page}?compareRunsMode=CHART")
+    wait(lambda: bool(all_of(".ag-row button")), browser, "folded")
+    all_of(".ag-row button")[0].click()
+    drawn = ".js-plotly-plot .scatterlayer"
+    wait(lambda: any(len(plot.find_elements("css selector", ".trace .js-line")) >= len(RATES)
+                     for plot in all_of(drawn)), browser, "curves")  # fmt: skip
+    for rate in RATES:
+        assert f"{rate} · l" in told(), "the values come first, as the column is narrow"

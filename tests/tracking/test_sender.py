@@ -1,0 +1,121 @@
+"""A run in MLflow: what is logged, that nothing is logged twice, and that MLflow being down costs nothing."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.execution.test_resume import arguments, run_command, the_run
+from tests.tracking.server import Server
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A real MLflow server that keeps artifacts itself, on loopback; yields its URI."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    made = Server(folder, "sqlite:///store.db", workers=1)
+    yield made.uri
+    made.kill()
+
+
+def tracked(model: Path, data: Path, *more: str) -> list[str]:
+    return [each for each in arguments(model, data) if each != "tracking=none"] + list(more)
+
+
+def test_a_run_stands_in_mlflow_whole_and_once(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
+    process = run_command(tmp_path, "-m", "runner", *tracked(tiny_model, pairs_file, "tracking.register=house"))
+    assert process.returncode == 0, process.stderr
+    content = inspect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    plan = json.loads((the_run(tmp_path) / "plan.json").read_bytes())
+    assert content["status"] == "FINISHED"
+    assert content["params"]["dpo.n_epochs"] == "6"
+    assert content["params"]["backend.lora.rank"] == "16"
+    assert content["tags"]["runner.plan_id"] == json.loads((the_run(tmp_path) / "report.json").read_bytes())["plan_id"]
+    assert content["losses"] == list(range(1, content["losses"][-1] + 1))
+    assert {"eval/loss", "eval/reward_accuracy", "train/reward_margin", "system/tokens_per_second"} <= set(
+        content["metrics"]
+    )
+    assert content["datasets"] == {"train": plan["train"]["rows"], "validation": plan["validation"]["rows"]}
+    assert {"plan.json", "report.json", "report.md", "samples.json"} <= set(content["artifacts"])
+    assert "reward" in content["tags"]["mlflow.note.content"]
+    assert content["models"] == 1
+    assert content["registered"] == ["house"]
+    again = run_command(tmp_path, "-m", "runner", *tracked(tiny_model, pairs_file))
+    assert again.returncode == 0
+    assert inspect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path) == content
+
+
+INSPECT = """
+import json, sys
+import mlflow
+from mlflow import MlflowClient
+client = MlflowClient(sys.argv[1])
+(run,) = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
+history = client.get_metric_history(run.info.run_id, "train/loss")
+print(json.dumps({
+    "status": run.info.status, "params": run.data.params, "metrics": run.data.metrics, "tags": run.data.tags,
+    "losses": [each.step for each in history],
+    "datasets": {e.tags[0].value: json.loads(e.dataset.profile)["num_rows"] for e in run.inputs.dataset_inputs},
+    "artifacts": [each.path for each in client.list_artifacts(run.info.run_id)],
+    "models": len(client.search_logged_models([run.info.experiment_id])),
+    "registered": [each.name for each in client.search_registered_models()],
+}))
+"""
+
+
+def inspect(uri: str, folder: Path) -> dict[str, Any]:
+    process = run_command(folder, "-c", INSPECT, uri)
+    assert process.returncode == 0, process.stderr
+    content: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return content
+
+
+def test_the_model_loads_from_its_uri_alone_elsewhere(
+    server: str, tiny_model: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir(), elsewhere.mkdir()
+    process = run_command(here, "-m", "runner", *tracked(tiny_model, pairs_file, f"tracking.uri={server}"))
+    assert process.returncode == 0, process.stderr
+    place = json.loads((the_run(here) / "tracking.json").read_bytes())
+    samples = json.loads((the_run(here) / "samples.json").read_bytes())
+    the_run(here).rename(tmp_path / "gone")
+    script = (
+        "import sys, json, os, mlflow\n"
+        "mlflow.set_tracking_uri(sys.argv[1])\n"
+        "model = mlflow.pyfunc.load_model('models:/' + sys.argv[2])\n"
+        "print(json.dumps(model.predict([sys.argv[3]], params=None)))\n"
+    )
+    load = run_command(elsewhere, "-c", script, server, place["model_id"], samples[0]["prompt"])
+    assert load.returncode == 0, load.stderr
+    answer = json.loads(load.stdout.splitlines()[-1])[0]
+    assert answer.startswith(samples[0]["after"].removesuffix(" […]"))
+    environment = {"MLFLOW_TRACKING_URI": server, "RUNNER_CACHE": str(elsewhere / "cache")}
+    os.environ.update(environment)
+    line = [each for each in arguments(tiny_model, pairs_file) if not each.startswith("model.source")]
+    second = run_command(elsewhere, "-m", "runner", *line, f"model.source=models:/{place['model_id']}")
+    for name in environment:
+        del os.environ[name]
+    assert second.returncode == 0, second.stderr
+
+
+def test_mlflow_being_down_costs_nothing_and_is_made_up_for(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "mlflow.db"
+    blocked.mkdir()  # a folder where the store should be: it cannot be opened
+    line = tracked(tiny_model, pairs_file)
+    process = run_command(tmp_path, "-m", "runner", *line)
+    assert process.returncode == 0, process.stderr
+    assert "could not be reached" in process.stdout
+    assert (the_run(tmp_path) / "model" / "reference.json").exists()
+    blocked.rmdir()
+    assert run_command(tmp_path, "-m", "runner", *line).returncode == 0
+    content = inspect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    assert content["status"] == "FINISHED"
+    assert content["models"] == 1
+    assert content["losses"] == list(range(1, content["losses"][-1] + 1))
