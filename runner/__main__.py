@@ -1,4 +1,4 @@
-"""`python -m runner`: Hydra composes the command line into a request, which execution/pipeline.py plans and executes."""
+"""`python -m runner`: Hydra composes the command line into a request, which execution/pipeline.py executes."""
 
 import os
 import re

@@ -17,7 +17,7 @@ from runner.data.rows import Message
 from runner.errors import ModelError
 from runner.models import hosted_model
 from runner.record import run_folders
-from runner.record.journal import progressed
+from runner.record.journal import read_state
 from runner.record.samples import Prompt
 from runner.terminal import cli, console
 
@@ -70,7 +70,7 @@ def _deployed(folder: Path) -> dict[str, Answers]:
     from runner.backends.foundry.connect import service
     from runner.hosted.generate import Deployed
 
-    known = progressed(folder)
+    known = read_state(folder)
     names = known.results.get("deploy", {})
     if known.latest("deploy", "undeploy") != "deploy":
         raise ModelError(f"{folder}: its model is not deployed; give the run's command again with backend.deploy=keep.")

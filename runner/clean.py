@@ -13,7 +13,7 @@ from runner.execution import execute
 from runner.jobs import hosted_runs
 from runner.record import run_folders
 from runner.record.events import Created, Removed
-from runner.record.journal import Journal, Progressed, progressed
+from runner.record.journal import Journal, RunState, read_state
 from runner.terminal import cli, console
 
 KINDS = ("deployment", "file")
@@ -32,7 +32,7 @@ def _clean(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     folders = [run_folders.find(name, given.runs_folder) for name in given.runs]
     folders += [older for folder in folders for older in run_folders.set_aside(folder)]
-    named = {folder: progressed(folder) for folder in folders}
+    named = {folder: read_state(folder) for folder in folders}
     runs = named or hosted_runs(given.runs_folder)
     left = {folder: found for folder, known in runs.items() if (found := _left(known))}
     if not left:
@@ -48,7 +48,7 @@ def _clean(arguments: list[str]) -> None:
             _remove(folder, found)
 
 
-def _demand_same_place(there: Any, known: Progressed) -> None:
+def _demand_same_place(there: Any, known: RunState) -> None:
     """Raise `RequestError` where the environment leads to another place than that where the run created things."""
     places = [(known.results.get("upload", {}).get("endpoint"), there.endpoint)]
     made = [each.detail.get("account") for each in known.created.values() if each.what == "deployment"]
@@ -58,7 +58,7 @@ def _demand_same_place(there: Any, known: Progressed) -> None:
             raise RequestError(f"this run's things are at {was}, not at {now}; set the variables that lead there.")
 
 
-def _left(known: Progressed) -> list[Created]:
+def _left(known: RunState) -> list[Created]:
     found = [each for each in known.created.values() if each.what in KINDS]
     return sorted(found, key=lambda each: KINDS.index(each.what))
 
@@ -82,7 +82,7 @@ def _remove(folder: Path, found: list[Created]) -> None:
 
     there = service(planning.load(folder).request.backend)
     journal = Journal(folder / "journal.jsonl")
-    _demand_same_place(there, journal.progressed)
+    _demand_same_place(there, journal.state)
     jobs = now(listed(there))
     used = {
         file: job.id for job in jobs if job.status not in ENDED for file in (job.training_file, job.validation_file)
@@ -92,7 +92,7 @@ def _remove(folder: Path, found: list[Created]) -> None:
             console.say(f"kept: file {each.id}, which {used[each.id]} still uses")
             continue
         now(Deployer(there, each.id).remove() if each.what == "deployment" else delete(there, each.id))
-        undone = "upload" if each.what == "file" and "create" not in journal.progressed.results else ""
+        undone = "upload" if each.what == "file" and "create" not in journal.state.results else ""
         journal.add(Removed(each.what, each.id, "deploy" if each.what == "deployment" else undone))
         console.say(f"removed: {each.what} {each.id}")
 

@@ -15,7 +15,7 @@ from runner import planning
 from runner.cost import duration
 from runner.errors import RequestError, RunnerError
 from runner.record import run_folders
-from runner.record.journal import Progressed, progressed
+from runner.record.journal import RunState, read_state
 from runner.terminal import cli, console
 
 VERBS = ("cancel", "pause", "resume")
@@ -49,9 +49,9 @@ def _tried(verb: str, name: str, runs: Path) -> int:
     return 0
 
 
-def hosted_runs(runs: Path) -> dict[Path, Progressed]:
+def hosted_runs(runs: Path) -> dict[Path, RunState]:
     """Return the folders of runs that have something to do with a hosted job, oldest first, with how far they are."""
-    found = {folder: progressed(folder) for folder in run_folders.every(runs, set_aside=True)}
+    found = {folder: read_state(folder) for folder in run_folders.every(runs, set_aside=True)}
     return {
         folder: known for folder, known in found.items() if known.created or known.intents or "create" in known.results
     }
@@ -95,13 +95,13 @@ def _job(name: str, runs: Path) -> str:
     if name.startswith(("ftjob-", "ft-")):
         return name
     folder = run_folders.find(name, runs)
-    job = _job_of(progressed(folder))
+    job = _job_of(read_state(folder))
     if job is None:
         raise RequestError(f"{name}: this run has no hosted job; python -m runner.jobs lists those there are.")
     return job
 
 
-def _job_of(known: Progressed) -> str | None:
+def _job_of(known: RunState) -> str | None:
     job: str | None = known.results.get("create", {}).get("job")
     return job
 

@@ -88,8 +88,8 @@ class Run:
     @property
     def trial_name(self) -> str | None:
         """What the run is called by the sweep that it is a trial of, if there is one."""
-        top = self.request.top
-        return run_folders.trial_name(top.sweep, self.plan.id, Path(top.runs_folder)) if top.sweep else None
+        sweep, runs = self.request.sweep, Path(self.request.runs_folder)
+        return run_folders.trial_name(sweep, self.plan.id, runs) if sweep else None
 
     def rows(self, split: Split) -> Iterator[Row]:
         """Read the rows of a split that the plan is made of; none where there is no such split.

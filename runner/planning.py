@@ -63,7 +63,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         backend=request.backend.name,
         settings=backend.identity(settings),
         evaluation=backend.evaluation(request.evaluation),
-        seed=request.top.seed,
+        seed=request.seed,
     )
     return Proposal(run=_run(request, plan, _folder(request, plan)), survey=found, reasons=reasons)
 
@@ -74,7 +74,7 @@ def _located(request: Request) -> Request:
     The tuned model's reference keeps the source, and must be found by it from wherever the reference is read.
     """
     scheme, _, name = request.model.source.partition(":")
-    runs = Path(request.top.runs_folder)
+    runs = Path(request.runs_folder)
     if scheme != "run" or runs == run_folders.USUAL:
         return request
     return replace(request, model=replace(request.model, source=f"run:{run_folders.find(name, runs)}"))
@@ -83,7 +83,7 @@ def _located(request: Request) -> Request:
 def _identified(request: Request, known: PlanCache) -> ModelIdentity:
     source = request.model.source
     if source not in known.models:
-        known.models[source] = models.identify(source, offline=request.top.mode == "plan")
+        known.models[source] = models.identify(source, offline=request.mode == "plan")
     return known.models[source]
 
 
@@ -144,8 +144,8 @@ def _identity(split: SplitSurvey) -> DataIdentity:
 
 def _folder(request: Request, plan: Plan) -> Path:
     """Return the run's folder: the one that holds this plan already, under whatever name, or a new one."""
-    runs = Path(request.top.runs_folder)
-    name = request.top.name
+    runs = Path(request.runs_folder)
+    name = request.name
     if name == "auto":  # what differs comes first: the same name is MLflow's, in a narrow column
         where = "hosted-" if backends.load(plan.backend).hosted else ""
         name = f"{where}{plan.method}-{_stem(request.dataset.train)}"

@@ -17,7 +17,7 @@ from runner.execution import execute, report
 from runner.plan import Run
 from runner.record import run_folders
 from runner.record.events import State
-from runner.record.journal import Record, progressed
+from runner.record.journal import Record, read_state
 from runner.terminal import cli, console
 from runner.tracking.follower import Follower
 
@@ -48,7 +48,7 @@ def _under_way(runs: Path) -> list[Path]:
     """Return the folders of hosted runs whose job was created and which are neither finished nor set aside."""
     found = []
     for folder in sorted(run_folders.every(runs)):
-        known = progressed(folder)
+        known = read_state(folder)
         if not (folder / "request.json").exists() or known.failed_for_good:
             continue
         if "create" in known.results and execute.finished(_hosted(planning.load(folder))) is None:

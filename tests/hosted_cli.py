@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.record.events import Metrics, StepDone
-from runner.record.journal import Progressed, Record, read
+from runner.record.journal import Record, RunState, read
 from tests import waiting, warm
 from tests.conftest import pair_row
 from tests.emulator import Emulator, Script
@@ -76,7 +76,7 @@ class Hosted:
 
     def job(self, run: Path) -> str:
         """Return the id of a run's job at the service."""
-        return str(progressed(run).results["create"]["job"])
+        return str(read_state(run).results["create"]["job"])
 
     def status(self, job: str) -> str:
         """Return the state that a job is in at the service now."""
@@ -118,9 +118,9 @@ def sentence(process: Process, code: int = 2) -> str:
     return lines[0]
 
 
-def progressed(run: Path) -> Progressed:
+def read_state(run: Path) -> RunState:
     """Return how far a run has come."""
-    return Progressed(records(run))
+    return RunState(records(run))
 
 
 def records(run: Path) -> list[Record]:
@@ -139,8 +139,8 @@ def measured(run: Path) -> Measured:
     for record in records(run):
         if isinstance(record.event, Metrics):
             for name, value in record.event.values.items():
-                assert (record.event.at, name) not in found, "a metric was noted twice"
-                found[record.event.at, name] = value
+                assert (record.event.step, name) not in found, "a metric was noted twice"
+                found[record.event.step, name] = value
     return found
 
 

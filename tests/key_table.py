@@ -18,7 +18,7 @@ BEGIN, END = "<!-- keys: made by python -m tests.key_table -->", "<!-- end of ke
 
 def sections() -> dict[str, type]:
     """Return the dataclass of each section, by the prefix of its keys."""
-    found: dict[str, type] = {"": keys.Top}
+    found: dict[str, type] = {"": keys.RootKeys}
     found |= {f"{name}.": owner for name, owner in keys.SECTIONS.items()}
     found |= {f"{name}.": methods.load(name).hyperparameters for name in hydra_config.options(methods)}
     return found | {f"{name}: backend.": backends.load(name).settings for name in ("local", "foundry")}

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("azure.ai.projects")
 
 from tests.emulator import Fault
-from tests.hosted_cli import ALONE, Hosted, hosted, progressed, sentence
+from tests.hosted_cli import ALONE, Hosted, hosted, read_state, sentence
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +76,6 @@ def test_a_question_that_the_content_filter_refuses_is_shown_as_refused(here: Ho
 
 def test_chat_with_a_run_whose_job_has_not_ended_says_to_let_it_finish(here: Hosted) -> None:
     run = here.run(ALONE)
-    assert progressed(run).results.keys() == {"upload", "create", "look"}
+    assert read_state(run).results.keys() == {"upload", "create", "look"}
     told = sentence(here.command("runner.chat", run.name, typed="Hello\n"))
     assert told == f"model.source: {run.name} has no model yet; let that run finish first."

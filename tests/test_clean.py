@@ -10,7 +10,7 @@ pytest.importorskip("azure.ai.projects")
 from runner.record.events import Removed
 from tests.emulator import Fault
 from tests.emulator.records import File
-from tests.hosted_cli import ALONE, ENDLESS, LINE, Hosted, hosted, progressed, records, sentence, steps
+from tests.hosted_cli import ALONE, ENDLESS, LINE, Hosted, hosted, read_state, records, sentence, steps
 
 pytestmark = pytest.mark.slow
 
@@ -64,11 +64,11 @@ def test_after_a_yes_all_that_the_run_created_is_gone_and_twice_is_harmless(here
     before = ours(here)
     assert len(before) == 3
     said = clean(here, run.name, typed="y\n")
-    deployment = progressed(run).results["deploy"]["deployment"]
+    deployment = read_state(run).results["deploy"]["deployment"]
     assert said[-3].endswith(f"removed: deployment {deployment}")
     assert [line.startswith("removed: file ") for line in said[-2:]] == [True, True]
     assert ours(here) == []
-    assert progressed(run).created.keys() == {("job", here.job(run))}
+    assert read_state(run).created.keys() == {("job", here.job(run))}
     assert clean(here, run.name, "--yes") == [NOTHING]
     assert clean(here) == [NOTHING]
     assert len(removals(here)) == 3
@@ -77,8 +77,8 @@ def test_after_a_yes_all_that_the_run_created_is_gone_and_twice_is_harmless(here
 
 def test_only_the_run_that_is_named_is_cleaned(here: Hosted) -> None:
     one, two = here.run(ALONE, "name=one"), here.run(ALONE, "name=two", "seed=1", "dataset.max_rows=12")
-    mine = {name for what, name in progressed(one).created if what == "file"}
-    theirs = {name for what, name in progressed(two).created if what == "file"}
+    mine = {name for what, name in read_state(one).created if what == "file"}
+    theirs = {name for what, name in read_state(two).created if what == "file"}
     assert mine.isdisjoint(theirs)
     clean(here, two.name, "--yes")
     assert set(ours(here)) == mine
@@ -90,7 +90,7 @@ def test_a_file_that_a_job_still_uses_is_kept_whoever_created_it(here: Hosted) -
     one = here.run("name=one")
     here.cloud.script = ENDLESS
     two = here.run(ALONE, "name=two", "seed=1")
-    assert {what for what, _ in progressed(two).created} == {"job"}
+    assert {what for what, _ in read_state(two).created} == {"job"}
     before = ours(here)
     assert clean(here, two.name, "--yes") == [NOTHING]
     said = clean(here, one.name, "--yes")
@@ -105,7 +105,7 @@ def test_a_file_that_a_job_still_uses_is_kept_whoever_created_it(here: Hosted) -
 
 
 def files(run: Path) -> list[str]:
-    return [name for what, name in progressed(run).created if what == "file"]
+    return [name for what, name in read_state(run).created if what == "file"]
 
 
 def test_the_files_of_a_run_under_way_are_kept(here: Hosted) -> None:
@@ -127,7 +127,7 @@ def test_what_was_removed_elsewhere_already_is_removed_all_the_same(here: Hosted
 
 def test_after_cleaning_the_same_command_deploys_again_and_does_nothing_else_anew(here: Hosted) -> None:
     run = here.run(KEEP)
-    deployment = progressed(run).results["deploy"]["deployment"]
+    deployment = read_state(run).results["deploy"]["deployment"]
     clean(here, "--yes")
     assert ours(here) == []
     assert here.run(KEEP) == run
@@ -160,7 +160,7 @@ def test_what_was_removed_before_a_failure_is_not_removed_again(here: Hosted) ->
     (left,) = ours(here)
     gone = [each.event.id for each in records(run) if isinstance(each.event, Removed)]
     assert len(gone) == 2
-    assert gone[0] == progressed(run).results["deploy"]["deployment"]
+    assert gone[0] == read_state(run).results["deploy"]["deployment"]
     assert left not in gone
     failing.left = 0
     assert [line for line in clean(here, "--yes") if line.startswith("removed")] == [f"removed: file {left}"]

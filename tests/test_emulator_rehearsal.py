@@ -90,7 +90,7 @@ def test_a_rehearsed_run_minimises_the_loss_of_its_plan_and_measures_every_held_
     found = {(step, name): value for step, name, value in ended.metrics}
     assert found[1, "train/loss"] == pytest.approx(math.log(2))  # DPO's at the reference, without an SFT term
     measured = {
-        (record.event.at, name): value
+        (record.event.step, name): value
         for record in read(trained.with_name("journal.jsonl"))
         if isinstance(record.event, Metrics)
         for name, value in record.event.values.items()

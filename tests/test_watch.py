@@ -25,7 +25,7 @@ from tests.hosted_cli import (
     Hosted,
     hosted,
     measured,
-    progressed,
+    read_state,
     records,
     report,
     sentence,
@@ -87,9 +87,9 @@ def test_watching_all_follows_each_to_its_end_and_one_that_failed_gives_the_code
     runs = names(here, 3)
     jobs = [here.job(run) for run in runs]
     with here.started("runner.watch") as process:
-        here.wait(lambda: all(progressed(run).states.get("job") == "running" for run in runs), "all jobs to run")
+        here.wait(lambda: all(read_state(run).states.get("job") == "running" for run in runs), "all jobs to run")
         here.cloud.fail(jobs[1], {"code": "server_error", "message": "A machine broke."})
-        here.wait(lambda: progressed(runs[1]).failed_for_good, "the failure in the journal")
+        here.wait(lambda: read_state(runs[1]).failed_for_good, "the failure in the journal")
         assert process.poll() is None
         here.cloud.advance(4000)
         output, errors = process.communicate(timeout=60)
@@ -152,7 +152,7 @@ def test_ctrl_c_leaves_the_jobs_running_and_watching_again_makes_up_for_what_cam
 
 def heard(run: Path) -> int:
     """Return how many steps' metrics the journal holds."""
-    return len({each.event.at for each in records(run) if isinstance(each.event, Metrics)})
+    return len({each.event.step for each in records(run) if isinstance(each.event, Metrics)})
 
 
 def test_a_watcher_that_is_killed_loses_nothing(here: Hosted) -> None:
@@ -295,7 +295,7 @@ def test_several_runs_that_are_watched_are_tracked_each_by_itself(here: Hosted) 
     assert here.command("runner", "-m", *line, ALONE, "name=run", "seed=0,1").returncode == 0
     runs = sorted(here.folder.glob("runs/run-*"))
     with here.started("runner.watch") as process:
-        here.wait(lambda: all(progressed(run).states.get("job") == "running" for run in runs), "all jobs to run")
+        here.wait(lambda: all(read_state(run).states.get("job") == "running" for run in runs), "all jobs to run")
         here.cloud.fail(here.job(runs[1]), None)
         here.cloud.advance(4000)
         output, errors = process.communicate(timeout=120)

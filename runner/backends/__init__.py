@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runner.cost import Tokens
     from runner.data.survey import Survey, TokenLimit
     from runner.plan import Proposal, Run
-    from runner.record.journal import Progressed
+    from runner.record.journal import RunState
     from runner.request.keys import Evaluation, Request
 
 Resolved = tuple[Any, Any, Mapping[str, str]]
@@ -50,7 +50,7 @@ class Backend:
     reasons by full key. `identity(settings)` is the part of them that decides the result, `evaluation(wanted)` that of
     the keys under `evaluation`. `cost(run, tokens)` is what is left of the run to pay for and to wait for, and
     `outlook(proposal, tokens)` says what the run will take, in rows of name and text, where `tokens` are those of each
-    split, if they can be counted. `steps(run, progressed)` lists the work, where `progressed` holds what the journal
+    split, if they can be counted. `steps(run, state)` lists the work, where `state` holds what the journal
     knows, and goes on to hold it while the steps run. `advice(run, results)` are lines on what to do next, command and
     purpose. `hosted` says that a service does the work, as a job whose id the step `create` returns as `job`.
     """
@@ -64,7 +64,7 @@ class Backend:
     evaluation: Callable[["Evaluation"], dict[str, Any]]
     cost: Callable[["Run", "Tokens | None"], Cost]
     outlook: Callable[["Proposal", "Tokens | None"], Sequence[tuple[str, str]]]
-    steps: Callable[["Run", "Progressed"], Sequence[Step]]
+    steps: Callable[["Run", "RunState"], Sequence[Step]]
     advice: Callable[["Run", Mapping[str, dict[str, Any]]], Sequence[tuple[str, str]]]
     hosted: bool = False
 

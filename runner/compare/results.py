@@ -95,7 +95,7 @@ def _curves(events: Iterable[Metrics]) -> dict[str, list[tuple[int, float]]]:
     found: dict[str, dict[int, float]] = {}
     for event in events:
         for name, value in event.values.items():
-            found.setdefault(name, {})[event.at] = value
+            found.setdefault(name, {})[event.step] = value
     return {name: sorted(points.items()) for name, points in found.items()}
 
 

@@ -26,7 +26,7 @@ from runner.errors import STOPPED, BusyError, EndedError, LostError, RunnerError
 from runner.plan import Run
 from runner.record import run_folders
 from runner.record.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped, Wait
-from runner.record.journal import Journal, Record, Unwritten, progressed
+from runner.record.journal import Journal, MemoryJournal, Record, read_state
 from runner.request import check
 
 Listener = Callable[[Record], None]
@@ -39,14 +39,14 @@ SLICE_SECONDS = 0.2
 
 def finished(run: Run) -> Results | None:
     """Return the results of a run that has its model and whose every step is done, else None. Touches nothing."""
-    done = progressed(run.folder)
+    done = read_state(run.folder)
     steps = backends.load(run.plan.backend).steps(run, done) if "save" in done.results else []
     return done.results if steps and all(done.has(step.name, step.key) for step in steps) else None
 
 
 def stuck(run: Run) -> bool:
     """Say whether a run ended in a way that going on cannot mend. Touches nothing."""
-    return progressed(run.folder).failed_for_good
+    return read_state(run.folder).failed_for_good
 
 
 def execute(run: Run, listener: Listener, wanted: Callable[[], RunnerError | None] = lambda: None) -> Results:
@@ -62,7 +62,9 @@ def execute(run: Run, listener: Listener, wanted: Callable[[], RunnerError | Non
 
 def assist(run: Run) -> Results:
     """Go through the same steps as the process that carries out the run, and compute with it; note and tell nothing."""
-    return _to_end(_carry_out_all(run, Unwritten(distributed.group().broadcast(None)), lambda _: None), lambda: None)
+    return _to_end(
+        _carry_out_all(run, MemoryJournal(distributed.group().broadcast(None)), lambda _: None), lambda: None
+    )
 
 
 def _to_end(work: Generator[float, None, Results], wanted: Callable[[], RunnerError | None]) -> Results:
@@ -93,14 +95,14 @@ def proceed(run: Run, listener: Listener) -> Generator[float, None, Results]:
     Each yield is a safe point, where `StopAsked` may be thrown in, and gives the seconds that there is nothing to do.
     """
     journal = Journal(run.folder / "journal.jsonl")
-    distributed.group().broadcast(journal.progressed)
+    distributed.group().broadcast(journal.state)
     keep(run)
     return (yield from _carry_out_all(run, journal, listener))
 
 
-def _carry_out_all(run: Run, journal: Journal | Unwritten, listener: Listener) -> Generator[float, None, Results]:
+def _carry_out_all(run: Run, journal: Journal | MemoryJournal, listener: Listener) -> Generator[float, None, Results]:
     """Carry out each step that the journal does not hold."""
-    steps = backends.load(run.plan.backend).steps(run, journal.progressed)
+    steps = backends.load(run.plan.backend).steps(run, journal.state)
 
     def note(event: Event) -> None:
         """Journal an event, then tell the listener; what the journal holds already is not told again."""
@@ -112,7 +114,7 @@ def _carry_out_all(run: Run, journal: Journal | Unwritten, listener: Listener) -
         note(Started(platform.node(), versions()))
         with distributed.group().watched():
             for step in steps:
-                if not journal.progressed.has(step.name, step.key):
+                if not journal.state.has(step.name, step.key):
                     yield from _carry_out(step, note)
     except (StopAsked, KeyboardInterrupt) as stop:
         note(Stopped(str(stop) or "interrupted"))
@@ -120,7 +122,7 @@ def _carry_out_all(run: Run, journal: Journal | Unwritten, listener: Listener) -
     except Exception as error:
         note(Failed(_sentence(error), isinstance(error, EndedError)))
         raise
-    return journal.progressed.results
+    return journal.state.results
 
 
 def _carry_out(step: Step, note: Callable[[Event], None]) -> Generator[float, None, None]:

@@ -71,22 +71,22 @@ def plan_and_run(composed: Any) -> None:
     proposal = _plan(composed)
     run = proposal.run
     finished = execute.finished(run) is not None
-    anew = run.request.top.again and (finished or execute.stuck(run))
+    anew = run.request.again and (finished or execute.stuck(run))
     done = finished and not anew
-    if run.request.top.sweep:
+    if run.request.sweep:
         console.show_trial_begun(run, run.trial_name or _typed())
     else:
         console.show_plan(proposal, done, planning.count_tokens(proposal))
-    if run.request.top.mode == "run":
-        if not run.request.top.sweep and not done:  # of a sweep's price the sweep has asked
-            console.demand_price(planning.total_cost([proposal]).dollars, run.request.top.max_price)
+    if run.request.mode == "run":
+        if not run.request.sweep and not done:  # of a sweep's price the sweep has asked
+            console.demand_price(planning.total_cost([proposal]).dollars, run.request.max_price)
         _point_to(run)
         if anew:
             execute.set_aside(run.folder)
         try:
             run_and_report(run, train=not done)
         except EndedError:
-            if anew or not run.request.top.again:
+            if anew or not run.request.again:
                 raise
             execute.set_aside(run.folder)  # only now is it known that the hosted job has ended
             run_and_report(run)
@@ -117,7 +117,7 @@ def run_and_report(run: "Run", train: bool = True) -> None:
             content = content or report.write(run, outcome)
             position = follower.finish(run, outcome.status)
             follower.end()
-            show = console.show_trial if run.request.top.sweep else console.show_outcome
+            show = console.show_trial if run.request.sweep else console.show_outcome
             show(run, content, position, follower.problem(run))
 
 
@@ -125,11 +125,11 @@ def _execute(run: "Run", listener: "Listener") -> "Results":
     """Execute a run; one that a search has proposed is given up where that search says so."""
     from runner.execution import execute
 
-    if run.request.top.search is None:
+    if run.request.search is None:
         return execute.execute(run, listener)
     from runner.sweeps.optuna_study import Pruner
 
-    pruner = Pruner(run.request.top.search, listener)
+    pruner = Pruner(run.request.search, listener)
     return execute.execute(run, pruner, pruner.reason)
 
 
@@ -138,7 +138,7 @@ def help_with(composed: Any) -> None:
     from runner.execution import execute
 
     run = _plan(composed).run
-    if run.request.top.mode == "run":
+    if run.request.mode == "run":
         with distributed.joined(run.plan.id) as group:
             folder, train = group.broadcast(None)
             if train:

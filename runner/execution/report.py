@@ -83,7 +83,7 @@ def last_values(records: Sequence[Record]) -> dict[str, float]:
     """Return the last value of each metric: that of its latest step, whenever it was heard."""
     measured = [record.event for record in records if isinstance(record.event, Metrics)]
     values: dict[str, float] = {}
-    for event in sorted(measured, key=lambda event: event.at):
+    for event in sorted(measured, key=lambda event: event.step):
         values |= event.values
     return values
 

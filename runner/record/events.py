@@ -30,13 +30,13 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     result: dict[str, Any]
 
 
-class Metrics(msgspec.Struct, frozen=True, tag=True):
-    """Values measured after `at` optimizer steps, by their full names (`train/loss`, `eval/reward_accuracy`).
+class Metrics(msgspec.Struct, frozen=True, tag=True, rename={"step": "at"}):  # "at" in journals
+    """Values measured after `step` optimizer steps, by their full names (`train/loss`, `eval/reward_accuracy`).
 
     `time` is when, in seconds since 1970, where another machine measured them; else it is now.
     """
 
-    at: int
+    step: int
     values: dict[str, float]
     time: float | None = None
 

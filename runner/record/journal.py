@@ -24,7 +24,7 @@ class Record(msgspec.Struct, frozen=True):
     event: Event
 
 
-class Progressed:
+class RunState:
     """How far a run has come by its records: what was done, measured, created and heard; grows as it goes on."""
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -37,7 +37,7 @@ class Progressed:
         self._measured: dict[str, int] = {}  # by name the steps, a bit each: few bytes even for hundreds of long jobs
         self._said: set[str] = set()
         for record in records:
-            self.take_in(record.event)
+            self.apply(record.event)
 
     def has(self, step: str, key: str) -> bool:
         """Say whether a step is done, for the same key."""
@@ -52,9 +52,9 @@ class Progressed:
         match event:
             case Wait() | Progress():
                 return None
-            case Metrics(at, values, time):
-                fresh = {name: value for name, value in values.items() if not self._measured.get(name, 0) >> at & 1}
-                return Metrics(at, fresh, time) if fresh else None
+            case Metrics(step, values, time):
+                fresh = {name: value for name, value in values.items() if not self._measured.get(name, 0) >> step & 1}
+                return Metrics(step, fresh, time) if fresh else None
             case Said(id=name) if name in self._said:
                 return None
             case State(what, value) if self.states.get(what) == value:
@@ -63,8 +63,8 @@ class Progressed:
                 return None
         return event
 
-    def take_in(self, event: Event) -> None:
-        """Count an event in."""
+    def apply(self, event: Event) -> None:
+        """Apply an event to the state."""
         match event:
             case StepDone(step, key, _, result):
                 self.results[step] = result
@@ -73,9 +73,9 @@ class Progressed:
                 self.failed_for_good = False
             case Failed(for_good=True):
                 self.failed_for_good = True
-            case Metrics(at, values):
+            case Metrics(step, values):
                 for name in values:
-                    self._measured[name] = self._measured.get(name, 0) | 1 << at
+                    self._measured[name] = self._measured.get(name, 0) | 1 << step
             case Intent(what, detail):
                 self.intents[what] = detail
             case Created(what, name):
@@ -96,7 +96,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self.progressed = Progressed(read(path))
+        self.state = RunState(read(path))
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
@@ -104,7 +104,7 @@ class Journal:
 
     def add(self, event: Event) -> Record | None:
         """Note an event and return its record; None where it stands here already or is not worth keeping."""
-        news = self.progressed.news(event)
+        news = self.state.news(event)
         if news is None:
             return None
         record = Record(getattr(event, "time", None) or time.time(), news)
@@ -116,21 +116,21 @@ class Journal:
                     os.fsync(file.fileno())
         except OSError as error:  # a full disk's names no file
             raise OSError(error.errno, error.strerror, str(self._path)) from error
-        self.progressed.take_in(news)
+        self.state.apply(news)
         return record
 
 
-class Unwritten:
+class MemoryJournal:
     """Stands for the journal in a process beside the one that keeps it: how far the run has come, and no file."""
 
-    def __init__(self, progressed: Progressed) -> None:
-        self.progressed = progressed
+    def __init__(self, state: RunState) -> None:
+        self.state = state
 
     def add(self, event: Event) -> Record | None:
-        """Count an event in."""
-        news = self.progressed.news(event)
+        """Apply an event to the state."""
+        news = self.state.news(event)
         if news is not None:
-            self.progressed.take_in(news)
+            self.state.apply(news)
         return None
 
 
@@ -149,9 +149,9 @@ def read(path: Path) -> list[Record]:
         raise RunnerError(f"{path}: is damaged ({error}); move the run's folder away to begin anew.") from error
 
 
-def progressed(folder: Path) -> Progressed:
+def read_state(folder: Path) -> RunState:
     """Return how far the run of a folder has come; not at all where it has no journal. Touches nothing."""
-    return Progressed(read(folder / "journal.jsonl"))
+    return RunState(read(folder / "journal.jsonl"))
 
 
 def _whole_bytes(path: Path) -> int:

@@ -45,7 +45,7 @@ def in_style(
 
 
 def compared(
-    folder: Path | None, prompts: Sequence[Prompt], answers: Compared, style: str | None, at: int
+    folder: Path | None, prompts: Sequence[Prompt], answers: Compared, style: str | None, step: int
 ) -> Generator[Event, None, dict[str, Any]]:
     """Keep answers in a run's folder, if one is given, and tell of them, as measured after `at` optimizer steps.
 
@@ -59,7 +59,7 @@ def compared(
             judged = [{"row": sha256(canonical(prompt)).hexdigest(), "in_style": float(hit)} for prompt, hit in hits]
             (folder / "in_style.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(judged))
     yield Samples(rows)
-    yield Metrics(at, counted)
+    yield Metrics(step, counted)
     return {"num_samples": len(rows), **counted}
 
 

@@ -12,7 +12,7 @@ from msgspec import inspect
 from runner import backends, methods
 from runner.errors import RequestError
 from runner.record import run_folders
-from runner.request.keys import SECTIONS, Request, Top
+from runner.request.keys import SECTIONS, Request, RootKeys
 
 
 def request(composed: Any) -> Request:
@@ -27,12 +27,12 @@ def request(composed: Any) -> Request:
     method, backend = str(composed["method"]), str(composed["backend"]["name"])
     owners = SECTIONS | {method: methods.load(method).hyperparameters}
     owners["backend"] = backends.load(backend).settings
-    top = {key: value for key, value in composed.items() if key not in owners and key != "method"}
-    problems = [*_problems("", top, Top)]
+    root = {key: value for key, value in composed.items() if key not in owners and key != "method"}
+    problems = [*_problems("", root, RootKeys)]
     for section, owner in owners.items():
         problems += _problems(f"{section}.", composed.get(section) or {}, owner)
     problems = problems or [
-        *_name_problems(top),
+        *_name_problems(root),
         *_dataset_problems(composed["dataset"]),
         *_secret_problems(composed["tracking"]),
     ]
@@ -45,14 +45,15 @@ def request(composed: Any) -> Request:
     problems = [*methods.load(method).problems(hyperparameters)]
     if problems:
         raise RequestError("\n".join(problems))
-    return Request(top=msgspec.convert(top, Top), method=method, hyperparameters=hyperparameters, **values)
+    return Request(**asdict(msgspec.convert(root, RootKeys)), method=method, hyperparameters=hyperparameters, **values)
 
 
 def as_composed(request: Request) -> dict[str, Any]:
     """Return a request in the form that `request` takes."""
     sections: dict[str, Any] = {name: asdict(getattr(request, name)) for name in SECTIONS}
     owned = {"method": request.method, request.method: asdict(request.hyperparameters)}
-    return asdict(request.top) | sections | owned | {"backend": asdict(request.backend)}
+    root = {each.name: getattr(request, each.name) for each in fields(RootKeys)}
+    return root | sections | owned | {"backend": asdict(request.backend)}
 
 
 def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[str]:
@@ -75,8 +76,8 @@ def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[s
                 yield f"{prefix}{key}: got {value!r}; allowed: {describe(hints[key])}."
 
 
-def _name_problems(top: Mapping[str, Any]) -> Iterator[str]:
-    name = top.get("name", "auto")
+def _name_problems(root: Mapping[str, Any]) -> Iterator[str]:
+    name = root.get("name", "auto")
     if not re.fullmatch(r"\w[\w.-]{0,79}", name) or run_folders.SET_ASIDE in name:
         yield f"name: got '{name}'; allowed: up to 80 letters, digits, - _ and ., as it becomes a folder's name."
 

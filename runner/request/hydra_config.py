@@ -8,13 +8,13 @@ from types import ModuleType
 from typing import get_type_hints
 
 from runner import backends, methods
-from runner.request.keys import SECTIONS, Top
+from runner.request.keys import SECTIONS, RootKeys
 from runner.terminal import cli
 
 
 def all_keys() -> dict[str, str]:
     """Return every key that some request can hold, and the choice it needs (`method=dpo`), empty if none."""
-    keys = dict.fromkeys(_keys("", Top), "")
+    keys = dict.fromkeys(_keys("", RootKeys), "")
     for section, owner in SECTIONS.items():
         keys |= dict.fromkeys(_keys(f"{section}.", owner), "")
     for name in options(methods):
@@ -46,7 +46,7 @@ def register() -> None:
 
     store = ConfigStore.instance()
     sections = {name: asdict(section()) for name, section in SECTIONS.items()}
-    store.store(name="base", node=asdict(Top()) | sections)
+    store.store(name="base", node=asdict(RootKeys()) | sections)
     for name in options(methods):
         keys = {name: asdict(methods.load(name).hyperparameters())}
         store.store(name=f"keys_of_method_{name}", node=keys, package="_global_")

@@ -73,7 +73,7 @@ class Tracking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Top:
+class RootKeys:
     """Keys at the top."""
 
     name: str = "auto"
@@ -95,10 +95,9 @@ class Top:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(RootKeys):
     """What a user asked for, checked: types and ranges hold, `auto` may still stand."""
 
-    top: Top
     dataset: Dataset
     model: Model
     evaluation: Evaluation

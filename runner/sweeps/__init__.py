@@ -76,10 +76,10 @@ class Sweep:
     @property
     def folder(self) -> Path:
         """Where its summary lives."""
-        top = self.request.top
+        request = self.request
         where = "hosted-" if backends.load(self.request.backend.name).hosted else ""
-        name = top.name if top.name != "auto" else f"{where}{self.request.method}-sweep"
-        return run_folders.new(name, self.id, run_folders.sweeps_in(Path(top.runs_folder)))
+        name = request.name if request.name != "auto" else f"{where}{self.request.method}-sweep"
+        return run_folders.new(name, self.id, run_folders.sweeps_in(Path(request.runs_folder)))
 
     @property
     def runs(self) -> dict[str, "Run"]:

@@ -24,10 +24,10 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
         objective.demand(metric, made)
     sweep = Sweep(trials=made, id=identity(*sorted(each.known_as for each in made)))
     finished = {name for name, run in sweep.runs.items() if execute.finished(run) is not None}
-    todo = [each for each in sweep.trials if each.name not in finished or each.request.top.again]
+    todo = [each for each in sweep.trials if each.name not in finished or each.request.again]
     summary.show_plan(sweep, finished)
     summary.show_outlook(todo)
-    if sweep.request.top.mode == "plan":
+    if sweep.request.mode == "plan":
         return
     summary.demand_price(todo)
     keep(sweep)

@@ -167,17 +167,17 @@ class Pruner:
         match record.event:
             case events.Progress(step="train", total=total):
                 self._total = total
-            case events.Metrics(at=at, values=values) if self._metric in values:
-                self._report(at, values[self._metric])
+            case events.Metrics(step=step, values=values) if self._metric in values:
+                self._report(step, values[self._metric])
 
     def reason(self) -> Pruned | None:
         """Return what to end the trial with, if it should end."""
         return Pruned(self._verdict) if self._verdict else None
 
-    def _report(self, at: int, value: float) -> None:
-        self._trial.report(value, at)
-        if 0 < at < self._total and self._trial.should_prune():  # at its end there is nothing left to save
-            self._verdict = f"given up after {at} steps: {self._metric} {value:.4g} is behind the other trials'"
+    def _report(self, step: int, value: float) -> None:
+        self._trial.report(value, step)
+        if 0 < step < self._total and self._trial.should_prune():  # at its end there is nothing left to save
+            self._verdict = f"given up after {step} steps: {self._metric} {value:.4g} is behind the other trials'"
 
 
 def _begin(path: Path, settings: Settings) -> "optuna.Study":

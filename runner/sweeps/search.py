@@ -42,7 +42,7 @@ def run(overrides: Sequence["Override"], asked: dict[str, Any], compose: Compose
     dearest = max(ends, key=_dollars)
     _show(sweep, wanted, settings)
     summary.show_outlook([dearest] * settings.n_trials)
-    if sweep.request.top.mode == "plan":
+    if sweep.request.mode == "plan":
         return
     summary.demand_price([dearest] * settings.n_trials)
     path = sweep.folder / "study.log"

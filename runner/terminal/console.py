@@ -88,7 +88,7 @@ def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
     _show_data(proposal, tokens)
     _show_findings(proposal)
     _show_values(proposal)
-    name = run.request.top.name
+    name = run.request.name
     if name != "auto" and not run.folder.name.startswith(f"{name}-"):
         say(f"note: this plan has a folder already, {run.folder}; name={name} is not used")
     state = "finished before: nothing is done again (again=true starts anew)" if done else "to do"

@@ -111,9 +111,9 @@ class Live:
                 self._print(f"  created: {what} {name}")
             case events.Removed(what=what, id=name):
                 self._print(f"  removed: {what} {name}")
-            case events.Metrics(at=at, values=values) if "eval/loss" in values:
+            case events.Metrics(step=step, values=values) if "eval/loss" in values:
                 shown = [f"{name[5:].replace('_', ' ')} {values[name]:.3f}" for name in HELD_OUT if name in values]
-                self._print(f"  held-out rows after {at} steps: {', '.join(shown)}")
+                self._print(f"  held-out rows after {step} steps: {', '.join(shown)}")
             case events.Note(text=text):
                 self._print(f"  note: {text}")
 

@@ -64,18 +64,18 @@ class Board:
 
 
 def _cells(path: Path) -> list[str]:
-    state, at, last = "begins", 0, dict[str, float]()
+    state, last_step, last = "begins", 0, dict[str, float]()
     for record in journal.read(path):
         match record.event:
             case StepStarted(step=step):
                 state = step
             case StepDone(step="sample"):
                 state = "finished"
-            case Metrics(at=step_number, values=values):
-                at, last = max(at, step_number), last | values
+            case Metrics(step=step_number, values=values):
+                last_step, last = max(last_step, step_number), last | values
             case Failed():
                 state = "failed"
             case Stopped():
                 state = "stopped"
     names = ("train/loss", "eval/loss", "eval/reward_accuracy")
-    return [state, str(at), *(f"{last[name]:.4g}" if name in last else "" for name in names)]
+    return [state, str(last_step), *(f"{last[name]:.4g}" if name in last else "" for name in names)]

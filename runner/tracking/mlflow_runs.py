@@ -44,7 +44,7 @@ def find_or_create(client: "MlflowClient", run: Run, hosted_job: str) -> Any:
     ]
     missing = [RunTag(key, value) for key, value in tags.items() if key not in mlflow_run.data.tags]
     client.log_batch(mlflow_run.info.run_id, params=params, tags=missing)
-    _fold(client, mlflow_run, run.request.top.sweep)
+    _fold(client, mlflow_run, run.request.sweep)
     if not mlflow_run.inputs or not mlflow_run.inputs.dataset_inputs:
         client.log_inputs(mlflow_run.info.run_id, datasets=_datasets(run))
     client.log_text(mlflow_run.info.run_id, run.plan.canonical.decode(), "plan.json")

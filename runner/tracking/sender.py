@@ -19,7 +19,7 @@ import msgspec
 from runner import backends, cache
 from runner.plan import Run, flat_params
 from runner.record.events import Metrics, Samples, StepDone
-from runner.record.journal import Record, progressed
+from runner.record.journal import Record, read_state
 from runner.tracking import mlflow_runs
 from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
 
@@ -109,7 +109,7 @@ class Sender:
         """Find or create the MLflow run, or reopen it; return whether there is one to send to."""
         hosted, hosted_job = backends.load(self.run.plan.backend).hosted, self.position.hosted_job
         if hosted and not hosted_job:
-            hosted_job = progressed(self.run.folder).results.get("create", {}).get("job", "")
+            hosted_job = read_state(self.run.folder).results.get("create", {}).get("job", "")
             if not hosted_job and not status:
                 return False
         if not self.position.run_id or hosted_job != self.position.hosted_job:
@@ -148,11 +148,11 @@ class Sender:
 
         known = {name: int(steps, 16) for name, steps in self.position.known.items()}
         metrics = [
-            Metric(name, value, int(record.time * 1000), record.event.at)
+            Metric(name, value, int(record.time * 1000), record.event.step)
             for record in records
             if isinstance(record.event, Metrics)
             for name, value in record.event.values.items()
-            if not known.get(name, 0) >> record.event.at & 1
+            if not known.get(name, 0) >> record.event.step & 1
         ]
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(self.position.run_id, metrics=metrics[start : start + BATCH])

@@ -69,7 +69,7 @@ def _create(folder: Path, count: int, tracking: str) -> None:
         for seed in range(count):
             job = replace(
                 first, plan=replace(first.plan, seed=seed), folder=folder / "runs" / f"bench-{seed:04}",
-                request=replace(first.request, top=replace(first.request.top, seed=seed)),
+                request=replace(first.request, seed=seed),
             )  # fmt: skip
             sent = client.fine_tuning.jobs.create(**arguments(job.plan, "gpt-4.1-mini", {"train": training}, "bench"))
             job.folder.mkdir(parents=True)

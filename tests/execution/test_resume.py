@@ -102,7 +102,7 @@ def killed_after(seconds: float, folder: Path, *line: str) -> int:
 def measured(run: Path) -> list[tuple[int, dict[str, float]]]:
     """Return what the journal holds of metrics, in order of steps, but for the speed."""
     events = [record.event for record in read(run / "journal.jsonl") if isinstance(record.event, Metrics)]
-    kept = [(e.at, {k: v for k, v in e.values.items() if not k.startswith("system/")}) for e in events]
+    kept = [(e.step, {k: v for k, v in e.values.items() if not k.startswith("system/")}) for e in events]
     return sorted(kept, key=lambda each: (each[0], sorted(each[1])))
 
 
@@ -118,7 +118,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tiny_model: Path, pai
     report = json.loads((the_run(tmp_path) / "report.json").read_bytes())
     assert report["status"] == "stopped"
     stopped_at = max(
-        record.event.at for record in read(the_run(tmp_path) / "journal.jsonl") if isinstance(record.event, Metrics)
+        record.event.step for record in read(the_run(tmp_path) / "journal.jsonl") if isinstance(record.event, Metrics)
     )
     again = run_command(tmp_path, "-m", "runner", *arguments(tiny_model, pairs_file, "dpo.n_epochs=2000"), "mode=plan")
     assert again.returncode == 0

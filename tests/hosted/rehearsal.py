@@ -45,7 +45,7 @@ class Ended:
         """Every value the journal holds, by step and name."""
         records = read(self.folder / "journal.jsonl")
         found = [
-            (each.event.at, name, value)
+            (each.event.step, name, value)
             for each in records
             if isinstance(each.event, events.Metrics)
             for name, value in each.event.values.items()

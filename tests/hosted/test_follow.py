@@ -11,7 +11,7 @@ from runner.backends.foundry import Azure, Polling
 from runner.backends.foundry.connect import Service
 from runner.hosted.follow import Followed
 from runner.record.events import Event, Metrics, Said, State, Wait
-from runner.record.journal import Progressed
+from runner.record.journal import RunState
 from tests.conftest import pair_row
 from tests.emulator import Fault, Script
 from tests.emulator.sdk import Client, connected
@@ -44,19 +44,19 @@ def begun(client: Client, script: Script) -> str:
 
 def followed(there: Service, client: Client, job: str, seconds: float) -> list[Event]:
     """Follow a job to its end, the clock going on by so many seconds between two looks; return what is kept of it."""
-    known, kept = Progressed([]), []
+    known, kept = RunState([]), []
     for event in Followed(there, job, "dpo").to_end():
         if isinstance(event, Wait):
             client.cloud.advance(seconds)
         news = known.news(event)
         if news is not None:
-            known.take_in(news)
+            known.apply(news)
             kept.append(news)
     return kept
 
 
 def steps(heard: list[Event]) -> list[int]:
-    return [event.at for event in heard if isinstance(event, Metrics)]
+    return [event.step for event in heard if isinstance(event, Metrics)]
 
 
 def said(heard: list[Event]) -> list[str]:

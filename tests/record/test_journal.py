@@ -43,11 +43,11 @@ def test_metrics_that_a_resumed_run_measures_again_are_not_noted_twice(tmp_path:
 
 def test_a_step_is_done_only_under_the_key_it_was_done_for(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    assert not journal.progressed.has("sample", "10 answers")
+    assert not journal.state.has("sample", "10 answers")
     journal.add(StepDone("sample", "10 answers", 1.5, {"num_samples": 10}))
-    assert journal.progressed.has("sample", "10 answers")
-    assert not journal.progressed.has("sample", "20 answers")
-    assert journal.progressed.results["sample"] == {"num_samples": 10}
+    assert journal.state.has("sample", "10 answers")
+    assert not journal.state.has("sample", "20 answers")
+    assert journal.state.results["sample"] == {"num_samples": 10}
 
 
 def test_progress_is_for_the_eye_only(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from runner.record.events import (
     StepStarted,
     Wait,
 )
-from runner.record.journal import Journal, Progressed, read
+from runner.record.journal import Journal, RunState, read
 from tests.data.samples import unhurried
 
 
@@ -41,12 +41,12 @@ def noted(path: Path, *events: Event) -> list[Event]:
     return [record.event for record in read(path)]
 
 
-def after(*events: Event) -> Progressed:
+def after(*events: Event) -> RunState:
     """Return how far a run is after some events."""
-    progressed = Progressed([])
+    state = RunState([])
     for event in events:
-        progressed.take_in(event)
-    return progressed
+        state.apply(event)
+    return state
 
 
 def test_metrics_heard_again_are_noted_once_whichever_way_they_come(path: Path) -> None:
@@ -114,16 +114,16 @@ FILE, DEPLOYMENT = Created("file", "file-1", {"bytes": 3}), Created("deployment"
 
 def test_what_was_created_stands_until_it_is_removed(path: Path) -> None:
     assert noted(path, FILE, FILE, DEPLOYMENT) == [FILE, DEPLOYMENT]
-    progressed = Progressed(read(path))
-    assert progressed.created == {("file", "file-1"): FILE, ("deployment", "r-1"): DEPLOYMENT}
+    state = RunState(read(path))
+    assert state.created == {("file", "file-1"): FILE, ("deployment", "r-1"): DEPLOYMENT}
     noted(path, Removed("deployment", "r-1"))
-    assert list(Progressed(read(path)).created) == [("file", "file-1")]
+    assert list(RunState(read(path)).created) == [("file", "file-1")]
 
 
 def test_what_was_removed_can_be_created_again(path: Path) -> None:
     gone = Removed("deployment", "r-1")
     assert noted(path, DEPLOYMENT, gone, DEPLOYMENT) == [DEPLOYMENT, gone, DEPLOYMENT]
-    assert ("deployment", "r-1") in Progressed(read(path)).created
+    assert ("deployment", "r-1") in RunState(read(path)).created
 
 
 def test_removing_what_this_run_did_not_make_changes_nothing() -> None:
@@ -132,12 +132,12 @@ def test_removing_what_this_run_did_not_make_changes_nothing() -> None:
 
 def test_a_removal_undoes_the_step_that_made_it_and_keeps_its_result() -> None:
     done = StepDone("deploy", "keep", 1.0, {"deployment": "r-1"})
-    progressed = after(done, StepDone("sample", "2", 1.0, {}), DEPLOYMENT, Removed("deployment", "r-1", "deploy"))
-    assert not progressed.has("deploy", "keep")
-    assert progressed.has("sample", "2")
-    assert progressed.results["deploy"] == {"deployment": "r-1"}
-    progressed.take_in(done)
-    assert progressed.has("deploy", "keep")
+    state = after(done, StepDone("sample", "2", 1.0, {}), DEPLOYMENT, Removed("deployment", "r-1", "deploy"))
+    assert not state.has("deploy", "keep")
+    assert state.has("sample", "2")
+    assert state.results["deploy"] == {"deployment": "r-1"}
+    state.apply(done)
+    assert state.has("deploy", "keep")
 
 
 def test_a_removal_that_undoes_nothing_leaves_every_step_done() -> None:
@@ -145,17 +145,17 @@ def test_a_removal_that_undoes_nothing_leaves_every_step_done() -> None:
 
 
 def test_an_intent_is_known_by_what_it_is_about_and_the_last_one_counts() -> None:
-    progressed = after(Intent("job", {"there": []}), Intent("file a", {}), Intent("job", {"there": ["ftjob-1"]}))
-    assert progressed.intents == {"job": {"there": ["ftjob-1"]}, "file a": {}}
+    state = after(Intent("job", {"there": []}), Intent("file a", {}), Intent("job", {"there": ["ftjob-1"]}))
+    assert state.intents == {"job": {"there": ["ftjob-1"]}, "file a": {}}
 
 
 def test_a_failure_for_good_outlives_a_later_start_but_not_a_step_that_is_done() -> None:
     failed = after(StepDone("create", "", 1.0, {}), Failed("the job was cancelled", for_good=True))
     assert failed.failed_for_good
     for event in (Started("here", {}), StepStarted("follow"), State("job", "cancelled"), Failed("no connection")):
-        failed.take_in(event)
+        failed.apply(event)
         assert failed.failed_for_good
-    failed.take_in(StepDone("follow", "", 1.0, {}))
+    failed.apply(StepDone("follow", "", 1.0, {}))
     assert not failed.failed_for_good
 
 
@@ -184,5 +184,5 @@ def test_events_heard_in_many_processes_are_noted_as_in_one(
     whole = noted(folder / "one.jsonl", *kept)
     noted(folder / "many.jsonl", *kept[:cut])
     assert noted(folder / "many.jsonl", *kept) == whole
-    measured = [(e.at, name) for e in whole if isinstance(e, Metrics) for name in e.values]
+    measured = [(e.step, name) for e in whole if isinstance(e, Metrics) for name in e.values]
     assert len(measured) == len(set(measured))

@@ -30,7 +30,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def test_the_default_request_is_dpo_on_the_embedded_data() -> None:
     request = check.request(composed())
-    assert (request.method, request.backend.name, request.top.mode) == ("dpo", "local", "run")
+    assert (request.method, request.backend.name, request.mode) == ("dpo", "local", "run")
     assert request.dataset.train == "embedded:house_style.train.dpo.jsonl"
     assert request.hyperparameters == methods.load("dpo").hyperparameters()
 
@@ -55,7 +55,7 @@ def test_every_experiment_composes(path: Path) -> None:
 
 def test_seed_nought_and_whole_numbers_for_fractions_are_taken_as_they_are() -> None:
     request = check.request(composed("seed=0", "dpo.beta=1", "dpo.rpo_alpha=0"))
-    assert (request.top.seed, request.hyperparameters.beta, request.hyperparameters.rpo_alpha) == (0, 1.0, 0.0)
+    assert (request.seed, request.hyperparameters.beta, request.hyperparameters.rpo_alpha) == (0, 1.0, 0.0)
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
@@ -113,7 +113,7 @@ def test_a_loss_that_is_asked_for_as_a_method_is_dpo_with_that_loss(name: str) -
 
 
 def test_every_key_has_a_type_that_can_be_told() -> None:
-    owners = [keys.Top, *keys.SECTIONS.values()]
+    owners = [keys.RootKeys, *keys.SECTIONS.values()]
     owners += [methods.load(name).hyperparameters for name in hydra_config.options(methods)]
     owners += [backends.load(name).settings for name in hydra_config.options(backends)]
     for owner in owners:

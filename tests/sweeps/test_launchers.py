@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runner.record.journal import progressed, read
+from runner.record.journal import read, read_state
 from tests import waiting
 from tests.sweeps.conftest import Here
 
@@ -26,7 +26,7 @@ def numbers(folder: Path) -> dict[str, Any]:
     """Return every value that was measured in each run: not when, and not how fast."""
     return {
         journal.parent.name: [
-            (record.event.at, {key: value for key, value in record.event.values.items() if key[:7] != "system/"})
+            (record.event.step, {key: value for key, value in record.event.values.items() if key[:7] != "system/"})
             for record in read(journal)
             if type(record.event).__name__ == "Metrics"  # type: ignore[union-attr]
         ]
@@ -156,7 +156,7 @@ def test_two_nodes_of_a_ray_cluster_come_to_the_same_though_one_dies_in_mid_tria
 
     waiting.until(lambda: len(training()) >= 2, "two trials to train", process=process)
     assert len(training()) == 2, "two trials at a time"
-    assert not any("save" in progressed(folder).results for folder in training())
+    assert not any("save" in read_state(folder).results for folder in training())
     cluster.nodes.remove_node(cluster.second, allow_graceful=False)
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, output + errors

@@ -69,7 +69,7 @@ def journalled(folder: Path) -> dict[str, Any]:
     found = {}
     for journal in folder.glob("runs/*/journal.jsonl"):
         events = [record.event for record in read(journal) if type(record.event).__name__ == "Metrics"]
-        points = {(key, event.at, value) for event in events for key, value in event.values.items()  # type: ignore[union-attr]
+        points = {(key, event.step, value) for event in events for key, value in event.values.items()  # type: ignore[union-attr]
                   if not key.startswith("system/")}  # fmt: skip
         found[planning.load(journal.parent).plan.id] = ("FINISHED", points)
     return found

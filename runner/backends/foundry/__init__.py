@@ -25,7 +25,7 @@ from runner.request.types import PositiveFloat, PositiveInt
 if TYPE_CHECKING:
     from runner.data.survey import Survey
     from runner.plan import Run
-    from runner.record.journal import Progressed
+    from runner.record.journal import RunState
     from runner.request.keys import Evaluation, Request
 
 MIN_ROWS = 10
@@ -120,8 +120,8 @@ def check(request: "Request", found: "Survey") -> None:
         raise RequestError(
             f"evaluation.patience: got {request.evaluation.patience}; a hosted job goes to its end; use patience=null."
         )
-    if request.top.seed > MAX_SEED:
-        raise RequestError(f"seed: got {request.top.seed}; the service takes up to {MAX_SEED}.")
+    if request.seed > MAX_SEED:
+        raise RequestError(f"seed: got {request.seed}; the service takes up to {MAX_SEED}.")
     if found.splits["train"].rows < MIN_ROWS:
         raise DataError(
             f"dataset.train: has {found.splits['train'].rows} rows; the service takes {MIN_ROWS} or more; add some."
@@ -137,7 +137,7 @@ def check(request: "Request", found: "Survey") -> None:
             "evaluation.samples: got 0, so backend.deploy=delete_after_eval would deploy for nothing; ask for some, or "
             "use backend.deploy=none."
         )
-    if request.top.mode == "run":
+    if request.mode == "run":
         _demand_way_there(request.backend)
 
 
@@ -193,20 +193,20 @@ def evaluation(wanted: "Evaluation") -> dict[str, Any]:
     return {}
 
 
-def steps(run: "Run", progressed: "Progressed") -> Sequence[Step]:
+def steps(run: "Run", state: "RunState") -> Sequence[Step]:
     """Return the steps; the SDKs are loaded when the first of them runs (work.py)."""
 
     @cache
     def work() -> Any:
         from runner.backends.foundry.steps import FoundrySteps
 
-        return FoundrySteps(run, progressed)
+        return FoundrySteps(run, state)
 
     def step(name: str, key: str = "") -> Step:
         return Step(name, lambda: getattr(work(), name)(), key)
 
     settings, wanted = run.request.backend, run.request.evaluation
-    _stay_where_it_began(settings, progressed)
+    _stay_where_it_began(settings, state)
     found = [step("upload"), step("create")]
     if not settings.follow:
         return [*found, step("look", f"at {time.time():.3f}")]  # each time anew
@@ -223,9 +223,9 @@ def steps(run: "Run", progressed: "Progressed") -> Sequence[Step]:
     return [*found, step("deploy", both), step("sample", both), step("undeploy", both)]
 
 
-def _stay_where_it_began(settings: Foundry, progressed: "Progressed") -> None:
+def _stay_where_it_began(settings: Foundry, state: "RunState") -> None:
     """Raise `RequestError` where a run that was begun at one project is to go on at another."""
-    begun = progressed.results.get("upload", {}).get("endpoint")
+    begun = state.results.get("upload", {}).get("endpoint")
     now = endpoint.find(settings.azure, "endpoint")
     if begun and now and begun != now.rstrip("/"):
         raise RequestError(

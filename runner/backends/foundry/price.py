@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from runner import models
 from runner.backends.foundry.catalogue import SHIPPED, Model, catalogue
 from runner.cost import Cost
-from runner.record.journal import progressed
+from runner.record.journal import read_state
 
 if TYPE_CHECKING:
     from runner.cost import Tokens
@@ -37,7 +37,7 @@ def cost(run: "Run", tokens: "Tokens | None") -> Cost:
     price = None
     if rate is not None and tokens is not None and n_epochs != "auto":
         price = tokens.splits["train"] * n_epochs * rate / 1e6
-    if "create" in progressed(run.folder).results:
+    if "create" in read_state(run.folder).results:
         return Cost(None, 0.0, price)
     return Cost(None, price)
 
@@ -93,7 +93,7 @@ def _standing(run: "Run", model: Model | None) -> str:
 
 def _existing(run: "Run") -> str:
     """Return what this run has made or found so far, by its journal: the service itself is asked when it runs."""
-    known = progressed(run.folder)
+    known = read_state(run.folder)
     found = [f"{what} {name}" for what, name in known.created]
     if "create" in known.results:
         state = known.states.get("job", "created")

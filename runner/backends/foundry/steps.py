@@ -29,7 +29,7 @@ from runner.record.samples import Answer, Prompt, compared
 
 if TYPE_CHECKING:
     from runner.plan import Run
-    from runner.record.journal import Progressed
+    from runner.record.journal import RunState
 
 
 class FoundrySteps:
@@ -38,8 +38,8 @@ class FoundrySteps:
     Raises `AccessError` at once for a variable that any of its steps will need, so that nothing is uploaded before.
     """
 
-    def __init__(self, run: "Run", progressed: "Progressed") -> None:
-        self.run, self.progressed, self.done = run, progressed, progressed.results
+    def __init__(self, run: "Run", state: "RunState") -> None:
+        self.run, self.state, self.done = run, state, state.results
         self.settings = run.request.backend
         self.service = service(self.settings)
         self.base = models.hosted_name(run.plan.model.source) or ""
@@ -57,7 +57,7 @@ class FoundrySteps:
         try:
             contents = {split: files.write(self.run.rows(split), path) for split, path in paths.items()}
             for split, content in contents.items():
-                intended = f"file {content.name}" in self.progressed.intents
+                intended = f"file {content.name}" in self.state.intents
                 found[split] = yield from files.ensure(self.service, content, intended)
         finally:
             for path in paths.values():
@@ -72,11 +72,9 @@ class FoundrySteps:
             uploaded = yield from self.upload()
         ids = self._ids(uploaded)
         suffix = self.settings.suffix or jobs.default_suffix(plan.id)
-        maker = jobs.JobMaker(
-            self.service, plan, jobs.arguments(plan, self.base, ids, suffix), self.run.request.top.again
-        )
-        created = next((name for what, name in self.progressed.created if what == "job"), None)
-        return {"job": (yield from maker.ensure(self.progressed.intents.get("job"), created))}
+        maker = jobs.JobMaker(self.service, plan, jobs.arguments(plan, self.base, ids, suffix), self.run.request.again)
+        created = next((name for what, name in self.state.created if what == "job"), None)
+        return {"job": (yield from maker.ensure(self.state.intents.get("job"), created))}
 
     def look(self) -> Events:
         """See what has become of the job so far, without staying."""
@@ -141,7 +139,7 @@ class FoundrySteps:
         """Deploy the model, and find a deployment of the base model to set beside it."""
         wanted = self.settings.deployment
         self._prompts()  # data that is gone is told before anything costs by the hour
-        mine = ("deployment", self.deployment_name) in self.progressed.created
+        mine = ("deployment", self.deployment_name) in self.state.created
         deployer = deployment.Deployer(self.service, self.deployment_name)
         yield from deployer.ensure(self.done["follow"]["model"], wanted.sku, wanted.capacity, mine)
         base = wanted.base
@@ -154,7 +152,7 @@ class FoundrySteps:
         try:
             return (yield from self._sample())
         except RunnerError as error:
-            if ("deployment", self.deployment_name) not in self.progressed.created:
+            if ("deployment", self.deployment_name) not in self.state.created:
                 raise
             raise type(error)(
                 f"{error} The deployment {self.deployment_name} stands and may cost by the hour: the same command goes "
@@ -170,12 +168,12 @@ class FoundrySteps:
         before = None
         if deployed["base"]:
             before = yield from self._answers(deployed["base"], prompts)
-        style, at = self.run.request.dataset.style, self.done["results"]["step"]
-        return (yield from compared(self.run.folder, prompts, (before, after), style, at))
+        style, step = self.run.request.dataset.style, self.done["results"]["step"]
+        return (yield from compared(self.run.folder, prompts, (before, after), style, step))
 
     def undeploy(self) -> Events:
         """Remove the deployment; the model stays, and can be deployed again."""
-        if ("deployment", self.deployment_name) in self.progressed.created:
+        if ("deployment", self.deployment_name) in self.state.created:
             yield from deployment.Deployer(self.service, self.deployment_name).remove()
         return {}
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from runner.cost import Tokens
     from runner.data.survey import Survey
     from runner.plan import Proposal, Run
-    from runner.record.journal import Progressed
+    from runner.record.journal import RunState
     from runner.request.keys import Evaluation, Request
 
 
@@ -225,7 +225,7 @@ def cost(run: "Run", tokens: "Tokens | None") -> Cost:
 
 def _speed(run: "Run") -> float | None:
     """Return the tokens a second of the latest run of the same model, method and tuning in this folder of runs."""
-    runs = Path(run.request.top.runs_folder)
+    runs = Path(run.request.runs_folder)
     if not runs.exists():
         return None
     for content in _reports(runs, runs.stat().st_mtime_ns):
@@ -258,14 +258,14 @@ def count_steps(settings: Local, hyperparameters: Any, num_rows: int) -> int:
     return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps)
 
 
-def steps(run: "Run", progressed: "Progressed") -> Sequence[Step]:
+def steps(run: "Run", state: "RunState") -> Sequence[Step]:
     """Return the steps; torch is loaded when the first of them runs (work.py)."""
 
     @cache
     def work() -> Any:
         from runner.backends.local.steps import LocalSteps
 
-        return LocalSteps(run, progressed.results)
+        return LocalSteps(run, state.results)
 
     def step(name: str, key: str = "") -> Step:
         return Step(name, lambda: getattr(work(), name)(), key)

@@ -88,10 +88,10 @@ class LocalSteps:
         """Run the training loop from where it stands."""
         yield Progress("train", 0, self.recipe.num_steps)
         rows, held_out = self.examples("train"), self.examples("validation")
-        at = yield from train(self.learner, rows, held_out, self.checkpoints)
+        step = yield from train(self.learner, rows, held_out, self.checkpoints)
         if self.profile.folder is not None:
             self._write_profile()
-        return {"at": at, "num_steps": self.recipe.num_steps, "num_weights": self.num_weights}
+        return {"step": step, "num_steps": self.recipe.num_steps, "num_weights": self.num_weights}
 
     def save(self) -> Events:
         """Write the trained weights as a model reference."""
@@ -117,7 +117,7 @@ class LocalSteps:
             ]
             (self.run.folder / "evaluation.jsonl").write_bytes(b"\n".join(lines) + b"\n")
         values = mean(rows)
-        yield Metrics(self.results["train"]["at"], values)
+        yield Metrics(self.results["train"]["step"], values)
         return values
 
     def sample(self) -> Events:
@@ -133,8 +133,8 @@ class LocalSteps:
             before = self._answers_before(prompts)
         yield Progress("sample", 2, 2)
         folder = self.run.folder if self.group.rank.first else None
-        style, at = self.run.request.dataset.style, self.results["train"]["at"]
-        return (yield from compared(folder, prompts, (before, after), style, at))
+        style, step = self.run.request.dataset.style, self.results["train"]["step"]
+        return (yield from compared(folder, prompts, (before, after), style, step))
 
     def examples(self, split: Split) -> StoredExamples:
         """Return a split's rows as the training loop asks for them; none where there is no such split."""

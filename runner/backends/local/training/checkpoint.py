@@ -38,13 +38,13 @@ PATIENCE_SECONDS = 60.0  # after an error: a write underway gets so long, then a
 
 @dataclass(frozen=True)
 class State:
-    """Where training stands after `at` optimizer steps; tensors of any shape, type and device, by name.
+    """Where training stands after `step` optimizer steps; tensors of any shape, type and device, by name.
 
     `optimizer` is flat, `weight's name/key`. `extra` holds further groups, an averaged copy of the weights
     say, each a file of its name. `progress` is small JSON: names, numbers (finite ones), lists.
     """
 
-    at: int
+    step: int
     weights: Tensors
     optimizer: Tensors
     extra: Mapping[str, Tensors] = field(default_factory=dict)
@@ -86,12 +86,12 @@ class Writer:
         already gets no other, since the same steps lead to the same state. Raises what the write before met.
         """
         self.flush()
-        target = self.folder / f"step-{state.at:08d}"
+        target = self.folder / f"step-{state.step:08d}"
         if target.exists():
             return
         groups = {"weights": state.weights, "optimizer": state.optimizer, **state.extra}
         copies = {name: _copy(tensors) for name, tensors in groups.items()}
-        text = msgspec.json.encode(_Stored(state.at, dict(state.progress)))
+        text = msgspec.json.encode(_Stored(state.step, dict(state.progress)))
         num_bytes = len(text) + sum(_num_bytes(tensors) for tensors in copies.values())
         self._hand(target, num_bytes, partial(_write_step, target, copies, text, self.keep))
 
@@ -211,7 +211,7 @@ def publish(draft: Path, target: Path) -> None:
 class _Stored(msgspec.Struct, frozen=True):
     """What `state.json` holds."""
 
-    at: int
+    step: int
     progress: dict[str, Any]
 
 
@@ -220,7 +220,7 @@ def _read(path: Path) -> State:
         stored = msgspec.json.decode((path / "state.json").read_bytes(), type=_Stored)
         # Copied, since what safetensors maps would hold the space of a checkpoint long removed.
         groups = {file.stem: _copy(load_file(file)) for file in sorted(path.glob("*.safetensors"))}
-        return State(stored.at, groups.pop("weights"), groups.pop("optimizer"), groups, stored.progress)
+        return State(stored.step, groups.pop("weights"), groups.pop("optimizer"), groups, stored.progress)
     except (msgspec.MsgspecError, SafetensorError, KeyError, FileNotFoundError) as error:
         before = [each.name for each in steps(path.parent) if each < path]
         raise RunnerError(

@@ -33,19 +33,19 @@ class Standing(msgspec.Struct):
     """What held-out rows have said so far: the lowest loss, the step it was measured after, evaluations since."""
 
     best_loss: float | None = None
-    best_at: int = 0
+    best_step: int = 0
     since_best: int = 0
-    judged_at: int = -1
+    evaluated_step: int = -1
     untrained: bool = False
     """Whether the model has been measured as it was before training."""
 
-    def judge(self, at: int, loss: float) -> bool:
+    def judge(self, step: int, loss: float) -> bool:
         """Take note of a loss; return whether it is the lowest so far. The untrained model (at = 0) is no result."""
-        self.judged_at = at
-        better = at > 0 and (self.best_loss is None or loss < self.best_loss)
+        self.evaluated_step = step
+        better = step > 0 and (self.best_loss is None or loss < self.best_loss)
         if better:
-            self.best_loss, self.best_at = loss, at
-        self.since_best = 0 if better else self.since_best + (at > 0)
+            self.best_loss, self.best_step = loss, step
+        self.since_best = 0 if better else self.since_best + (step > 0)
         return better
 
 
@@ -77,7 +77,7 @@ class Learner:
         loss, metrics = self.recipe.method.loss(policy, reference, self.recipe.hyperparameters)
         return {"loss": loss, **metrics}
 
-    def backward(self, examples: Sequence[Example], at: int = 0) -> dict[str, Tensor]:
+    def backward(self, examples: Sequence[Example], step: int = 0) -> dict[str, Tensor]:
         """Add the gradient of a batch's loss, pack by pack; return the batch's loss and metrics, all scalars.
 
         The batch's loss is the mean of its rows' losses weighted by the method, however the batch is cut.
@@ -90,7 +90,7 @@ class Learner:
         parts = [[examples[index] for index in indices] for indices in packs]
         for turns in self._rounds([sum(lengths[index] for index in indices) for indices in packs]):
             # Dropout draws the same numbers wherever a process has resumed.
-            torch.manual_seed((self.recipe.seed * 1_000_003 + at) * 1_009 + turns[0][0])
+            torch.manual_seed((self.recipe.seed * 1_000_003 + step) * 1_009 + turns[0][0])
             works = []
             for number, counts in turns:
                 factors = [counts * weight(each.num_learned) / whole for each in parts[number]]
@@ -129,22 +129,22 @@ class Learner:
         grads = [tensor.grad for tensor in self.weights.values() if tensor.grad is not None]
         self.group.all_reduce([*values.values(), *(each for each in grads if not sharding.is_part(each))])
 
-    def step(self, examples: Sequence[Example], at: int) -> dict[str, Tensor]:
-        """Take the optimizer step that follows `at` steps; return loss, metrics and the gradient's norm, all scalars.
+    def step(self, examples: Sequence[Example], step: int) -> dict[str, Tensor]:
+        """Take the optimizer step that follows `step` steps; return loss, metrics and the gradient's norm, all scalars.
 
         Nothing is read back from the device, so that a GPU need not wait.
         """
         self.profile.step()
-        values = self.backward(examples, at)
+        values = self.backward(examples, step)
         with self.profile.part("optimizer"):
-            values["grad_norm"] = self._descend(at)
+            values["grad_norm"] = self._descend(step)
         return values
 
-    def _descend(self, at: int) -> Tensor:
+    def _descend(self, step: int) -> Tensor:
         """Follow the gradient that was added up; return its norm before it was clipped."""
         norm: Tensor = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_grad_norm)
         for each in self.adam.param_groups:
-            each["lr"] = self.recipe.learning_rate * rate(at, self.recipe)
+            each["lr"] = self.recipe.learning_rate * rate(step, self.recipe)
         self.adam.step()
         self.adam.zero_grad()
         if self.recipe.ema_decay:
@@ -205,11 +205,11 @@ class Learner:
             for number, weight in enumerate(weights)
         ]
 
-    def state(self, at: int, standing: Standing) -> State:
-        """Return all that training needs to go on after `at` steps."""
+    def state(self, step: int, standing: Standing) -> State:
+        """Return all that training needs to go on after `step` steps."""
         extra = {"averaged": self._whole(self.averaged)} if self.averaged else {}
         optimizer = self._whole(checkpoint.optimizer_tensors(self.weights, self.adam))
-        return State(at, self._whole(self.weights), optimizer, extra, msgspec.to_builtins(standing))
+        return State(step, self._whole(self.weights), optimizer, extra, msgspec.to_builtins(standing))
 
     def _whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return tensors as process 0 writes them: gathered, where they are shared out."""

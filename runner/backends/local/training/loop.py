@@ -23,9 +23,9 @@ from runner.errors import RunnerError, StopAsked
 from runner.record.events import Event, Metrics, Note, Progress
 
 
-def batch(num_rows: int, batch_size: int, seed: int, at: int) -> list[int]:
-    """Return the row numbers of the batch after `at` optimizer steps; each epoch has an order of its own."""
-    epoch, position = divmod(at, math.ceil(num_rows / batch_size))
+def batch(num_rows: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Return the row numbers of the batch after `step` optimizer steps; each epoch has an order of its own."""
+    epoch, position = divmod(step, math.ceil(num_rows / batch_size))
     order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed + epoch))
     return order[position * batch_size : (position + 1) * batch_size].tolist()
 
@@ -53,9 +53,9 @@ class Meter:
         """Leave out time that was spent on something else."""
         self._since += seconds
 
-    def add(self, at: int, values: dict[str, Tensor], num_tokens: int) -> Generator[Event, None, None]:
-        """Take the values of the step that led to `at`, not yet read; yield those of the step before."""
-        before, self._waiting = self._waiting, (at, values, num_tokens)
+    def add(self, step: int, values: dict[str, Tensor], num_tokens: int) -> Generator[Event, None, None]:
+        """Take the values of the step that led to `step`, not yet read; yield those of the step before."""
+        before, self._waiting = self._waiting, (step, values, num_tokens)
         yield from self._read(before)
 
     def flush(self) -> Generator[Event, None, None]:
@@ -66,21 +66,21 @@ class Meter:
     def _read(self, waiting: tuple[int, dict[str, Tensor], int] | None) -> Generator[Event, None, None]:
         if waiting is None:
             return
-        at, tensors, num_tokens = waiting
+        step, tensors, num_tokens = waiting
         values = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             raise RunnerError(
-                f"train: the loss is {values['loss']} after {at - 1} steps; the last checkpoint stands; "
+                f"train: the loss is {values['loss']} after {step - 1} steps; the last checkpoint stands; "
                 "try again with a lower learning rate."
             )
         now = time.perf_counter()
         recipe = self.learner.recipe
         shown = {f"train/{name}": value for name, value in values.items()}
-        shown["train/learning_rate"] = recipe.learning_rate * rate(at - 1, recipe)
+        shown["train/learning_rate"] = recipe.learning_rate * rate(step - 1, recipe)
         shown |= throughput.figures(self.learner.model, self._flops, num_tokens, now - self._since)
         self._since = now
-        yield Metrics(at, shown)
-        yield Progress("train", at, recipe.num_steps, shown)
+        yield Metrics(step, shown)
+        yield Progress("train", step, recipe.num_steps, shown)
 
 
 def train(learner: Learner, rows: Examples, held_out: Examples, folder: Path) -> Generator[Event, None, int]:
@@ -96,46 +96,46 @@ def train(learner: Learner, rows: Examples, held_out: Examples, folder: Path) ->
     recipe, meter = learner.recipe, Meter(learner)
     state = _latest(learner, folder)
     standing = learner.restore(state) if state else Standing()
-    at = state.at if state else 0
+    step = state.step if state else 0
     learner.model.train()
     with Writer(folder, recipe.checkpoints) if learner.group.rank.first else NullWriter() as writer:
         try:
-            while at < recipe.num_steps:
-                due = len(held_out) and at % recipe.evaluate_every == 0 and standing.judged_at != at
-                if due and (at or not learner.has_reference):
+            while step < recipe.num_steps:
+                due = len(held_out) and step % recipe.evaluate_every == 0 and standing.evaluated_step != step
+                if due and (step or not learner.has_reference):
                     yield from meter.flush()
                     with learner.profile.part("evaluation"):
-                        yield from _judge(learner, held_out, writer, at, standing)
+                        yield from _judge(learner, held_out, writer, step, standing)
                     meter.restart()
                 if recipe.patience is not None and standing.since_best >= recipe.patience:
-                    yield Note(f"stopped after {at} steps: eval/loss has not fallen in {recipe.patience} evaluations")
+                    yield Note(f"stopped after {step} steps: eval/loss has not fallen in {recipe.patience} evaluations")
                     break
-                chosen = yield from _batch(learner, rows, at, meter)
-                values = learner.step(chosen, at)
-                at += 1
+                chosen = yield from _batch(learner, rows, step, meter)
+                values = learner.step(chosen, step)
+                step += 1
                 with learner.profile.part("logging"):
-                    yield from meter.add(at, values, sum(num_tokens(example.tokens) for example in chosen))
-                if at % recipe.checkpoint_every == 0 and at < recipe.num_steps:
+                    yield from meter.add(step, values, sum(num_tokens(example.tokens) for example in chosen))
+                if step % recipe.checkpoint_every == 0 and step < recipe.num_steps:
                     yield from meter.flush()  # what lies before a checkpoint is never measured again
-                    writer.save(learner.state(at, standing))
+                    writer.save(learner.state(step, standing))
             yield from meter.flush()
-            if len(held_out) and recipe.keep_best and standing.judged_at != at:
-                yield from _judge(learner, held_out, writer, at, standing)
+            if len(held_out) and recipe.keep_best and standing.evaluated_step != step:
+                yield from _judge(learner, held_out, writer, step, standing)
             elif len(held_out) and learner.has_reference:
                 yield from _judge_untrained(learner, held_out, standing)
         except StopAsked:
-            writer.save(learner.state(at, standing))
+            writer.save(learner.state(step, standing))
             writer.flush()
             yield from meter.flush()  # the last step lies before the checkpoint, too
             raise
-        writer.save(learner.state(at, standing))
-    return standing.best_at if recipe.keep_best and standing.best_loss is not None else at
+        writer.save(learner.state(step, standing))
+    return standing.best_step if recipe.keep_best and standing.best_loss is not None else step
 
 
-def _batch(learner: Learner, rows: Examples, at: int, meter: Meter) -> Generator[Event, None, list[Example]]:
-    """Return the rows of the batch after `at` steps; what is computed for them first is no part of the step's time."""
+def _batch(learner: Learner, rows: Examples, step: int, meter: Meter) -> Generator[Event, None, list[Example]]:
+    """Return the rows of the batch after `step` steps; preparing them is not counted as time of the step."""
     recipe, began = learner.recipe, time.perf_counter()
-    indices = batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, at)
+    indices = batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, step)
     yield from rows.ready(indices, "train")
     meter.pause(time.perf_counter() - began)
     with learner.profile.part("data"):
@@ -145,7 +145,7 @@ def _batch(learner: Learner, rows: Examples, at: int, meter: Meter) -> Generator
 def _latest(learner: Learner, folder: Path) -> State | None:
     """Return the latest checkpoint's state. Raises `RunnerError` where processes do not find the same one."""
     state = checkpoint.load(folder)
-    found = learner.group.all_gather(state.at if state else 0)
+    found = learner.group.all_gather(state.step if state else 0)
     if len(set(found)) > 1:
         raise RunnerError(
             f"{folder}: the processes find different checkpoints, after {found} steps; "
@@ -164,15 +164,15 @@ def result_weights(folder: Path, keep_best: bool) -> Path:
 
 
 def _judge(
-    learner: Learner, held_out: Examples, writer: Writer | NullWriter, at: int, standing: Standing
+    learner: Learner, held_out: Examples, writer: Writer | NullWriter, step: int, standing: Standing
 ) -> Generator[Event, None, None]:
-    """Evaluate after `at` steps and keep the weights if they are the best so far and best is asked for."""
+    """Evaluate after `step` steps and keep the weights if they are the best so far and best is asked for."""
     if learner.has_reference:
         yield from _judge_untrained(learner, held_out, standing)
     with learner.result_in_place():
         values = mean((yield from learner.evaluate(held_out, "train")))
-    yield Metrics(at, values)
-    if standing.judge(at, values["eval/loss"]) and learner.recipe.keep_best:
+    yield Metrics(step, values)
+    if standing.judge(step, values["eval/loss"]) and learner.recipe.keep_best:
         writer.best(learner.result)
 
 

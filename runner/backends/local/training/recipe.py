@@ -88,10 +88,10 @@ def make(run: "Run", method: Method, num_rows: int, how: Mapping[str, Any]) -> R
     )
 
 
-def rate(at: int, recipe: Recipe) -> float:
-    """Return the factor on the learning rate for the step after `at` steps: a linear climb, then the schedule."""
+def rate(step: int, recipe: Recipe) -> float:
+    """Return the factor on the learning rate for the step after `step` steps: a linear climb, then the schedule."""
     warmup = math.ceil(recipe.num_steps * recipe.warmup_ratio)
-    if at < warmup:
-        return (at + 1) / warmup
-    done = (at - warmup) / max(1, recipe.num_steps - warmup)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, recipe.num_steps - warmup)
     return {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[recipe.schedule]

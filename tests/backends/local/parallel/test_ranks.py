@@ -178,7 +178,7 @@ def close(one: Path, other: Path, tolerance: float = 1e-5) -> None:
 
 def values(run: Path) -> dict[str, float]:
     events = [record.event for record in read(run / "journal.jsonl") if isinstance(record.event, Metrics)]
-    found = [(f"{event.at} {name}", value) for event in events for name, value in event.values.items()]
+    found = [(f"{event.step} {name}", value) for event in events for name, value in event.values.items()]
     assert len(found) == len(dict(found)), "measured twice"
     return {name: value for name, value in found if "system/" not in name}
 
@@ -253,12 +253,12 @@ from runner.record import journal
 from runner.record.events import Metrics
 
 rank, at, number, victim = sys.argv.pop(1).split(",")
-kind = journal.Unwritten if os.environ["RANK"] != "0" else journal.Journal
+kind = journal.MemoryJournal if os.environ["RANK"] != "0" else journal.Journal
 add = kind.add
 
 def strike(self, event):
     record = add(self, event)
-    if os.environ["RANK"] == rank and isinstance(event, Metrics) and event.at == int(at):
+    if os.environ["RANK"] == rank and isinstance(event, Metrics) and event.step == int(at):
         kind.add = add
         come, write = os.pipe()
         os.set_blocking(write, False)
@@ -310,9 +310,9 @@ def test_a_signal_to_one_process_or_to_torchrun_stops_all_at_one_step_with_a_che
     run = the_run(command.folder)
     records = read(run / "journal.jsonl")
     assert isinstance(records[-1].event, Stopped)
-    at = max(record.event.at for record in records if isinstance(record.event, Metrics))
-    assert 5 <= at < 9
-    assert (run / "checkpoints" / f"step-{at:08d}").exists()
+    step = max(record.event.step for record in records if isinstance(record.event, Metrics))
+    assert 5 <= step < 9
+    assert (run / "checkpoints" / f"step-{step:08d}").exists()
     commands("stopped", 1, *line).done()
     close(one_process(tuple(arguments(tiny_model, pairs_file, *UNEVEN))), run)
 

@@ -23,14 +23,17 @@ from tests import warm
 MB = 250_000  # numbers of four bytes
 
 
-def state(at: int, size: int = 3) -> State:
+def state(step: int, size: int = 3) -> State:
     """Return a state that tells in each of its parts which step it is of."""
     return State(
-        at,
-        weights={"layer.weight": torch.full((size,), float(at))},
-        optimizer={"layer.weight/exp_avg": torch.full((size,), 2.0 * at), "layer.weight/step": torch.tensor(float(at))},
-        extra={"ema": {"layer.weight": torch.full((size,), 3.0 * at)}},
-        progress={"best": {"at": at, "loss": 0.1 + 0.2}, "since": at},
+        step,
+        weights={"layer.weight": torch.full((size,), float(step))},
+        optimizer={
+            "layer.weight/exp_avg": torch.full((size,), 2.0 * step),
+            "layer.weight/step": torch.tensor(float(step)),
+        },
+        extra={"ema": {"layer.weight": torch.full((size,), 3.0 * step)}},
+        progress={"best": {"step": step, "loss": 0.1 + 0.2}, "since": step},
     )
 
 
@@ -47,7 +50,7 @@ def same(one: State | None, other: State) -> bool:
         return False
     groups = [(one.weights, other.weights), (one.optimizer, other.optimizer)]
     groups += [(one.extra[name], other.extra[name]) for name in other.extra]
-    return (one.at, one.progress) == (other.at, other.progress) and all(bits(a) == bits(b) for a, b in groups)
+    return (one.step, one.progress) == (other.step, other.progress) and all(bits(a) == bits(b) for a, b in groups)
 
 
 def names(folder: Path) -> list[str]:
@@ -59,8 +62,8 @@ def learner() -> tuple[dict[str, torch.Tensor], torch.optim.Optimizer]:
     return weights, torch.optim.AdamW(weights.values(), lr=0.1)
 
 
-def take_step(weights: dict[str, torch.Tensor], adam: torch.optim.Optimizer, at: int) -> None:
-    noise = torch.randn(3, 2, generator=torch.Generator().manual_seed(at))
+def take_step(weights: dict[str, torch.Tensor], adam: torch.optim.Optimizer, step: int) -> None:
+    noise = torch.randn(3, 2, generator=torch.Generator().manual_seed(step))
     ((weights["matrix"] * noise).sum() + weights["vector"].exp().sum()).backward()
     adam.step()
     adam.zero_grad()
@@ -159,8 +162,8 @@ def test_the_copy_is_let_go_once_it_is_written(tmp_path: Path) -> None:
 
 def test_only_the_last_ones_are_kept(tmp_path: Path) -> None:
     with Writer(tmp_path, keep=2) as writer:
-        for at in (3, 6, 9):
-            writer.save(state(at))
+        for step in (3, 6, 9):
+            writer.save(state(step))
         writer.flush()
         assert names(tmp_path) == ["step-00000006", "step-00000009"]
 
@@ -350,13 +353,13 @@ with Writer(Path(sys.argv[1])) as writer:
 def write_until_interrupted(folder: Path, report: Path) -> None:
     """Go on from the checkpoint in a folder, a checkpoint and best weights each step; note the last one handed over."""
     found = load(folder)
-    at = found.at if found else 0
+    step = found.step if found else 0
     with Writer(folder, keep=2) as writer, report.open("w") as notes:
         while True:
-            at += 1
-            writer.best({"layer.weight": torch.full((5_000,), float(at))})
-            writer.save(state(at, size=5_000))
-            os.pwrite(notes.fileno(), b"%08d" % at, 0)
+            step += 1
+            writer.best({"layer.weight": torch.full((5_000,), float(step))})
+            writer.save(state(step, size=5_000))
+            os.pwrite(notes.fileno(), b"%08d" % step, 0)
 
 
 DISTURB = """
@@ -387,16 +390,16 @@ for _ in range(rounds):
     drafts += bool(left)
     for path in steps(folder):  # those before the last, too
         found = checkpoint._read(path)
-        assert found.at == int(path.name[5:]) and same(found, state(found.at, size=5_000)), path
+        assert found.step == int(path.name[5:]) and same(found, state(found.step, size=5_000)), path
     best = load_file(folder / "best.safetensors")["layer.weight"]
-    assert best.eq(best[0]).all() and best[0] >= found.progress["best"]["at"]
+    assert best.eq(best[0]).all() and best[0] >= found.progress["best"]["step"]
     handed = int(report.read_text() or 0)
     assert 1 <= len(steps(folder)) <= 3
     if number == signal.SIGINT:
-        assert not left and found.at >= handed, (left, found.at, handed)
+        assert not left and found.step >= handed, (left, found.step, handed)
     else:
-        assert found.at >= handed - 1
-print(json.dumps({"at": found.at, "drafts": drafts}))
+        assert found.step >= handed - 1
+print(json.dumps({"step": found.step, "drafts": drafts}))
 """
 
 
@@ -405,15 +408,15 @@ def test_twenty_kills_at_random_moments_leave_whole_checkpoints(tmp_path: Path) 
     process = in_another_process(DISTURB, tmp_path / "checkpoints", tmp_path / "report", int(signal.SIGKILL), 20)
     assert process.returncode == 0, process.stderr
     told = json.loads(process.stdout)
-    assert told["at"] >= 20, "each process writes at least one"
+    assert told["step"] >= 20, "each process writes at least one"
     assert told["drafts"] >= 5, "the kills came too seldom within a write to show anything"
     with Writer(tmp_path / "checkpoints", keep=1) as writer:
-        writer.save(state(told["at"] + 1))
-    assert names(tmp_path / "checkpoints") == ["best.safetensors", f"step-{told['at'] + 1:08d}"]
+        writer.save(state(told["step"] + 1))
+    assert names(tmp_path / "checkpoints") == ["best.safetensors", f"step-{told['step'] + 1:08d}"]
 
 
 @pytest.mark.slow
 def test_twenty_times_ctrl_c_at_random_moments_lose_nothing_that_was_handed_over(tmp_path: Path) -> None:
     process = in_another_process(DISTURB, tmp_path / "checkpoints", tmp_path / "report", int(signal.SIGINT), 20)
     assert process.returncode == 0, process.stderr
-    assert json.loads(process.stdout)["at"] >= 20, "each process writes at least one"
+    assert json.loads(process.stdout)["step"] >= 20, "each process writes at least one"

@@ -50,7 +50,7 @@ def told(events: Generator[Event, None, Any]) -> tuple[list[Event], Any]:
 def rounded(values: list[Event]) -> list[tuple[int, dict[str, float]]]:
     """Return the metrics among events but for the speed."""
     return [
-        (e.at, {name: value for name, value in e.values.items() if not name.startswith("system/")})
+        (e.step, {name: value for name, value in e.values.items() if not name.startswith("system/")})
         for e in values
         if isinstance(e, Metrics)
     ]
@@ -60,19 +60,19 @@ def rounded(values: list[Event]) -> list[tuple[int, dict[str, float]]]:
 def test_an_epoch_visits_every_row_once(num_rows: int, batch_size: int, seed: int) -> None:
     steps = math.ceil(num_rows / batch_size)
     for epoch in range(2):
-        visited = [index for at in range(steps) for index in batch(num_rows, batch_size, seed, epoch * steps + at)]
+        visited = [index for step in range(steps) for index in batch(num_rows, batch_size, seed, epoch * steps + step)]
         assert sorted(visited) == list(range(num_rows))
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    first, second = ([index for at in range(4) for index in batch(10, 3, 7, at + start)] for start in (0, 4))
+    first, second = ([index for step in range(4) for index in batch(10, 3, 7, step + start)] for start in (0, 4))
     assert first != second
     assert batch(100, 8, 1, 5) == batch(100, 8, 1, 5)
     assert batch(100, 8, 1, 5) != batch(100, 8, 2, 5)
 
 
 def test_the_rate_climbs_in_the_warm_up_and_then_follows_its_schedule() -> None:
-    climbing = [rate(at, RECIPE) for at in range(11)]
+    climbing = [rate(step, RECIPE) for step in range(11)]
     assert climbing == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0])
     assert rate(55, RECIPE) == pytest.approx(0.5)
     assert rate(55, replace(RECIPE, schedule="linear")) == pytest.approx(0.5)
@@ -87,8 +87,8 @@ def test_without_warm_up_the_rate_is_that_of_transformers(schedule: str, num_ste
     adam = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
     steps = {} if schedule == "constant" else {"num_warmup_steps": 0, "num_training_steps": num_steps}
     theirs = get_scheduler(schedule, adam, **steps)
-    for at in range(num_steps):
-        ours = rate(at, replace(RECIPE, schedule=schedule, warmup_ratio=0.0, num_steps=num_steps))
+    for step in range(num_steps):
+        ours = rate(step, replace(RECIPE, schedule=schedule, warmup_ratio=0.0, num_steps=num_steps))
         assert ours == pytest.approx(theirs.get_last_lr()[0])
         adam.step(), theirs.step()
 
@@ -97,7 +97,7 @@ def test_without_warm_up_the_rate_is_that_of_transformers(schedule: str, num_ste
 def test_every_step_learns_something(warmup_ratio: float) -> None:
     for schedule in ("cosine", "linear", "constant"):
         recipe = replace(RECIPE, schedule=schedule, warmup_ratio=warmup_ratio, num_steps=7)
-        assert all(0 < rate(at, recipe) <= 1 for at in range(7))
+        assert all(0 < rate(step, recipe) <= 1 for step in range(7))
 
 
 def test_a_mean_is_weighted() -> None:
@@ -107,9 +107,9 @@ def test_a_mean_is_weighted() -> None:
 
 def test_the_lowest_loss_counts_and_the_untrained_model_does_not() -> None:
     standing = Standing()
-    said = [standing.judge(at, loss) for at, loss in enumerate([0.1, 0.9, 0.9, 0.5, 0.7, float("nan"), 0.6])]
+    said = [standing.judge(step, loss) for step, loss in enumerate([0.1, 0.9, 0.9, 0.5, 0.7, float("nan"), 0.6])]
     assert said == [False, True, False, True, False, False, False]
-    assert (standing.best_loss, standing.best_at, standing.since_best, standing.judged_at) == (0.5, 3, 3, 6)
+    assert (standing.best_loss, standing.best_step, standing.since_best, standing.evaluated_step) == (0.5, 3, 3, 6)
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +214,8 @@ def bits(weights: Any) -> dict[str, bytes]:
 def test_the_loop_measures_each_step_and_judges_at_the_start_and_every_so_often(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    events, at = told(train(learner(tiny_model), examples()[:6], examples()[6:], tmp_path))
-    assert at == 12
+    events, step = told(train(learner(tiny_model), examples()[:6], examples()[6:], tmp_path))
+    assert step == 12
     found = rounded(events)
     assert [step for step, values in found if "train/loss" in values] == list(range(1, 13))
     assert [step for step, values in found if "eval/loss" in values] == [0, 4, 8]
@@ -226,9 +226,9 @@ def test_the_loop_measures_each_step_and_judges_at_the_start_and_every_so_often(
 class Broken(Learner):
     """Its loss is not a number from the eighth step on."""
 
-    def step(self, examples: Any, at: int) -> dict[str, Tensor]:
-        values = super().step(examples, at)
-        return values | {"loss": values["loss"] * float("nan")} if at >= 7 else values
+    def step(self, examples: Any, step: int) -> dict[str, Tensor]:
+        values = super().step(examples, step)
+        return values | {"loss": values["loss"] * float("nan")} if step >= 7 else values
 
 
 def test_the_untrained_model_is_evaluated_by_the_reference_log_probabilities_alone(tiny_model: Path) -> None:
@@ -280,12 +280,12 @@ def test_training_stops_when_held_out_rows_have_said_so_and_keeps_what_is_asked(
 ) -> None:
     sound = learner(tiny_model, keep_best=keep_best, patience=2)
     judged = Judged(sound.scorer, replace(sound.recipe, evaluate_every=2))
-    events, at = told(train(judged, examples(), examples(), tmp_path))
+    events, step = told(train(judged, examples(), examples(), tmp_path))
     # Judged after 0, 2, 4, 6 and 8 steps; the lowest after 4.
-    assert [event.at for event in events if isinstance(event, Metrics) and "eval/loss" in event.values][-1] == 8
+    assert [event.step for event in events if isinstance(event, Metrics) and "eval/loss" in event.values][-1] == 8
     (note,) = (event for event in events if isinstance(event, Note))
     assert "stopped after 8 steps: eval/loss has not fallen in 2 evaluations" in note.text
-    assert at == (4 if keep_best else 8)
+    assert step == (4 if keep_best else 8)
     name = "best.safetensors" if keep_best else "step-00000008/weights.safetensors"
     assert result_weights(tmp_path, keep_best) == tmp_path / name
 
@@ -293,8 +293,8 @@ def test_training_stops_when_held_out_rows_have_said_so_and_keeps_what_is_asked(
 def test_an_average_of_the_weights_is_judged_and_kept(tiny_model: Path, tmp_path: Path) -> None:
     averaging = learner(tiny_model, ema_decay=0.5)
     expected = {name: weight.detach().clone() for name, weight in averaging.weights.items()}
-    for at in range(3):
-        averaging.step(examples()[:2], at)
+    for step in range(3):
+        averaging.step(examples()[:2], step)
         for name, weight in averaging.weights.items():
             expected[name] = 0.5 * expected[name] + 0.5 * weight.detach()
     for name, value in averaging.result.items():
@@ -331,13 +331,13 @@ def test_a_training_stopped_early_or_late_resumes_to_the_same_bits(
         seen = []
         for event in stopped:
             seen.append(event)
-            if isinstance(event, Metrics) and event.at == stopped_at and "train/loss" in event.values:
+            if isinstance(event, Metrics) and event.step == stopped_at and "train/loss" in event.values:
                 with pytest.raises(StopAsked):  # once what was measured up to its checkpoint is told
                     seen += [stopped.throw(StopAsked()), *stopped]
                 break
         again = learner(tiny_model, **more)
-        rest, at = told(train(again, examples()[:6], examples()[6:], folder))
-        assert at == ended
+        rest, step = told(train(again, examples()[:6], examples()[6:], folder))
+        assert step == ended
         assert bits(again.result) == bits(whole.result), folder
         assert all(str(each) in measured for each in rounded(seen + rest)), folder
         kept = more.get("keep_best", False)

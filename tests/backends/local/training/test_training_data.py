@@ -127,5 +127,5 @@ def test_the_first_step_waits_for_the_reference_values_of_its_own_rows_only(make
     first_step = next(place for place, event in enumerate(events) if "train/loss" in getattr(event, "values", {}))
     reference = [event for event in events[:first_step] if isinstance(event, Progress) and event.what == PHASE]
     assert 2 <= max(event.done for event in reference) <= 4  # rows of two batches of two, each a pack of its own
-    evaluated = [event.at for event in events if isinstance(event, Metrics) and "eval/loss" in event.values]
+    evaluated = [event.step for event in events if isinstance(event, Metrics) and "eval/loss" in event.values]
     assert evaluated == [0, 1]
