@@ -12,7 +12,7 @@ from typing import Any
 
 from runner.record.events import Metrics, StepDone
 from runner.record.journal import Record, RunState, read
-from tests import waiting, warm
+from tests import stores, waiting, warm
 from tests.conftest import pair_row
 from tests.emulator import Emulator, Script
 
@@ -102,6 +102,7 @@ def hosted(folder: Path, script: Script = QUICK) -> Iterator[Hosted]:
     """Start a service whose jobs go by a script, and write data into a folder."""
     rows = "".join(json.dumps(pair_row(number)) + "\n" for number in range(24))
     (folder / "pairs.jsonl").write_text(rows, "utf-8")
+    stores.put_empty(folder)
     with Emulator() as cloud:
         cloud.script = script
         cloud.file_seconds = cloud.deployment_seconds = 0.05

@@ -43,7 +43,9 @@ ALL = (
     "torch.utils.checkpoint", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
     "transformers.generation", "peft.tuners.lora", "mlflow.tracking", "mlflow.tracking._tracking_service.client",
     "mlflow.store.tracking.sqlalchemy_store", "mlflow.pyfunc", "openai.resources.responses", "azure.identity",
-    "azure.ai.projects", "azure.mgmt.cognitiveservices", "optuna", "joblib",
+    "azure.ai.projects", "azure.mgmt.cognitiveservices", "optuna", "joblib", "matplotlib.figure",
+    "matplotlib.backends.backend_agg", "mpl_toolkits.mplot3d", "sqlalchemy.dialects.sqlite", "alembic.migration",
+    "mlflow.store.db.utils", "mlflow.store.artifact.local_artifact_repo",
 )  # fmt: skip
 """What all commands import of other people's: 16 s of processor time; what is not installed is left out."""
 

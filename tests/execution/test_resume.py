@@ -63,8 +63,10 @@ OPTIONS = {
 
 @pytest.mark.parametrize(
     ("more", "kills"),
-    [(more, 15 if name == "lora" else 6) for name, more in OPTIONS.items()],
-    ids=list(OPTIONS),
+    [
+        pytest.param(more, 10 if name == "lora" else 6, id=name, marks=[pytest.mark.exhaustive] * (name == "again"))
+        for name, more in OPTIONS.items()
+    ],
 )
 def test_kills_at_random_moments_change_no_bit(
     more: list[str], kills: int, tiny_model: Path, pairs_file: Path, tmp_path: Path

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests import stores
 from tests.emulator import Emulator, Script
 from tests.hosted.rehearsal import (
     DEPLOYED,
@@ -26,6 +27,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Make]:
     service = pytest.importorskip("runner.backends.foundry.connect")
     monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
     write_data(tmp_path)
+    stores.put_empty(tmp_path)
 
     def start(kind: type[Emulator] = Emulator, **options: Any) -> Emulator:
         cloud = stack.enter_context(kind(openapi=openapi(), **options))

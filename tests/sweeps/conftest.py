@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests import warm
+from tests import stores, warm
 
 
 @dataclass(frozen=True)
@@ -58,4 +58,5 @@ class Here:
 
 @pytest.fixture
 def here(tmp_path: Path, tiny_model: Path, pairs_file: Path) -> Here:
+    stores.put_empty(tmp_path)
     return Here(tmp_path, tiny_model, pairs_file)

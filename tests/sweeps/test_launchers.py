@@ -62,8 +62,11 @@ def there(tmp_path: Path, tiny_model: Path, shared_pairs: Path) -> Here:
 
 @pytest.mark.parametrize(
     ("launcher", "trials"),
-    [("processes", SIX), ("joblib", TWO), ("submitit_local", TWO)],
-    ids=["processes", "joblib", "submitit_local"],
+    [
+        pytest.param("processes", SIX, id="processes"),
+        pytest.param("joblib", TWO, id="joblib", marks=pytest.mark.exhaustive),  # `processes` is joblib
+        pytest.param("submitit_local", TWO, id="submitit_local"),
+    ],
 )
 def test_trials_in_other_processes_measure_the_same_as_in_one(
     launcher: str, trials: tuple[str, ...], there: Here, in_one_process: dict[str, Any]

@@ -56,7 +56,7 @@ class Postgres:
 class Server:
     """An MLflow server; it can be killed, and started again at the same place."""
 
-    def __init__(self, folder: Path, store: str, workers: int = 2) -> None:
+    def __init__(self, folder: Path, store: str, workers: int = 1) -> None:
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", str(workers),

@@ -19,6 +19,7 @@ from runner.record.journal import Record
 from runner.tracking.follower import Follower
 from runner.tracking.mlflow_runs import BEGUN, HOSTED_JOB
 from runner.tracking.sender import Sender, position_of
+from tests import stores
 from tests.emulator import Emulator, Script
 from tests.hosted.rehearsal import created_once, planned
 
@@ -53,7 +54,9 @@ class Store(NamedTuple):
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    folder = tmp_path_factory.mktemp("mlflow")
+    stores.put_empty(folder)
+    return f"sqlite:///{folder}/mlflow.db"
 
 
 @pytest.fixture

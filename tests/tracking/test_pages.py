@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import stores
 from tests.conftest import pair_row
 from tests.sweeps.conftest import Here
 from tests.tracking.server import Server
@@ -41,6 +42,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
     rows = folder / "pairs.jsonl"
     rows.write_text("".join(json.dumps(pair_row(number)) + "\n" for number in range(16)), "utf-8")
     here = Here(folder, tiny_model, rows)
+    stores.put_empty(folder)
     server = Server(here.folder, f"sqlite:///{here.folder}/mlflow.db")
     rates = f"dpo.learning_rate_multiplier={','.join(map(str, RATES))}"
     done = here.run(rates, f"tracking.uri={server.uri}", "name=rates", "evaluation.every=1")

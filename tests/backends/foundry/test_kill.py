@@ -240,6 +240,7 @@ print(json.dumps({"metrics": found, "models": len(client.search_logged_models([e
 """
 
 
+@pytest.mark.exhaustive
 def test_kills_at_random_moments_leave_one_mlflow_run_per_plan_with_the_same_metrics(
     make: Make, tmp_path: Path
 ) -> None:
