@@ -4,20 +4,14 @@ Only what a run's own journal says that it created is ever touched: deployments,
 job still uses are kept. Tuned models and the jobs' records stay: they cost nothing.
 """
 
-from pathlib import Path
-from typing import Any
-
-from runner import planning
-from runner.errors import RequestError
+from runner import backends, planning
 from runner.execution import execute
 from runner.jobs import hosted_runs
+from runner.plan import Run
 from runner.record import run_folders
 from runner.record.events import Created, Removed
-from runner.record.journal import Journal, RunState, read_state
+from runner.record.journal import Journal, read_state
 from runner.terminal import cli, console
-
-KINDS = ("deployment", "file")
-"""What is removed, in this order."""
 
 
 def main() -> None:
@@ -32,35 +26,19 @@ def _clean(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     folders = [run_folders.find(name, given.runs_folder) for name in given.runs]
     folders += [older for folder in folders for older in run_folders.set_aside(folder)]
-    named = {folder: read_state(folder) for folder in folders}
-    runs = named or hosted_runs(given.runs_folder)
-    left = {folder: found for folder, known in runs.items() if (found := _left(known))}
+    runs = [planning.load(folder) for folder in folders or hosted_runs(given.runs_folder)]
+    left = [(run, found) for run in runs if (found := backends.of(run).leftovers(read_state(run.folder)))]
     if not left:
         console.say("Nothing that these runs created is left at the service.")
         return
-    rows = [[folder.name, each.what, each.id, _detail(each)] for folder, found in left.items() for each in found]
+    rows = [[run.folder.name, each.what, each.id, _detail(each)] for run, found in left for each in found]
     console.table("Created by these runs", ["run", "what", "id", ""], rows)
     if not given.yes and not _agreed():
         console.say("Nothing was removed.")
         return
-    for folder, found in left.items():
-        with execute.alone(folder):
-            _remove(folder, found)
-
-
-def _demand_same_place(there: Any, known: RunState) -> None:
-    """Raise `RequestError` where the environment leads to another place than that where the run created things."""
-    places = [(known.results.get("upload", {}).get("endpoint"), there.endpoint)]
-    made = [each.detail.get("account") for each in known.created.values() if each.what == "deployment"]
-    places += [(account, there.control_plane.name) for account in made]
-    for was, now in places:
-        if was and was != now:
-            raise RequestError(f"this run's things are at {was}, not at {now}; set the variables that lead there.")
-
-
-def _left(known: RunState) -> list[Created]:
-    found = [each for each in known.created.values() if each.what in KINDS]
-    return sorted(found, key=lambda each: KINDS.index(each.what))
+    for run, _ in left:
+        with execute.alone(run.folder):
+            _remove(run)
 
 
 def _detail(created: Created) -> str:
@@ -74,27 +52,16 @@ def _agreed() -> bool:
         return False
 
 
-def _remove(folder: Path, found: list[Created]) -> None:
-    from runner.backends.foundry.connect import now, service
-    from runner.backends.foundry.deployment import Deployer
-    from runner.hosted.files import delete
-    from runner.hosted.jobs import ENDED, listed
-
-    there = service(planning.load(folder).request.backend)
-    journal = Journal(folder / "journal.jsonl")
-    _demand_same_place(there, journal.state)
-    jobs = now(listed(there))
-    used = {
-        file: job.id for job in jobs if job.status not in ENDED for file in (job.training_file, job.validation_file)
-    }
-    for each in found:
-        if each.what == "file" and each.id in used:
-            console.say(f"kept: file {each.id}, which {used[each.id]} still uses")
-            continue
-        now(Deployer(there, each.id).remove() if each.what == "deployment" else delete(there, each.id))
-        undone = "upload" if each.what == "file" and "create" not in journal.state.results else ""
-        journal.add(Removed(each.what, each.id, "deploy" if each.what == "deployment" else undone))
-        console.say(f"removed: {each.what} {each.id}")
+def _remove(run: Run) -> None:
+    """Remove what a run left, and note in its journal what is gone."""
+    backend, journal = backends.of(run), Journal(run.folder / "journal.jsonl")
+    for removal in backend.remove(run, journal.state, backend.leftovers(journal.state)):
+        each = removal.created
+        if removal.used_by:
+            console.say(f"kept: {each.what} {each.id}, which {removal.used_by} still uses")
+        else:
+            journal.add(Removed(each.what, each.id, removal.undoes))
+            console.say(f"removed: {each.what} {each.id}")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ The endpoint is that of the newest hosted run here, else AZURE_AI_PROJECT_ENDPOI
 """
 
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from runner import planning
+from runner import backends, planning
+from runner.backends import Jobs
 from runner.cost import duration
 from runner.errors import RequestError, RunnerError
 from runner.record import run_folders
@@ -57,37 +56,29 @@ def hosted_runs(runs: Path) -> dict[Path, RunState]:
     }
 
 
-def _settings(runs: Iterable[Path]) -> Any:
-    """Return the backend's settings of the newest of some runs, else its defaults."""
-    from runner.backends.foundry import Foundry
-
-    folders = [folder for folder in runs if (folder / "request.json").exists()]
-    return planning.load(folders[-1]).request.backend if folders else Foundry()
+def _service(runs_folder: Path) -> Jobs:
+    """Return the jobs of the service of the newest hosted run, else of the hosted backend with its defaults."""
+    planned = [folder for folder in hosted_runs(runs_folder) if (folder / "request.json").exists()]
+    if planned:
+        run = planning.load(planned[-1])
+        return backends.of(run).jobs(run.request.backend)
+    hosted = next(found for name in backends.names() if (found := backends.load(name)).hosted)
+    return hosted.jobs(hosted.settings())
 
 
 def _list(runs_folder: Path) -> None:
-    from runner.backends.foundry.connect import now, service
-    from runner.hosted.jobs import PLAN_ID, listed
-
-    runs = hosted_runs(runs_folder)
-    there = service(_settings(runs))
-    found = now(listed(there))
-    names = {_job_of(known): folder.name for folder, known in runs.items()}
+    service = _service(runs_folder)
+    names = {_job_of(known): folder.name for folder, known in hosted_runs(runs_folder).items()}
     rows = []
-    for job in found:
-        plan_id = (job.metadata or {}).get(PLAN_ID, "")
-        where = names.get(job.id) or (f"plan {plan_id[:8]}, not here" if plan_id else "not the runner's")
-        age = duration(max(0.0, time.time() - job.created_at))
-        rows.append([job.id, str(job.status), age, where, str(job.fine_tuned_model or job.model)])
-    console.table(there.endpoint, ["job", "state", "age", "run", "model"], rows, fold=False)
+    for job in service.list():
+        where = names.get(job.id) or (f"plan {job.plan_id[:8]}, not here" if job.plan_id else "not the runner's")
+        rows.append([job.id, job.state, duration(max(0.0, time.time() - job.created_at)), where, job.model])
+    console.table(service.endpoint, ["job", "state", "age", "run", "model"], rows, fold=False)
 
 
 def _change(verb: str, name: str, runs: Path) -> None:
-    from runner.backends.foundry.connect import now, service
-
-    there, job = service(_settings(hosted_runs(runs))), _job(name, runs)
-    changed = now(there.ask(f"{verb} {job}", lambda: getattr(there.openai.fine_tuning.jobs, verb)(job)))
-    console.say(f"{job}: {changed.status}")
+    service, job = _service(runs), _job(name, runs)
+    console.say(f"{job}: {service.change(verb, job)}")
 
 
 def _job(name: str, runs: Path) -> str:

@@ -21,7 +21,7 @@ from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
 from runner.record import run_folders
 from runner.request import check
-from runner.request.keys import Request
+from runner.request.keys import BackendKeys, Request
 
 
 @dataclass
@@ -87,7 +87,7 @@ def _identified(request: Request, known: PlanCache) -> ModelIdentity:
     return known.models[source]
 
 
-def _surveyed(request: Request, backend: backends.Backend, known: PlanCache, report: Report) -> Survey:
+def _surveyed(request: Request, backend: backends.AnyBackend, known: PlanCache, report: Report) -> Survey:
     selection = _selection(request)
     key = msgspec.json.encode([selection, request.model, request.backend])
     if key not in known.surveys:
@@ -119,7 +119,7 @@ def _run(request: Request, plan: Plan, folder: Path) -> Run:
     )
 
 
-def _resolve(request: Request, num_rows: int) -> backends.Resolved:
+def _resolve(request: Request, num_rows: int) -> backends.Resolved[BackendKeys]:
     backend, method = backends.load(request.backend.name), methods.load(request.method)
     return backend.resolve(request.backend, method, request.hyperparameters, num_rows)
 

@@ -8,7 +8,6 @@ import heapq
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from runner import backends, planning
@@ -59,9 +58,9 @@ def _under_way(runs: Path) -> list[Path]:
 
 
 def _hosted(run: Run) -> Run:
-    if not backends.load(run.plan.backend).hosted:
+    if (whole := backends.of(run).to_its_end(run)) is None:
         raise RequestError(f"{run.folder}: is no hosted run; give its command again to go on with it.")
-    return replace(run, request=replace(run.request, backend=replace(run.request.backend, follow=True)))
+    return whole
 
 
 Work = Generator[float, None, execute.Results]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from runner import backends, methods
-from runner.request import check, hydra_config, keys
+from runner.request import check, keys
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- keys: made by python -m tests.key_table -->", "<!-- end of keys -->"
@@ -20,7 +20,7 @@ def sections() -> dict[str, type]:
     """Return the dataclass of each section, by the prefix of its keys."""
     found: dict[str, type] = {"": keys.RootKeys}
     found |= {f"{name}.": owner for name, owner in keys.SECTIONS.items()}
-    found |= {f"{name}.": methods.load(name).hyperparameters for name in hydra_config.options(methods)}
+    found |= {f"{name}.": methods.load(name).hyperparameters for name in methods.names()}
     return found | {f"{name}: backend.": backends.load(name).settings for name in ("local", "foundry")}
 
 

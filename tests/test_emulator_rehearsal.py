@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from runner import methods
+from runner.hosted import methods as wire_forms
 from runner.record.events import Metrics
 from runner.record.journal import read
 from tests import waiting, warm
@@ -85,7 +85,7 @@ def test_a_rehearsed_run_minimises_the_loss_of_its_plan_and_measures_every_held_
     assert ended.code == 0, ended.message
     (trained,) = tmp_path.glob("jobs/*/runs/*/plan.json")
     hyperparameters = json.loads(trained.read_bytes())["hyperparameters"]
-    fixed = methods.load("dpo").hosted
+    fixed = wire_forms.load("dpo").fixed
     assert {key: hyperparameters[key] for key in fixed} == {key: run.plan.hyperparameters[key] for key in fixed}
     found = {(step, name): value for step, name, value in ended.metrics}
     assert found[1, "train/loss"] == pytest.approx(math.log(2))  # DPO's at the reference, without an SFT term

@@ -1,38 +1,44 @@
-"""What a backend is: a place that turns a plan into a tuned model, step by step. One package a backend.
+"""What a backend is: a place that turns a plan into a tuned model, step by step. One package per backend.
 
-A backend's `__init__` is light: its keys (a dataclass) and `BACKEND`. What it needs to work (torch, the
-hosted service's client) is imported inside its steps. A backend knows neither Hydra nor MLflow nor the
-terminal: it yields events and returns JSON.
+A new backend is a package here that ends with `BACKEND = …` and a YAML file in `conf/backend/`. Only what a plan needs
+is imported with it; torch or the client of a service is imported by its steps. A backend knows neither Hydra nor
+MLflow nor the terminal: it yields events and returns JSON.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from runner.cost import Cost
-from runner.methods import Method
-from runner.record.events import Event
+from runner.methods import AnyMethod, Hyperparameters
+from runner.record.events import Created, Event
+from runner.record.samples import Prompt
 
 if TYPE_CHECKING:
     from runner.cost import Tokens
     from runner.data.survey import Survey, TokenLimit
     from runner.plan import Proposal, Run
     from runner.record.journal import RunState
-    from runner.request.keys import Evaluation, Request
+    from runner.request.keys import BackendKeys, Evaluation, Request
 
-Resolved = tuple[Any, Any, Mapping[str, str]]
-"""Settings and hyperparameters without `auto`, and the reason for each value chosen, by key."""
-
-Events = Generator[Event, None, dict[str, Any]]
+Settings = TypeVar("Settings", bound="BackendKeys")
+Result = dict[str, Any]
+"""The small JSON result of a step, which the journal keeps."""
+Events = Generator[Event, None, Result]
+Lines = Sequence[tuple[str, str]]
+"""Rows of two texts for the terminal: a name or a command, and what it is."""
 
 
 @dataclass(frozen=True)
 class Step:
     """One stretch of work: `run()` yields events and returns a small JSON result, which the journal keeps.
 
-    A step is done when the journal holds its result under the same `key`; the key names what the step
-    depends on beyond the plan, so that asking for other samples does not train again.
+    A step is done when the journal holds its result under the same `key`; the key names what the step depends on
+    beyond the plan, so that asking for other samples does not train again.
     """
 
     name: str
@@ -40,36 +46,149 @@ class Step:
     key: str = ""
 
 
-@dataclass(frozen=True)
-class Backend:
-    """A backend as the rest of the runner sees it.
+class Resolved(NamedTuple, Generic[Settings]):
+    """Settings and hyperparameters without `auto`, and the reason for each value chosen, by full key."""
 
-    `settings` is the dataclass of the keys under `backend`. `check(request, survey)` raises `RequestError` or
-    `DataError` for what the backend cannot do. `limit(request)` is the most tokens a row may have, where that is known.
-    `resolve(settings, method, hyperparameters, num_rows)` replaces each `auto` that the runner decides, with the
-    reasons by full key. `identity(settings)` is the part of them that decides the result, `evaluation(wanted)` that of
-    the keys under `evaluation`. `cost(run, tokens)` is what is left of the run to pay for and to wait for, and
-    `outlook(proposal, tokens)` says what the run will take, in rows of name and text, where `tokens` are those of each
-    split, if they can be counted. `steps(run, state)` lists the work, where `state` holds what the journal
-    knows, and goes on to hold it while the steps run. `advice(run, results)` are lines on what to do next, command and
-    purpose. `hosted` says that a service does the work, as a job whose id the step `create` returns as `job`.
-    """
+    settings: Settings
+    hyperparameters: Hyperparameters
+    reasons: Mapping[str, str]
+
+
+class Answerer(Protocol):
+    """A model that answers a conversation."""
+
+    def answer(self, prompt: Prompt) -> str:
+        """Return the answer to one conversation."""
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job at a hosted service, as `python -m runner.jobs` lists it; `plan_id` is empty if it is not ours."""
+
+    id: str
+    state: str
+    created_at: float
+    model: str
+    plan_id: str = ""
+
+
+class Backend(ABC, Generic[Settings]):
+    """A backend as the rest of the runner sees it."""
 
     name: str
-    settings: type
-    check: Callable[["Request", "Survey"], None]
-    limit: Callable[["Request"], "TokenLimit | None"]
-    resolve: Callable[[Any, Method, Any, int], Resolved]
-    identity: Callable[[Any], dict[str, Any]]
-    evaluation: Callable[["Evaluation"], dict[str, Any]]
-    cost: Callable[["Run", "Tokens | None"], Cost]
-    outlook: Callable[["Proposal", "Tokens | None"], Sequence[tuple[str, str]]]
-    steps: Callable[["Run", "RunState"], Sequence[Step]]
-    advice: Callable[["Run", Mapping[str, dict[str, Any]]], Sequence[tuple[str, str]]]
-    hosted: bool = False
+    """The backend, as in `backend=NAME`."""
+    settings: type[Settings]
+    """The dataclass of the keys under `backend`."""
+    hosted: ClassVar[bool] = False
+    """Whether a service does the work, as a job whose id the step `create` returns as `job`."""
+
+    @abstractmethod
+    def check(self, request: "Request", survey: "Survey") -> None:
+        """Raise `RequestError` or `DataError` for what the backend cannot do; called before anything is made."""
+
+    @abstractmethod
+    def limit(self, request: "Request") -> "TokenLimit | None":
+        """Return the most tokens that a row may have; None if that is not known."""
+
+    @abstractmethod
+    def resolve(
+        self, settings: Settings, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int
+    ) -> Resolved[Settings]:
+        """Replace each `auto` that the runner decides.
+
+        Raises `RequestError` for hyperparameters that the backend does not take.
+        """
+
+    @abstractmethod
+    def identity(self, settings: Settings) -> dict[str, Any]:
+        """Return the part of the settings that decides the result; it is part of the plan id."""
+
+    def evaluation(self, keys: "Evaluation") -> dict[str, Any]:
+        """Return the part of the keys under `evaluation` that decides the result; it is part of the plan id."""
+        return {}
+
+    @abstractmethod
+    def cost(self, run: "Run", tokens: "Tokens | None") -> Cost:
+        """Return what is left of a run to pay and to wait for; `tokens` is None if they cannot be counted."""
+
+    @abstractmethod
+    def forecast(self, proposal: "Proposal", tokens: "Tokens | None") -> Lines:
+        """Say what a run will take, as rows of name and text for the plan."""
+
+    @abstractmethod
+    def steps(self, run: "Run", state: "RunState") -> Sequence[Step]:
+        """Return the steps of a run. `state` is what the journal holds, and is kept up to date while they execute."""
+
+    @abstractmethod
+    def advice(self, run: "Run", results: Mapping[str, Result]) -> Lines:
+        """Return what a person may do next, as rows of command and purpose."""
+
+    @abstractmethod
+    def chat_models(self, run: "Run", state: "RunState") -> Mapping[str, Answerer]:
+        """Return the models of a run that can be asked: `base`, if it can, and `tuned`.
+
+        Raises `ModelError` if the tuned model is not there to be asked.
+        """
+
+    def to_its_end(self, run: "Run") -> "Run | None":
+        """Return the run as `runner.watch` executes it, which stays until the job has ended; None if it has no job."""
+        return None
+
+    def jobs(self, settings: Settings) -> "Jobs":
+        """Return the jobs of the service; only asked of a hosted backend."""
+        raise NotImplementedError
+
+    def leftovers(self, state: "RunState") -> Sequence[Created]:
+        """Return what a run has created at the service that costs or takes room, in the order to remove it."""
+        return ()
+
+    def remove(self, run: "Run", state: "RunState", leftovers: Sequence[Created]) -> Iterable["Removal"]:
+        """Remove leftovers one by one and yield what became of each; nothing else is ever touched."""
+        return ()
 
 
-def load(name: str) -> Backend:
+@dataclass(frozen=True)
+class Removal:
+    """What became of a leftover: removed, which undoes the result of a step, or kept for what still uses it."""
+
+    created: Created
+    undoes: str = ""
+    used_by: str = ""
+
+
+class Jobs(Protocol):
+    """The jobs of a hosted service, as `python -m runner.jobs` lists and changes them."""
+
+    endpoint: str
+    """Where the service is."""
+
+    def list(self) -> Sequence[RemoteJob]:
+        """Return all jobs of the service, newest first."""
+
+    def change(self, verb: str, job: str) -> str:
+        """Cancel, pause or resume a job; return its state."""
+
+
+AnyBackend = Backend[Any]
+
+
+def names() -> list[str]:
+    """Return the name of every backend."""
+    return [module.name for module in iter_modules(__path__)]
+
+
+@cache
+def load(name: str) -> AnyBackend:
     """Return the backend of that name; `name` comes from a checked request."""
-    backend: Backend = import_module(f"runner.backends.{name}").BACKEND
+    backend: AnyBackend = import_module(f"runner.backends.{name}").BACKEND
     return backend
+
+
+def of(run: "Run") -> AnyBackend:
+    """Return the backend of a run."""
+    return load(run.plan.backend)
+
+
+def step_of(work: Callable[[], Any], name: str, key: str = "") -> Step:
+    """Return the step that a method of the backend's steps does; `work` makes them, once, when the first begins."""
+    return Step(name, lambda: getattr(work(), name)(), key)

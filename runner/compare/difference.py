@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runner import methods
 from runner.compare.results import Entrant, Result
 
 CONFIDENCE = 0.95
@@ -85,19 +86,19 @@ class Difference:
 
 def lower_is_better(metric: str) -> bool:
     """Say whether less of a metric is better."""
-    return metric.rpartition("/")[2].endswith("loss")
+    return methods.metric(metric).lower_is_better
 
 
 def words(metric: str) -> str:
     """Return a metric's name as it is said: `reward accuracy`, of what is no held-out row's `train loss`."""
-    said = metric.removeprefix("eval/").replace("in_style", "answers in style")
-    return said.replace("/", " ").replace("_", " ")
+    split, _, _ = metric.removeprefix("eval/").rpartition("/")
+    return f"{split} {methods.metric(metric).label}".replace("/", " ").strip()
 
 
 def amount(metric: str, value: float, signed: bool = False) -> str:
     """Return a difference as it is said: an accuracy's or a share's in points of a hundred."""
     sign = "+" if signed else ""
-    if metric.endswith(("accuracy", "in_style")):
+    if methods.metric(metric).is_share:
         return f"{100 * value:{sign}.1f}" + (" points" if signed else "")
     return f"{value:{sign}.3g}"
 

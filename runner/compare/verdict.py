@@ -9,15 +9,15 @@ from typing import Any
 
 from jinja2 import Environment
 
+from runner import methods
 from runner.compare.difference import Difference, compare, lower_is_better, mean, rank, spread, words
 from runner.compare.results import Entrant, Result, differing, entrants
 from runner.errors import RequestError
 
-PREFERRED = ("eval/reward_accuracy", "eval/loss", "eval/in_style", "train/loss")
-"""What requests are ranked by where nothing is said: the first that all have. Losses of unlike betas do not compare."""
-
-MEASURED = ("eval/loss", "eval/reward_accuracy", "eval/reward_margin", "eval/token_accuracy", "eval/in_style")
-"""What is shown beside the metric, where it was measured."""
+PREFERRED = [*(f"eval/{name}" for name in methods.headlines()), "eval/in_style", "train/loss"]
+"""What runs are ranked by if nothing is said: the first that all have. Losses of different betas do not compare."""
+MEASURED = [f"eval/{each.name}" for each in methods.metrics().values() if each.shown]
+"""What is shown beside the metric, if it was measured."""
 ANSWERS = "eval/in_style"
 """What answers to held-out prompts are judged by, wherever the model is."""
 NEXT = 20

@@ -29,7 +29,7 @@ def outcome(run: Run, results: Mapping[str, Any]) -> Outcome:
     """Return the outcome of an execution that ended well: with a model, or with a hosted job that was left to run."""
     if "save" in results:
         return Outcome("finished")
-    return Outcome("running", f"the run goes on at the service; python -m runner.watch {run.handle} follows it")
+    return Outcome("running", f"the job goes on at the service; python -m runner.watch {run.handle} follows it")
 
 
 def failure(error: BaseException) -> Outcome:
@@ -106,7 +106,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         *_table(["step", "seconds"], [[name, f"{value:.1f}"] for name, value in content["seconds"].items()]),
         *_table(
             ["key", "value"],
-            [[key, str(value)] for key, value in methods.shown(plan["method"], plan["hyperparameters"]).items()],
+            [[key, str(value)] for key, value in methods.load(plan["method"]).shown(plan["hyperparameters"]).items()],
         ),
     ]
     for sample in content["samples"]:

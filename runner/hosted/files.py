@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from openai import NotFoundError
 
-from runner.backends.foundry.connect import UPLOAD_SECONDS, Asking, Service
 from runner.data.rows import Pair, Row
 from runner.hosted import faults
+from runner.hosted.connection import UPLOAD_SECONDS, Asking, Connection
 from runner.hosted.lock import Claim
 from runner.record.events import Created, Event, Intent, Note, Progress, Wait
 
@@ -67,7 +67,7 @@ def write(rows: Iterable[Row], path: Path) -> Content:
     return Content(path, digest.hexdigest(), size)
 
 
-def ensure(service: Service, content: Content, intended: bool) -> Generator[Event, None, str]:
+def ensure(service: Connection, content: Content, intended: bool) -> Generator[Event, None, str]:
     """Return the id of the file with some content at the service, uploaded if there is none yet.
 
     `intended` says that this run was about to upload it before, so that what is found there is its own.
@@ -92,7 +92,7 @@ def ensure(service: Service, content: Content, intended: bool) -> Generator[Even
     return str(found.id)
 
 
-def exist(service: Service, ids: Mapping[str, str]) -> Asking[bool]:
+def exist(service: Connection, ids: Mapping[str, str]) -> Asking[bool]:
     """Say whether files are at the service still."""
 
     def there(file_id: str) -> bool:
@@ -106,7 +106,7 @@ def exist(service: Service, ids: Mapping[str, str]) -> Asking[bool]:
     return True
 
 
-def find(service: Service, content: Content) -> Asking[Any]:
+def find(service: Connection, content: Content) -> Asking[Any]:
     """Return the newest file of some content at the service, or None."""
 
     def same(file: Any) -> bool:
@@ -119,12 +119,12 @@ def find(service: Service, content: Content) -> Asking[Any]:
     return next((file for file in files if same(file)), None)
 
 
-def _send(service: Service, content: Content) -> Any:
+def _send(service: Connection, content: Content) -> Any:
     with content.path.open("rb") as file:
         return service.openai.files.create(file=(content.name, file), purpose="fine-tune", timeout=UPLOAD_SECONDS)
 
 
-def _processed(service: Service, content: Content, file_id: str) -> Generator[Event, None, None]:
+def _processed(service: Connection, content: Content, file_id: str) -> Generator[Event, None, None]:
     """Wait until the service has read a file; its SDK's own wait takes an error for an end as good as another."""
     what = f"{content.path.name} ({file_id})"
     while True:
@@ -137,7 +137,7 @@ def _processed(service: Service, content: Content, file_id: str) -> Generator[Ev
         yield Wait(min(service.polling.every, 5.0))
 
 
-def delete(service: Service, file_id: str) -> Generator[Event, None, None]:
+def delete(service: Connection, file_id: str) -> Generator[Event, None, None]:
     """Remove a file from the service; one that is gone already is as good."""
 
     def remove() -> None:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from runner.backends.foundry.connect import Failure, Service
 from runner.cost import duration
 from runner.errors import EndedError
 from runner.hosted import faults, metrics
+from runner.hosted.connection import Connection, Failure
 from runner.hosted.jobs import ENDED, FAILED
 from runner.record.events import Event, Metrics, Note, Progress, Said, State, Wait
 
@@ -26,7 +26,7 @@ ASIDE = FAILED | {"pausing", "paused", "resuming"}
 class Followed:
     """A job as it was last seen."""
 
-    def __init__(self, service: Service, job: str, method: str) -> None:
+    def __init__(self, service: Connection, job: str, method: str) -> None:
         self.service, self.job, self.method = service, job, method
         self.state = ""
         self._changed = self._lost_since = 0.0

@@ -4,8 +4,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.backends.foundry.connect import Asking, Service, now
 from runner.hosted import faults
+from runner.hosted.connection import Asking, Connection, now
 from runner.record.events import Event, Progress
 from runner.record.samples import Answer, Prompt
 
@@ -13,7 +13,7 @@ REFUSED = "[refused by the content filter]"
 
 
 def answers(
-    service: Service, deployment: str, prompts: Sequence[Prompt], max_new_tokens: int
+    service: Connection, deployment: str, prompts: Sequence[Prompt], max_new_tokens: int
 ) -> Generator[Event, None, list[Answer]]:
     """Return the deployment's answer to each prompt, and whether it ended by itself; a refusal is an answer too."""
     found = []
@@ -23,7 +23,7 @@ def answers(
     return found
 
 
-def answer(service: Service, deployment: str, prompt: Prompt, max_new_tokens: int) -> Asking[Answer]:
+def answer(service: Connection, deployment: str, prompt: Prompt, max_new_tokens: int) -> Asking[Answer]:
     """Return one answer. For minutes after it is ready a deployment may not be found: that is waited for."""
     asked: Any = [{"role": turn.role, "content": turn.content or ""} for turn in prompt]
 
@@ -50,7 +50,7 @@ def answer(service: Service, deployment: str, prompt: Prompt, max_new_tokens: in
 class Deployed:
     """A deployment, for a conversation."""
 
-    service: Service
+    service: Connection
     name: str
 
     def answer(self, prompt: Prompt, max_new_tokens: int = 512) -> str:

@@ -9,16 +9,15 @@ model's name; and where neither is shown, as one with our training file that was
 from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any
 
-from runner import methods
-from runner.backends.foundry.connect import Asking, Service
+from runner.backends import RemoteJob
+from runner.hosted import methods
+from runner.hosted.connection import Asking, Connection, now
 from runner.hosted.lock import Claim
 from runner.plan import Plan
 from runner.record.events import Created, Event, Intent, Note, Wait
 
 PLAN_ID, ATTEMPT = "runner_plan_id", "runner_attempt"
 """Keys of a job's metadata."""
-METHOD_TYPES = {"sft": "supervised"}
-"""Where the service's name of a method is not ours."""
 FAILED = {"failed", "cancelled", "canceled", "deleted"}
 ENDED = FAILED | {"succeeded"}
 LOOKS = 3
@@ -30,24 +29,25 @@ def default_suffix(plan_id: str) -> str:
     return f"r-{plan_id[:16]}"
 
 
-def arguments(plan: Plan, model: str, files: Mapping[str, str], suffix: str) -> dict[str, Any]:
+def arguments(
+    plan: Plan, model: str, files: Mapping[str, str], suffix: str, extra: Mapping[str, object]
+) -> dict[str, Any]:
     """Return the arguments of `fine_tuning.jobs.create` but the metadata; what the service decides is left out.
 
-    `None` would go out as null, which the service may refuse.
+    `extra` are keys of one service only. `None` would go out as null, which the service may refuse.
     Source: https://platform.openai.com/docs/api-reference/fine-tuning/create
     """
-    kind = METHOD_TYPES.get(plan.method, plan.method)
-    ours = methods.load(plan.method).hosted
-    chosen = {key: value for key, value in plan.hyperparameters.items() if value != "auto" and key not in ours}
+    form = methods.load(plan.method)
+    chosen = {key: value for key, value in plan.hyperparameters.items() if value != "auto" and key not in form.fixed}
     validation = {"validation_file": files["validation"]} if "validation" in files else {}
     return {
         "model": model,
         "training_file": files["train"],
         **validation,
-        "method": {"type": kind, kind: {"hyperparameters": chosen}},
+        "method": {"type": form.type, form.type: {"hyperparameters": chosen}},
         "seed": plan.seed,
         "suffix": suffix,
-        "extra_body": {"trainingType": plan.settings["training_type"]},
+        "extra_body": dict(extra),
     }
 
 
@@ -68,7 +68,7 @@ def winner(jobs: Sequence[Any]) -> Any:
     return min(jobs, key=lambda job: (job.status in FAILED, job.created_at, job.id)) if jobs else None
 
 
-def listed(service: Service) -> Asking[list[Any]]:
+def listed(service: Connection) -> Asking[list[Any]]:
     """Return all jobs of the service, newest first."""
     jobs: list[Any] = yield from service.collect(
         "listing the service's jobs", lambda **page: service.openai.fine_tuning.jobs.list(**page)
@@ -76,10 +76,35 @@ def listed(service: Service) -> Asking[list[Any]]:
     return jobs
 
 
+class ServiceJobs:
+    """The jobs of a service, as `python -m runner.jobs` lists and changes them."""
+
+    def __init__(self, service: Connection) -> None:
+        self.service, self.endpoint = service, service.endpoint
+
+    def list(self) -> Sequence[RemoteJob]:
+        """Return all jobs, newest first."""
+        return [
+            RemoteJob(
+                id=str(job.id),
+                state=str(job.status),
+                created_at=float(job.created_at),
+                model=str(job.fine_tuned_model or job.model),
+                plan_id=str((job.metadata or {}).get(PLAN_ID, "")),
+            )
+            for job in now(listed(self.service))
+        ]
+
+    def change(self, verb: str, job: str) -> str:
+        """Cancel, pause or resume a job; return its state."""
+        request = getattr(self.service.openai.fine_tuning.jobs, verb)
+        return str(now(self.service.ask(f"{verb} {job}", lambda: request(job))).status)
+
+
 class JobMaker:
     """Finds a plan's job, or creates it."""
 
-    def __init__(self, service: Service, plan: Plan, arguments: Mapping[str, Any], again: bool) -> None:
+    def __init__(self, service: Connection, plan: Plan, arguments: Mapping[str, Any], again: bool) -> None:
         self.service, self.plan, self.arguments, self.again = service, plan, dict(arguments), again
 
     def ensure(self, intent: Mapping[str, Any] | None, made: str | None) -> Generator[Event, None, str]:

@@ -12,24 +12,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from runner.hosted import methods
+
 SPLITS = {"train_": "train/", "full_valid_": "eval/"}
 """`valid_*` is measured on one batch of held-out rows and is none of ours; `full_valid_*` on all of them."""
-SAME: dict[str, dict[str, str]] = {
-    "sft": {"loss": "loss", "mean_token_accuracy": "token_accuracy", "accuracy": "token_accuracy"},
-    "dpo": {
-        "loss": "loss",
-        "accuracy": "reward_accuracy",
-        "reward_accuracy": "reward_accuracy",
-        "rewards_accuracies": "reward_accuracy",
-        "reward_margin": "reward_margin",
-        "rewards_margins": "reward_margin",
-        "reward_chosen": "reward_chosen",
-        "rewards_chosen": "reward_chosen",
-        "reward_rejected": "reward_rejected",
-        "rewards_rejected": "reward_rejected",
-    },
-}
-"""By method: the service's names, without their split, and ours."""
 COUNTS = ("step", "total_steps")
 """What says where a number belongs, and is none itself."""
 NEVER_NEGATIVE = re.compile(r"loss|accurac|epoch")
@@ -37,6 +23,7 @@ NEVER_NEGATIVE = re.compile(r"loss|accurac|epoch")
 
 def metrics(data: Mapping[str, Any], method: str) -> dict[str, float]:
     """Return the numbers of an event or a row by full names; what was not measured is left out."""
+    columns = methods.load(method).columns
     found: dict[str, float] = {}
     for column, raw in data.items():
         value = None if column in COUNTS else _number(column, raw)
@@ -44,7 +31,7 @@ def metrics(data: Mapping[str, Any], method: str) -> dict[str, float]:
             continue
         found[f"hosted/{column}"] = value
         for split, ours in SPLITS.items():
-            same = SAME.get(method, {}).get(column.removeprefix(split)) if column.startswith(split) else None
+            same = columns.get(column.removeprefix(split)) if column.startswith(split) else None
             if same:
                 found[ours + same] = value
     return found

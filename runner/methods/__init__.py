@@ -1,30 +1,49 @@
-"""What a method is: the data it learns from, its hyperparameters, its loss. One file or package a method.
+"""What a method is: the rows it learns from, its hyperparameters, its loss, its metrics. One file or package each.
 
-A new method is a module here that ends in `METHOD = Method(...)` and a YAML in `conf/method/`. Losses are
-pure functions of the rows' log-probabilities; neither the training loop nor a backend knows a method or its
-keys by name. torch is imported inside the loss functions only, so that a plan never loads it.
+A new method is a module here that ends with `METHOD = …` and a YAML file in `conf/method/`. Losses are pure functions
+of log-probabilities; neither the training loop nor a backend knows a method or its keys by name. torch is imported
+inside the loss functions only, so that a plan never loads it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from runner.data.rows import Kind
+from runner.request.types import Auto, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """Keys of every method, named as hosted services name them."""
+
+    n_epochs: PositiveInt | Auto = "auto"
+    """Passes over the training rows."""
+    batch_size: PositiveInt | Auto = "auto"
+    """Rows per optimizer step."""
+    learning_rate_multiplier: PositiveFloat | Auto = "auto"
+    """Factor on the backend's own learning rate."""
+
+
+Keys = TypeVar("Keys", bound=Hyperparameters)
+
+
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of the answers of some rows; each tensor has shape (rows, answers).
+    """Scores of the answers of some rows under a model; each tensor has shape (rows, answers).
 
-    A pair has two answers, `chosen` then `rejected`; a conversation is one answer that holds all the
-    assistant's turns. `logps` are summed over an answer's tokens, in nats; `num_correct` counts the
-    tokens that greedy decoding would have got right.
+    A pair has two answers, `chosen` then `rejected`; a conversation is one answer that holds all the assistant's
+    turns. `logps` are sums over the tokens of an answer, in nats; `num_correct` counts the tokens that greedy decoding
+    would have got right.
     """
 
     logps: "Tensor"
@@ -32,52 +51,106 @@ class Scores:
     num_correct: "Tensor"
 
 
-def _nothing_wrong(hyperparameters: Any) -> Iterable[str]:
-    return ()
-
-
-def _nothing_unused(hyperparameters: Any) -> Iterable[str]:
-    return ()
-
-
 @dataclass(frozen=True)
-class Method:
-    """A way to learn from rows.
-
-    `loss(policy, reference_logps, hyperparameters)` returns the loss of each row, shape (rows,), and the
-    metrics to show beside it, likewise (rows,) each, named `measures`; a row's loss does not depend on the rows beside
-    it.
-    `reference_logps` has shape (rows, answers) and is None where `needs_reference(hyperparameters)` is false.
-    A batch's loss is its rows' mean weighted by `weight(num_tokens)`, of the tokens learned in each answer,
-    so that gradients do not depend on how a batch is cut.
-    `resolve(hyperparameters, num_rows)` replaces each `auto` that the runner decides and returns the reasons
-    by key. `problems(hyperparameters)` are sentences on keys that do not go together, `auto` still in place;
-    `unused(hyperparameters)` names the keys that have no effect given the others, and are not shown.
-    `hosted` names the keys that a hosted job of this method does not take, each with the value that
-    means what the service does; all other keys are sent as they are.
-    """
+class Metric:
+    """A value that is measured, as `train/NAME` or `eval/NAME`: how it is called, and which direction is better."""
 
     name: str
+    label: str
+    lower_is_better: bool = False
+    is_share: bool = False
+    """Printed as a percentage."""
+    headline: bool = False
+    """Shown while training and in the line of a trial."""
+    shown: bool = True
+    """Shown in tables."""
+
+
+LOSS = Metric("loss", "loss", lower_is_better=True, headline=True)
+IN_STYLE = Metric("in_style", "answers in style", is_share=True)
+
+
+class Method(ABC, Generic[Keys]):
+    """A way to learn from rows."""
+
+    name: str
+    """The method, as in `method=NAME` and in the prefix of its keys."""
     kind: Kind
-    hyperparameters: type
-    needs_reference: Callable[[Any], bool]
-    loss: Callable[[Scores, "Tensor | None", Any], tuple["Tensor", dict[str, "Tensor"]]]
-    measures: tuple[str, ...]
-    weight: Callable[[tuple[int, ...]], float]
-    resolve: Callable[[Any, int], tuple[Any, Mapping[str, str]]]
-    problems: Callable[[Any], Iterable[str]] = _nothing_wrong
-    unused: Callable[[Any], Iterable[str]] = _nothing_unused
-    hosted: Mapping[str, Any] = field(default_factory=dict)
+    """The kind of rows that it learns from."""
+    hyperparameters: type[Keys]
+    """The dataclass of its keys."""
+    metrics: tuple[Metric, ...]
+    """What `loss` measures beside the loss."""
+    headline: str = LOSS.name
+    """The metric that runs are ranked by and that a search looks for, on held-out rows."""
+
+    @abstractmethod
+    def loss(
+        self, policy: Scores, reference_logps: "Tensor | None", hyperparameters: Keys
+    ) -> tuple["Tensor", dict[str, "Tensor"]]:
+        """Return the loss of each row, shape (rows,), and the metrics by name, likewise (rows,) each.
+
+        `reference_logps` has shape (rows, answers); it is None if the loss needs no reference. The loss of a row does
+        not depend on the rows beside it.
+        """
+
+    @abstractmethod
+    def resolve(self, hyperparameters: Keys, num_rows: int) -> tuple[Keys, Mapping[str, str]]:
+        """Replace each `auto` that the runner decides; return the keys and the reason for each value, by key."""
+
+    def needs_reference(self, hyperparameters: Keys) -> bool:
+        """Say whether the loss compares the policy with the reference."""
+        return False
+
+    def weight(self, num_tokens: tuple[int, ...]) -> float:
+        """Return the weight of a row in the mean loss of its batch, by the tokens learned in each of its answers.
+
+        The sum over a batch is divided once, so gradients do not depend on how a batch is cut into packs.
+        """
+        return 1.0
+
+    def problems(self, hyperparameters: Keys) -> Iterable[str]:
+        """Return a sentence for each key that does not go with the others; `auto` is not resolved yet."""
+        return ()
+
+    def unused(self, hyperparameters: Keys) -> Iterable[str]:
+        """Return the keys that have no effect given the others; they are not printed."""
+        return ()
+
+    def shown(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the hyperparameters of a plan that make a difference, by the keys people type: `dpo.beta`."""
+        unused = set(self.unused(msgspec.convert(hyperparameters, self.hyperparameters)))
+        return {f"{self.name}.{key}": value for key, value in hyperparameters.items() if key not in unused}
 
 
-def shown(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plan's hyperparameters that make a difference, by the keys people type: `dpo.beta`."""
-    method = load(name)
-    unused = set(method.unused(msgspec.convert(hyperparameters, method.hyperparameters)))
-    return {f"{name}.{key}": value for key, value in hyperparameters.items() if key not in unused}
+AnyMethod = Method[Any]
 
 
-def load(name: str) -> Method:
+def names() -> list[str]:
+    """Return the name of every method."""
+    return [module.name for module in iter_modules(__path__)]
+
+
+def load(name: str) -> AnyMethod:
     """Return the method of that name; `name` comes from a checked request."""
-    method: Method = import_module(f"runner.methods.{name}").METHOD
+    method: AnyMethod = import_module(f"runner.methods.{name}").METHOD
     return method
+
+
+@cache
+def metrics() -> dict[str, Metric]:
+    """Return every metric by its name: the loss, those of all methods, and the share of answers in style."""
+    found = [LOSS, *(each for name in names() for each in load(name).metrics), IN_STYLE]
+    return {each.name: each for each in found}
+
+
+def metric(full_name: str) -> Metric:
+    """Return the metric of a full name such as `eval/loss`; a hosted job's own columns are described by their name."""
+    name = full_name.rpartition("/")[2]
+    return metrics().get(name) or Metric(name, name.replace("_", " "), name.endswith("loss"), name.endswith("accuracy"))
+
+
+def headlines() -> list[str]:
+    """Return the metrics that runs are ranked by, by name; a method's own come before the loss."""
+    own = dict.fromkeys(load(name).headline for name in names())
+    return sorted(own, key=lambda name: name == LOSS.name)

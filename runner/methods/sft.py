@@ -8,62 +8,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.methods import Method, Scores
-from runner.request.types import Auto, PositiveFloat, PositiveInt, resolve_auto
+from runner.methods import Hyperparameters, Method, Metric, Scores
+from runner.request.types import resolve_auto
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFT:
-    """Keys under `sft`, named as the hosted service names them."""
-
-    n_epochs: PositiveInt | Auto = "auto"
-    """Passes over the training rows."""
-    batch_size: PositiveInt | Auto = "auto"
-    """Conversations an optimizer step."""
-    learning_rate_multiplier: PositiveFloat | Auto = "auto"
-    """Factor on the backend's own learning rate."""
+class SFT(Hyperparameters):
+    """Keys under `sft`."""
 
 
-def loss(
-    policy: Scores, reference_logps: "Tensor | None", hyperparameters: SFT
-) -> tuple["Tensor", dict[str, "Tensor"]]:
-    """Return the mean negative log-probability of each conversation's answer tokens and its token accuracy, (rows,)."""
-    assert policy.logps.ndim == 2
-    assert policy.logps.shape[1] == 1
-    value = -policy.logps[:, 0] / policy.num_tokens[:, 0]
-    return value, {"token_accuracy": (policy.num_correct[:, 0] / policy.num_tokens[:, 0]).detach()}
+class SupervisedFineTuning(Method[SFT]):
+    """Learn the assistant's turns of conversations."""
+
+    name = "sft"
+    kind = "conversation"
+    hyperparameters = SFT
+    metrics = (Metric("token_accuracy", "token accuracy", is_share=True, headline=True),)
+
+    def loss(
+        self, policy: Scores, reference_logps: "Tensor | None", hyperparameters: SFT
+    ) -> tuple["Tensor", dict[str, "Tensor"]]:
+        """Return the mean negative log-probability of each row's answer tokens, and its token accuracy, (rows,)."""
+        assert policy.logps.ndim == 2
+        assert policy.logps.shape[1] == 1
+        value = -policy.logps[:, 0] / policy.num_tokens[:, 0]
+        return value, {"token_accuracy": (policy.num_correct[:, 0] / policy.num_tokens[:, 0]).detach()}
+
+    def weight(self, num_tokens: tuple[int, ...]) -> float:
+        """Return the number of answer tokens: each token counts the same."""
+        return float(num_tokens[0])
+
+    def resolve(self, hyperparameters: SFT, num_rows: int) -> tuple[SFT, Mapping[str, str]]:
+        """Replace every `auto` by the value the local backend uses, with the reason by key."""
+        choices: dict[str, tuple[Any, str]] = {
+            "n_epochs": (3 if num_rows < 1000 else 1, "3 below 1,000 rows, else 1"),
+            "batch_size": (2 if num_rows < 1000 else 16, "2 below 1,000 rows, for more optimizer steps; else 16"),
+            "learning_rate_multiplier": (1.0, "the backend's own rate"),
+        }
+        return resolve_auto(hyperparameters, choices)
 
 
-def needs_reference(hyperparameters: SFT) -> bool:
-    """Return false: nothing is compared with."""
-    return False
-
-
-def weight(num_tokens: tuple[int, ...]) -> float:
-    """Return the number of answer tokens: each token counts the same."""
-    return float(num_tokens[0])
-
-
-def resolve(hyperparameters: SFT, num_rows: int) -> tuple[SFT, Mapping[str, str]]:
-    """Replace every `auto` by the value the local backend uses, with the reason by key."""
-    choices: dict[str, tuple[Any, str]] = {
-        "n_epochs": (3 if num_rows < 1000 else 1, "3 below 1,000 rows, else 1"),
-        "batch_size": (2 if num_rows < 1000 else 16, "2 below 1,000 rows, so that there are steps enough; else 16"),
-        "learning_rate_multiplier": (1.0, "the backend's own rate"),
-    }
-    return resolve_auto(hyperparameters, choices)
-
-
-METHOD = Method(
-    name="sft",
-    kind="conversation",
-    hyperparameters=SFT,
-    needs_reference=needs_reference,
-    loss=loss,
-    measures=("token_accuracy",),
-    weight=weight,
-    resolve=resolve,
-)
+METHOD = SupervisedFineTuning()

@@ -17,7 +17,7 @@ def all_keys() -> dict[str, str]:
     keys = dict.fromkeys(_keys("", RootKeys), "")
     for section, owner in SECTIONS.items():
         keys |= dict.fromkeys(_keys(f"{section}.", owner), "")
-    for name in options(methods):
+    for name in methods.names():
         keys |= dict.fromkeys(_keys(f"{name}.", methods.load(name).hyperparameters), f"method={name}")
     for name in options(backends):
         needed = _keys("backend.", backends.load(name).settings)
@@ -47,7 +47,7 @@ def register() -> None:
     store = ConfigStore.instance()
     sections = {name: asdict(section()) for name, section in SECTIONS.items()}
     store.store(name="base", node=asdict(RootKeys()) | sections)
-    for name in options(methods):
+    for name in methods.names():
         keys = {name: asdict(methods.load(name).hyperparameters())}
         store.store(name=f"keys_of_method_{name}", node=keys, package="_global_")
     for name in options(backends):

@@ -5,7 +5,7 @@ stand beside their owners (`runner/methods/`, `runner/backends/`).
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from runner.request.types import Auto, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -95,6 +95,20 @@ class RootKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackendKeys:
+    """Keys under `backend` of every backend."""
+
+    name: str
+    """The backend."""
+
+    @classmethod
+    def of(cls, request: "Request") -> Self:
+        """Return the settings of a request for this backend."""
+        assert isinstance(request.backend, cls)
+        return request.backend
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request(RootKeys):
     """What a user asked for, checked: types and ranges hold, `auto` may still stand."""
 
@@ -104,7 +118,7 @@ class Request(RootKeys):
     tracking: Tracking
     method: str
     hyperparameters: Any
-    backend: Any
+    backend: BackendKeys
 
 
 SECTIONS: dict[str, type] = {"dataset": Dataset, "model": Model, "evaluation": Evaluation, "tracking": Tracking}

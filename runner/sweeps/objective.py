@@ -23,13 +23,12 @@ def demand(metric: str, trials: Sequence[Trial]) -> None:
 
 def usual(trial: Trial) -> str:
     """Return what is searched for where nothing is said."""
-    kind = methods.load(trial.request.method).kind
-    return "eval/reward_accuracy" if kind == "preference" else "eval/loss"
+    return f"eval/{methods.load(trial.request.method).headline}"
 
 
 def _measured(trial: Trial) -> list[str]:
     request = trial.request
-    names = ("loss", *methods.load(request.method).measures)
+    names = [each.name for each in (methods.LOSS, *methods.load(request.method).metrics)]
     held_out = request.dataset.validation is not None or request.dataset.validation_fraction > 0
     judged = [f"eval/{name}" for name in names] if held_out else []
     styled = ["eval/in_style"] if request.dataset.style is not None and request.evaluation.samples else []

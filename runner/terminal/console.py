@@ -94,7 +94,7 @@ def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
     state = "finished before: nothing is done again (again=true starts anew)" if done else "to do"
     say(f"{plan.method} on {plan.backend}, {state}; its folder is {run.folder}/")
     if not done:
-        for title, text in backends.load(plan.backend).outlook(proposal, tokens):
+        for title, text in backends.load(plan.backend).forecast(proposal, tokens):
             say(f"{title}: {text}")
     say()
 
@@ -120,7 +120,7 @@ def _show_findings(proposal: Proposal) -> None:
 
 def _show_values(proposal: Proposal) -> None:
     plan, reasons = proposal.run.plan, proposal.reasons
-    values = methods.shown(plan.method, plan.hyperparameters) | {
+    values = methods.load(plan.method).shown(plan.hyperparameters) | {
         "model.source": plan.model.source.partition("@sha256")[0]
         + (f" ({plan.model.digest[:12]})" if plan.model.digest else ""),
         "backend.learning_rate": plan.settings.get("learning_rate"),
@@ -150,8 +150,8 @@ def show_outcome(run: Run, content: Mapping[str, Any], position: Position | None
         _show_next(run, content, position)
 
 
-TRIAL_METRICS = ("eval/loss", "eval/reward_accuracy", "eval/token_accuracy")
-"""What is told of a trial when it ends."""
+TRIAL_METRICS = [f"eval/{each.name}" for each in methods.metrics().values() if each.headline]
+"""Metrics that are printed of a trial when it ends."""
 
 
 def show_trial_begun(run: Run, called: str) -> None:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from runner import methods
 from runner.cost import duration
 from runner.record import events
 from runner.record.journal import Record
@@ -25,11 +26,11 @@ NEXT_SHARE = 0.1
 LONGEST_SECONDS = 600.0
 """but at the latest after so long."""
 
-FIGURES = {"train/loss": "loss", "train/reward_accuracy": "reward accuracy", "system/tokens_per_second": "tokens/s"}
-"""Metrics of training that are shown with the progress, and their short names."""
-
-HELD_OUT = ("eval/loss", "eval/reward_accuracy", "eval/reward_margin", "eval/token_accuracy")
-"""Metrics that are shown of an evaluation."""
+HEADLINES = {f"train/{each.name}": each.label for each in methods.metrics().values() if each.headline}
+FIGURES = HEADLINES | {"system/tokens_per_second": "tokens/s"}
+"""Metrics of training that are shown with the progress, and their labels."""
+HELD_OUT = {f"eval/{each.name}": each.label for each in methods.metrics().values() if each.shown}
+"""Metrics that are shown of an evaluation, and their labels."""
 
 
 @dataclass
@@ -112,7 +113,7 @@ class Live:
             case events.Removed(what=what, id=name):
                 self._print(f"  removed: {what} {name}")
             case events.Metrics(step=step, values=values) if "eval/loss" in values:
-                shown = [f"{name[5:].replace('_', ' ')} {values[name]:.3f}" for name in HELD_OUT if name in values]
+                shown = [f"{label} {values[name]:.3f}" for name, label in HELD_OUT.items() if name in values]
                 self._print(f"  held-out rows after {step} steps: {', '.join(shown)}")
             case events.Note(text=text):
                 self._print(f"  note: {text}")

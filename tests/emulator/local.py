@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from runner import methods
+from runner.hosted import methods as wire_forms
 from runner.record.events import Metrics
 from runner.record.journal import read
 from tests.emulator.course import TERMINAL, Course, Measure, Stage
@@ -117,7 +117,7 @@ class Run:
         if job.validation is not None:
             words.append(f"dataset.validation={self._put(job.validation)}")
         asked = {key: value for key, value in job.hyperparameters.items() if value != "auto"}
-        words += [f"{method}.{key}={value}" for key, value in {**methods.load(method).hosted, **asked}.items()]
+        words += [f"{method}.{key}={value}" for key, value in {**wire_forms.load(method).fixed, **asked}.items()]
         quiet = ["evaluation.samples=0", "tracking=none"]
         return [sys.executable, "-m", "runner", "backend=local", *words, *quiet]
 

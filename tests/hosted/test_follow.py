@@ -7,9 +7,10 @@ import pytest
 
 pytest.importorskip("azure.ai.projects")
 
-from runner.backends.foundry import Azure, Polling
 from runner.backends.foundry.connect import Service
+from runner.backends.foundry.keys import Azure
 from runner.hosted.follow import Followed
+from runner.hosted.keys import Polling
 from runner.record.events import Event, Metrics, Said, State, Wait
 from runner.record.journal import RunState
 from tests.conftest import pair_row

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("openai")
 
-from runner.backends.foundry import Foundry, resolve
+from runner.backends.foundry import BACKEND
+from runner.backends.foundry.keys import Foundry
 from runner.errors import EndedError, RequestError
 from runner.hosted import follow
+from runner.hosted import methods as wire_forms
 from runner.hosted.jobs import ENDED, FAILED, PLAN_ID, arguments, default_suffix, is_of, winner
 from runner.methods import dpo, sft
 from runner.methods.dpo import DPO
@@ -22,7 +24,7 @@ from runner.models.source import ModelIdentity
 from runner.plan import DataIdentity, Plan
 from tests.data.samples import unhurried
 
-_, HYPERPARAMETERS, REASONS = resolve(Foundry(), dpo.METHOD, DPO(n_epochs=3, learning_rate_multiplier=1.5), 20)
+_, HYPERPARAMETERS, REASONS = BACKEND.resolve(Foundry(), dpo.METHOD, DPO(n_epochs=3, learning_rate_multiplier=1.5), 20)
 PLAN = Plan(
     format=1,
     method="dpo",
@@ -40,7 +42,7 @@ SUFFIX = default_suffix(PLAN.id)
 
 
 def test_a_preference_job_is_asked_for_as_the_service_has_it() -> None:
-    assert arguments(PLAN, "gpt-4.1-mini", FILES, SUFFIX) == {
+    assert arguments(PLAN, "gpt-4.1-mini", FILES, SUFFIX, {"trainingType": "GlobalStandard"}) == {
         "model": "gpt-4.1-mini",
         "training_file": "file-1",
         "validation_file": "file-2",
@@ -54,7 +56,7 @@ def test_a_preference_job_is_asked_for_as_the_service_has_it() -> None:
 def test_what_a_hosted_job_does_not_take_is_settled_with_a_reason_and_the_rest_is_left_to_the_service() -> None:
     assert DPO(n_epochs=3, learning_rate_multiplier=1.5, rpo_alpha=0.0, gamma=0.0) == HYPERPARAMETERS
     assert dict.fromkeys(("dpo.rpo_alpha", "dpo.gamma"), "what a hosted job does") == REASONS
-    assert resolve(Foundry(), sft.METHOD, SFT(), 20) == (Foundry(), SFT(), {})
+    assert BACKEND.resolve(Foundry(), sft.METHOD, SFT(), 20) == (Foundry(), SFT(), {})
 
 
 @pytest.mark.parametrize(
@@ -63,19 +65,21 @@ def test_what_a_hosted_job_does_not_take_is_settled_with_a_reason_and_the_rest_i
 )
 def test_another_value_than_what_a_hosted_job_does_is_refused(key: str, value: Any) -> None:
     with pytest.raises(RequestError, match=rf"^dpo\.{key}: got {value}; a hosted job knows no such key"):
-        resolve(Foundry(), dpo.METHOD, DPO(**{key: value}), 20)
+        BACKEND.resolve(Foundry(), dpo.METHOD, DPO(**{key: value}), 20)
 
 
 def test_each_key_is_one_the_service_takes_or_settled() -> None:
     for method in (dpo.METHOD, sft.METHOD):
-        asked = {field.name for field in fields(method.hyperparameters)} - method.hosted.keys()
+        asked = {field.name for field in fields(method.hyperparameters)} - wire_forms.load(method.name).fixed.keys()
         # https://platform.openai.com/docs/api-reference/fine-tuning/create
-        assert asked == {"n_epochs", "batch_size", "learning_rate_multiplier"} | ({"beta"} if method.hosted else set())
+        assert asked == {"n_epochs", "batch_size", "learning_rate_multiplier"} | (
+            {"beta"} if method.name == "dpo" else set()
+        )
 
 
 def test_a_supervised_job_goes_by_the_services_name() -> None:
     plan = replace(PLAN, method="sft", hyperparameters={"n_epochs": 2, "batch_size": 4}, validation=None)
-    asked = arguments(plan, "gpt-4.1", {"train": "file-1"}, SUFFIX)
+    asked = arguments(plan, "gpt-4.1", {"train": "file-1"}, SUFFIX, {"trainingType": "GlobalStandard"})
     assert asked["method"] == {
         "type": "supervised",
         "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 4}},
@@ -85,7 +89,7 @@ def test_a_supervised_job_goes_by_the_services_name() -> None:
 
 def test_nothing_is_asked_for_with_null() -> None:
     for files in (FILES, {"train": "file-1"}):
-        asked = arguments(PLAN, "gpt-4.1-mini", files, SUFFIX)
+        asked = arguments(PLAN, "gpt-4.1-mini", files, SUFFIX, {"trainingType": "GlobalStandard"})
         assert None not in asked.values()
         assert None not in asked["method"]["dpo"]["hyperparameters"].values()
 

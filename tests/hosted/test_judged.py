@@ -15,10 +15,12 @@ import httpx2
 import openai
 from azure.core import exceptions as azure_core
 
-from runner.backends.foundry import Azure, Polling
-from runner.backends.foundry.connect import Service, now
+from runner.backends.foundry.connect import Service
+from runner.backends.foundry.keys import Azure
 from runner.errors import AccessError, DataError, RequestError, RunnerError, ServiceError
 from runner.hosted import faults
+from runner.hosted.connection import now
+from runner.hosted.keys import Polling
 from tests.emulator import Emulator, Fault
 
 MODULES = (openai, azure_core, azure.identity, httpx2)

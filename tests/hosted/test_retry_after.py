@@ -15,10 +15,11 @@ pytest.importorskip("openai")
 import openai
 from azure.core.exceptions import HttpResponseError
 
-from runner.backends.foundry import Azure, Polling
 from runner.backends.foundry.connect import Service
+from runner.backends.foundry.keys import Azure
 from runner.errors import RunnerError
 from runner.hosted import faults
+from runner.hosted.keys import Polling
 from runner.record.events import Wait
 from tests.data.samples import unhurried
 from tests.hosted.test_judged import ERROR, AzureAnswer, response

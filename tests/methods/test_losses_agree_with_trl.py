@@ -79,9 +79,9 @@ def tokenizer(folder: Path) -> Any:
 
 
 def ours(policy: Scores, reference: torch.Tensor | None, keys: dict[str, Any]) -> tuple[float, dict[str, float]]:
-    hyperparameters, _ = dpo.resolve(DPO(**{"rpo_alpha": 0.0, **keys}), 100)
+    hyperparameters, _ = dpo.METHOD.resolve(DPO(**{"rpo_alpha": 0.0, **keys}), 100)
     assert [*dpo.METHOD.problems(hyperparameters)] == []
-    loss, metrics = dpo.loss(policy, reference, hyperparameters)
+    loss, metrics = dpo.METHOD.loss(policy, reference, hyperparameters)
     return loss.mean().item(), {name: value.mean().item() for name, value in metrics.items()}
 
 

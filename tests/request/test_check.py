@@ -114,7 +114,7 @@ def test_a_loss_that_is_asked_for_as_a_method_is_dpo_with_that_loss(name: str) -
 
 def test_every_key_has_a_type_that_can_be_told() -> None:
     owners = [keys.RootKeys, *keys.SECTIONS.values()]
-    owners += [methods.load(name).hyperparameters for name in hydra_config.options(methods)]
+    owners += [methods.load(name).hyperparameters for name in methods.names()]
     owners += [backends.load(name).settings for name in hydra_config.options(backends)]
     for owner in owners:
         for key, hint in get_type_hints(owner, include_extras=True).items():
@@ -123,7 +123,7 @@ def test_every_key_has_a_type_that_can_be_told() -> None:
 
 
 def test_defaults_pass_their_own_check() -> None:
-    for name in hydra_config.options(methods):
+    for name in methods.names():
         owner = methods.load(name).hyperparameters
         assert list(check._problems("", asdict(owner()), owner)) == []
 

@@ -60,7 +60,7 @@ def test_a_plan_shows_no_key_that_its_loss_does_not_know(
 
 def test_every_key_of_a_method_without_such_keys_is_shown() -> None:
     values = {"n_epochs": 1, "batch_size": 2, "learning_rate_multiplier": 1.0}
-    assert methods.shown("sft", values) == {f"sft.{key}": value for key, value in values.items()}
+    assert methods.load("sft").shown(values) == {f"sft.{key}": value for key, value in values.items()}
 
 
 def test_a_hosted_runs_name_is_told_apart_from_a_local_ones_at_its_beginning(proposed: Plan) -> None:

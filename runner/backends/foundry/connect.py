@@ -1,40 +1,19 @@
-"""The service as the steps see it: the real SDKs, their own retries off, every request politely in turn.
-
-The SDKs would repeat a POST that may have been carried out; here only what can be repeated is (`ask`), and what
-creates something is sent once (`send`) by a caller that knows how to look. Both are generators: they yield
-`Wait` instead of sleeping, so that a signal is heard and one process can follow many jobs.
-"""
+"""The connection to Foundry: the SDKs of Azure and OpenAI, authenticated by a credential of Azure."""
 
 import logging
-import random
-import time
-from collections.abc import Callable, Collection, Generator
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property
+from typing import Any
 
 from azure.ai.projects import AIProjectClient
 from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
-from httpx2 import Response, Timeout
+from httpx2 import Timeout
 from openai import DefaultHttpxClient, OpenAI
 
 from runner.backends.foundry.endpoint import ControlPlane, control_plane, find_endpoint
-from runner.cost import duration
-from runner.hosted import faults
-from runner.record.events import Event, Note, Wait
+from runner.backends.foundry.keys import Azure, Foundry
+from runner.hosted.connection import ANSWER_SECONDS, CONNECT_SECONDS, Connection, refuse_page
+from runner.hosted.keys import Polling
 
-if TYPE_CHECKING:
-    from runner.backends.foundry import Azure, Foundry, Polling
-
-Answer = TypeVar("Answer")
-Asking = Generator[Event, None, Answer]
-
-CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 60.0
-UPLOAD_SECONDS = 600.0
-LONGEST_WAIT_SECONDS = 60.0
-MOST_LOST = 4
-"""How often what creates something is sent, after looks that found nothing, before the runner gives up."""
 CREDENTIALS = {
     "default": "DefaultAzureCredential",
     "cli": "AzureCliCredential",
@@ -45,24 +24,12 @@ CREDENTIALS = {
 }
 
 
-class Failure(Exception):
-    """A request that is sent once failed; `fault` says how."""
+class Service(Connection):
+    """A project of Foundry, reached as a credential allows."""
 
-    def __init__(self, fault: faults.Fault) -> None:
-        super().__init__(fault.text)
-        self.fault = fault
-
-
-@dataclass
-class Service:
-    """A project of the hosted service, reached as a credential allows."""
-
-    endpoint: str
-    azure: "Azure"
-    polling: "Polling"
-    _turn: float = field(default=0.0, init=False)
-    _sent: float = field(default=0.0, init=False)
-    _answered: bool = field(default=False, init=False)
+    def __init__(self, endpoint: str, azure: Azure, polling: Polling) -> None:
+        super().__init__(endpoint, polling)
+        self.azure = azure
 
     @cached_property
     def control_plane(self) -> ControlPlane:
@@ -80,7 +47,7 @@ class Service:
     def openai(self) -> OpenAI:
         """The project's OpenAI client."""
         timeout = Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        http = DefaultHttpxClient(timeout=timeout, event_hooks={"response": [_refuse_page]})
+        http = DefaultHttpxClient(timeout=timeout, event_hooks={"response": [refuse_page]})
         client = self._project.get_openai_client(max_retries=0, timeout=timeout, http_client=http)
         client.organization = client.project = None  # of OpenAI's own service; they leak in from the environment
         return client
@@ -112,113 +79,6 @@ class Service:
         names = {"resource_group_name": where.resource_group, "account_name": where.account}
         return names | ({"enforce_https": False} if where.url.startswith("http://127.0.0.1:") else {})
 
-    def ask(self, what: str, request: Callable[[], Answer], awaited: Collection[str] = ()) -> Asking[Answer]:
-        """Make a request that may be repeated until it is answered, for as long as `polling.patience`.
-
-        `awaited` are further kinds of faults that may pass. Raises the runner's error for others.
-        """
-        began, failures = time.monotonic(), 0
-        while True:
-            try:
-                return (yield from self.send(request))
-            except Failure as failure:
-                fault, waited, failures = failure.fault, time.monotonic() - began, failures + 1
-            lapsed = fault.kind in faults.LAPSED and self._answered  # it did let us in: it may again
-            passing = fault.kind in faults.PASSING or fault.kind in awaited or lapsed
-            if not passing or waited + (fault.retry_after or 0) > self.polling.patience:
-                raise faults.told(fault, what, self.endpoint)
-            if failures == 3:
-                left = duration(self.polling.patience - waited)
-                yield Note(f"{what}: {fault.text}; asking again for up to {left}")
-            yield Wait(self.pause(failures, fault))
-
-    def create(
-        self,
-        what: str,
-        request: Callable[[], Answer],
-        look: Callable[[], Asking[Answer | None]],
-        awaited: Collection[str] = (),
-    ) -> Asking[Answer]:
-        """Make a request that creates something; where its answer is lost, `look` for it before sending it again.
-
-        What the service turned away is sent again for as long as `polling.patience`, what may have been carried out
-        only a few times, each after a look that found nothing. Raises the runner's error for other faults.
-        """
-        began, failures, lost = time.monotonic(), 0, 0
-        while True:
-            try:
-                return (yield from self.send(request))
-            except Failure as failure:
-                fault, failures = failure.fault, failures + 1
-            if fault.kind in faults.UNCERTAIN:
-                lost += 1
-                yield Note(f"{what}: the answer was lost ({fault.text}): looking whether it was carried out")
-                found = yield from look()
-                if found is not None:
-                    return found
-            waited = time.monotonic() - began + (fault.retry_after or 0)
-            over = lost >= MOST_LOST or waited > self.polling.patience
-            passing = fault.kind in faults.PASSING or fault.kind in awaited
-            if not passing or over:
-                raise faults.told(fault, what, self.endpoint)
-            yield Wait(self.pause(failures, fault))
-
-    def send(self, request: Callable[[], Answer]) -> Asking[Answer]:
-        """Make a request once, when it is its turn; raises `Failure`.
-
-        Only one that the service turned away for its token is made once more, with a new token.
-        """
-        for renewed in (False, True):
-            yield from self._wait_for_turn()
-            try:
-                answer = request()
-            except faults.FOREIGN as error:
-                fault = faults.judge(error)
-                if fault.kind not in faults.LAPSED or renewed:
-                    raise Failure(fault) from None
-                self.close()
-            else:
-                self._answered = True
-                return answer
-        raise AssertionError("the second time returns or raises")
-
-    def collect(
-        self,
-        what: str,
-        page: Callable[..., Any],
-        enough: Callable[[Any], bool] = lambda item: False,
-        awaited: Collection[str] = (),
-    ) -> Asking[Any]:
-        """Return the items of a paged list up to the first that is `enough`.
-
-        A service that answers with the same page again cannot make it endless.
-        """
-        found: dict[str, Any] = {}
-        after: dict[str, str] = {}
-        while True:
-            answer = yield from self.ask(what, partial(page, limit=100, **after), awaited)
-            fresh = [each for each in answer.data if each.id not in found]
-            found |= {each.id: each for each in fresh}
-            if not fresh or not getattr(answer, "has_more", False) or any(map(enough, fresh)):
-                return list(found.values())
-            after = {"after": answer.data[-1].id}
-
-    def pause(self, failures: int, fault: faults.Fault | None = None) -> float:
-        """Return the seconds to wait after so many failures: what the service asks for, else doubled and jittered."""
-        if fault is not None and fault.retry_after is not None:
-            return fault.retry_after + random.uniform(0, min(1.0, self.polling.every))
-        longest = min(LONGEST_WAIT_SECONDS, 4 * self.polling.every)
-        return float(min(longest, min(1.0, self.polling.every) * 2 ** (failures - 1)) * random.uniform(0.5, 1.0))
-
-    def _wait_for_turn(self) -> Generator[Event, None, None]:
-        """Wait in the queue of this process's requests; who comes late to his turn does not hurry those behind him."""
-        apart = 1 / self.polling.requests_per_second
-        due = max(time.monotonic(), self._turn)
-        self._turn = due + apart
-        while (left := max(due, self._sent + apart) - time.monotonic()) > 0:
-            yield Wait(left)
-        self._sent = time.monotonic()
-
     def close(self) -> None:
         """Close the connections and forget the credential with its tokens; the next request opens new ones."""
         for name in ("openai", "_project", "_manager", "_credential"):
@@ -227,25 +87,7 @@ class Service:
                 client.close()
 
 
-def _refuse_page(response: Response) -> None:
-    """Raise for a web page that comes with a good status, as from a proxy; the SDK would take it for an object."""
-    if response.is_success and "html" in response.headers.get("content-type", ""):
-        raise faults.PageError("a web page", request=response.request)
-
-
-def now(asking: Asking[Answer]) -> Answer:
-    """Carry out something with the service and return its answer, sleeping where there is nothing to do."""
-    try:
-        while True:
-            event = next(asking)
-            if isinstance(event, Wait):
-                time.sleep(event.seconds)
-    except StopIteration as end:
-        answer: Answer = end.value
-        return answer
-
-
-def service(settings: "Foundry") -> Service:
+def service(settings: Foundry) -> Service:
     """Return the service that a request means; requests that mean the same share one, and its limit of requests."""
     key = find_endpoint(settings.azure), settings.azure, settings.polling
     return _services.setdefault(key, Service(*key))

@@ -6,8 +6,9 @@ Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-d
 from collections.abc import Generator
 from typing import Any
 
-from runner.backends.foundry.connect import Asking, Service
+from runner.backends.foundry.connect import Service
 from runner.errors import RequestError, RunnerError, ServiceError
+from runner.hosted.connection import Asking
 from runner.record.events import Created, Event, Progress, Removed, Wait
 
 READY, BROKEN = "Succeeded", {"Failed", "Canceled", "Disabled"}

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from runner.errors import AccessError
 
 if TYPE_CHECKING:
-    from runner.backends.foundry import Azure
+    from runner.backends.foundry.keys import Azure
 
 RESOURCE_MANAGER = "https://management.azure.com"
 

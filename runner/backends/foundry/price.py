@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from runner import models
 from runner.backends.foundry.catalogue import SHIPPED, Model, catalogue
+from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost
 from runner.record.journal import read_state
 
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
     from runner.plan import Proposal, Run
 
 
-def outlook(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str, str]]:
+def forecast(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str, str]]:
     """Return the price of training, what is created, what goes on costing, and what is known to exist."""
     run = proposal.run
-    settings = run.request.backend
+    settings = Foundry.of(run.request)
     table = catalogue(settings.models)
     model = table.find(models.hosted_name(run.plan.model.source) or "")
     known = _existing(run)
@@ -32,7 +33,7 @@ def outlook(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str
 
 def cost(run: "Run", tokens: "Tokens | None") -> Cost:
     """Return the price of training by the table: to be spent, or spent where the job exists, as it is paid once."""
-    model = catalogue(run.request.backend.models).find(models.hosted_name(run.plan.model.source) or "")
+    model = catalogue(Foundry.of(run.request).models).find(models.hosted_name(run.plan.model.source) or "")
     rate, n_epochs = _rate(run, model), run.plan.hyperparameters["n_epochs"]
     price = None
     if rate is not None and tokens is not None and n_epochs != "auto":
@@ -44,7 +45,7 @@ def cost(run: "Run", tokens: "Tokens | None") -> Cost:
 
 def _rate(run: "Run", model: Model | None) -> float | None:
     """Return the dollars that a million tokens cost."""
-    return model.training_per_million_tokens.get(run.request.backend.training_type) if model else None
+    return model.training_per_million_tokens.get(Foundry.of(run.request).training_type) if model else None
 
 
 def _trained(run: "Run", tokens: "Tokens | None") -> str:
@@ -59,7 +60,7 @@ def _trained(run: "Run", tokens: "Tokens | None") -> str:
 
 
 def _price(run: "Run", model: Model | None, tokens: "Tokens | None") -> str:
-    kind = run.request.backend.training_type
+    kind = Foundry.of(run.request).training_type
     rate = _rate(run, model)
     if rate is None:
         return f"not known: {models.hosted_name(run.plan.model.source)} with {kind} is not in the table"
@@ -78,7 +79,7 @@ def _dollars(amount: float) -> str:
 
 
 def _standing(run: "Run", model: Model | None) -> str:
-    settings = run.request.backend
+    settings = Foundry.of(run.request)
     if settings.deploy == "none":
         return "none, so no answers are compared (backend.deploy=keep or delete_after_eval makes one)"
     if settings.deployment.sku == "DeveloperTier":

@@ -18,10 +18,12 @@ from openai import NotFoundError
 from runner import models
 from runner.backends import Events
 from runner.backends.foundry import deployment
-from runner.backends.foundry.connect import Asking, service
+from runner.backends.foundry.connect import service
+from runner.backends.foundry.keys import Foundry
 from runner.data.rows import prompt_of
 from runner.errors import LeftRunning, RunnerError, StopAsked
 from runner.hosted import files, follow, generate, jobs, metrics
+from runner.hosted.connection import Asking
 from runner.models import hosted_model
 from runner.models.hosted_model import HostedModel
 from runner.record.events import Metrics, Note, State
@@ -40,7 +42,7 @@ class FoundrySteps:
 
     def __init__(self, run: "Run", state: "RunState") -> None:
         self.run, self.state, self.done = run, state, state.results
-        self.settings = run.request.backend
+        self.settings = Foundry.of(run.request)
         self.service = service(self.settings)
         self.base = models.hosted_name(run.plan.model.source) or ""
         if self.settings.deploy != "none":
@@ -72,7 +74,14 @@ class FoundrySteps:
             uploaded = yield from self.upload()
         ids = self._ids(uploaded)
         suffix = self.settings.suffix or jobs.default_suffix(plan.id)
-        maker = jobs.JobMaker(self.service, plan, jobs.arguments(plan, self.base, ids, suffix), self.run.request.again)
+        extra = {"trainingType": self.settings.training_type}
+        arguments = jobs.arguments(plan, self.base, ids, suffix, extra)
+        maker = jobs.JobMaker(
+            self.service,
+            plan,
+            arguments,
+            self.run.request.again,
+        )
         created = next((name for what, name in self.state.created if what == "job"), None)
         return {"job": (yield from maker.ensure(self.state.intents.get("job"), created))}
 

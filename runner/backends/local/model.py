@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from runner import distributed, models
-from runner.backends.local import Local
+from runner.backends.local.keys import Local
 from runner.errors import ModelError, RequestError
 from runner.models import model_reference
 from runner.models.source import ModelIdentity

@@ -24,6 +24,7 @@ from runner import cache, distributed, methods, models
 from runner.backends import Events
 from runner.backends.local import disk_cache, model, process_cache
 from runner.backends.local.generate import answers
+from runner.backends.local.keys import Local
 from runner.backends.local.machine import allocator, hardware
 from runner.backends.local.machine.profile import Profile
 from runner.backends.local.machine.throughput import flops_per_token
@@ -58,7 +59,7 @@ class LocalSteps:
 
     def __init__(self, run: "Run", results: Mapping[str, dict[str, Any]]) -> None:
         self.run, self.results = run, results
-        self.settings, self.evaluation = run.request.backend, run.request.evaluation
+        self.settings, self.evaluation = Local.of(run.request), run.request.evaluation
         self.method = methods.load(run.plan.method)
         self.checkpoints: Path = run.folder / "checkpoints"
         self.group = distributed.group()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.backends.foundry import Azure, endpoint
+from runner.backends.foundry import endpoint
+from runner.backends.foundry.keys import Azure
 from runner.errors import AccessError
 from runner.terminal import cli
 from tests.data.samples import unhurried

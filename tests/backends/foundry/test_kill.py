@@ -33,12 +33,12 @@ FORK_AND_CARRY_OUT = """
 import gc, json, os, signal, sys
 from pathlib import Path
 signal.alarm(2 * int(sys.argv[1]))
-from runner.backends.foundry import service
-from runner.events import Progress
-from tests.hosted.rehearsal import DEPLOYED, carry_out, planned
+from runner.backends.foundry import connect
+from runner.record.events import Progress
+from tests.hosted.rehearsal import DEPLOYED, carry_out, planned as planned_in
 
 def planned(seed):
-    return planned(Path.cwd(), Path("runs"), DEPLOYED, "dpo.n_epochs=1", "dpo.batch_size=12", seed=seed)
+    return planned_in(Path.cwd(), Path("runs"), DEPLOYED, "dpo.n_epochs=1", "dpo.batch_size=12", seed=seed)
 
 def kill_after(records):
     left = records
@@ -51,7 +51,7 @@ def kill_after(records):
 
 first = carry_out(planned(0))  # imports what is imported late, once for all that are forked
 assert first.code == 0, first.message
-service.close()
+connect.close()
 gc.freeze()
 signal.alarm(0)
 print("ready", flush=True)

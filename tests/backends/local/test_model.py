@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from runner.backends import local
-from runner.backends.local import Local, Lora, Runtime, model
+from runner.backends.local import model
+from runner.backends.local.keys import Local, Lora, Runtime
 from runner.backends.local.scoring.scorer import Scorer, exact
 from runner.errors import RequestError
 from runner.models.source import ModelIdentity

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner.backends.local import Local, count_steps
+from runner.backends.local.backend import count_steps
+from runner.backends.local.keys import Local
 from runner.backends.local.parallel import lanes
 from runner.backends.local.scoring.scorer import Scorer
-from runner.methods import Method
+from runner.methods import AnyMethod
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Recipe:
     """What a training run does, all `auto` resolved."""
 
-    method: Method
+    method: AnyMethod
     hyperparameters: Any
     learning_rate: float
     schedule: str
@@ -63,9 +64,9 @@ def how(settings: Local, scorer: Scorer, num_processes: int) -> dict[str, Any]:
     }
 
 
-def make(run: "Run", method: Method, num_rows: int, how: Mapping[str, Any]) -> Recipe:
+def make(run: "Run", method: AnyMethod, num_rows: int, how: Mapping[str, Any]) -> Recipe:
     """Return what a run asks of the training loop, over so many rows, done as `how` says."""
-    settings, evaluation, hyperparameters = run.request.backend, run.request.evaluation, run.hyperparameters
+    settings, evaluation, hyperparameters = Local.of(run.request), run.request.evaluation, run.hyperparameters
     num_steps = count_steps(settings, hyperparameters, num_rows)
     saves = settings.runtime.checkpoint_every
     return Recipe(

@@ -50,7 +50,7 @@ class TrainingData:
     @cached_property
     def tokens(self) -> dict[Split, TokenStore]:
         """Their tokens, cut to `backend.max_length`."""
-        folder, length = self._folder / "tokens", self._run.request.backend.max_length
+        folder, length = self._folder / "tokens", Local.of(self._run.request).max_length
         return {
             split: TokenStore(folder, self.rows[split], planned.fingerprint, self._tokenizer, length, split)
             for split, planned in self._run.plan.splits.items()

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from runner import methods
-from runner.backends.local import Local, Runtime, resolve
+from runner.backends.local import BACKEND
+from runner.backends.local.keys import Local, Runtime
 from runner.backends.local.machine import benchmark, hardware
 from runner.backends.local.machine.hardware import Host, Machine
 from runner.errors import RequestError
@@ -66,7 +67,7 @@ def pin(found: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def resolved(settings: Local) -> tuple[Any, Any]:
     method = methods.load("dpo")
-    found, _, reasons = resolve(settings, method, method.hyperparameters(), 100)
+    found, _, reasons = BACKEND.resolve(settings, method, method.hyperparameters(), 100)
     return found, reasons
 
 

@@ -332,7 +332,7 @@ def test_what_several_processes_cannot_do_is_refused_by_one_of_them(
 FAIL_IN_THE_SECOND = """
 import os
 from runner.__main__ import main
-from runner.backends.local import learner
+from runner.backends.local.training import learner
 from runner.errors import RunnerError
 
 def fail(*_):

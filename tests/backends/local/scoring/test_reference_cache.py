@@ -265,9 +265,9 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from runner.backends.local.logps import Scorer
+from runner.backends.local.scoring.scorer import Scorer
 from tests.backends.local import plain
-from tests.backends.local.test_reference_logps import AWKWARD, IDENTITY, compute, finished
+from tests.backends.local.scoring.test_reference_cache import AWKWARD, IDENTITY, compute, finished
 scorer = Scorer(plain.lively(Path(sys.argv[1])))
 print("ready", flush=True)
 sys.stdin.readline()

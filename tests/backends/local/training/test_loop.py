@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from runner import methods
-from runner.backends.local import Local, Lora, Runtime
+from runner.backends.local.keys import Local, Lora, Runtime
 from runner.backends.local.model import prepare
 from runner.backends.local.parallel.lanes import Lanes
 from runner.backends.local.scoring.scorer import Scorer

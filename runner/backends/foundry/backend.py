@@ -1,0 +1,223 @@
+"""Microsoft Foundry as the rest of the runner sees it: checks, price, steps, and what the other commands ask of it."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any
+
+from runner import distributed, models
+from runner.backends import Answerer, Backend, Jobs, Lines, Removal, Resolved, Result, Step, step_of
+from runner.backends.foundry import endpoint, price
+from runner.backends.foundry.catalogue import catalogue
+from runner.backends.foundry.keys import Foundry
+from runner.cost import Cost, Tokens
+from runner.data.survey import Survey, TokenLimit
+from runner.errors import DataError, ModelError, RequestError
+from runner.hosted import methods as wire_forms
+from runner.methods import AnyMethod, Hyperparameters
+from runner.plan import Proposal, Run
+from runner.record.events import Created
+from runner.record.journal import RunState
+from runner.request.keys import Request
+
+MIN_ROWS = 10
+MAX_FILE_BYTES = 512 << 20
+MAX_SEED = 2**31 - 1
+LIMITS: dict[str, float] = {"n_epochs": 50, "batch_size": 256}
+"""What the service takes: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning and its OpenAPI."""
+REMOVED = ("deployment", "file")
+"""What `runner.clean` removes, in this order; tuned models and the records of jobs cost nothing."""
+
+
+class FoundryBackend(Backend[Foundry]):
+    """Fine-tuning jobs of Microsoft Foundry."""
+
+    name = "foundry"
+    settings = Foundry
+    hosted = True
+
+    def check(self, request: Request, survey: Survey) -> None:
+        """Raise `RequestError` or `DataError` for what the service is known to refuse."""
+        settings = Foundry.of(request)
+        if distributed.this_rank().world_size > 1:
+            raise RequestError("torchrun: backend=foundry computes nothing here; give the same command without it.")
+        name = models.hosted_name(request.model.source)
+        if name is None:
+            raise RequestError(
+                f"model.source: got {request.model.source}; the service trains its own models only; "
+                "use model=hosted (MODEL_NAME) or model.source=hosted:NAME."
+            )
+        catalogue(settings.models).demand(name, request.method)
+        if request.evaluation.keep == "best":
+            raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
+        if request.evaluation.patience is not None:
+            raise RequestError(
+                f"evaluation.patience: got {request.evaluation.patience}; a hosted job runs to its end; use null."
+            )
+        if request.seed > MAX_SEED:
+            raise RequestError(f"seed: got {request.seed}; the service takes up to {MAX_SEED}.")
+        if survey.splits["train"].rows < MIN_ROWS:
+            raise DataError(
+                f"dataset.train: has {survey.splits['train'].rows} rows; the service takes {MIN_ROWS} or more."
+            )
+        for split, rows in survey.splits.items():
+            if rows.bytes > MAX_FILE_BYTES:
+                raise DataError(
+                    f"dataset.{split}: is {rows.bytes >> 20:,} MiB; the service takes files up to "
+                    f"{MAX_FILE_BYTES >> 20} MiB; set dataset.max_rows, or take rows out."
+                )
+        if settings.deploy == "delete_after_eval" and request.evaluation.samples == 0:
+            raise RequestError(
+                "evaluation.samples: got 0, so backend.deploy=delete_after_eval would deploy for nothing; ask for "
+                "some, or use backend.deploy=none."
+            )
+        if request.mode == "run":
+            _demand_way_there(settings)
+
+    def limit(self, request: Request) -> TokenLimit | None:
+        """Return how many tokens the service reads of a row, where the table of models says so."""
+        name = models.hosted_name(request.model.source)
+        found = catalogue(Foundry.of(request).models).find(name) if name else None
+        counter = models.counter(f"hosted:{name}") if name else None
+        if not (found and found.max_row_tokens and counter):
+            return None
+        count = counter.tokens
+        return TokenLimit(found.max_row_tokens, lambda rows: [count(row) for row in rows])
+
+    def resolve(
+        self, settings: Foundry, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int
+    ) -> Resolved[Foundry]:
+        """Leave `auto` to the service; refuse what a hosted job cannot take.
+
+        Raises `RequestError` for a hyperparameter that only the local backend knows, or one out of the service's range.
+        """
+        wire_form = wire_forms.load(method.name)
+        for key, most in (LIMITS | dict(wire_form.limits)).items():
+            value: Any = getattr(hyperparameters, key, "auto")
+            if value != "auto" and value > most:
+                raise RequestError(f"{method.name}.{key}: got {value}; the service takes up to {most}, or auto.")
+        fixed: dict[str, Any] = dict(wire_form.fixed)
+        for key, value in fixed.items():
+            asked = getattr(hyperparameters, key)
+            if asked not in ("auto", value):
+                raise RequestError(
+                    f"{method.name}.{key}: got {asked}; a hosted job knows no such key and does what {value} means; "
+                    "leave it out, or use backend=local."
+                )
+        reasons = {key: "what a hosted job does" for key in fixed if getattr(hyperparameters, key) == "auto"}
+        resolved = replace(hyperparameters, **fixed)
+        return Resolved(settings, resolved, {f"{method.name}.{key}": reason for key, reason in reasons.items()})
+
+    def identity(self, settings: Foundry) -> dict[str, Any]:
+        """Return the kind of training; where the service is and how it is asked do not change the result."""
+        return {"training_type": settings.training_type}
+
+    def cost(self, run: Run, tokens: Tokens | None) -> Cost:
+        """Return the price of training by the table of prices; it is zero once the job exists, as it is paid once."""
+        return price.cost(run, tokens)
+
+    def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
+        """Return the price of training, what is created, what goes on costing, and what is known to exist."""
+        return price.forecast(proposal, tokens)
+
+    def steps(self, run: Run, state: RunState) -> Sequence[Step]:
+        """Return the steps; the SDKs are loaded when the first of them runs (steps.py)."""
+
+        @cache
+        def work() -> Any:
+            from runner.backends.foundry.steps import FoundrySteps
+
+            return FoundrySteps(run, state)
+
+        step = partial(step_of, work)
+        settings, wanted = Foundry.of(run.request), run.request.evaluation
+        _stay_where_it_began(settings, state)
+        found = [step("upload"), step("create")]
+        if not settings.follow:
+            return [*found, step("look", f"at {time.time():.3f}")]  # each time anew
+        found += [step("follow"), step("results"), step("save")]
+        if settings.deploy == "none":
+            return found
+        wanted_deployment = settings.deployment
+        standing = f"{settings.deploy} {wanted_deployment.name} {wanted_deployment.sku} {wanted_deployment.capacity}"
+        standing += f", beside {wanted_deployment.base}"
+        sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {run.request.dataset.style}"
+        if settings.deploy == "keep":
+            return [*found, step("deploy", standing), step("sample", sampling)]
+        both = f"{standing}, {sampling}"  # other samples need the deployment once more
+        return [*found, step("deploy", both), step("sample", both), step("undeploy", both)]
+
+    def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
+        """Return what to do with a hosted job: come back to it, use its model, remove what stands."""
+        name = run.handle
+        if "save" not in results:
+            return [
+                (f"python -m runner.watch {name}", "come back to the job, to its end"),
+                ("python -m runner.jobs", "all jobs of the service; cancel, pause, resume"),
+            ]
+        talk = {
+            "none": ("the same command with backend.deploy=delete_after_eval", "see it answer"),
+            "keep": (f"python -m runner.chat {name}", "talk to it, beside the model it came from"),
+        }
+        return [
+            *(line for deploy, line in talk.items() if deploy == Foundry.of(run.request).deploy),
+            (f"python -m runner backend=foundry model.source=run:{name} …", "go on from it"),
+            (f"python -m runner.clean {name}", "list, and after asking remove, what this run left at the service"),
+        ]
+
+    def chat_models(self, run: Run, state: RunState) -> Mapping[str, Answerer]:
+        """Return the deployments of the base and the tuned model; raises `ModelError` if the latter has none."""
+        from runner.backends.foundry.connect import service
+        from runner.hosted.generate import Deployed
+
+        if state.latest("deploy", "undeploy") != "deploy":
+            raise ModelError(
+                f"{run.folder}: its model is not deployed; give the run's command again with backend.deploy=keep."
+            )
+        names = {"base": state.results["deploy"]["base"], "tuned": state.results["deploy"]["deployment"]}
+        there = service(Foundry.of(run.request))
+        return {name: Deployed(there, deployment) for name, deployment in names.items() if deployment}
+
+    def to_its_end(self, run: Run) -> Run:
+        """Return the run with `backend.follow=true`."""
+        return replace(run, request=replace(run.request, backend=replace(Foundry.of(run.request), follow=True)))
+
+    def jobs(self, settings: Foundry) -> Jobs:
+        """Return the jobs of the service."""
+        from runner.backends.foundry.connect import service
+        from runner.hosted.jobs import ServiceJobs
+
+        return ServiceJobs(service(settings))
+
+    def leftovers(self, state: RunState) -> Sequence[Created]:
+        """Return the deployments, then the files, that a run has created."""
+        found = [each for each in state.created.values() if each.what in REMOVED]
+        return sorted(found, key=lambda each: REMOVED.index(each.what))
+
+    def remove(self, run: Run, state: RunState, leftovers: Sequence[Created]) -> Iterable[Removal]:
+        """Remove deployments and files; files that a live job still uses are kept."""
+        from runner.backends.foundry.cleaning import remove
+
+        return remove(Foundry.of(run.request), state, leftovers)
+
+
+def _demand_way_there(settings: Foundry) -> None:
+    """Raise the error for whatever is missing to reach the service, before anything is made."""
+    if find_spec("openai") is None or find_spec("azure") is None:
+        raise RequestError("backend: foundry needs packages that are not installed; pip install 'runner[foundry]'.")
+    endpoint.find_endpoint(settings.azure)
+    if settings.deploy != "none":
+        endpoint.control_plane(settings.azure)
+
+
+def _stay_where_it_began(settings: Foundry, state: RunState) -> None:
+    """Raise `RequestError` where a run that was begun at one project is to go on at another."""
+    begun = state.results.get("upload", {}).get("endpoint")
+    now = endpoint.find(settings.azure, "endpoint")
+    if begun and now and begun != now.rstrip("/"):
+        raise RequestError(
+            f"backend.azure.endpoint: this plan was begun at {begun}, not at {now}; what was uploaded and created is "
+            "there; set that endpoint, or move the run's folder away to begin anew."
+        )

@@ -1,0 +1,66 @@
+"""Keys under `backend` with `backend=foundry`."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from runner.hosted.keys import Polling
+from runner.request.keys import BackendKeys
+from runner.request.types import PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Azure:
+    """Keys under `backend.azure`: where the service is. Never a secret; who we are is the credential's matter."""
+
+    endpoint: str | None = None
+    """The project's endpoint; null takes AZURE_AI_PROJECT_ENDPOINT or FOUNDRY_PROJECT_ENDPOINT (environment, .env)."""
+    subscription: str | None = None
+    """For deployments: the subscription's id; null takes AZURE_SUBSCRIPTION_ID."""
+    resource_group: str | None = None
+    """For deployments: the resource group; null takes AZURE_RESOURCE_GROUP."""
+    account: str | None = None
+    """For deployments: the Foundry resource's name; null takes AZURE_AI_ACCOUNT, else it is read off the endpoint."""
+    credential: Literal["default", "cli", "developer_cli", "environment", "managed_identity", "workload_identity"] = (
+        "default"
+    )
+    """How to prove who we are: `default` is Azure's DefaultAzureCredential, which tries the others in turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """Keys under `backend.deployment`: how the tuned model is deployed, with `backend.deploy`."""
+
+    name: str = "auto"
+    """What it is called; auto takes the plan id's first digits."""
+    sku: Literal["Standard", "GlobalStandard", "DeveloperTier", "ProvisionedManaged"] = "GlobalStandard"
+    """The kind; DeveloperTier has no hourly price and is removed by the service after 24 hours."""
+    capacity: PositiveInt = 50
+    """Thousands of tokens a minute (ProvisionedManaged: units)."""
+    base: str | None = "auto"
+    """A deployment of the base model that answers beside it; auto looks for one, null leaves it out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foundry(BackendKeys):
+    """Keys under `backend` with `backend=foundry`."""
+
+    name: Literal["foundry"] = "foundry"
+    """The backend."""
+    training_type: Literal["Standard", "GlobalStandard", "Developer"] = "GlobalStandard"
+    """The service's trainingType: where it may train, and at what price."""
+    suffix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,18}$")] | None = None
+    """Put into the tuned model's name: up to 18 letters, digits, - and _; null takes the plan id's first digits."""
+    follow: bool = True
+    """Stay until the job is done; false leaves once it is created, and `python -m runner.watch` comes back to it."""
+    deploy: Literal["none", "keep", "delete_after_eval"] = "none"
+    """Deploy the tuned model to answer held-out prompts; a deployment that stands is paid by the hour."""
+    deployment: Deployment = field(default_factory=Deployment)
+    """The deployment."""
+    azure: Azure = field(default_factory=Azure)
+    """Where the service is."""
+    polling: Polling = field(default_factory=Polling)
+    """How it is asked."""
+    models: str | None = None
+    """A YAML file with models and prices, to take instead of the one that comes with the runner."""

@@ -1,0 +1,197 @@
+"""The local backend as the rest of the runner sees it: checks, the values of `auto`, time, steps."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache, lru_cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runner import models
+from runner.backends import Answerer, Backend, Lines, Resolved, Result, Step, step_of
+from runner.backends.local.keys import Local
+from runner.backends.local.machine import hardware
+from runner.cost import Cost, Tokens, duration
+from runner.data.survey import Survey, TokenLimit
+from runner.errors import DataError, RequestError
+from runner.methods import AnyMethod, Hyperparameters
+from runner.models import tokenizer_folder
+from runner.models.chat_tokenizer import ChatTokenizer
+from runner.plan import Proposal, Run
+from runner.record.journal import RunState
+from runner.request.keys import Evaluation, Request
+from runner.request.types import resolve_auto
+
+
+class LocalBackend(Backend[Local]):
+    """LoRA or full fine-tuning on this machine's CPU or GPU."""
+
+    name = "local"
+    settings = Local
+
+    def check(self, request: Request, survey: Survey) -> None:
+        """Raise `RequestError` for a model that is not one to load or keys at odds, `DataError` for rows with tools."""
+        if models.hosted_name(request.model.source) is not None:
+            raise RequestError(
+                f"model.source: got {request.model.source}; a hosted model cannot be trained here; "
+                "use backend=foundry, or a model that can be loaded (pypi:…, hf:…, path:…)."
+            )
+        _refuse_weights(Local.of(request))
+        for name, split in survey.splits.items():
+            if split.with_tools:
+                raise DataError(
+                    f"dataset.{name}: {split.with_tools:,} of {split.rows:,} rows declare or call tools, which "
+                    "backend=local cannot train on; take them out, or use backend=foundry."
+                )
+        if "validation" not in survey.splits:
+            _refuse_judging(request.evaluation)
+
+    def limit(self, request: Request) -> TokenLimit | None:
+        """Return `max_length`, where the model is here to count tokens."""
+        folder = models.cached(request.model.source)
+        if folder is None:
+            return None
+        most = Local.of(request).max_length
+        tokenizer = ChatTokenizer(tokenizer_folder(folder))
+        rows, prompts = partial(tokenizer.counts, at_most=most), partial(tokenizer.prompt_counts, at_most=most)
+        return TokenLimit(most, rows, prompts, key="backend.max_length")
+
+    def resolve(
+        self, settings: Local, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int
+    ) -> Resolved[Local]:
+        """Replace each `auto` that decides the result, and the number of threads, with the reason by key.
+
+        For both the machine is measured, once ever; a request that names them is resolved without.
+        """
+        hyperparameters, why = method.resolve(hyperparameters, num_rows)
+        rate = (2e-4, "usual for LoRA") if settings.tuning == "lora" else (1e-5, "usual for full fine-tuning")
+        runtime = settings.runtime
+        here = hardware.measured(runtime.device) if "auto" in (settings.dtype, runtime.threads) else None
+        full = ("float32", "in bfloat16 small updates of a weight would be rounded away")
+        dtype = full if settings.tuning == "full" else hardware.choose_dtype(here)
+        settings, why_settings = resolve_auto(settings, {"learning_rate": rate, "dtype": dtype})
+        threads = hardware.choose_threads(here)
+        runtime, why_runtime = resolve_auto(runtime, {"threads": threads} if threads else {})
+        reasons = {f"{method.name}.{key}": reason for key, reason in why.items()}
+        reasons |= {f"backend.{key}": reason for key, reason in why_settings.items()}
+        reasons |= {f"backend.runtime.{key}": reason for key, reason in why_runtime.items()}
+        return Resolved(replace(settings, runtime=runtime), hyperparameters, reasons)
+
+    def identity(self, settings: Local) -> dict[str, Any]:
+        """Return all settings but `runtime`, `profile` and, with full fine-tuning, the adapter's."""
+        unused = {"runtime", "profile"} | ({"lora"} if settings.tuning == "full" else set())
+        return {key: value for key, value in asdict(settings).items() if key not in unused}
+
+    def evaluation(self, keys: Evaluation) -> dict[str, Any]:
+        """Return what decides which weights are kept and what is measured on the way."""
+        return {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
+
+    def cost(self, run: Run, tokens: Tokens | None) -> Cost:
+        """Return how long training takes at the pace of the latest run of the same kind; here it costs nothing."""
+        speed = _speed(run)
+        if speed is None or tokens is None:
+            return Cost(None, 0.0)
+        return Cost(tokens.splits["train"] * run.hyperparameters.n_epochs / speed, 0.0)
+
+    def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
+        """Say how long training will take, at the pace of the latest run of the same kind."""
+        seconds = self.cost(proposal.run, tokens).seconds
+        if seconds is None:
+            return [("time to train", "not known before the first run of this model here")]
+        return [("time to train", f"about {duration(seconds)}, at the pace of the last run of this model")]
+
+    def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
+        """Return what to do with a model that is here."""
+        name = run.handle
+        return [
+            (f"python -m runner.chat {name}", "talk to it, beside the model it came from"),
+            (f"python -m runner model.source=run:{name} …", "go on from it"),
+        ]
+
+    def steps(self, run: Run, state: RunState) -> Sequence[Step]:
+        """Return the steps; torch is imported when the first of them begins (steps.py)."""
+
+        @cache
+        def work() -> Any:
+            from runner.backends.local.steps import LocalSteps
+
+            return LocalSteps(run, state.results)
+
+        wanted = run.request.evaluation
+        sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {run.request.dataset.style}"
+        names = ("prepare", "train", "save", "evaluate")
+        return [*(step_of(work, name) for name in names), step_of(work, "sample", sampling)]
+
+    def chat_models(self, run: Run, state: RunState) -> Mapping[str, Answerer]:
+        """Load the base model and the tuned one; raises `ModelError` if the run has no model yet."""
+        from runner.models import model_reference
+        from runner.pyfunc import Answerer as Loaded
+
+        found = model_reference.demand(run.folder / "model", run.folder.name)
+        return {"base": Loaded(models.fetch(found.base.source)), "tuned": Loaded(run.folder / "model")}
+
+
+def _refuse_weights(settings: Local) -> None:
+    """Raise `RequestError` for weights that cannot be kept as asked."""
+    full = settings.tuning == "full"
+    if full and settings.dtype == "bfloat16":
+        raise RequestError(
+            "backend.dtype: got bfloat16 with backend.tuning=full, where small updates of a weight would be rounded "
+            "away; use dtype=float32, or tuning=lora."
+        )
+    if full and settings.quantization != "none":
+        raise RequestError(
+            f"backend.quantization: got {settings.quantization} with backend.tuning=full, but weights in few bits "
+            "cannot learn; use quantization=none, or tuning=lora."
+        )
+    if settings.quantization != "none" and settings.runtime.shard:
+        raise RequestError(
+            f"backend.quantization: got {settings.quantization} with backend.runtime.shard=true, which shares "
+            "out whole weights only; use one of the two."
+        )
+    if settings.quantization != "none" and not (find_spec("bitsandbytes") and find_spec("accelerate")):
+        raise RequestError(
+            f"backend.quantization: got {settings.quantization}, which needs packages that are not installed; "
+            "pip install 'runner[qlora]', or use quantization=none."
+        )
+
+
+def _refuse_judging(wanted: Evaluation) -> None:
+    """Raise `RequestError` for keys that need held-out rows."""
+    needing = {"keep=last": wanted.keep == "best", "patience=null": wanted.patience is not None}
+    for instead, needed in needing.items():
+        key = instead.partition("=")[0]
+        if needed:
+            raise RequestError(
+                f"evaluation.{key}: got {getattr(wanted, key)}, but there are no held-out rows to judge by; "
+                f"set dataset.validation or dataset.validation_fraction, or {instead}."
+            )
+
+
+def _speed(run: Run) -> float | None:
+    """Return the tokens a second of the latest run of the same model, method and tuning in this folder of runs."""
+    runs = Path(run.request.runs_folder)
+    if not runs.exists():
+        return None
+    for content in _reports(runs, runs.stat().st_mtime_ns):
+        plan, speed = content["plan"], content["metrics"].get("system/tokens_per_second")
+        same = plan["model"]["digest"] == run.plan.model.digest and plan["method"] == run.plan.method
+        if speed and same and plan["settings"].get("tuning") == run.plan.settings.get("tuning"):
+            return float(speed)
+    return None
+
+
+@lru_cache(1)
+def _reports(runs: Path, changed: int) -> list[dict[str, Any]]:
+    """Return the reports of all runs, the latest first; read once for all trials, while the folder is the same."""
+    paths = sorted(runs.glob("*/report.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [msgspec.json.decode(path.read_bytes()) for path in paths]
+
+
+def count_steps(settings: Local, hyperparameters: Any, num_rows: int) -> int:
+    """Return the number of optimizer steps of a run over so many training rows."""
+    num_steps: int = hyperparameters.n_epochs * math.ceil(num_rows / hyperparameters.batch_size)
+    return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps)
