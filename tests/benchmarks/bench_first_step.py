@@ -24,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from runner.cache import user_folder
 from tests.benchmarks.bench_data import make_rows
 
 HERE = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def command(folder: Path, cache: Path, code: Path, *keys: str, give_up: float = 
     if not cache.exists():
         cache.mkdir(parents=True)
         for name in ("models", "machines"):
-            (cache / name).symlink_to((cache.user_folder() / name).resolve(), target_is_directory=True)
+            (cache / name).symlink_to((user_folder() / name).resolve(), target_is_directory=True)
     environment = os.environ | {"RUNNER_CACHE": str(cache), "PYTHONPATH": str(code), "PYTHONWARNINGS": "ignore"}
     began, log = time.time(), folder / "output"
     with log.open("wb") as output:

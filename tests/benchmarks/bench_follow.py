@@ -71,7 +71,10 @@ def _create(folder: Path, count: int, tracking: str) -> None:
                 first, plan=replace(first.plan, seed=seed), folder=folder / "runs" / f"bench-{seed:04}",
                 request=replace(first.request, seed=seed),
             )  # fmt: skip
-            sent = client.fine_tuning.jobs.create(**arguments(job.plan, "gpt-4.1-mini", {"train": training}, "bench"))
+            extra = {"trainingType": "GlobalStandard"}
+            sent = client.fine_tuning.jobs.create(
+                **arguments(job.plan, "gpt-4.1-mini", {"train": training}, "bench", extra)
+            )
             job.folder.mkdir(parents=True)
             execute.keep(job)
             journal = Journal(job.folder / "journal.jsonl")

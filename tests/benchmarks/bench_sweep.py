@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from omegaconf import OmegaConf
 
 from runner import planning
+from runner.cache import user_folder
 from runner.execution import execute
 from runner.request import check, hydra_config
 from tests import tiny
@@ -58,7 +59,7 @@ def cache(folder: Path) -> dict[str, str]:
     """Return variables that name a cache which knows the models and the machine, and nothing else."""
     folder.mkdir(parents=True)
     for name in ("models", "machines"):
-        known = cache.user_folder() / name
+        known = user_folder() / name
         if known.exists():
             (folder / name).symlink_to(known.resolve(), target_is_directory=True)
     return {"RUNNER_CACHE": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -105,7 +105,7 @@ class Bench:
         folder = self.scratch / cache
         folder.mkdir(exist_ok=True)
         for name in ("models", "machines"):
-            known = cache.user_folder() / name
+            known = user_folder() / name
             if known.exists() and not (folder / name).exists():
                 (folder / name).symlink_to(known.resolve(), target_is_directory=True)
         return {"RUNNER_CACHE": str(folder), "HF_HOME": str(folder / "hf"), "TMPDIR": str(self.scratch)}

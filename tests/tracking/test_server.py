@@ -87,16 +87,16 @@ def test_eight_writers_at_once_lose_nothing(here: Here, server: Server) -> None:
 
 
 def test_trials_in_other_processes_write_into_one_experiment(here: Here, server: Server) -> None:
-    done = here.run("seed=range(4)", "hydra/launcher=processes", "hydra.launcher.n_jobs=2",
+    done = here.run("seed=range(2)", "hydra/launcher=processes", "hydra.launcher.n_jobs=2",
                     f"tracking.uri={server.uri}", "tracking.experiment=processes")  # fmt: skip
     assert done.returncode == 0, done.stderr
     expected = journalled(here.folder)
-    assert len(expected) == 4
+    assert len(expected) == 2
     assert kept(server, "processes") == expected
 
 
 def test_a_server_that_dies_in_mid_sweep_costs_no_trial_and_no_number(here: Here, server: Server) -> None:
-    process = here.start("seed=range(4)", "dpo.n_epochs=50", f"tracking.uri={server.uri}", "tracking.experiment=dies")
+    process = here.start("seed=range(4)", "dpo.n_epochs=10", f"tracking.uri={server.uri}", "tracking.experiment=dies")
 
     def journals() -> list[Path]:
         return list(here.folder.glob("runs/*/journal.jsonl"))

@@ -60,7 +60,8 @@ class FoundryBackend(Backend[Foundry]):
             raise RequestError(f"seed: got {request.seed}; the service takes up to {MAX_SEED}.")
         if survey.splits["train"].rows < MIN_ROWS:
             raise DataError(
-                f"dataset.train: has {survey.splits['train'].rows} rows; the service takes {MIN_ROWS} or more."
+                f"dataset.train: has {survey.splits['train'].rows} rows; "
+                f"the service takes {MIN_ROWS} or more; add some."
             )
         for split, rows in survey.splits.items():
             if rows.bytes > MAX_FILE_BYTES:

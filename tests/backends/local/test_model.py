@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.backends import local
-from runner.backends.local import model
+from runner.backends.local import backend, model
 from runner.backends.local.keys import Local, Lora, Runtime
 from runner.backends.local.scoring.scorer import Scorer, exact
 from runner.errors import RequestError
@@ -160,8 +159,8 @@ def test_an_adapter_on_weights_in_few_bits_learns_and_loads_on_whole_ones(
 def test_what_few_bits_need_is_told_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "find_spec", lambda name: None)
     with pytest.raises(RequestError, match=r"got int8, which needs packages .* pip install 'runner\[qlora\]'"):
-        local._refuse_weights(replace(SETTINGS, quantization="int8"))
-    local._refuse_weights(SETTINGS)
+        backend._refuse_weights(replace(SETTINGS, quantization="int8"))
+    backend._refuse_weights(SETTINGS)
 
 
 def test_adapters_do_not_merge_into_weights_in_few_bits(tiny_model: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner import cache
 from runner.backends import Events
+from runner.backends.local.keys import Local
 from runner.backends.local.training.token_store import TokenStore
 from runner.data.row_store import RowStore, write_rows
 from runner.data.rows import Kind
