@@ -17,6 +17,7 @@ def main() -> None:
     """Run the command line; leave with 0, 1 (failed), 2 (wrong request or data) or 130 (stopped)."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that its errors reach us and not its own printer
     import hydra
+    from omegaconf import OmegaConf
 
     # argparse takes no overrides before a flag: `mode=plan -m seed=1,2` would be refused.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))
@@ -25,6 +26,7 @@ def main() -> None:
         _leave(codes)
     if not distributed.this_rank().first:
         _be_silent()
+    OmegaConf.register_new_resolver("runner.commands", lambda: cli.others("runner"), replace=True)
     conf = str(hydra_config.home() / "conf")
     codes.append(cli.guarded(hydra.main(version_base="1.3", config_path=conf, config_name="config")(pipeline.task)))
     _leave(codes + pipeline.ENDED)

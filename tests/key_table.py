@@ -1,4 +1,4 @@
-"""`python -m tests.key_table`: write the README's table of keys from the code, where each key is declared once."""
+"""`python -m tests.key_table`: write docs/keys.md from the code, where each key is declared once."""
 
 import ast
 import inspect
@@ -12,8 +12,13 @@ from typing import get_type_hints
 from runner import backends, methods
 from runner.request import check, keys
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- keys: made by python -m tests.key_table -->", "<!-- end of keys -->"
+PAGE = Path(__file__).parent.parent / "docs" / "keys.md"
+HEAD = """# Keys
+
+Every key of a request, generated from the code by `python -m tests.key_table`. Set a key on the command line
+(`dpo.beta=0.05`) or in YAML. `auto` is resolved when the plan is made; the plan prints the value and the reason.
+Keys that do not go together are refused with a sentence each.
+"""
 
 
 def sections() -> dict[str, type]:
@@ -21,7 +26,7 @@ def sections() -> dict[str, type]:
     found: dict[str, type] = {"": keys.RootKeys}
     found |= {f"{name}.": owner for name, owner in keys.SECTIONS.items()}
     found |= {f"{name}.": methods.load(name).hyperparameters for name in methods.names()}
-    return found | {f"{name}: backend.": backends.load(name).settings for name in ("local", "foundry")}
+    return found | {f"{name}: backend.": backends.load(name).settings for name in backends.names()}
 
 
 def rows(prefix: str, owner: type) -> Iterator[str]:
@@ -53,28 +58,22 @@ def docstrings(owner: type) -> dict[str, str]:
     }
 
 
-def table() -> str:
-    """Return all tables as Markdown."""
-    lines = []
+def page() -> str:
+    """Return the page as Markdown."""
+    lines = [HEAD]
     for prefix, owner in sections().items():
-        title = {"": "At the top", "local: backend.": "`backend` with `backend=local`"}.get(prefix)
-        title = title or ("`backend` with `backend=foundry`" if "foundry" in prefix else f"`{prefix[:-1]}`")
+        backend, _, _ = prefix.partition(": ")
+        title = f"`backend`, with `backend={backend}`" if ": " in prefix else f"`{prefix[:-1]}`"
         lines += [
-            f"**{title}**",
+            f"## {title if prefix else 'At the root'}",
             "",
             "| key | default | allowed | meaning |",
             "|---|---|---|---|",
             *rows(prefix, owner),
             "",
         ]
-    return "\n".join(lines).strip()
-
-
-def with_table(readme: str) -> str:
-    """Return the README's text with the table put in."""
-    head, _, rest = readme.partition(BEGIN)
-    return f"{head}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
+    return "\n".join(lines).strip() + "\n"
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text("utf-8")), "utf-8")
+    PAGE.write_text(page(), "utf-8")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runner import methods
-from runner.compare.results import Entrant, Result
+from runner.compare.results import Result, Variant
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -31,7 +31,7 @@ Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How much an entrant's metric is above another's, with its interval, over so many rows and seeds each."""
+    """How much an variant's metric is above another's, with its interval, over so many rows and seeds each."""
 
     metric: str
     name: str
@@ -45,14 +45,14 @@ class Difference:
     """Rows with which a difference of this size would show; None where there is none to show."""
 
     @property
-    def told_apart(self) -> bool:
+    def significant(self) -> bool:
         """Whether nought lies outside the interval."""
         return self.rows >= LEAST_ROWS and not self.low <= 0 <= self.high
 
     @property
     def better(self) -> bool:
         """Whether `name` is the better one, by more than chance."""
-        return self.told_apart and (self.mean > 0) != lower_is_better(self.metric)
+        return self.significant and (self.mean > 0) != lower_is_better(self.metric)
 
     @property
     def sentence(self) -> str:
@@ -65,7 +65,7 @@ class Difference:
                 f"{self.name} and {self.other} come out alike in {metric} on each of {self.rows:,} rows; "
                 "another metric may tell them apart"
             )
-        if not self.told_apart:
+        if not self.significant:
             more = f"; about {self.enough:,} would do" if self.enough and self.enough > self.rows else ""
             return (
                 f"no difference in {metric} between {self.name} and {self.other} can be told with these "
@@ -103,7 +103,7 @@ def amount(metric: str, value: float, signed: bool = False) -> str:
     return f"{value:{sign}.3g}"
 
 
-def compare(metric: str, one: Entrant, other: Entrant, seed: int = 0) -> Difference:
+def compare(metric: str, one: Variant, other: Variant, seed: int = 0) -> Difference:
     """Return how far `one` is above `other` in a metric, over the held-out rows that all their runs have judged."""
     name = metric.rpartition("/")[2]
     judged = [having for run in (*one.runs, *other.runs) if (having := _having(run, name))]
@@ -161,14 +161,14 @@ def rows_needed(apart: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> int | 
     return int(math.ceil(needed / digits) * digits)
 
 
-def rank(metric: str, all_of_them: Sequence[Entrant]) -> list[Entrant]:
-    """Return entrants that have a metric, the best first, by the mean over their seeds.
+def rank(metric: str, all_of_them: Sequence[Variant]) -> list[Variant]:
+    """Return variants that have a metric, the best first, by the mean over their seeds.
 
     Those that tie go by the held-out loss, then by name, so that the order does not hang on that of the runs.
     """
     sign = 1 if lower_is_better(metric) else -1
 
-    def place(each: Entrant) -> tuple[float, float, str]:
+    def place(each: Variant) -> tuple[float, float, str]:
         losses = each.values("eval/loss")
         return sign * mean(each.values(metric)), mean(losses) if losses else math.inf, each.name
 
@@ -194,6 +194,6 @@ def _having(run: Result, name: str) -> set[str]:
     return {row for row, values in run.rows.items() if name in values}
 
 
-def _matrix(entrant: Entrant, name: str, rows: Sequence[str]) -> Matrix:
-    judged = [run for run in entrant.runs if _having(run, name)]
+def _matrix(variant: Variant, name: str, rows: Sequence[str]) -> Matrix:
+    judged = [run for run in variant.runs if _having(run, name)]
     return np.array([[run.rows[row][name] for row in rows] for run in judged], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""A comparison as a drawing: each entrant's curve over the steps, and the metric over what was swept."""
+"""A comparison as a drawing: each variant's curve over the steps, and the metric over what was swept."""
 
 import io
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.compare.difference import mean, spread, words
-from runner.compare.results import Entrant
+from runner.compare.results import Variant
 from runner.compare.verdict import Comparison
 
 NAMED = 60
@@ -44,13 +44,13 @@ def _curves(axes: Any, found: Comparison) -> None:
     everyone = (*found.ranked, *found.unranked)[:DRAWN]
     judged = any(len(run.curves.get(found.metric, ())) > 1 for each in everyone for run in each.runs)
     name = found.metric if judged else "train/loss"
-    for number, entrant in enumerate(everyone):
-        for order, run in enumerate(entrant.runs):
+    for number, variant in enumerate(everyone):
+        for order, run in enumerate(variant.runs):
             points = run.curves.get(name, ())
             axes.plot(
                 [at for at, _ in points], [value for _, value in points], color=f"C{number % 10}",
                 linestyle=("-", "--", ":", "-.")[order % 4], marker="o" if len(points) < 15 else "", markersize=3,
-                label=_short(entrant.name) if order == 0 else None,
+                label=_short(variant.name) if order == 0 else None,
             )  # fmt: skip
     axes.set(xlabel="optimizer step", ylabel=words(name), title=f"{name} over the steps")
     axes.grid(alpha=0.3)
@@ -58,7 +58,7 @@ def _curves(axes: Any, found: Comparison) -> None:
 
 
 def _sweep(axes: Any, found: Comparison) -> None:
-    """Draw the metric over the one number that was swept, else a bar for each entrant."""
+    """Draw the metric over the one number that was swept, else a bar for each variant."""
     axes.set(ylabel=words(found.metric), title=f"{found.metric} at the end")
     values = [mean(each.values(found.metric)) for each in found.ranked]
     around = [spread(each.values(found.metric)) or 0.0 for each in found.ranked]
@@ -81,8 +81,8 @@ def _short(name: str) -> str:
     return name if len(name) <= NAMED else f"{name[: NAMED - 1]}…"
 
 
-def _numbers(ranked: Sequence[Entrant], keys: Sequence[str]) -> list[float]:
-    """Return where each entrant stands on the one key in which they differ, if that is a number."""
+def _numbers(ranked: Sequence[Variant], keys: Sequence[str]) -> list[float]:
+    """Return where each variant stands on the one key in which they differ, if that is a number."""
     if len(keys) != 1 or len(ranked) < 2:
         return []
     values = [each.runs[0].params.get(keys[0]) for each in ranked]

@@ -1,6 +1,6 @@
 """What a run's folder says of it once there is something to compare: its configuration, metrics and judged rows.
 
-Runs that differ in nothing but their seed are one entrant of a comparison: what sets them apart is chance.
+Runs that differ in nothing but their seed are one variant of a comparison: what sets them apart is chance.
 """
 
 import math
@@ -25,7 +25,7 @@ Rows = dict[str, dict[str, float]]
 
 DATA = "dataset.fingerprint"
 """The key of what the rows are: files may hold others by now, and other keys may come to the same ones."""
-APART = ("seed", "model.digest", *(f"dataset.{key}" for key in plan.DATA))
+IGNORED = ("seed", "model.digest", *(f"dataset.{key}" for key in plan.DATA))
 """What does not tell one request from another."""
 
 
@@ -52,11 +52,11 @@ class Result:
     @property
     def request(self) -> dict[str, Any]:
         """Its configuration but for the seed."""
-        return {key: value for key, value in self.params.items() if key not in APART}
+        return {key: value for key, value in self.params.items() if key not in IGNORED}
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Variant:
     """A request that takes part in a comparison, with a run for each seed; `name` says what sets it apart."""
 
     name: str
@@ -114,12 +114,12 @@ def differing(results: Sequence[Result]) -> list[str]:
     """
     keys = dict.fromkeys(key for result in results for key in result.params)
     found = [key for key in keys if len({repr(each.params[key]) for each in results if key in each.params}) > 1]
-    why = [key for key in found if key in APART and key.startswith("dataset.")] if DATA in found else []
+    why = [key for key in found if key in IGNORED and key.startswith("dataset.")] if DATA in found else []
     unsaid = DATA in found and not why and "method" not in found
-    return [*(key for key in found if key not in APART and key != DATA), *why, *([DATA] if unsaid else [])]
+    return [*(key for key in found if key not in IGNORED and key != DATA), *why, *([DATA] if unsaid else [])]
 
 
-def entrants(results: Sequence[Result]) -> list[Entrant]:
+def variants(results: Sequence[Result]) -> list[Variant]:
     """Put runs together that differ in their seed only; unique names say the keys in which the requests differ.
 
     Raises `RequestError` where there is nothing to compare.
@@ -133,7 +133,7 @@ def entrants(results: Sequence[Result]) -> list[Entrant]:
     names = [_name(runs[0], keys) for runs in together.values()]
     taken = Counter(names)
     return [
-        Entrant(
+        Variant(
             name if taken[name] == 1 else f"{name} ({runs[0].folder.name})", tuple(sorted(runs, key=attrgetter("seed")))
         )
         for name, runs in zip(names, together.values(), strict=True)

@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from runner import methods
 from runner.compare.difference import Difference, compare, lower_is_better, mean, rank, spread, words
-from runner.compare.results import Entrant, Result, differing, entrants
+from runner.compare.results import Result, Variant, differing, variants
 from runner.errors import RequestError
 
 PREFERRED = [*(f"eval/{name}" for name in methods.headlines()), "eval/in_style", "train/loss"]
@@ -26,12 +26,12 @@ NEXT = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Entrants, best first, by a metric; and how the best one differs from each other one."""
+    """Variants, best first, by a metric; and how the best one differs from each other one."""
 
     metric: str
     keys: tuple[str, ...]
-    ranked: tuple[Entrant, ...]
-    unranked: tuple[Entrant, ...]
+    ranked: tuple[Variant, ...]
+    unranked: tuple[Variant, ...]
     differences: tuple[Difference, ...]
     results: tuple[Result, ...]
 
@@ -78,7 +78,7 @@ def make(results: Sequence[Result], metric: str | None = None) -> Comparison:
 
     Raises `RequestError` where no run has the metric, with those that there are.
     """
-    taking_part = entrants(results)
+    taking_part = variants(results)
     known = sorted({name for result in results for name in result.metrics if not name.startswith("system/")})
     if metric is not None and known and metric not in known:
         raise RequestError(f"--metric: got {metric}, which no run has; allowed: {', '.join(known)}.")
@@ -94,7 +94,7 @@ def make(results: Sequence[Result], metric: str | None = None) -> Comparison:
     )
 
 
-def _difference(metric: str, one: Entrant, other: Entrant) -> Difference:
+def _difference(metric: str, one: Variant, other: Variant) -> Difference:
     """Compare two by a metric, or by their answers where no row was judged by it: a hosted job's are not."""
     found = compare(metric, one, other)
     return found if found.rows else max((found, compare(ANSWERS, one, other)), key=lambda each: each.rows)
@@ -112,9 +112,9 @@ def _unlike(results: Sequence[Result]) -> bool:
     return len({result.params.get("method") for result in results}) > 1
 
 
-def figure(entrant: Entrant, metric: str) -> str:
-    """Return a metric's mean over an entrant's seeds, with its interval where there are several."""
-    values = entrant.values(metric)
+def figure(variant: Variant, metric: str) -> str:
+    """Return a metric's mean over an variant's seeds, with its interval where there are several."""
+    values = variant.values(metric)
     if not values:
         return ""
     around = spread(values)
@@ -122,18 +122,18 @@ def figure(entrant: Entrant, metric: str) -> str:
 
 
 def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Return the head and the rows of the table of entrants: what sets them apart, and their metrics."""
+    """Return the head and the rows of the table of variants: what sets them apart, and their metrics."""
     measured = [
         name for name in MEASURED
         if any(each.values(name) for each in (*found.ranked, *found.unranked)) and name != found.metric
     ]  # fmt: skip
     head = [*(found.keys or ("run",)), found.metric, *measured, "runs"]
     rows = []
-    for entrant in (*found.ranked, *found.unranked):
-        first = entrant.runs[0]
-        told = [str(first.params.get(key, "")) for key in found.keys] or [entrant.name]
-        figures = [figure(entrant, name) for name in (found.metric, *measured)]
-        rows.append([*told, *figures, ", ".join(_called(run) for run in entrant.runs)])
+    for variant in (*found.ranked, *found.unranked):
+        first = variant.runs[0]
+        told = [str(first.params.get(key, "")) for key in found.keys] or [variant.name]
+        figures = [figure(variant, name) for name in (found.metric, *measured)]
+        rows.append([*told, *figures, ", ".join(_called(run) for run in variant.runs)])
     return head, rows
 
 
@@ -149,7 +149,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "verdict": found.verdict,
         "sentences": found.sentences,
         "keys": list(found.keys),
-        "entrants": [
+        "variants": [
             {
                 "name": each.name,
                 "values": {key: each.runs[0].params.get(key) for key in found.keys},
@@ -162,9 +162,9 @@ def as_json(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _means(entrant: Entrant) -> dict[str, float]:
-    names = sorted({name for run in entrant.runs for name in run.metrics if name.startswith(("eval/", "hosted/"))})
-    return {name: mean(values) for name in names if (values := entrant.values(name))}
+def _means(variant: Variant) -> dict[str, float]:
+    names = sorted({name for run in variant.runs for name in run.metrics if name.startswith(("eval/", "hosted/"))})
+    return {name: mean(values) for name in names if (values := variant.values(name))}
 
 
 def markdown(found: Comparison) -> str:

@@ -79,7 +79,7 @@ def plan_and_run(composed: Any) -> None:
         console.show_plan(proposal, done, planning.count_tokens(proposal))
     if run.request.mode == "run":
         if not run.request.sweep and not done:  # of a sweep's price the sweep has asked
-            console.demand_price(planning.total_cost([proposal]).dollars, run.request.max_price)
+            console.confirm_price(planning.total_cost([proposal]).dollars, run.request.max_price)
         _point_to(run)
         if anew:
             execute.set_aside(run.folder)

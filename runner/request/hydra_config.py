@@ -9,7 +9,6 @@ from typing import get_type_hints
 
 from runner import backends, methods
 from runner.request.keys import SECTIONS, RootKeys
-from runner.terminal import cli
 
 
 def all_keys() -> dict[str, str]:
@@ -54,7 +53,6 @@ def register() -> None:
         keys = {"backend": asdict(backends.load(name).settings())}
         store.store(name=f"keys_of_backend_{name}", node=keys, package="_global_")
     OmegaConf.register_new_resolver("runner.searchpath", _search_path, replace=True)
-    OmegaConf.register_new_resolver("runner.commands", lambda: cli.others("runner"), replace=True)
 
 
 def home() -> Path:

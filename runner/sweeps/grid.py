@@ -29,7 +29,7 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
     summary.show_outlook(todo)
     if sweep.request.mode == "plan":
         return
-    summary.demand_price(todo)
+    summary.confirm_price(todo)
     keep(sweep)
     parent = Parent(sweep)
     parent.open()

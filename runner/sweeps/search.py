@@ -44,7 +44,7 @@ def run(overrides: Sequence["Override"], asked: dict[str, Any], compose: Compose
     summary.show_outlook([dearest] * settings.n_trials)
     if sweep.request.mode == "plan":
         return
-    summary.demand_price([dearest] * settings.n_trials)
+    summary.confirm_price([dearest] * settings.n_trials)
     path = sweep.folder / "study.log"
     parent, study = Parent(sweep), Study(path, wanted, settings)
     parent.open()

@@ -70,11 +70,11 @@ def _taken(cost: Cost) -> str:
     return ", ".join(told)
 
 
-def demand_price(todo: Sequence[Trial]) -> None:
+def confirm_price(todo: Sequence[Trial]) -> None:
     """Ask whether trials may cost what they do, where that is above `max_price`; raise `RequestError` if not."""
     if todo and todo[0].request.max_price is not None:
         cost = planning.total_cost([each.proposal for each in todo if each.proposal])
-        console.demand_price(cost.dollars, todo[0].request.max_price)
+        console.confirm_price(cost.dollars, todo[0].request.max_price)
 
 
 def conclude(sweep: Sweep, parent: "Parent", codes: Mapping[str, int], metric: str | None) -> None:

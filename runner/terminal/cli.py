@@ -1,13 +1,11 @@
 """What all commands share: `--help`, variables from `.env`, and how an error becomes a sentence and an exit code."""
 
 import argparse
-import os
 import select
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from runner.errors import RequestError, StopAsked
 from runner.record import run_folders
@@ -117,20 +115,18 @@ def _written() -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # `… | head -1` has all it wants
-        silence(sys.stdout)
+        _silence_output()
     except OSError as error:
-        silence(sys.stdout)
+        _silence_output()
         sys.stderr.write(f"standard output: {error.strerror}; what was printed is lost.\n")
         return 1
     return 0
 
 
-def silence(stream: IO[str]) -> None:
-    """Drop what is written to a stream from now on, and what it still holds."""
-    with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+def _silence_output() -> None:
+    from runner.terminal.console import silence
+
+    silence(sys.stdout)
 
 
 def read_dotenv() -> None:

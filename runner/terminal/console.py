@@ -4,9 +4,10 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console as Terminal
 from rich.table import Table
@@ -16,7 +17,6 @@ from runner import backends, methods
 from runner.cost import Tokens, duration
 from runner.errors import RequestError
 from runner.plan import Proposal, Run
-from runner.terminal import cli
 from runner.tracking.sender import Position
 
 sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (started with it closed; nobody reads on)
@@ -30,7 +30,7 @@ class Output(Terminal):
 
     def on_broken_pipe(self) -> None:
         """Drop what is printed from now on; rich would end the process."""
-        cli.silence(self.file)
+        silence(self.file)
 
 
 terminal = Output(highlight=False, width=WIDTH)
@@ -64,7 +64,7 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], fold: 
     terminal.print()
 
 
-def demand_price(dollars: float | None, most: float | None) -> None:
+def confirm_price(dollars: float | None, most: float | None) -> None:
     """Ask before more is spent than allowed; raise `RequestError` where there is nobody to ask, or the answer is no.
 
     `dollars` is None where the price is not known, `most` where any price will do.
@@ -199,3 +199,11 @@ def in_this_shell(typed: str) -> str:
         return typed
     place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     return f"{place / name} {rest}"
+
+
+def silence(stream: IO[str]) -> None:
+    """Drop what is written to a stream from now on, and what it still holds."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

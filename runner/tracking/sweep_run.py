@@ -97,7 +97,7 @@ class Parent:
                 yield run_id, name
 
     def _best(self, summary: Mapping[str, Any]) -> Mapping[str, float]:
-        ranked = summary.get("comparison", {}).get("entrants", [])
+        ranked = summary.get("comparison", {}).get("variants", [])
         return ranked[0]["metrics"] if ranked else {}
 
     def _columns(self, summary: Mapping[str, Any]) -> Sequence[str]:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from runner.compare import difference, verdict
 from runner.compare.difference import compare, interval, rank, rows_needed
-from runner.compare.results import Entrant, Result, differing, entrants
+from runner.compare.results import Result, Variant, differing, variants
 from runner.errors import RequestError
 
 
@@ -24,8 +24,8 @@ def result(name: str, values: Any = (), metric: str = "reward_accuracy", **param
     )  # fmt: skip
 
 
-def entrant(name: str, *values: Any, metric: str = "reward_accuracy") -> Entrant:
-    return Entrant(name, tuple(result(f"{name}{at}", each, metric, seed=at) for at, each in enumerate(values)))
+def variant(name: str, *values: Any, metric: str = "reward_accuracy") -> Variant:
+    return Variant(name, tuple(result(f"{name}{at}", each, metric, seed=at) for at, each in enumerate(values)))
 
 
 @pytest.mark.slow
@@ -65,25 +65,25 @@ def test_a_clear_winner_is_named_in_a_sentence() -> None:
     random = np.random.default_rng(1)
     theirs = random.random(400) < 0.6
     ours = theirs | (random.random(400) < 0.1)
-    found = compare("eval/reward_accuracy", entrant("B", ours), entrant("A", theirs))
-    assert found.told_apart
+    found = compare("eval/reward_accuracy", variant("B", ours), variant("A", theirs))
+    assert found.significant
     assert found.mean == pytest.approx(ours.mean() - theirs.mean())
     assert found.sentence.startswith(f"B beats A: reward accuracy +{100 * found.mean:.1f} points, 95%")
     assert "400 rows; one seed each" in found.sentence
-    turned = compare("eval/reward_accuracy", entrant("A", theirs), entrant("B", ours))
+    turned = compare("eval/reward_accuracy", variant("A", theirs), variant("B", ours))
     assert turned.sentence.startswith("B beats A: reward accuracy +")
 
 
 def test_of_a_loss_less_is_better() -> None:
-    low, high = entrant("low", np.arange(50) / 100, metric="loss"), entrant("high", np.arange(50) / 50, metric="loss")
+    low, high = variant("low", np.arange(50) / 100, metric="loss"), variant("high", np.arange(50) / 50, metric="loss")
     assert rank("eval/loss", [high, low]) == [low, high]
     assert compare("eval/loss", high, low).sentence.startswith("low beats high: loss -")
 
 
 def test_those_that_tie_go_by_the_held_out_loss_then_by_name() -> None:
-    def tied(name: str, **more: float) -> Entrant:
+    def tied(name: str, **more: float) -> Variant:
         metrics = {"eval/reward_accuracy": 1.0} | {f"eval/{key}": value for key, value in more.items()}
-        return Entrant(name, (replace(result(name), metrics=metrics),))
+        return Variant(name, (replace(result(name), metrics=metrics),))
 
     four = [tied("none"), tied("b", loss=0.5), tied("a", loss=0.5), tied("c", loss=0.4)]
     for order in (four, four[::-1]):
@@ -94,9 +94,9 @@ def test_too_few_rows_are_said_to_be_too_few_and_how_many_would_do() -> None:
     random = np.random.default_rng(3)
     theirs = random.normal(size=60)
     ours = theirs + random.normal(0.15, 1, 60)
-    found = compare("eval/reward_margin", entrant("B", ours, metric="reward_margin"),
-                    entrant("A", theirs, metric="reward_margin"))  # fmt: skip
-    assert not found.told_apart
+    found = compare("eval/reward_margin", variant("B", ours, metric="reward_margin"),
+                    variant("A", theirs, metric="reward_margin"))  # fmt: skip
+    assert not found.significant
     assert "no difference in reward margin between B and A can be told with these 60 rows; about" in found.sentence
     assert found.enough is not None
     assert found.enough > 60
@@ -111,10 +111,10 @@ def test_as_many_rows_as_are_said_show_the_difference_four_times_in_five() -> No
 
 
 def test_rows_that_are_few_or_not_there_win_nothing() -> None:
-    nothing = compare("eval/reward_accuracy", entrant("A", np.ones(50)), entrant("B", []))
+    nothing = compare("eval/reward_accuracy", variant("A", np.ones(50)), variant("B", []))
     assert "no held-out row in common" in nothing.sentence
-    assert not nothing.told_apart
-    assert not compare("eval/reward_accuracy", entrant("A", [1, 1]), entrant("B", [0, 0])).told_apart, "two rows"
+    assert not nothing.significant
+    assert not compare("eval/reward_accuracy", variant("A", [1, 1]), variant("B", [0, 0])).significant, "two rows"
 
 
 def test_where_no_row_was_judged_by_the_metric_answers_to_the_same_prompts_decide() -> None:
@@ -134,7 +134,7 @@ def test_where_no_row_was_judged_by_the_metric_answers_to_the_same_prompts_decid
 
 
 def test_rows_that_come_out_alike_are_said_to() -> None:
-    same = compare("eval/reward_accuracy", entrant("A", np.ones(50)), entrant("B", np.ones(50)))
+    same = compare("eval/reward_accuracy", variant("A", np.ones(50)), variant("B", np.ones(50)))
     assert same.sentence.startswith("A and B come out alike in reward accuracy on each of 50 rows; another metric")
     assert not same.better
 
@@ -152,7 +152,7 @@ def test_a_value_with_bars_and_line_ends_stays_in_its_cell() -> None:
 
 
 def test_only_rows_that_both_have_judged_are_compared() -> None:
-    assert compare("eval/reward_accuracy", entrant("A", np.ones(50)), entrant("B", np.zeros(30))).rows == 30
+    assert compare("eval/reward_accuracy", variant("A", np.ones(50)), variant("B", np.zeros(30))).rows == 30
 
 
 def test_what_seeds_do_widens_the_interval() -> None:
@@ -167,7 +167,7 @@ def test_what_seeds_do_widens_the_interval() -> None:
 def test_seeds_of_one_request_are_no_rivals() -> None:
     random = np.random.default_rng(2)
     runs = [result(f"run{seed}", random.random(400) < 0.5 + 0.2 * seed, seed=seed) for seed in (1, 2)]
-    (one,) = entrants(runs)
+    (one,) = variants(runs)
     assert [each.seed for each in one.runs] == [1, 2]
     found = verdict.make(runs)
     assert not found.differences
@@ -175,12 +175,12 @@ def test_seeds_of_one_request_are_no_rivals() -> None:
     assert "±" in found.verdict
 
 
-def test_entrants_are_named_by_what_sets_them_apart() -> None:
+def test_variants_are_named_by_what_sets_them_apart() -> None:
     runs = [result("a", [1, 0]), result("b", [1, 1], **{"dpo.beta": 0.2}), result("c", [1, 1], seed=5)]
     assert differing(runs) == ["dpo.beta"]
-    assert {each.name: len(each.runs) for each in entrants(runs)} == {"dpo.beta=0.1": 2, "dpo.beta=0.2": 1}
+    assert {each.name: len(each.runs) for each in variants(runs)} == {"dpo.beta=0.1": 2, "dpo.beta=0.2": 1}
     with pytest.raises(RequestError, match="no run is named"):
-        entrants([])
+        variants([])
 
 
 def test_what_follows_from_the_method_sets_nothing_apart() -> None:
@@ -191,18 +191,18 @@ def test_what_follows_from_the_method_sets_nothing_apart() -> None:
 
 def test_runs_on_other_rows_are_not_one_request_even_where_the_files_name_is_the_same() -> None:
     before, after = (result(name, [1], **{"dataset.fingerprint": name}) for name in ("before", "after"))
-    assert [each.name for each in entrants([before, after])] == [
+    assert [each.name for each in variants([before, after])] == [
         "dataset.fingerprint=before", "dataset.fingerprint=after",
     ]  # fmt: skip
     fewer = result("fewer", [1], **{"dataset.fingerprint": "fewer", "dataset.max_rows": 9})
     whole = result("whole", [1], **{"dataset.fingerprint": "whole", "dataset.max_rows": None})
-    assert [each.name for each in entrants([fewer, whole])] == ["dataset.max_rows=9", "dataset.max_rows=None"]
+    assert [each.name for each in variants([fewer, whole])] == ["dataset.max_rows=9", "dataset.max_rows=None"]
     changed = result("changed", [1], **{"dataset.fingerprint": "changed", "dataset.max_rows": None})
-    assert [each.name for each in entrants([fewer, whole, changed])] == [
+    assert [each.name for each in variants([fewer, whole, changed])] == [
         "dataset.max_rows=9", "dataset.max_rows=None (whole)", "dataset.max_rows=None (changed)",
     ]  # fmt: skip
     same = result("same", [1], **{"dataset.fingerprint": "whole", "dataset.max_rows": 40}, seed=2)
-    (one,) = entrants([whole, same])
+    (one,) = variants([whole, same])
     assert len(one.runs) == 2, "keys that come to the same rows"
 
 
@@ -242,7 +242,7 @@ def test_a_page_is_safe_and_holds_everything() -> None:
     assert "<svg></svg>" in page
     assert "<td><b></td>" not in page
     told = verdict.as_json(found)
-    assert told["entrants"][0]["values"] == {"dpo.beta": "<b>"}
+    assert told["variants"][0]["values"] == {"dpo.beta": "<b>"}
     assert told["differences"][0]["sentence"] in verdict.markdown(found)
 
 

@@ -196,8 +196,8 @@ def test_pruned_trials_are_no_failures_and_cannot_win(here: Here) -> None:
     done = here.run(*line)
     assert done.returncode == 0, done.stderr
     assert "pruned: " in done.stdout
-    entrants = here.summary()["comparison"]["entrants"]
-    statuses = [run["status"] for entrant in entrants for run in entrant["runs"]]
+    variants = here.summary()["comparison"]["variants"]
+    statuses = [run["status"] for variant in variants for run in variant["runs"]]
     assert set(statuses) == {"finished", "pruned"}
     assert statuses == sorted(statuses), "pruned trials stand behind the finished ones"
     study = next(here.folder.glob("runs/sweeps/*/study.log")).read_bytes()

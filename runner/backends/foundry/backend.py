@@ -54,7 +54,8 @@ class FoundryBackend(Backend[Foundry]):
             raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
         if request.evaluation.patience is not None:
             raise RequestError(
-                f"evaluation.patience: got {request.evaluation.patience}; a hosted job runs to its end; use null."
+                f"evaluation.patience: got {request.evaluation.patience}; a hosted job goes to its end; "
+                "use patience=null."
             )
         if request.seed > MAX_SEED:
             raise RequestError(f"seed: got {request.seed}; the service takes up to {MAX_SEED}.")

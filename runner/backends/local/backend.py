@@ -1,6 +1,5 @@
 """The local backend as the rest of the runner sees it: checks, the values of `auto`, time, steps."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache, lru_cache, partial
@@ -189,9 +188,3 @@ def _reports(runs: Path, changed: int) -> list[dict[str, Any]]:
     """Return the reports of all runs, the latest first; read once for all trials, while the folder is the same."""
     paths = sorted(runs.glob("*/report.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [msgspec.json.decode(path.read_bytes()) for path in paths]
-
-
-def count_steps(settings: Local, hyperparameters: Any, num_rows: int) -> int:
-    """Return the number of optimizer steps of a run over so many training rows."""
-    num_steps: int = hyperparameters.n_epochs * math.ceil(num_rows / hyperparameters.batch_size)
-    return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps)

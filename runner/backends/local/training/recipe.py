@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner.backends.local.backend import count_steps
 from runner.backends.local.keys import Local
 from runner.backends.local.parallel import lanes
 from runner.backends.local.scoring.scorer import Scorer
@@ -42,6 +41,12 @@ class Recipe:
 
 TOKENS_AT_ONCE = {"cpu": 1_280, "cuda": 16_384}
 """What fills the machine: on a CPU a few hundred tokens a lane do, and more only take memory."""
+
+
+def count_steps(settings: Local, hyperparameters: Any, num_rows: int) -> int:
+    """Return the number of optimizer steps of a run over so many training rows."""
+    num_steps: int = hyperparameters.n_epochs * math.ceil(num_rows / hyperparameters.batch_size)
+    return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps)
 
 
 def how(settings: Local, scorer: Scorer, num_processes: int) -> dict[str, Any]:
