@@ -23,7 +23,7 @@ NEVER_NEGATIVE = re.compile(r"loss|accurac|epoch")
 
 def metrics(data: Mapping[str, Any], method: str) -> dict[str, float]:
     """Return the numbers of an event or a row by full names; what was not measured is left out."""
-    columns = methods.load(method).columns
+    columns = methods.load(method).columns if method in methods.names() else {}
     found: dict[str, float] = {}
     for column, raw in data.items():
         value = None if column in COUNTS else _number(column, raw)

@@ -40,43 +40,7 @@ class FoundryBackend(Backend[Foundry]):
 
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` or `DataError` for what the service is known to refuse."""
-        settings = Foundry.of(request)
-        if distributed.this_rank().world_size > 1:
-            raise RequestError("torchrun: backend=foundry computes nothing here; give the same command without it.")
-        name = models.hosted_name(request.model.source)
-        if name is None:
-            raise RequestError(
-                f"model.source: got {request.model.source}; the service trains its own models only; "
-                "use model=hosted (MODEL_NAME) or model.source=hosted:NAME."
-            )
-        catalogue(settings.models).demand(name, request.method)
-        if request.evaluation.keep == "best":
-            raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
-        if request.evaluation.patience is not None:
-            raise RequestError(
-                f"evaluation.patience: got {request.evaluation.patience}; a hosted job goes to its end; "
-                "use patience=null."
-            )
-        if request.seed > MAX_SEED:
-            raise RequestError(f"seed: got {request.seed}; the service takes up to {MAX_SEED}.")
-        if survey.splits["train"].rows < MIN_ROWS:
-            raise DataError(
-                f"dataset.train: has {survey.splits['train'].rows} rows; "
-                f"the service takes {MIN_ROWS} or more; add some."
-            )
-        for split, rows in survey.splits.items():
-            if rows.bytes > MAX_FILE_BYTES:
-                raise DataError(
-                    f"dataset.{split}: is {rows.bytes >> 20:,} MiB; the service takes files up to "
-                    f"{MAX_FILE_BYTES >> 20} MiB; set dataset.max_rows, or take rows out."
-                )
-        if settings.deploy == "delete_after_eval" and request.evaluation.samples == 0:
-            raise RequestError(
-                "evaluation.samples: got 0, so backend.deploy=delete_after_eval would deploy for nothing; ask for "
-                "some, or use backend.deploy=none."
-            )
-        if request.mode == "run":
-            _demand_way_there(settings)
+        _check(request, survey)
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return how many tokens the service reads of a row, where the table of models says so."""
@@ -203,6 +167,45 @@ class FoundryBackend(Backend[Foundry]):
         from runner.backends.foundry.cleaning import remove
 
         return remove(Foundry.of(run.request), state, leftovers)
+
+
+def _check(request: Request, survey: Survey) -> None:
+    """Raise `RequestError` or `DataError` for what the service is known to refuse."""
+    settings = Foundry.of(request)
+    if distributed.this_rank().world_size > 1:
+        raise RequestError("torchrun: backend=foundry computes nothing here; give the same command without it.")
+    name = models.hosted_name(request.model.source)
+    if name is None:
+        raise RequestError(
+            f"model.source: got {request.model.source}; the service trains its own models only; "
+            "use model=hosted (MODEL_NAME) or model.source=hosted:NAME."
+        )
+    catalogue(settings.models).demand(name, request.method)
+    if request.evaluation.keep == "best":
+        raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
+    if request.evaluation.patience is not None:
+        raise RequestError(
+            f"evaluation.patience: got {request.evaluation.patience}; a hosted job goes to its end; use patience=null."
+        )
+    if request.seed > MAX_SEED:
+        raise RequestError(f"seed: got {request.seed}; the service takes up to {MAX_SEED}.")
+    if survey.splits["train"].rows < MIN_ROWS:
+        raise DataError(
+            f"dataset.train: has {survey.splits['train'].rows} rows; the service takes {MIN_ROWS} or more; add some."
+        )
+    for split, rows in survey.splits.items():
+        if rows.bytes > MAX_FILE_BYTES:
+            raise DataError(
+                f"dataset.{split}: is {rows.bytes >> 20:,} MiB; the service takes files up to "
+                f"{MAX_FILE_BYTES >> 20} MiB; set dataset.max_rows, or take rows out."
+            )
+    if settings.deploy == "delete_after_eval" and request.evaluation.samples == 0:
+        raise RequestError(
+            "evaluation.samples: got 0, so backend.deploy=delete_after_eval would deploy for nothing; ask for "
+            "some, or use backend.deploy=none."
+        )
+    if request.mode == "run":
+        _demand_way_there(settings)
 
 
 def _demand_way_there(settings: Foundry) -> None:

@@ -5,14 +5,37 @@ from typing import Any
 
 import torch
 
+from runner.backends.local import disk_cache
+from runner.backends.local.engine import LocalEngine
 from runner.data.rows import Message
 from runner.models.chat_tokenizer import ChatTokenizer
 
+Prompts = Sequence[Sequence[Message]]
+Answers = list[tuple[str, bool]]
+"""Each answer, and whether it ended by itself."""
+
+
+def answers_of(engine: LocalEngine, asked: Any, prompts: Prompts, max_new_tokens: int) -> Answers:
+    """Return rank 0's answers; the others compute them, too, if it needs their part of the weights."""
+    if not engine.group.rank.first and not engine.sharded:
+        return [("", True)] * len(prompts)
+    return answers(asked, engine.tokenizer, prompts, max_new_tokens)
+
+
+def base_answers(engine: LocalEngine, prompts: Prompts, max_new_tokens: int) -> Answers:
+    """Return the base model's answers: generated once per model and prompts, then cached on disk."""
+    path = disk_cache.place("answers", engine.base_identity, prompts, max_new_tokens)
+    known: Answers | None = engine.group.broadcast(disk_cache.read(path, Answers))
+    if known is None:
+        with engine.base_model() as base:
+            known = answers_of(engine, base, prompts, max_new_tokens)
+        if engine.group.rank.first:
+            disk_cache.keep(path, known)
+    return known
+
 
 @torch.no_grad()
-def answers(
-    model: Any, tokenizer: ChatTokenizer, prompts: Sequence[Sequence[Message]], max_new_tokens: int
-) -> list[tuple[str, bool]]:
+def answers(model: Any, tokenizer: ChatTokenizer, prompts: Prompts, max_new_tokens: int) -> Answers:
     """Return the greedy answer to each prompt, and whether it ended by itself within `max_new_tokens`."""
     ids = [tokenizer.encode(tokenizer.render(prompt, answer_next=True)) for prompt in prompts]
     longest = max(len(each) for each in ids)

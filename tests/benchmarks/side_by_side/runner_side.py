@@ -82,7 +82,7 @@ def prepare(work: Any) -> dict[str, Any]:
 
     checks: list[float] = []  # stays empty where an earlier run has tried the layout
     module.exact = timed(module.exact, checks)  # type: ignore[attr-defined]
-    assert work.model is not None
+    assert work.engine.model is not None
     assert work.data.tokens["train"].block(0)
     clocks = time.perf_counter, time.process_time
     began = [clock() for clock in clocks]
@@ -92,7 +92,7 @@ def prepare(work: Any) -> dict[str, Any]:
     took = [clock() - then for clock, then in zip(clocks, began, strict=True)]
     check, cpu_check = checks or (0.0, 0.0)
     reference = {"seconds": took[0] - check, "cpu_seconds": took[1] - cpu_check}
-    return {"check_seconds": check, "reference": reference, "how": work.how}
+    return {"check_seconds": check, "reference": reference, "how": work.engine.how}
 
 
 def operations(work: Any, rows: Sequence[Any]) -> dict[str, float]:
@@ -104,11 +104,11 @@ def operations(work: Any, rows: Sequence[Any]) -> dict[str, float]:
     from runner.backends.local.machine.throughput import flops_per_token
     from runner.backends.local.scoring.packing import num_tokens
 
-    model, settings = work.scorer.model, work.scorer.model.config
+    model, settings = work.engine.scorer.model, work.engine.scorer.model.config
     per_token = flops_per_token(model)
     frozen = per_token - 6 * sum(weight.numel() for weight in work.learner.weights.values() if weight.ndim > 1)
     tokens = sum(num_tokens(row) for row in rows)
-    head = 2 * work.scorer.head.weight.numel() * sum(len(answer) for row in rows for answer in row.answers)
+    head = 2 * work.engine.scorer.head.weight.numel() * sum(len(answer) for row in rows for answer in row.answers)
     width = settings.num_attention_heads * (
         getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
     )
@@ -134,7 +134,7 @@ def train(work: Any, gate: Gate, facts: dict[str, Any]) -> None:
 
     def settled() -> dict[str, Any]:
         """Return what the last step said, once the device has done it."""
-        if work.model.device.type == "cuda":
+        if work.engine.model.device.type == "cuda":
             torch.cuda.synchronize()
         shown = ("loss", "logps_chosen", "logps_rejected")
         return latest if latest is facts else {name: latest[name].item() for name in shown if name in latest}
@@ -147,7 +147,7 @@ def train(work: Any, gate: Gate, facts: dict[str, Any]) -> None:
 
     learner.step = stepped
     finish(work.train())
-    gpu = work.model.device.type == "cuda"
+    gpu = work.engine.model.device.type == "cuda"
     gate.end(settled(), torch.cuda.max_memory_allocated() if gpu else peak_resident_bytes())
 
 
@@ -161,7 +161,7 @@ def main() -> None:
     quick = ["backend.runtime.checkpoint_every=100000"]  # TRL's side writes none either
     work = LocalSteps(make_job([*asked["overrides"], *quick, "dataset.train=rows.jsonl", "seed=42"]), {})
     facts = prepare(work)
-    tokenised = [work.tokenizer.row(row, MAX_LENGTH) for row in work.data.rows["train"]]
+    tokenised = [work.engine.tokenizer.row(row, MAX_LENGTH) for row in work.data.rows["train"]]
     ordered = _in_steps(tokenised, 42)
     train(work, gate, facts | {"operations": [operations(work, rows) for rows in ordered]})
 

@@ -294,21 +294,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-class NullWriter:
-    """The writer of checkpoints on every rank but rank 0: it writes nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def save(self, state: State) -> None:
-        """Write nothing."""
-
-    def best(self, weights: Tensors) -> None:
-        """Write nothing."""
-
-    def flush(self) -> None:
-        """Wait for nothing."""

@@ -4,7 +4,7 @@ It knows no method and no layout by name: rows' losses come from the method, the
 `Scorer`. Learning rate and random numbers follow from the number of steps done.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -20,10 +20,9 @@ from runner.backends.local.scoring.packing import num_tokens
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training import checkpoint
 from runner.backends.local.training.checkpoint import State
-from runner.backends.local.training.examples import Example, Examples
+from runner.backends.local.training.examples import Example
 from runner.backends.local.training.recipe import Recipe, rate
 from runner.methods import Scores
-from runner.record.events import Event, Progress
 
 Values = dict[str, Tensor]
 Grads = Sequence[Tensor | None]
@@ -88,7 +87,7 @@ class Learner:
         lengths = [num_tokens(example.tokens) for example in examples]
         packs = schedule.pack_rows(lengths, self.room, self.group.rank.world_size * self.lanes.count)
         parts = [[examples[index] for index in indices] for indices in packs]
-        for turns in self._rounds([sum(lengths[index] for index in indices) for indices in packs]):
+        for turns in self.rounds([sum(lengths[index] for index in indices) for indices in packs]):
             # Dropout draws the same numbers wherever a process has resumed.
             torch.manual_seed((self.recipe.seed * 1_000_003 + step) * 1_009 + turns[0][0])
             works = []
@@ -120,7 +119,7 @@ class Learner:
             if grad is not None:
                 weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
 
-    def _rounds(self, sizes: Sequence[int]) -> Iterator[list[tuple[int, bool]]]:
+    def rounds(self, sizes: Sequence[int]) -> Iterator[list[tuple[int, bool]]]:
         """Yield the packs that this rank computes side by side, each with whether it counts."""
         return schedule.rounds(sizes, self.group.rank, self.lanes.count, self.recipe.tokens_at_once)
 
@@ -137,19 +136,15 @@ class Learner:
         self.profile.step()
         values = self.backward(examples, step)
         with self.profile.part("optimizer"):
-            values["grad_norm"] = self._descend(step)
+            norm: Tensor = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_grad_norm)
+            for each in self.adam.param_groups:
+                each["lr"] = self.recipe.learning_rate * rate(step, self.recipe)
+            self.adam.step()
+            self.adam.zero_grad()
+            if decay := self.recipe.ema_decay:
+                torch._foreach_lerp_(list(self.averaged.values()), list(self.weights.values()), 1 - decay)
+            values["grad_norm"] = sharding.whole(norm)  # before it was clipped
         return values
-
-    def _descend(self, step: int) -> Tensor:
-        """Follow the gradient that was added up; return its norm before it was clipped."""
-        norm: Tensor = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_grad_norm)
-        for each in self.adam.param_groups:
-            each["lr"] = self.recipe.learning_rate * rate(step, self.recipe)
-        self.adam.step()
-        self.adam.zero_grad()
-        if self.recipe.ema_decay:
-            torch._foreach_lerp_(list(self.averaged.values()), list(self.weights.values()), 1 - self.recipe.ema_decay)
-        return sharding.whole(norm)
 
     @property
     def result(self) -> Mapping[str, Tensor]:
@@ -160,50 +155,6 @@ class Learner:
     def has_reference(self) -> bool:
         """Whether the loss compares the policy with the reference."""
         return self.recipe.method.needs_reference(self.recipe.hyperparameters)
-
-    @torch.no_grad()
-    def evaluate_reference(self, examples: Examples, step: str) -> Generator[Event, None, list[dict[str, float]]]:
-        """Return each row's loss, metrics and weight with the reference as policy: the model before the first step."""
-        yield from examples.ready(range(len(examples)), step)
-        rows: list[dict[str, float]] = []
-        for start in range(0, len(examples), 1024):
-            part = [examples[number] for number in range(start, min(start + 1024, len(examples)))]
-            rows += self._values(part, self._as_reference(part))
-        return rows
-
-    @torch.no_grad()
-    def evaluate(self, examples: Examples, step: str = "evaluate") -> Generator[Event, None, list[dict[str, float]]]:
-        """Return each row's loss, metrics and weight; dropout is off meanwhile. `step` is what reports the progress."""
-        yield from examples.ready(range(len(examples)), step)
-        self.model.eval()
-        lengths = [num_tokens(examples[number].tokens) for number in range(len(examples))]
-        parts = list(schedule.pack_neighbours(lengths, self.room))
-        found: dict[int, list[dict[str, float]]] = {}
-        for turns in self._rounds([sum(lengths[index] for index in part) for part in parts]):
-            numbers = [number for number, _ in turns]
-            works = [partial(self._values, [examples[index] for index in parts[number]]) for number in numbers]
-            found |= zip(numbers, self.lanes.run(works), strict=True)
-            done = self.group.rank.world_size * sum(len(parts[number]) for number in found)
-            yield Progress(step, min(done, len(examples)), len(examples), what="held-out rows")
-        self.model.train()
-        found = {number: rows for each in self.group.all_gather(found) for number, rows in each.items()}
-        return [row for number in range(len(parts)) for row in found[number]]
-
-    def _as_reference(self, examples: Sequence[Example]) -> Scores:
-        """Return what the reference thinks of rows, which of hits knows nothing."""
-        device = self.model.device
-        logps = torch.tensor([example.reference_logps for example in examples], device=device)
-        num_tokens = torch.tensor([example.num_learned for example in examples], dtype=logps.dtype, device=device)
-        return Scores(logps, num_tokens, torch.full_like(logps, torch.nan))
-
-    def _values(self, part: Sequence[Example], policy: Scores | None = None) -> list[dict[str, float]]:
-        """Return loss, metrics and weight of each row of a pack."""
-        values = {name: each.tolist() for name, each in self.losses(part, policy).items()}
-        weights = [self.recipe.method.weight(example.num_learned) for example in part]
-        return [
-            {name: each[number] for name, each in values.items()} | {"weight": weight}
-            for number, weight in enumerate(weights)
-        ]
 
     def state(self, step: int, standing: Standing) -> State:
         """Return all that training needs to go on after `step` steps."""

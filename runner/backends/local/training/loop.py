@@ -15,9 +15,11 @@ from torch import Tensor
 from runner.backends.local.machine import throughput
 from runner.backends.local.scoring.packing import num_tokens
 from runner.backends.local.training import checkpoint
-from runner.backends.local.training.checkpoint import NullWriter, State, Writer
+from runner.backends.local.training.checkpoint import State, Writer
+from runner.backends.local.training.evaluation import evaluate, evaluate_reference
 from runner.backends.local.training.examples import Example, Examples
 from runner.backends.local.training.learner import Learner, Standing
+from runner.backends.local.training.null_writer import NullWriter
 from runner.backends.local.training.recipe import rate
 from runner.errors import RunnerError, StopAsked
 from runner.record.events import Event, Metrics, Note, Progress
@@ -170,7 +172,7 @@ def _judge(
     if learner.has_reference:
         yield from _judge_untrained(learner, held_out, standing)
     with learner.result_in_place():
-        values = mean((yield from learner.evaluate(held_out, "train")))
+        values = mean((yield from evaluate(learner, held_out, "train")))
     yield Metrics(step, values)
     if standing.judge(step, values["eval/loss"]) and learner.recipe.keep_best:
         writer.best(learner.result)
@@ -179,5 +181,5 @@ def _judge(
 def _judge_untrained(learner: Learner, held_out: Examples, standing: Standing) -> Generator[Event, None, None]:
     """Evaluate the model as it was before the first step, once, by the reference's log-probabilities."""
     if not standing.untrained:
-        yield Metrics(0, mean((yield from learner.evaluate_reference(held_out, "train"))))
+        yield Metrics(0, mean((yield from evaluate_reference(learner, held_out, "train"))))
         standing.untrained = True

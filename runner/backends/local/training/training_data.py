@@ -1,10 +1,11 @@
 """The rows of a run and their tokens: on disk by their content, made when they are first needed."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner import cache
 from runner.backends import Events
@@ -13,11 +14,15 @@ from runner.backends.local.training.token_store import TokenStore
 from runner.data.row_store import RowStore, write_rows
 from runner.data.rows import Kind
 from runner.data.splits import Split
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
 from runner.record.events import Progress
 
 if TYPE_CHECKING:
     from runner.plan import Run
+
+
+TELLING_TOKENS = 384
+"""The most tokens of a row with which packing is tried, where a model treats longer ones no differently."""
 
 
 class TrainingData:
@@ -64,3 +69,15 @@ class TrainingData:
             yield Progress("prepare", done, len(blocks), what="tokenising")
             store.block(number)
         return {}
+
+    def telling_rows(self, config: Mapping[str, Any]) -> list[TokenRow]:
+        """Return a long and the shortest row of the first block, with which packing is tried.
+
+        Models whose tokens see only so far, as their configuration tells, show it in the longest rows; others in any,
+        and the longest take 10 s.
+        """
+        rows = self.tokens["train"]
+        lengths = rows.lengths(0)
+        near = any(config.get(key) for key in ("sliding_window", "attention_chunk_size"))
+        enough = [length for length in lengths if near or length <= TELLING_TOKENS] or [min(lengths)]
+        return [rows[lengths.index(max(enough))], rows[lengths.index(min(lengths))]]

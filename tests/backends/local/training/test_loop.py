@@ -17,7 +17,8 @@ from runner.backends.local.keys import Local, Lora, Runtime
 from runner.backends.local.model import prepare
 from runner.backends.local.parallel.lanes import Lanes
 from runner.backends.local.scoring.scorer import Scorer
-from runner.backends.local.training import checkpoint
+from runner.backends.local.training import checkpoint, loop
+from runner.backends.local.training.evaluation import evaluate, evaluate_reference
 from runner.backends.local.training.examples import Example
 from runner.backends.local.training.learner import Learner, Standing
 from runner.backends.local.training.loop import Meter, batch, mean, result_weights, train
@@ -236,9 +237,9 @@ def test_the_untrained_model_is_evaluated_by_the_reference_log_probabilities_alo
     with torch.no_grad():
         known = [tuple(sound.scorer([row]).logps[0].tolist()) for row in AWKWARD]
     held_out = Listed(Example(row, logps) for row, logps in zip(AWKWARD, known, strict=True))
-    _, computed = told(sound.evaluate(held_out))
+    _, computed = told(evaluate(sound, held_out))
     sound.scorer = None  # type: ignore[assignment]
-    _, taken = told(sound.evaluate_reference(held_out, "train"))
+    _, taken = told(evaluate_reference(sound, held_out, "train"))
     for one, other in zip(taken, computed, strict=True):
         # A tie to the last bit, which another layout breaks.
         assert (one.pop("reward_margin"), one.pop("reward_accuracy")) == (0.0, 0.5)
@@ -261,27 +262,22 @@ def test_no_checkpoint_is_written_of_a_loss_that_is_no_number(tiny_model: Path, 
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000002", "step-00000004", "step-00000006"]
 
 
-class Judged(Learner):
-    """Is told what its held-out rows say."""
-
-    said = (9.0, 3.0, 2.0, 5.0, 6.0, 1.0)
-
-    def evaluate(self, examples: Any, step: str = "evaluate") -> Generator[Event, None, list[dict[str, float]]]:
-        yield from ()
-        self.count = getattr(self, "count", -1) + 1
-        return [{"loss": self.said[self.count], "weight": 1.0}]
-
-    evaluate_reference = evaluate
-
-
 @pytest.mark.parametrize("keep_best", [True, False])
 def test_training_stops_when_held_out_rows_have_said_so_and_keeps_what_is_asked(
-    keep_best: bool, tiny_model: Path, tmp_path: Path
+    keep_best: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    losses = iter((9.0, 3.0, 2.0, 5.0, 6.0, 1.0))
+
+    def given(*_: Any) -> Generator[Event, None, list[dict[str, float]]]:
+        yield from ()
+        return [{"loss": next(losses), "weight": 1.0}]
+
+    for name in ("evaluate", "evaluate_reference"):
+        monkeypatch.setattr(loop, name, given)
     sound = learner(tiny_model, keep_best=keep_best, patience=2)
-    judged = Judged(sound.scorer, replace(sound.recipe, evaluate_every=2))
-    events, step = told(train(judged, examples(), examples(), tmp_path))
-    # Judged after 0, 2, 4, 6 and 8 steps; the lowest after 4.
+    evaluated = Learner(sound.scorer, replace(sound.recipe, evaluate_every=2))
+    events, step = told(train(evaluated, examples(), examples(), tmp_path))
+    # Evaluated after 0, 2, 4, 6 and 8 steps; the lowest after 4.
     assert [event.step for event in events if isinstance(event, Metrics) and "eval/loss" in event.values][-1] == 8
     (note,) = (event for event in events if isinstance(event, Note))
     assert "stopped after 8 steps: eval/loss has not fallen in 2 evaluations" in note.text
