@@ -11,6 +11,8 @@ import pytest
 
 from tests import warm
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -128,7 +130,6 @@ WRONG_REQUESTS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "told"), WRONG_REQUESTS, ids=lambda value: " ".join(value)[:40])
 def test_a_wrong_request_is_answered_by_one_sentence_before_anything_is_written(
     arguments: list[str], told: str, command: Command, tmp_path: Path
@@ -195,7 +196,6 @@ BAD_ROWS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("line", "told"), BAD_ROWS)
 def test_a_bad_row_is_named_by_file_and_line(line: str, told: str, command: Command, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(GOOD)}\n{line}\n", "utf-8")

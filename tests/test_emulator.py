@@ -13,6 +13,8 @@ from tests.conftest import pair_row
 from tests.emulator import Script, models
 from tests.emulator.sdk import Client, chat_row, connected
 
+pytestmark = pytest.mark.slow
+
 JOBS = "/api/projects/rehearsal/openai/v1/fine_tuning/jobs"
 
 

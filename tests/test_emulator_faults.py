@@ -12,6 +12,8 @@ import pytest
 from tests.emulator import Emulator, Fault, Script
 from tests.emulator.sdk import Client, chat_row, connected
 
+pytestmark = pytest.mark.slow
+
 CREATE = "POST /fine_tuning/jobs"
 ONE_JOB = "GET /fine_tuning/jobs/{id}"
 

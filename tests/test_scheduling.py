@@ -8,6 +8,8 @@ import pytest
 
 from tests import scheduling, waiting, warm
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_longest_files_come_first_and_unknown_files_before_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,8 @@ import pytest
 
 from tests import waiting, warm
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = {
     "output": "print('one'); import sys; print('two', file=sys.stderr)",
     "code": "raise SystemExit(7)",
@@ -62,7 +64,6 @@ def test_a_signal_reaches_the_process_and_its_end_is_seen() -> None:
             assert process.poll() == -number
 
 
-@pytest.mark.slow
 def test_nothing_of_one_command_reaches_the_next_and_nothing_of_ours_is_imported() -> None:
     first = "import os, sys, random; os.environ['LEFT'] = '1'; sys.modules['left'] = sys; print(random.random())"
     then = "import os, sys, random; print('LEFT' in os.environ or 'left' in sys.modules); print(random.random())\n"
@@ -73,7 +74,6 @@ def test_nothing_of_one_command_reaches_the_next_and_nothing_of_ours_is_imported
     assert number != one.strip()
 
 
-@pytest.mark.slow
 def test_threads_are_as_many_as_the_environment_says() -> None:
     program = "import torch; print(torch.get_num_threads())"
     for count in (1, 3):

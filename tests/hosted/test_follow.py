@@ -17,6 +17,8 @@ from tests.conftest import pair_row
 from tests.emulator import Fault, Script
 from tests.emulator.sdk import Client, connected
 
+pytestmark = pytest.mark.slow
+
 ONE_SECOND = Script(validating_seconds=0.1, queued_seconds=0.1, running_seconds=0.5)
 MINUTES = Script(validating_seconds=30, queued_seconds=60, running_seconds=600)
 STEPS = 36

@@ -23,6 +23,8 @@ from runner.hosted.connection import now
 from runner.hosted.keys import Polling
 from tests.emulator import Emulator, Fault
 
+pytestmark = pytest.mark.slow
+
 MODULES = (openai, azure_core, azure.identity, httpx2)
 ENDPOINT = "https://mine.services.ai.azure.com/api/projects/p"
 

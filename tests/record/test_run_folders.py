@@ -81,10 +81,10 @@ def test_every_command_finds_runs_in_the_folder_that_it_is_told(tiny_model: Path
     assert not (folder / "runs").exists()
 
     there = ["--runs-folder", "elsewhere"]
-    assert f"Loading {made.name}" in command("runner.chat", *there, "one")
-    assert f"Loading {made.name}" in command("runner.chat", *there)
-    assert f"Loading {made.name}" in command("runner.chat", RUNNER_RUNS_FOLDER="elsewhere")
-    assert f"Loading {made.name}" in command("runner.chat", str(made))
+    assert f"Asking {made.name}" in command("runner.chat", *there, "one")
+    assert f"Asking {made.name}" in command("runner.chat", *there)
+    assert f"Asking {made.name}" in command("runner.chat", RUNNER_RUNS_FOLDER="elsewhere")
+    assert f"Asking {made.name}" in command("runner.chat", str(made))
     assert "runs_folder=elsewhere" in command("runner.compare", *there, "--repeat", "one")
     assert made.name in command("runner.compare", *there, "one", "one")
     assert command("runner.watch", *there).strip() == "elsewhere/: no hosted job is under way."

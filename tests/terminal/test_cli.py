@@ -11,6 +11,8 @@ import pytest
 from runner.errors import BusyError, RequestError, RunnerError
 from runner.terminal import cli
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = [name for name in cli.COMMANDS if name != "runner"]
 

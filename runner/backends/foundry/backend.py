@@ -138,6 +138,8 @@ class FoundryBackend(Backend[Foundry]):
         from runner.backends.foundry.connect import service
         from runner.hosted.generate import Deployed
 
+        if "save" not in state.results:
+            raise ModelError(f"model.source: {run.folder.name} has no model yet; let that run finish first.")
         if state.latest("deploy", "undeploy") != "deploy":
             raise ModelError(
                 f"{run.folder}: its model is not deployed; give the run's command again with backend.deploy=keep."

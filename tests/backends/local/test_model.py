@@ -17,6 +17,8 @@ from runner.models.source import ModelIdentity
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, pair
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Local(dtype="float32", lora=Lora(rank=4), runtime=Runtime(device="cpu"))
 TARGETS = {"gpt2": ["c_attn", "c_proj", "c_fc"]}
 

@@ -14,6 +14,8 @@ from runner.models.chat_tokenizer import TokenRow
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, batches, pair
 
+pytestmark = pytest.mark.slow
+
 TARGETS = {"gpt2": ["c_attn", "c_proj", "c_fc"]}
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

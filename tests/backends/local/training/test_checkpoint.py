@@ -20,6 +20,8 @@ from runner.backends.local.training.checkpoint import State, Writer, load, optim
 from runner.errors import RunnerError
 from tests import warm
 
+pytestmark = pytest.mark.slow
+
 MB = 250_000  # numbers of four bytes
 
 
@@ -403,7 +405,6 @@ print(json.dumps({"step": found.step, "drafts": drafts}))
 """
 
 
-@pytest.mark.slow
 def test_twenty_kills_at_random_moments_leave_whole_checkpoints(tmp_path: Path) -> None:
     process = in_another_process(DISTURB, tmp_path / "checkpoints", tmp_path / "report", int(signal.SIGKILL), 20)
     assert process.returncode == 0, process.stderr
@@ -415,7 +416,6 @@ def test_twenty_kills_at_random_moments_leave_whole_checkpoints(tmp_path: Path) 
     assert names(tmp_path / "checkpoints") == ["best.safetensors", f"step-{told['step'] + 1:08d}"]
 
 
-@pytest.mark.slow
 def test_twenty_times_ctrl_c_at_random_moments_lose_nothing_that_was_handed_over(tmp_path: Path) -> None:
     process = in_another_process(DISTURB, tmp_path / "checkpoints", tmp_path / "report", int(signal.SIGINT), 20)
     assert process.returncode == 0, process.stderr

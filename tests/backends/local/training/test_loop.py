@@ -30,6 +30,8 @@ from runner.record.events import Event, Metrics, Note
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, pair
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe(
     method=methods.load("dpo"), hyperparameters=DPO(n_epochs=1, batch_size=2, beta=0.1, rpo_alpha=0.1),
     learning_rate=1e-3, schedule="cosine", warmup_ratio=0.1, weight_decay=0.0, max_grad_norm=1.0, num_steps=100, seed=0,

@@ -23,6 +23,8 @@ from runner.request import check, hydra_config
 from tests.backends.local import plain
 from tests.conftest import pair_row
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Run]
 
 

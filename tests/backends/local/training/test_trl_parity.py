@@ -25,6 +25,8 @@ from runner.methods.sft import SFT
 from runner.models.chat_tokenizer import ChatTokenizer
 from tests.backends.local import plain
 
+pytestmark = pytest.mark.slow
+
 trl = pytest.importorskip("trl", reason="TRL is a development dependency (pip install '.[dev]')")
 
 MAX_LENGTH = 96
@@ -294,7 +296,6 @@ def test_rpo_agrees_with_trl_sigmoid_plus_sft_on_one_pair(tiny_model: Path, tmp_
     assert_same(ours(tiny_model, "dpo", policy(tiny_model, "llama", "full"), PAIRS[:1], keys), expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dpo", "sft"])
 def test_one_batch_agrees_on_the_embedded_model(method: str, embedded_model: Path, tmp_path: Path) -> None:
     rows = rows_of(method)[:3]
@@ -303,7 +304,6 @@ def test_one_batch_agrees_on_the_embedded_model(method: str, embedded_model: Pat
     assert_same(ours(embedded_model, method, policy(embedded_model, "llama", "lora"), rows, KEYS[method]), expected)
 
 
-@pytest.mark.slow
 def test_the_reference_of_an_answer_of_two_hundred_tokens_is_that_of_the_embedded_model_in_float64(
     embedded_model: Path,
 ) -> None:
