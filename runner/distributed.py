@@ -1,13 +1,12 @@
-"""Several processes that carry out one job together, as `torchrun` starts them; usually there is only one.
+"""Processes that execute one run together, as `torchrun` starts them; usually there is only one.
 
     torchrun --nproc_per_node=2 -m runner …
 
-All make the same plan and walk through the same steps, event by event. Process 0 alone writes: the journal,
-checkpoints, the model, MLflow, the terminal; the others only compute. After each event all agree on whether
-to stop, so that a signal to any of them ends all at the same place. A process that dies is known to the others
-at once by its connection, and they end; torchrun, too, ends what is left.
+All ranks make the same plan and execute the same steps, event by event. Only rank 0 writes: the journal, checkpoints,
+the model, MLflow, the terminal. After each event the ranks agree on whether to stop, so that a signal to any of them
+stops all at the same step. When a rank dies, the others notice at once by its connection and stop.
 
-Torch is imported only where there are connected processes. What they compute together is the backend's matter.
+torch is imported only if there are several processes. What they compute together is up to the backend.
 """
 
 import os

@@ -26,7 +26,7 @@ from runner.request.keys import BackendKeys, Request
 
 @dataclass
 class PlanCache:
-    """What was found out for one request and holds for others that are planned in the same breath: a sweep's trials."""
+    """Surveys and models shared by the trials of one sweep, so that each is looked at once."""
 
     surveys: dict[bytes, Survey] = field(default_factory=dict)
     models: dict[str, ModelIdentity] = field(default_factory=dict)

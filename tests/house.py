@@ -27,7 +27,7 @@ PRIVATE = {
     "entrants": "variants", "told_apart": "significant", "APART": "IGNORED", "outlook": "forecast", "held": "cache",
     "remembered": "disk_cache", "shares": "schedule", "adopt": "patches", "fused": "kernels", "logps_py": "scorer",
     "measured_py": "metrics", "tally": "statistics", "texts_py": "text_rules", "repeats": "duplicates",
-    "explain": "decode_errors", "goal": "objective", "judge": "evaluate", "demand_price": "confirm_price",
+    "goal": "objective", "judge": "evaluate, classify", "demand_price": "confirm_price",
 }  # fmt: skip
 """Names that the field does not use, and what took their place; as names of modules, classes and functions."""
 

@@ -184,7 +184,7 @@ def test_a_folder_without_hosted_runs_has_nothing_to_clean(here: Hosted) -> None
 
 @pytest.mark.parametrize(
     ("line", "told"),
-    [(["nothing"], "run nothing: no such run; give one of: none in runs/."),
+    [(["nothing"], "run nothing: not found; runs/ is empty."),
      (["--force"], "python -m runner.clean: unrecognized arguments: --force; ")],
     ids=["name", "flag"],
 )  # fmt: skip

@@ -32,7 +32,7 @@ Extended = Callable[..., str]
 def extended(tmp_path: Path) -> Extended:
     """Return what copies the runner, adds the files of an extension, and runs a command in that copy."""
 
-    def run(extension: str, program: str, *line: str) -> str:
+    def run(extension: str, program: str, *line: str, typed: str = "") -> str:
         home = tmp_path / "home"
         if not home.exists():
             for name in ("runner", "conf", "experiments", "hydra_plugins"):
@@ -41,7 +41,8 @@ def extended(tmp_path: Path) -> Extended:
             assert not (home / name).exists() or (home / name).read_bytes() == (EXAMPLES / name).read_bytes()
             (home / name).parent.mkdir(exist_ok=True)
             shutil.copy(EXAMPLES / name, home / name)
-        return warm.run([sys.executable, "-m", program, *line], cwd=home, env=quietly(), check=True).stdout
+        whole = [sys.executable, "-m", program, *line]
+        return warm.run(whole, cwd=home, env=quietly(), check=True, input=typed).stdout
 
     return run
 
@@ -93,6 +94,6 @@ def test_a_backend_is_one_package_and_one_yaml(extended: Extended, tiny_model: P
     line = ("backend=majority", f"dataset.train={tmp_path}/pairs.jsonl", f"model.source=path:{tiny_model}")
     output = extended("backend", "runner", *line, "dataset=files", "evaluation.samples=0", "tracking=none")
     assert "status  finished" in output
-    assert "Yes." in extended("backend", "runner.chat")
+    assert "Yes." in extended("backend", "runner.chat", typed="Is it good?\n")
     again = extended("backend", "runner", *line, "dataset=files", "evaluation.samples=0", "tracking=none")
     assert "finished before" in again

@@ -235,9 +235,9 @@ def test_a_journal_that_cannot_be_read_is_a_sentence(here: Hosted) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (["nothing"], "run nothing: no such run; give one of: run0-"),
+        (["nothing"], "run nothing: not found; give one of: run0-"),
         (["run"], "run run: several runs fit; give one of: run0-"),
-        (["run0", "nothing"], "run nothing: no such run; give one of: "),
+        (["run0", "nothing"], "run nothing: not found; give one of: "),
         (["--all"], "python -m runner.watch: unrecognized arguments: --all; "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

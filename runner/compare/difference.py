@@ -46,7 +46,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether nought lies outside the interval."""
+        """Whether zero lies outside the interval."""
         return self.rows >= LEAST_ROWS and not self.low <= 0 <= self.high
 
     @property
@@ -66,9 +66,9 @@ class Difference:
                 "another metric may tell them apart"
             )
         if not self.significant:
-            more = f"; about {self.enough:,} would do" if self.enough and self.enough > self.rows else ""
+            more = f"; about {self.enough:,} would be needed" if self.enough and self.enough > self.rows else ""
             return (
-                f"no difference in {metric} between {self.name} and {self.other} can be told with these "
+                f"no significant difference in {metric} between {self.name} and {self.other} with these "
                 f"{self.rows:,} rows{more}"
             )
         winner, loser = (self.name, self.other) if self.better else (self.other, self.name)

@@ -144,7 +144,7 @@ def _too_long(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:
     _refuse_long_prompts(block, [each[:2] for each in over], limit)
     for number, _, tokens in over:
         many = f"more than {limit.max_tokens:,}" if tokens == limit.max_tokens + 1 else f"{tokens:,}"
-        message = f"the row has {many} tokens; {limit.max_tokens:,} are allowed; what is over is cut off"
+        message = f"the row has {many} tokens; {limit.max_tokens:,} are allowed; it will be truncated"
         yield Finding("warning", "too-long", block.file.name, number, message)
 
 

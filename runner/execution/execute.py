@@ -1,4 +1,4 @@
-"""A run is carried out: each step that the journal does not hold yet, its events noted and passed on.
+"""Execution: each step of a run that the journal does not hold yet, its events journaled and passed on.
 
 The order of things is what makes a run safe to kill: an event is in the journal before anyone hears of it;
 a step's result is synced before the next step begins; one live process works on a plan at a time.
@@ -45,7 +45,7 @@ def finished(run: Run) -> Results | None:
 
 
 def stuck(run: Run) -> bool:
-    """Say whether a run ended in a way that going on cannot mend. Touches nothing."""
+    """Say whether a run ended in a way that resuming cannot fix. Touches nothing."""
     return read_state(run.folder).failed_for_good
 
 

@@ -1,4 +1,4 @@
-"""One request, planned and carried out: what Hydra calls for a run, and for each trial of a sweep.
+"""One request planned and executed: what Hydra calls for a run, and for each trial of a sweep.
 
 A launcher imports this module in processes of its own, on other machines too, and calls `task` there.
 """
@@ -134,7 +134,7 @@ def _execute(run: "Run", listener: "Listener") -> "Results":
 
 
 def help_with(composed: Any) -> None:
-    """Do another process's part in what the first one carries out: the same steps, of which nothing is told or kept."""
+    """Execute the same steps as rank 0 on another rank; write and print nothing."""
     from runner.execution import execute
 
     run = _plan(composed).run

@@ -122,7 +122,7 @@ class Connection(ABC):
             try:
                 answer = request()
             except faults.FOREIGN as error:
-                fault = faults.judge(error)
+                fault = faults.classify(error)
                 if fault.kind not in faults.LAPSED or renewed:
                     raise Failure(fault) from None
                 self.close()

@@ -1,4 +1,4 @@
-"""What can go wrong between us and the service, judged: may it pass, and may the request have been carried out?
+"""Exceptions of the SDKs classified: may the fault pass, and may the request have been executed nevertheless?
 
 Every exception of the SDKs (openai, azure-core, azure-identity, httpx2) becomes a `Fault`; a fault that does not
 pass, or not in time, becomes one of the runner's own errors, told in a sentence.
@@ -39,7 +39,7 @@ Kind = Literal[
 PASSING: frozenset[Kind] = frozenset({"unreachable", "lost", "server", "quota"})
 """Faults of the moment: the same request may succeed later."""
 LAPSED: frozenset[Kind] = frozenset({"token", "credential"})
-"""Faults of who we are: a new token may mend them."""
+"""Faults of who we are: a new token may fix them."""
 UNCERTAIN: frozenset[Kind] = frozenset({"lost", "server"})
 """The service may have done what was asked, and only the answer did not come."""
 
@@ -60,7 +60,7 @@ class Fault:
     retry_after: float | None = None
 
 
-def judge(error: Exception) -> Fault:
+def classify(error: Exception) -> Fault:
     """Return what an exception of the SDKs means."""
     if isinstance(error, openai.APIStatusError):
         return _status(error.status_code, _words(error.body) or error.response.text, error.response.headers)
@@ -144,7 +144,7 @@ def told(fault: Fault, what: str, endpoint: str) -> RunnerError:
 def refused_data(words: str, file: str) -> DataError:
     """Return the error for a file that the service could not process."""
     return DataError(
-        f"{file}: the service refuses this file: {line(words) or 'it gives no reason'}; mend the data; if "
+        f"{file}: the service refuses this file: {line(words) or 'it gives no reason'}; fix the data; if "
         "the fault is the service's, remove the file with python -m runner.clean, and the same command uploads it anew."
     )
 

@@ -69,7 +69,7 @@ class Followed:
         now = time.monotonic()
         if not self._lost_since:
             self._lost_since = now
-            yield Note(f"the service does not show {self.job} ({fault.text}): looking on")
+            yield Note(f"the service does not show {self.job} ({fault.text}): still looking")
         elif now - self._lost_since > self.service.polling.patience:
             raise EndedError(
                 f"{self.job}: the service has not shown this job for {duration(now - self._lost_since)} "
@@ -81,9 +81,9 @@ class Followed:
             return
         before, self.state, self._changed = self.state, state, time.monotonic()
         if state not in ORDER and state not in ASIDE:
-            yield Note(f"{self.job} is in a state that is not known here, {state!r}: following on")
+            yield Note(f"{self.job} is in a state that is not known here, {state!r}: continuing")
         elif before in ORDER and state in ORDER and ORDER.index(state) < ORDER.index(before):
-            yield Note(f"{self.job} went back from {before} to {state}: following on")
+            yield Note(f"{self.job} went back from {before} to {state}: continuing")
         elif state == "paused":
             yield Note(f"{self.job} is paused: python -m runner.jobs resume {self.job} goes on with it")
         yield State("job", state)
@@ -165,7 +165,7 @@ def ended(job: Any) -> None:
     if job.status == "failed":
         why = _reason(job.error)
         raise EndedError(
-            f"{job.id}: the job failed: {why}; {billed}; mend what it names, then again=true creates a new job."
+            f"{job.id}: the job failed: {why}; {billed}; fix what it names, then again=true creates a new job."
         )
     raise EndedError(
         f"{job.id}: the job was {job.status} at the service; {billed}; again=true creates a new job, from the start."

@@ -33,7 +33,7 @@ def answer(service: Connection, deployment: str, prompt: Prompt, max_new_tokens:
                 model=deployment, input=asked, max_output_tokens=max(16, max_new_tokens), temperature=0.0
             )
         except faults.FOREIGN as error:
-            if faults.judge(error).kind == "filtered":
+            if faults.classify(error).kind == "filtered":
                 return None
             raise
 

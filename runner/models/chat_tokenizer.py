@@ -5,7 +5,6 @@ transformers. The template is rendered as transformers renders it, and an answer
 of prompt and prompt + answer part (as TRL does it): the same ids as theirs, which the tests show.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,15 +12,13 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from runner.data.rows import Conversation, Message, Pair, Row
 from runner.errors import DataError, ModelError
+from runner.models.chat_template import ChatTemplate
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from tokenizers import Tokenizer
 
 CHARACTERS_PER_TOKEN = 16
@@ -80,40 +77,16 @@ class ChatTokenizer:
             found.update(sha256(path.read_bytes() if path.exists() else b"").digest())
         return found.hexdigest()
 
-    @cached_property
-    def _settings(self) -> dict[str, Any]:
-        path = self.folder / "tokenizer_config.json"
-        settings: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        return settings
-
-    @cached_property
-    def _template(self) -> "Template":
-        path = self.folder / "chat_template.jinja"
-        source = path.read_text("utf-8") if path.exists() else self._settings.get("chat_template")
-        if not isinstance(source, str):
-            raise ModelError(
-                f"{self.folder}: the model has no chat template; choose an instruction-tuned model, "
-                "or put the template into chat_template.jinja there."
-            )
-        return _template(source)
-
     def render(self, messages: Sequence[Message], answer_next: bool = False) -> str:
         """Return the text the model sees; with `answer_next` it ends where the assistant begins to speak.
 
-        Raises `DataError` where the template refuses the messages.
+        Raises `DataError` if the template refuses the messages, `ModelError` if there is no template.
         """
-        chat = [msgspec.to_builtins(message) for message in messages]
-        special = {key: _text(self._settings.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
-        from jinja2.exceptions import TemplateError
+        return self._template.render(messages, answer_next)
 
-        try:
-            return self._template.render(messages=chat, add_generation_prompt=answer_next, tools=None, **special)
-        except TemplateError as error:
-            roles = ", ".join(message.role for message in messages)
-            raise DataError(
-                f"{self.folder.name}: the model's chat template refuses a row with the turns {roles} ({error}); "
-                "change or remove such rows, or choose another model."
-            ) from None
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self.folder)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a rendered text; the template has written the special tokens, none are added."""
@@ -260,43 +233,3 @@ def _cut(tokens: TokenRow, max_length: int) -> TokenRow:
 def _common_prefix(one: list[int], other: list[int]) -> int:
     pairs = zip(one, other, strict=False)
     return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-
-
-def _text(token: Any) -> str:
-    """Return a special token's text: a string, or in older files an object with `content`."""
-    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
-
-
-def _template(source: str) -> "Template":
-    """Compile a chat template in the environment that transformers gives it."""
-    from datetime import datetime
-
-    from jinja2.exceptions import TemplateError
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.nodes import CallBlock, Node
-    from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """`{% generation %}…{% endgeneration %}` marks the assistant's text; here it only passes through."""
-
-        tags = {"generation"}  # noqa: RUF012 (jinja2 declares it so)
-
-        def parse(self, parser: Parser) -> Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return CallBlock(self.call_method("_pass"), [], [], body).set_lineno(line)
-
-        def _pass(self, caller: Any) -> str:
-            return str(caller())
-
-    def refuse(message: str) -> NoReturn:
-        raise TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(source)

@@ -119,7 +119,7 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The process ended on an error; `message` is what the user was told. `for_good`: going on cannot mend it."""
+    """The process ended on an error; `message` is what the user was told. `for_good`: going on cannot fix it."""
 
     message: str
     for_good: bool = False

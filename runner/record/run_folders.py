@@ -46,9 +46,10 @@ def find(name: str, runs: Path) -> Path:
     fitting = [path for path in existing if path.name.startswith(name) or path.name.rpartition("-")[2].startswith(name)]
     if len(fitting) == 1:
         return fitting[0]
-    what = "several runs fit" if fitting else "no such run"
-    names = ", ".join(path.name for path in (fitting or existing)[:8]) or f"none in {runs}/"
-    raise ModelError(f"run {name}: {what}; give one of: {names}.")
+    if not existing:
+        raise ModelError(f"run {name}: not found; {runs}/ is empty.")
+    names = ", ".join(path.name for path in (fitting or existing)[:8])
+    raise ModelError(f"run {name}: {'several runs fit' if fitting else 'not found'}; give one of: {names}.")
 
 
 def of_plan(plan_id: str, runs: Path) -> Path | None:

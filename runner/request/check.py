@@ -87,7 +87,7 @@ def _dataset_problems(dataset: Mapping[str, Any]) -> Iterator[str]:
     try:
         re.compile(style or "")
     except re.error as error:
-        yield f"dataset.style: '{style}' is not a regular expression ({error}); mend it, or set it to null."
+        yield f"dataset.style: '{style}' is not a regular expression ({error}); fix it, or set it to null."
     if validation and dataset.get("validation_fraction"):
         yield "dataset.validation_fraction: dataset.validation gives held-out rows already; set one to null or 0."
     elif "embedded:" in str(validation) and "embedded:" not in str(dataset["train"]):

@@ -85,7 +85,7 @@ _FORMS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     (
         r"(?P<problem>mapping values are not allowed here|while [^\n]+|could not find expected[^\n]*|found [^\n]+)"
         r".*?in \"(?P<file>[^\"]+)\", line (?P<line>\d+)",
-        lambda found: f"{found['file']}:{found['line']}: not valid YAML: {found['problem']}; mend that line.",
+        lambda found: f"{found['file']}:{found['line']}: not valid YAML: {found['problem']}; fix that line.",
     ),
     (
         r"Interpolation key '(?P<key>[^']+)' not found.*?full_key: (?P<where>\S+)",

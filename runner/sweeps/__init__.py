@@ -54,7 +54,7 @@ class Trial:
 
     @property
     def known_as(self) -> str:
-        """Its plan id; what was typed, where the plan hangs on what another run makes."""
+        """Its plan id; what was typed, where the plan depends on what another run makes."""
         if self.run is None or self.request.model.source.startswith(ONWARD):
             return " ".join(self.overrides)
         return self.run.plan.id
@@ -179,5 +179,5 @@ def _refused(problems: Sequence[tuple[str, str]], count: int) -> str:
         by_text.setdefault(text, []).append(called)
     lines = [f"{names[0]}{f' (and {len(names) - 1} more)' if len(names) > 1 else ''}: {text}"
              for text, names in by_text.items()]  # fmt: skip
-    lines.append(f"no trial was started: {len(problems)} of {count} are wrong; mend or leave them out.")
+    lines.append(f"no trial was started: {len(problems)} of {count} are wrong; fix or leave them out.")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """What Optuna does for a search: it proposes trials, learns what they came to, and says which are not worth their end.
 
 The study is a log beside the sweep's summary (Optuna's journal file), which several processes and machines may write,
-and which outlives them. What it proposes next hangs on what it has been told, on the seed and on the trial's number,
+and which outlives them. What it proposes next depends on what it has been told, on the seed and on the trial's number,
 not on which process asks: a search that was killed proposes what it would have proposed.
 """
 

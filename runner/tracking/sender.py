@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -22,6 +22,9 @@ from runner.record.events import Metrics, Samples, StepDone
 from runner.record.journal import Record, read_state
 from runner.tracking import mlflow_runs
 from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 BATCH = 1000
 """Metrics a request: the store's own limit."""
@@ -80,12 +83,12 @@ class Sender:
     def __init__(self, run: Run, position: Position) -> None:
         import logging
 
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient as Client
 
         for name in ("mlflow", "alembic"):  # they tell of every table they create
             logging.getLogger(name).setLevel(logging.WARNING)
         self.run, self.position = run, position
-        self.client: MlflowClient = MlflowClient(store(run.request.tracking.uri))
+        self.client: MlflowClient = Client(store(run.request.tracking.uri))
 
     def send(self, status: str = "") -> None:
         """Send new events; with a status also the report, and close the run.
@@ -169,7 +172,7 @@ class Sender:
             made = self.client.search_logged_models([self.position.experiment_id], known, max_results=1)
             self._keep(model_id=(made[0] if made else self._create_model(event)).model_id)
         if event.result.get("external"):
-            self._describe_external(event.result)
+            describe_external(self.client, self.position.model_id, event.result)
         else:
             describe_for_mlflow(Path(event.result["model"]))
             self.client.log_model_artifacts(self.position.model_id, event.result["model"])
@@ -185,16 +188,6 @@ class Sender:
         return self.client.create_logged_model(
             self.position.experiment_id, self.run.folder.name, self.position.run_id, tags, params
         )
-
-    def _describe_external(self, result: Mapping[str, Any]) -> None:
-        """Leave the file that lets a model that lives elsewhere be registered, and what is known of it."""
-        from mlflow.models.utils import get_external_mlflow_model_spec
-
-        with tempfile.TemporaryDirectory() as folder:
-            model = self.client.get_logged_model(self.position.model_id)
-            get_external_mlflow_model_spec(model).save(str(Path(folder, "MLmodel")))
-            Path(folder, "model.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
-            self.client.log_model_artifacts(self.position.model_id, folder)
 
     def _register(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -239,6 +232,16 @@ def external_tags(result: Mapping[str, Any]) -> dict[str, str]:
     if not result.get("external"):
         return {}
     return {"mlflow.model.isExternal": "true", "runner.model": result["model"], HOSTED_JOB: result["job"]}
+
+
+def describe_external(client: "MlflowClient", model_id: str, result: Mapping[str, Any]) -> None:
+    """Leave the file that lets a model that lives elsewhere be registered, and what is known of it."""
+    from mlflow.models.utils import get_external_mlflow_model_spec
+
+    with tempfile.TemporaryDirectory() as folder:
+        get_external_mlflow_model_spec(client.get_logged_model(model_id)).save(str(Path(folder, "MLmodel")))
+        Path(folder, "model.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+        client.log_model_artifacts(model_id, folder)
 
 
 def describe_for_mlflow(folder: Path) -> None:

@@ -97,7 +97,7 @@ def test_too_few_rows_are_said_to_be_too_few_and_how_many_would_do() -> None:
     found = compare("eval/reward_margin", variant("B", ours, metric="reward_margin"),
                     variant("A", theirs, metric="reward_margin"))  # fmt: skip
     assert not found.significant
-    assert "no difference in reward margin between B and A can be told with these 60 rows; about" in found.sentence
+    assert "no significant difference in reward margin between B and A with these 60 rows; about" in found.sentence
     assert found.enough is not None
     assert found.enough > 60
 

@@ -292,7 +292,7 @@ def test_a_link_to_nothing_is_told_with_what_it_names(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         locate(str(tmp_path / "data.jsonl"))
     assert str(caught.value) == (
-        f"{tmp_path}/data.jsonl: is a link to gone.jsonl, which does not exist; mend the link, or name the file itself."
+        f"{tmp_path}/data.jsonl: is a link to gone.jsonl, which does not exist; fix the link, or name the file itself."
     )
 
 

@@ -138,7 +138,7 @@ def test_only_rows_with_more_bytes_than_tokens_are_allowed_are_counted(tmp_path:
     found = survey(selection(path), TokenLimit(300, count))
     assert len(counted) == 1
     assert told(found, tmp_path) == [
-        "warning too-long data.jsonl:2: the row has 1,301 tokens; 300 are allowed; what is over is cut off"
+        "warning too-long data.jsonl:2: the row has 1,301 tokens; 300 are allowed; it will be truncated"
     ]
 
 
@@ -149,7 +149,7 @@ def test_a_row_of_as_many_tokens_as_allowed_is_not_too_long(tmp_path: Path) -> N
 def test_a_row_that_was_counted_only_until_it_was_over_the_limit_has_more_tokens_than_it(tmp_path: Path) -> None:
     found = survey(selection(write(tmp_path / "data.jsonl", 1)), TokenLimit(10, lambda rows: [11]))
     assert told(found, tmp_path) == [
-        "warning too-long data.jsonl:1: the row has more than 10 tokens; 10 are allowed; what is over is cut off"
+        "warning too-long data.jsonl:1: the row has more than 10 tokens; 10 are allowed; it will be truncated"
     ]
 
 

@@ -64,7 +64,7 @@ def test_what_a_hosted_job_does_not_take_is_settled_with_a_reason_and_the_rest_i
     [("loss_type", "ipo"), ("rpo_alpha", 0.5), ("label_smoothing", 0.1), ("length_normalised", True), ("gamma", 1.0)],
 )
 def test_another_value_than_what_a_hosted_job_does_is_refused(key: str, value: Any) -> None:
-    with pytest.raises(RequestError, match=rf"^dpo\.{key}: got {value}; a hosted job knows no such key"):
+    with pytest.raises(RequestError, match=rf"^dpo\.{key}: got {value}; hosted jobs have no such option"):
         BACKEND.resolve(Foundry(), dpo.METHOD, DPO(**{key: value}), 20)
 
 
@@ -194,7 +194,7 @@ def test_what_an_end_costs_and_what_goes_on_from_it_are_told() -> None:
     told = ended(status="failed", error=error, trained_tokens=12_345)
     assert told == (
         "ftjob-1: the job failed: exceeded_quota: Too many tokens; 12,345 trained tokens may be billed; "
-        "mend what it names, then again=true creates a new job."
+        "fix what it names, then again=true creates a new job."
     )
     assert "no tokens were trained" in ended(status="cancelled", trained_tokens=0)
     assert "was cancelled at the service" in ended(status="cancelled")

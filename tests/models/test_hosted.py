@@ -113,7 +113,7 @@ def test_any_other_model_has_no_name_there(source: str, runs: Path) -> None:
 
 
 def test_a_run_that_does_not_exist_is_told(runs: Path) -> None:
-    with pytest.raises(ModelError, match=r"^run nothing: no such run; give one of: local-bbbb2222, tuned-aaaa1111\.$"):
+    with pytest.raises(ModelError, match=r"^run nothing: not found; give one of: local-bbbb2222, tuned-aaaa1111\.$"):
         models.hosted_name("run:nothing")
 
 

@@ -31,7 +31,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ("path:/nowhere", "/nowhere is no folder with a config.json"),
         ("pypi:name==1.0", "allowed: pypi:NAME@VERSION@sha256:"),
         ("hf:name", "allowed: hf:ORG/NAME"),
-        ("run:none", "run none: no such run"),
+        ("run:none", "run none: not found"),
         ("hf:org/name", "is not on this machine, so a plan cannot tell its revision"),
     ],
 )

@@ -77,11 +77,11 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         (["dpo.loss_type=dpo"], "dpo.loss_type: got 'dpo'; allowed: 'apo_zero' or 'hinge' or 'ipo' or "),
         (
             ["dpo.loss_type=hinge", "dpo.label_smoothing=0.1"],
-            "dpo.label_smoothing: got 0.1, but dpo.loss_type=hinge has no use for it; "
+            "dpo.label_smoothing: got 0.1, but dpo.loss_type=hinge does not use it; "
             "leave it out, or take a loss that has: sigmoid, robust, simpo.",
         ),
         (["dpo.loss_type=robust"], "dpo.label_smoothing: got 0.0, but dpo.loss_type=robust needs a value above; give "),
-        (["dpo.gamma=0.5"], "dpo.gamma: got 0.5, but dpo.loss_type=sigmoid has no use for it; leave it out, or take"),
+        (["dpo.gamma=0.5"], "dpo.gamma: got 0.5, but dpo.loss_type=sigmoid does not use it; leave it out, or take"),
         (
             ["method=simpo", "dpo.length_normalised=true"],
             "dpo.length_normalised: got True, but dpo.loss_type=simpo compares answers a token anyway; leave it out",

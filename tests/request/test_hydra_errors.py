@@ -59,7 +59,7 @@ def test_a_request_that_cannot_be_composed_is_told_in_a_sentence(override: str, 
 
 
 def test_an_error_that_has_its_sentence_already_keeps_it() -> None:
-    error = ModelError("run one: no such run.")
+    error = ModelError("run one: not found.")
     assert hydra_errors.sentence(error) is error
 
 

@@ -83,7 +83,7 @@ def test_a_sweep_is_one_parent_run_with_a_child_a_trial_and_a_comparison(here: H
 
 
 REFUSED = {
-    ("nothing",): "run nothing: no such run; give one of: one-",
+    ("nothing",): "run nothing: not found; give one of: one-",
     ("one", "--metric", "loss"): "--metric: got loss, which no run has; allowed: eval/logps_chosen, ",
     ("--experiment", "nothing"): "--experiment: got nothing; sqlite:///",
     ("--experiment", "runner", "--filter", "loss <"): "--filter: got loss <; ",

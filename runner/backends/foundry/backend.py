@@ -69,7 +69,7 @@ class FoundryBackend(Backend[Foundry]):
             asked = getattr(hyperparameters, key)
             if asked not in ("auto", value):
                 raise RequestError(
-                    f"{method.name}.{key}: got {asked}; a hosted job knows no such key and does what {value} means; "
+                    f"{method.name}.{key}: got {asked}; hosted jobs have no such option (they behave as {value}); "
                     "leave it out, or use backend=local."
                 )
         reasons = {key: "what a hosted job does" for key in fixed if getattr(hyperparameters, key) == "auto"}
@@ -97,7 +97,13 @@ class FoundryBackend(Backend[Foundry]):
 
             return FoundrySteps(run, state)
 
-        step = partial(step_of, work)
+        @cache
+        def deployed() -> Any:
+            from runner.backends.foundry.deployed_steps import DeployedSteps
+
+            return DeployedSteps(run, state)
+
+        step, later = partial(step_of, work), partial(step_of, deployed)
         settings, wanted = Foundry.of(run.request), run.request.evaluation
         _stay_where_it_began(settings, state)
         found = [step("upload"), step("create")]
@@ -111,9 +117,9 @@ class FoundryBackend(Backend[Foundry]):
         standing += f", beside {wanted_deployment.base}"
         sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {run.request.dataset.style}"
         if settings.deploy == "keep":
-            return [*found, step("deploy", standing), step("sample", sampling)]
+            return [*found, later("deploy", standing), later("sample", sampling)]
         both = f"{standing}, {sampling}"  # other samples need the deployment once more
-        return [*found, step("deploy", both), step("sample", both), step("undeploy", both)]
+        return [*found, later("deploy", both), later("sample", both), later("undeploy", both)]
 
     def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
         """Return what to do with a hosted job: come back to it, use its model, remove what stands."""

@@ -63,5 +63,5 @@ def catalogue(path: str | None) -> Catalogue:
     except (OSError, msgspec.MsgspecError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise RequestError(
-            f"backend.models: {where}: {reason}; it must be a table like {SHIPPED}; mend it, or set it to null."
+            f"backend.models: {where}: {reason}; it must be a table like {SHIPPED}; fix it, or set it to null."
         ) from error

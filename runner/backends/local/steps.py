@@ -83,7 +83,10 @@ class LocalSteps:
         rows, held_out = self.examples("train"), self.examples("validation")
         step = yield from train(self.learner, rows, held_out, self.checkpoints)
         if self.profile.folder is not None:
-            self._write_profile()
+            lengths = self.data.tokens["train"].lengths(0)  # the mean of the first block stands for all rows
+            tokens = sum(lengths) / len(lengths) * self.run.hyperparameters.batch_size * self.profile.steps
+            here = hardware.known(self.settings.runtime.device)
+            self.profile.write(tokens * flops_per_token(self.learner.model), here, self.settings.dtype)
         num_weights = sum(weight.numel() for weight in self.learner.weights.values())
         return {"step": step, "num_steps": self.recipe.num_steps, "num_weights": num_weights}
 
@@ -175,14 +178,6 @@ class LocalSteps:
     def recipe(self) -> Recipe:
         """What the training loop is to do."""
         return recipe.make(self.run, self.method, self.run.plan.train.rows, self.engine.how)
-
-    def _write_profile(self) -> None:
-        """Write the profile; its steps are counted with the mean tokens of the first block's rows."""
-        lengths = self.data.tokens["train"].lengths(0)
-        tokens = sum(lengths) / len(lengths)
-        per_step = tokens * self.run.hyperparameters.batch_size * flops_per_token(self.learner.model)
-        here = hardware.known(self.settings.runtime.device)
-        self.profile.write(self.profile.steps * per_step, here, self.settings.dtype)
 
     def _load_result(self) -> None:
         self.group.any_of(False)  # a barrier: rank 0 has written what the others are about to read

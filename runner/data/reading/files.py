@@ -82,7 +82,7 @@ def _absence(path: Path, called: Callable[[Path], str]) -> str:
     if path.exists():
         return "is no file but a device or a socket; write the rows to a file first"
     if path.is_symlink():
-        return f"is a link to {path.readlink()}, which does not exist; mend the link, or name the file itself"
+        return f"is a link to {path.readlink()}, which does not exist; fix the link, or name the file itself"
     folder = next(each for each in (path.parent, *path.parents) if each.is_dir())
     present = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
     close = get_close_matches(path.name, present, 1)

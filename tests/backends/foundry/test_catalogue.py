@@ -116,7 +116,7 @@ def test_a_broken_table_is_told_in_a_sentence_with_its_place(broken: str, tmp_pa
     message = str(error.value)
     assert message.startswith(f"backend.models: {tmp_path}/models.yaml: ")
     assert told in message
-    assert message.endswith("mend it, or set it to null.")
+    assert message.endswith("fix it, or set it to null.")
     assert "\n" not in message
 
 

@@ -1,4 +1,4 @@
-"""What a model thinks of rows: the log-probabilities of their answers' tokens.
+"""Log-probabilities of answer tokens under a model.
 
 Only the positions that predict an answer token are projected onto the vocabulary, a piece of it at a time:
 on a small model the projection is the dearest single product, and its logits would be the largest tensor.

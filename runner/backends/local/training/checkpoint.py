@@ -255,7 +255,7 @@ def _explained(error: BaseException, target: Path, num_bytes: int) -> BaseExcept
     free = shutil.disk_usage(next(path for path in target.parents if path.exists())).free
     whole = steps(target.parent)
     stands, start = (f"{whole[-1].name} stands", "it") if whole else ("there is none yet", "the start")
-    fix = "free space" if number in (errno.ENOSPC, errno.EDQUOT) else "mend that"
+    fix = "free space" if number in (errno.ENOSPC, errno.EDQUOT) else "fix that"
     told = RunnerError(
         f"{target}: {os.strerror(number)}; {num_bytes / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB free; "
         f"the last good checkpoint: {stands}; {fix}, and the same command goes on from {start}."

@@ -1,4 +1,4 @@
-"""What learns: a model by a recipe, its optimizer, and the gradient of a batch, summed pack by pack.
+"""The trainable model, its optimizer, and the gradient of a batch, accumulated over packs.
 
 It knows no method and no layout by name: rows' losses come from the method, their log-probabilities from a
 `Scorer`. Learning rate and random numbers follow from the number of steps done.
@@ -38,7 +38,7 @@ class Standing(msgspec.Struct):
     untrained: bool = False
     """Whether the model has been measured as it was before training."""
 
-    def judge(self, step: int, loss: float) -> bool:
+    def update(self, step: int, loss: float) -> bool:
         """Take note of a loss; return whether it is the lowest so far. The untrained model (at = 0) is no result."""
         self.evaluated_step = step
         better = step > 0 and (self.best_loss is None or loss < self.best_loss)

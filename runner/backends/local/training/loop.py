@@ -107,7 +107,7 @@ def train(learner: Learner, rows: Examples, held_out: Examples, folder: Path) ->
                 if due and (step or not learner.has_reference):
                     yield from meter.flush()
                     with learner.profile.part("evaluation"):
-                        yield from _judge(learner, held_out, writer, step, standing)
+                        yield from _evaluate(learner, held_out, writer, step, standing)
                     meter.restart()
                 if recipe.patience is not None and standing.since_best >= recipe.patience:
                     yield Note(f"stopped after {step} steps: eval/loss has not fallen in {recipe.patience} evaluations")
@@ -122,9 +122,9 @@ def train(learner: Learner, rows: Examples, held_out: Examples, folder: Path) ->
                     writer.save(learner.state(step, standing))
             yield from meter.flush()
             if len(held_out) and recipe.keep_best and standing.evaluated_step != step:
-                yield from _judge(learner, held_out, writer, step, standing)
+                yield from _evaluate(learner, held_out, writer, step, standing)
             elif len(held_out) and learner.has_reference:
-                yield from _judge_untrained(learner, held_out, standing)
+                yield from _evaluate_untrained(learner, held_out, standing)
         except StopAsked:
             writer.save(learner.state(step, standing))
             writer.flush()
@@ -165,20 +165,20 @@ def result_weights(folder: Path, keep_best: bool) -> Path:
     return next(path for path in there if path.exists())
 
 
-def _judge(
+def _evaluate(
     learner: Learner, held_out: Examples, writer: Writer | NullWriter, step: int, standing: Standing
 ) -> Generator[Event, None, None]:
     """Evaluate after `step` steps and keep the weights if they are the best so far and best is asked for."""
     if learner.has_reference:
-        yield from _judge_untrained(learner, held_out, standing)
+        yield from _evaluate_untrained(learner, held_out, standing)
     with learner.result_in_place():
         values = mean((yield from evaluate(learner, held_out, "train")))
     yield Metrics(step, values)
-    if standing.judge(step, values["eval/loss"]) and learner.recipe.keep_best:
+    if standing.update(step, values["eval/loss"]) and learner.recipe.keep_best:
         writer.best(learner.result)
 
 
-def _judge_untrained(learner: Learner, held_out: Examples, standing: Standing) -> Generator[Event, None, None]:
+def _evaluate_untrained(learner: Learner, held_out: Examples, standing: Standing) -> Generator[Event, None, None]:
     """Evaluate the model as it was before the first step, once, by the reference's log-probabilities."""
     if not standing.untrained:
         yield Metrics(0, mean((yield from evaluate_reference(learner, held_out, "train"))))

@@ -106,7 +106,7 @@ def problems(keys: LossKeys) -> Iterator[str]:
         value = getattr(keys, key)
         if key not in loss.keys and value not in ("auto", neutral):
             knowing = ", ".join(other for other, each in LOSSES.items() if key in each.keys)
-            why = f"dpo.loss_type={name} has no use for it"
+            why = f"dpo.loss_type={name} does not use it"
             if key == "length_normalised":
                 why = f"dpo.loss_type={name} compares answers a token anyway"
             yield f"dpo.{key}: got {value}, but {why}; leave it out, or take a loss that has: {knowing}."

@@ -221,7 +221,7 @@ def test_a_failure_is_raised_by_the_next_call_and_not_again_on_leaving(tmp_path:
     with Writer(folder) as writer:
         shutil.rmtree(folder)
         writer.save(state(1))  # hands over; it is the thread that fails
-        with pytest.raises(RunnerError, match=r"step-00000001: No such file .* there is none yet; mend"):
+        with pytest.raises(RunnerError, match=r"step-00000001: No such file .* there is none yet; fix"):
             writer.save(state(2))
         folder.mkdir()
     assert names(folder) == []
@@ -334,7 +334,7 @@ with Writer(Path(sys.argv[1])) as writer:
     process = in_another_process(script, tmp_path)
     assert "RunnerError" in process.stderr
     assert "step-00000002: File too large; 4.5 MB are needed" in process.stderr
-    assert "step-00000001 stands; mend that, and the same command goes on from it.\n" in process.stderr
+    assert "step-00000001 stands; fix that, and the same command goes on from it.\n" in process.stderr
     assert names(tmp_path) == ["step-00000001"]
     assert same(load(tmp_path), state(1))
 

@@ -110,7 +110,7 @@ def test_a_mean_is_weighted() -> None:
 
 def test_the_lowest_loss_counts_and_the_untrained_model_does_not() -> None:
     standing = Standing()
-    said = [standing.judge(step, loss) for step, loss in enumerate([0.1, 0.9, 0.9, 0.5, 0.7, float("nan"), 0.6])]
+    said = [standing.update(step, loss) for step, loss in enumerate([0.1, 0.9, 0.9, 0.5, 0.7, float("nan"), 0.6])]
     assert said == [False, True, False, True, False, False, False]
     assert (standing.best_loss, standing.best_step, standing.since_best, standing.evaluated_step) == (0.5, 3, 3, 6)
 

@@ -106,7 +106,7 @@ def made(found: type[Exception]) -> Exception:
 
 @pytest.mark.parametrize("name", sorted(CAUGHT))
 def test_every_exception_is_told_in_a_sentence(name: str) -> None:
-    fault = faults.judge(made(CAUGHT[name]))
+    fault = faults.classify(made(CAUGHT[name]))
     error = faults.told(fault, "listing the service's files", ENDPOINT)
     assert isinstance(error, RunnerError)
     assert error.exit_code in (1, 2)
@@ -154,7 +154,7 @@ def test_both_sdks_answers_are_judged_alike(status: int, body: str) -> None:
         azure_core.HttpResponseError(response=AzureAnswer(status, BODIES[body])),
     )
     for error in errors:
-        fault = faults.judge(error)
+        fault = faults.classify(error)
         assert fault.kind == kind
         assert fault.text.startswith(str(status))
         message = faults.told(fault, "creating the job", ENDPOINT)
@@ -165,19 +165,19 @@ def test_both_sdks_answers_are_judged_alike(status: int, body: str) -> None:
 
 def test_the_services_own_words_are_told() -> None:
     error = openai.BadRequestError("x", response=response(400, ERROR), body=ERROR["error"])
-    assert faults.judge(error).text == "400 Bad: The first line. The second line. The third"
+    assert faults.classify(error).text == "400 Bad: The first line. The second line. The third"
     inner = azure_core.HttpResponseError(response=AzureAnswer(400, ERROR))
-    assert faults.judge(inner).text == "400 The first line. The second line. The third"
+    assert faults.classify(inner).text == "400 The first line. The second line. The third"
 
 
 def test_an_error_with_a_code_and_no_message_is_told_by_its_code() -> None:
     answer: Any = AzureAnswer(403, {"error": {"code": "AuthorizationFailed"}})
-    assert faults.judge(azure_core.HttpResponseError(response=answer)).text == "403 AuthorizationFailed"
+    assert faults.classify(azure_core.HttpResponseError(response=answer)).text == "403 AuthorizationFailed"
 
 
 def test_an_answer_that_is_no_json_is_lost_whatever_its_status() -> None:
     answer: Any = AzureAnswer(200, "{")
-    assert faults.judge(azure_core.DecodeError("JSON is invalid", response=answer)).kind == "lost"
+    assert faults.classify(azure_core.DecodeError("JSON is invalid", response=answer)).kind == "lost"
 
 
 def caused(cause: Exception) -> Exception:
@@ -210,10 +210,10 @@ OF_THE_WIRE: list[tuple[Exception, faults.Kind]] = [
 
 @pytest.mark.parametrize(("error", "kind"), OF_THE_WIRE, ids=lambda value: type(value).__name__)
 def test_only_a_request_that_cannot_have_arrived_is_surely_not_carried_out(error: Exception, kind: faults.Kind) -> None:
-    assert faults.judge(error).kind == kind
+    assert faults.classify(error).kind == kind
     assert ("lost" in faults.UNCERTAIN, "unreachable" in faults.UNCERTAIN) == (True, False)
     if isinstance(error, httpx2.HTTPError):
-        assert faults.judge(caused(error)).kind == kind
+        assert faults.classify(caused(error)).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_only_a_request_that_cannot_have_arrived_is_surely_not_carried_out(error
      azure.identity.CredentialUnavailableError("none here\nnor there")],
 )  # fmt: skip
 def test_a_credential_that_fails_is_told_with_how_to_log_in(error: Exception) -> None:
-    told = faults.told(faults.judge(error), "listing the service's files", ENDPOINT)
+    told = faults.told(faults.classify(error), "listing the service's files", ENDPOINT)
     assert isinstance(told, AccessError)
     assert "az login" in str(told)
     assert_sentence(str(told))
@@ -235,7 +235,7 @@ def test_a_credential_that_fails_is_told_with_how_to_log_in(error: Exception) ->
 )  # fmt: skip
 def test_a_content_filter_is_no_mere_refusal(body: dict[str, Any]) -> None:
     error = openai.BadRequestError("x", response=response(400, body), body=body["error"])
-    assert faults.judge(error).kind == "filtered"
+    assert faults.classify(error).kind == "filtered"
 
 
 def test_a_refused_file_is_told_with_the_services_reason() -> None:

@@ -1,0 +1,96 @@
+"""The steps of a deployed model: it is deployed, held-out prompts are answered, and if asked it is removed again."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from runner import models
+from runner.backends import Events
+from runner.backends.foundry import deployment
+from runner.backends.foundry.connect import service
+from runner.backends.foundry.keys import Foundry
+from runner.data.rows import prompt_of
+from runner.errors import RunnerError
+from runner.hosted import generate
+from runner.hosted.connection import Asking
+from runner.record.samples import Answer, Prompt, compared
+
+if TYPE_CHECKING:
+    from runner.plan import Run
+    from runner.record.journal import RunState
+
+
+class DeployedSteps:
+    """What a run does with its model at the service, once the job has ended."""
+
+    def __init__(self, run: "Run", state: "RunState") -> None:
+        self.run, self.state, self.done = run, state, state.results
+        self.settings = Foundry.of(run.request)
+        self.service = service(self.settings)
+        self.base = models.hosted_name(run.plan.model.source) or ""
+
+    @property
+    def job_id(self) -> str:
+        """The job's id at the service."""
+        return str(self.done["create"]["job"])
+
+    def deploy(self) -> Events:
+        """Deploy the model, and find a deployment of the base model to set beside it."""
+        wanted = self.settings.deployment
+        self._prompts()  # data that is gone is told before anything costs by the hour
+        mine = ("deployment", self.deployment_name) in self.state.created
+        deployer = deployment.Deployer(self.service, self.deployment_name)
+        yield from deployer.ensure(self.done["follow"]["model"], wanted.sku, wanted.capacity, mine)
+        base = wanted.base
+        if base == "auto":
+            base = yield from deployment.find_base(self.service, self.base)
+        return {"deployment": self.deployment_name, "base": base}
+
+    def sample(self) -> Events:
+        """Answer held-out prompts with the base and the tuned model; a failure names the deployment that stands."""
+        try:
+            return (yield from self._sample())
+        except RunnerError as error:
+            if ("deployment", self.deployment_name) not in self.state.created:
+                raise
+            raise type(error)(
+                f"{error} The deployment {self.deployment_name} stands and may cost by the hour: the same command goes "
+                f"on, python -m runner.clean {self.run.handle} removes it."
+            ) from error
+
+    def _sample(self) -> Events:
+        prompts = self._prompts()
+        if not prompts:
+            return {}
+        deployed = self.done["deploy"]
+        after = yield from self._answers(deployed["deployment"], prompts)
+        before = None
+        if deployed["base"]:
+            before = yield from self._answers(deployed["base"], prompts)
+        style, step = self.run.request.dataset.style, self.done["results"]["step"]
+        return (yield from compared(self.run.folder, prompts, (before, after), style, step))
+
+    def undeploy(self) -> Events:
+        """Remove the deployment; the model stays, and can be deployed again."""
+        if ("deployment", self.deployment_name) in self.state.created:
+            yield from deployment.Deployer(self.service, self.deployment_name).remove()
+        return {}
+
+    @property
+    def deployment_name(self) -> str:
+        """What the deployment is called."""
+        name: str = self.settings.deployment.name
+        return name if name != "auto" else f"r-{self.run.plan.id[:8]}-{self.job_id[-8:]}"
+
+    def _answers(self, name: str, prompts: Sequence[Prompt]) -> Asking[list[Answer]]:
+        limit = self.run.request.evaluation.max_new_tokens
+        return (yield from generate.answers(self.service, name, prompts, limit))
+
+    def _prompts(self) -> list[Prompt]:
+        """Return the first prompts that can be asked; all rows are read, so that they are compared with the plan's."""
+        wanted = self.run.request.evaluation.samples
+        prompts: list[Prompt] = []
+        for row in self.run.rows("validation" if self.run.plan.validation else "train") if wanted else ():
+            if len(prompts) < wanted and not row.tools:
+                prompt = prompt_of(row)
+                prompts += [prompt] if all(turn.role != "tool" and turn.content for turn in prompt) else []
+        return prompts
