@@ -114,7 +114,7 @@ WRONG = [
     (["stop", "ftjob-1"], "python -m runner.jobs: argument verb: invalid choice: 'stop' "),
     (["--all"], "python -m runner.jobs: unrecognized arguments: --all; "),
     (["ftjob-1"], "python -m runner.jobs: argument verb: invalid choice: 'ftjob-1' "),
-    (["cancel", "nothing"], "run nothing: not found; give one of: "),
+    (["cancel", "nothing"], "run nothing: not found; runs/ is empty."),
     (["cancel", "ftjob-nothing"], "cancel ftjob-nothing: 404 "),
 ]
 

@@ -22,7 +22,7 @@ from runner.hosted import faults
 from runner.hosted.keys import Polling
 from runner.record.events import Wait
 from tests.data.samples import unhurried
-from tests.hosted.test_judged import ERROR, AzureAnswer, response
+from tests.hosted.test_classification import ERROR, AzureAnswer, response
 
 
 @pytest.mark.parametrize(
