@@ -144,7 +144,7 @@ def _describe(kind: inspect.Type) -> str:
             return "null"
         case inspect.ListType(item_type=item):
             return f"a list of {_describe(item)}"
-    raise AssertionError(f"config.py uses a type it cannot describe: {kind}")
+    raise AssertionError(f"a key has a type that check.py cannot describe: {kind}")
 
 
 def _literals_last(words: str) -> int:

@@ -26,7 +26,7 @@ from runner import distributed
 from runner.backends.local.parallel import schedule
 from runner.backends.local.scoring.packing import num_tokens
 from runner.backends.local.scoring.scorer import Scorer
-from runner.backends.local.training.token_store import BLOCK_ROWS
+from runner.backends.local.training.token_store import TokenStore, block_rows
 from runner.models.chat_tokenizer import TokenRow
 from runner.record.events import Event, Note, Progress
 
@@ -206,10 +206,14 @@ class ReferenceLogps:
 
     def _pack_of(self, number: int) -> range:
         """Return the rows of a row's pack: neighbours of the same block, as many as there is room for."""
-        first = number - number % BLOCK_ROWS
-        last = min(first + BLOCK_ROWS, len(self._rows))
+        size = block_rows(len(self._rows))
+        first = number - number % size
+        last = min(first + size, len(self._rows))
         if first not in self._starts:
-            lengths = [num_tokens(self._rows[each]) for each in range(first, last)]
+            if isinstance(self._rows, TokenStore):
+                lengths = self._rows.lengths(first // size)
+            else:
+                lengths = [num_tokens(self._rows[each]) for each in range(first, last)]
             self._starts[first] = [first + run[0] for run in schedule.pack_neighbours(lengths, self._room)]
         starts = self._starts[first]
         after = bisect_right(starts, number)

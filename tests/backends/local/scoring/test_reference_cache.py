@@ -100,11 +100,11 @@ def test_only_the_packs_of_the_rows_asked_for_are_computed(scorer: Counting, tmp
     assert found.complete
 
 
-@pytest.mark.parametrize("block_rows", [4, 4096])
+@pytest.mark.parametrize("size", [4, 4096])
 def test_values_are_the_same_to_the_last_bit_in_whatever_order_rows_are_asked_for(
-    block_rows: int, scorer: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    size: int, scorer: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference_cache, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(reference_cache, "block_rows", lambda num_rows: size)
     whole, _ = finished(compute(tmp_path / "whole.db", scorer, AWKWARD, ROOM, IDENTITY))
     found = reference(tmp_path / "lazy.db", scorer, AWKWARD)
     for batch in ([7, 2], [10, 0, 2], [1, 3, 4, 5, 6, 8, 9]):
