@@ -7,6 +7,7 @@
     ├── AccessError        2   a hosted service does not let us in: endpoint, credential or role
     ├── BusyError          1   another live process works on the same plan
     ├── ServiceError       1   a hosted service fails or cannot be reached; the same command goes on
+    ├── JudgeError         1   a judge's answer cannot be had; the row has no grade from it
     ├── LostError          1   another of several processes is gone; the same command goes on
     ├── EndedError         1   a hosted job ended without a model; only a new one (again=true) can go on
     └── StopAsked        130   the process was asked to stop, and did so at a safe point
@@ -54,6 +55,10 @@ class AccessError(RunnerError):
 
 class ServiceError(RunnerError):
     """A hosted service fails or cannot be reached; what was created there stands, and the same command goes on."""
+
+
+class JudgeError(RunnerError):
+    """A judge's answer cannot be had: refused, cut off, malformed, or the service gave up."""
 
 
 class LostError(RunnerError):

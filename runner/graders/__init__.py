@@ -1,0 +1,154 @@
+"""What a grader is: a score of an answer, 0 to 1, with the reason. One file per type, its name the service's `type`.
+
+A new grader is a module here that ends with `GRADER = …`, and a YAML file in `conf/grader/`. A grader *is* its
+configuration, in the service's own JSON, so that one pasted from the portal works. What a grader needs while it grades
+(a process, a judge) lives within `grading`; those without need only `grade`, a pure function.
+
+Source: https://platform.openai.com/docs/guides/graders, and the same pages of Microsoft Foundry.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import ClassVar, Protocol
+
+import msgspec
+
+from runner.errors import RequestError
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An answer of a model: its text, whether it ended by itself (not at the token limit), and the tools it calls."""
+
+    text: str
+    ended: bool = True
+    tool_calls: list[Json] | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is graded: an answer (`sample`) to a row (`item`), beside the other model's answer where there is one.
+
+    `item` has `messages`, the prompt, and each other key of the row: what `{{ item.KEY }}` in a template means.
+    """
+
+    item: Mapping[str, Json]
+    sample: Sample
+    other: Sample | None = None
+
+    @property
+    def question(self) -> str:
+        """The text of the prompt's last turn."""
+        messages = self.item.get("messages")
+        last = messages[-1] if isinstance(messages, list) and messages else {}
+        content = last.get("content") if isinstance(last, dict) else ""
+        return content if isinstance(content, str) else ""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A score from 0 to 1 and why; or `error`, which says why there is none: an error is never a score of 0.
+
+    `parts` are the scores of the graders that a `multi` puts together.
+    """
+
+    score: float | None
+    reason: str = ""
+    error: str = ""
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+Grading = Callable[[Subject], Grade]
+
+
+class Judge(Protocol):
+    """A model that judges: any OpenAI-compatible endpoint, whose answers are cached so that none is paid for twice."""
+
+    def ask(self, model: str, messages: list[Json], options: Mapping[str, Json]) -> str:
+        """Return the text of the model's answer to a chat request; `options` are more of its fields.
+
+        Raises `JudgeError` for an answer that cannot be had: refused, cut off, or the service gave up.
+        """
+
+
+class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A grader, configured by the fields of its type. `name` is what its scores are called in metrics and tables."""
+
+    type: ClassVar[str]
+    """The service's name of the type, and the module's."""
+    concurrent: ClassVar[bool] = False
+    """Whether several answers may be graded at a time, by threads: true for what waits for a network."""
+
+    name: str = ""
+    pass_threshold: float | None = None
+    """The score from which an answer counts as passed; told beside the mean, never subtracted."""
+
+    def templates(self) -> Iterable[str]:
+        """Return every text of the configuration that may hold `{{ item.KEY }}` or `{{ sample.KEY }}`."""
+        return ()
+
+    def problems(self) -> Iterable[str]:
+        """Return a sentence for each field that cannot work: what was found, what is allowed, the fix."""
+        return ()
+
+    def warnings(self) -> Iterable[str]:
+        """Return a sentence for each thing that works here, but may not work at the service, or not safely."""
+        return ()
+
+    def models(self) -> Iterable[str]:
+        """Return the judges that are asked, by the name of their model."""
+        return ()
+
+    def grade(self, subject: Subject) -> Grade:
+        """Grade one answer; a pure function, which returns what goes wrong as `Grade.error`."""
+        raise NotImplementedError
+
+    @contextmanager
+    def grading(self, judge: Judge | None) -> Iterator[Grading]:
+        """Lend what grades one answer; whatever it holds is given back when the block ends.
+
+        `judge` is None where no judge is configured; only graders with `models()` need one.
+        """
+        yield self.grade
+
+
+def names() -> list[str]:
+    """Return every type of grader."""
+    return [name for name in (module.name for module in iter_modules(__path__)) if hasattr(_module(name), "GRADER")]
+
+
+def make(configuration: Mapping[str, Json], place: str) -> Grader:
+    """Return the grader of a configuration; `place` says where that stands, for errors.
+
+    Raises `RequestError` with a sentence for what is wrong.
+    """
+    kind = configuration.get("type")
+    if kind not in names():
+        raise RequestError(f"{place}: got type {kind!r}; allowed: {', '.join(names())}.")
+    owner: type[Grader] = _module(str(kind)).GRADER
+    try:
+        grader = msgspec.convert({key: value for key, value in configuration.items() if key != "type"}, owner)
+    except msgspec.ValidationError as error:
+        allowed = ", ".join(each.encode_name for each in msgspec.structs.fields(owner))
+        raise RequestError(f"{place}: {kind}: {error}; its fields: {allowed}.") from error
+    problems = list(grader.problems())
+    if problems:
+        raise RequestError("\n".join(f"{place}: {each}" for each in problems))
+    return grader
+
+
+def configuration(grader: Grader) -> dict[str, Json]:
+    """Return the service's JSON of a grader, from which `make` makes it again."""
+    fields: dict[str, Json] = msgspec.to_builtins(grader)
+    return {"type": grader.type, **fields}
+
+
+@cache
+def _module(name: str) -> "object":
+    return import_module(f"{__name__}.{name}")

@@ -1,0 +1,88 @@
+"""Answers and their grades as they stand in a folder: of a run, or of `python -m runner.evaluate`.
+
+    problems.jsonl   each row that is asked: its id, its prompt, its other fields
+    answers.jsonl    each answer: which model, which row, the number of the sample
+    grades.jsonl     each grade of an answer by a grader: a score and the reason, or an error
+
+Rows have the same id wherever they are asked, so that two runs, two methods or two backends compare row by row.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from runner.data.rows import Message
+from runner.graders import Json
+
+PROBLEMS, ANSWERS, GRADES = "problems.jsonl", "answers.jsonl", "grades.jsonl"
+Side = Literal["base", "tuned"]
+"""Of a run, which of its two models; an evaluation has the names of its models instead."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row that models are asked: `fields` are what graders find as `item.KEY` beside the prompt."""
+
+    row: str
+    prompt: tuple[Message, ...]
+    fields: dict[str, Json] = {}
+    place: str = ""
+    """File and line, for messages."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One answer of a model; of several to one row each has its `sample` number, from zero."""
+
+    model: str
+    row: str
+    sample: int = 0
+    text: str
+    ended: bool = True
+    tool_calls: list[Json] | None = None
+
+
+class AnswerGrade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a grader said of an answer; `score` is None where `error` says why there is none."""
+
+    model: str
+    row: str
+    sample: int = 0
+    grader: str
+    score: float | None = None
+    reason: str = ""
+    error: str = ""
+    parts: dict[str, float] = {}
+
+
+Kept = TypeVar("Kept", Asked, Answer, AnswerGrade)
+
+
+def write(path: Path, values: Iterable[Kept]) -> None:
+    """Write values as JSON lines, in place of what was there, at once."""
+    draft = path.with_suffix(".draft")
+    draft.write_bytes(msgspec.json.Encoder().encode_lines(list(values)))
+    draft.replace(path)
+
+
+def read(path: Path, form: type[Kept]) -> Sequence[Kept]:
+    """Return the values of a file; none where there is no such file."""
+    if not path.exists():
+        return []
+    return [msgspec.json.decode(line, type=form) for line in path.read_bytes().splitlines()]
+
+
+def row_scores(grades: Iterable[AnswerGrade], model: str) -> dict[str, dict[str, float]]:
+    """Return by row, then by grader, a model's mean score over the samples of a row; a row is one, however many.
+
+    A row has no score from a grader that had an error with any of its samples.
+    """
+    found: dict[tuple[str, str], list[float | None]] = {}
+    for each in grades:
+        if each.model == model:
+            found.setdefault((each.row, each.grader), []).append(each.score)
+    scores: dict[str, dict[str, float]] = {}
+    for (row, grader), values in found.items():
+        if None not in values:
+            scores.setdefault(row, {})[grader] = sum(v for v in values if v is not None) / len(values)
+    return scores
