@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import ClassVar, Protocol
 
 import msgspec
@@ -150,5 +151,5 @@ def configuration(grader: Grader) -> dict[str, Json]:
 
 
 @cache
-def _module(name: str) -> "object":
+def _module(name: str) -> ModuleType:
     return import_module(f"{__name__}.{name}")
