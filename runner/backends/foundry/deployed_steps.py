@@ -8,7 +8,6 @@ from runner.backends import Events
 from runner.backends.foundry import deployment
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
-from runner.data.rows import prompt_of
 from runner.errors import RunnerError
 from runner.hosted import generate
 from runner.hosted.connection import Asking
@@ -91,6 +90,6 @@ class DeployedSteps:
         prompts: list[Prompt] = []
         for row in self.run.rows("validation" if self.run.plan.validation else "train") if wanted else ():
             if len(prompts) < wanted and not row.tools:
-                prompt = prompt_of(row)
+                prompt = row.question
                 prompts += [prompt] if all(turn.role != "tool" and turn.content for turn in prompt) else []
         return prompts

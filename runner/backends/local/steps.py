@@ -36,7 +36,7 @@ from runner.backends.local.training.learner import Learner, trainable
 from runner.backends.local.training.loop import mean, result_weights, train
 from runner.backends.local.training.recipe import Recipe
 from runner.backends.local.training.training_data import TrainingData
-from runner.data.rows import prompt_of, row_id
+from runner.data.rows import row_id
 from runner.data.splits import Split
 from runner.record.events import Metrics, Note, Progress
 from runner.record.samples import compared
@@ -120,7 +120,7 @@ class LocalSteps:
     def sample(self) -> Events:
         """Answer held-out prompts with the untouched and with the tuned model."""
         rows = self.data.rows.get("validation", self.data.rows["train"])
-        prompts = [prompt_of(row) for row in rows[: self.evaluation.samples]]
+        prompts = [row.question for row in rows[: self.evaluation.samples]]
         if not prompts:
             return {}
         limit = self.evaluation.max_new_tokens
