@@ -69,8 +69,8 @@ def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[G
 
 def item_of(row: Asked) -> dict[str, Json]:
     """Return a row as graders see it: its prompt as `messages`, and each other key."""
-    messages = msgspec.to_builtins(row.prompt)
-    return {"messages": messages, **({"tools": row.tools} if row.tools else {}), **row.fields}
+    item: dict[str, Json] = {"messages": [msgspec.to_builtins(turn) for turn in row.prompt], **row.fields}
+    return item | ({"tools": list(row.tools)} if row.tools else {})
 
 
 def sample_of(answer: Answer) -> Sample:
