@@ -17,7 +17,7 @@ from runner.data.splits import Selection, Split
 from runner.data.statistics import SplitSurvey
 from runner.data.survey import Report, Survey, survey
 from runner.errors import RequestError
-from runner.evaluation import configured
+from runner.evaluation import configured, judges
 from runner.evaluation.rehearsal import Rehearsed, rehearse
 from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
@@ -105,10 +105,13 @@ def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
     graders = configured.of_request(request)
     if not graders or samples.most(request) == 0:
         return ()
+    keys = request.evaluation.judge
+    if request.mode == "run":
+        judges.demand_key(keys, graders)
     key = msgspec.json.encode([run.selection, request.evaluation, request.dataset.style])
     if key not in known.rehearsals:
         rows = samples.rows_to_ask(request, run.rows("validation" if run.plan.validation else "train"))
-        known.rehearsals[key] = rehearse(rows, graders)
+        known.rehearsals[key] = rehearse(rows, graders, keys, samples.sampling(request), num_models=2)
     return known.rehearsals[key]
 
 
@@ -200,4 +203,7 @@ def total_cost(proposals: Iterable[Proposal]) -> Cost:
         if rows not in counted:
             counted[rows] = count_tokens(proposal)
         found += backends.load(plan.backend).cost(proposal.run, counted[rows])
+        for each in proposal.rehearsed:
+            if each.price is not None:
+                found += Cost(0.0, each.price.dollars)
     return found

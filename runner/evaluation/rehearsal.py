@@ -6,13 +6,17 @@ reference, or the chosen answer), those of other rows or the rejected ones, and 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from runner.errors import DataError
+from runner.evaluation import judges
 from runner.evaluation.grading import item_of
 from runner.graders import Grader, Sample, Subject, templates
+from runner.judging.keys import JudgeKeys
+from runner.judging.price import Price
 from runner.record.graded import Asked
+from runner.record.samples import Sampling
 
 TRIED = 32
 """Rows whose answers are graded; a python grader takes well under a millisecond for each."""
@@ -29,16 +33,23 @@ class Rehearsed:
     type: str
     scores: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    price: Price | None = None
+    """What its judge will cost at most."""
 
 
-def rehearse(rows: Sequence[Asked], graders: Sequence[Grader]) -> list[Rehearsed]:
-    """Return what became of each grader.
+def rehearse(
+    rows: Sequence[Asked], graders: Sequence[Grader], keys: JudgeKeys, sampling: Sampling, num_models: int
+) -> list[Rehearsed]:
+    """Return what became of each grader, and what its judge will cost for the answers of so many models.
 
     Raises `DataError` with file and line for a row without a field that a grader names.
     """
     for grader in graders:
         _require_fields(rows, grader)
-    return [_tried(rows, grader) for grader in graders]
+    return [
+        replace(_tried(rows, grader), price=judges.price(rows, grader, keys, sampling, num_models))
+        for grader in graders
+    ]
 
 
 def _require_fields(rows: Sequence[Asked], grader: Grader) -> None:
@@ -77,9 +88,7 @@ def _odd(scores: Mapping[str, Sequence[float]], means: Mapping[str, float]) -> l
     told: list[str] = []
     values = {value for each in scores.values() for value in each}
     if len(values) == 1 and len(scores) > 1:
-        told.append(
-            f"every answer, good, bad or empty, has the score {values.pop():g}: it tells nothing apart"
-        )
+        told.append(f"every answer, good, bad or empty, has the score {values.pop():g}: it tells nothing apart")
     for bad in ("rejected", "other", EMPTY):
         if bad in means and "good" in means and means[bad] > means["good"]:
             told.append(f"{bad} answers have a better score ({means[bad]:.3g}) than good ones ({means['good']:.3g})")

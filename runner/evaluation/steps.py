@@ -8,7 +8,7 @@ from typing import Any
 
 from runner import backends, distributed
 from runner.backends import Events, Step
-from runner.evaluation import configured, grading, summary
+from runner.evaluation import configured, grading, judges, summary
 from runner.evaluation.judges import judge_of
 from runner.plan import Run
 from runner.record import graded
@@ -33,8 +33,11 @@ def _grade(run: Run, state: RunState) -> Events:
     rows = graded.read(run.folder / graded.PROBLEMS, Asked)
     answers = graded.read(run.folder / graded.ANSWERS, Answer)
     graders = configured.of_request(run.request)
-    judge = judge_of(run.request, graders)
-    grades = yield from grading.grade(run.folder, rows, answers, graders, judge)
+    keys = run.request.evaluation.judge
+    with judge_of(keys, graders) as judge:
+        grades = yield from grading.grade(run.folder, rows, answers, graders, judge)
+        if judge is not None:
+            yield Note(judges.told(judge.usage, keys))
     for each in graders:
         errors = [grade for grade in grades if grade.grader == each.name and grade.error]
         if errors:

@@ -21,8 +21,9 @@ def shares(grades: Sequence[AnswerGrade], graders: Sequence[Grader], model: str)
     for grader in graders:
         mine = [each for each in grades if each.model == model and each.grader == grader.name]
         scores = [each.score for each in mine if each.score is not None]
-        if grader.pass_threshold is not None and scores:
-            found[f"{grader.name}_passed"] = sum(score >= grader.pass_threshold for score in scores) / len(scores)
+        threshold = grader.passing_score()
+        if threshold is not None and scores:
+            found[f"{grader.name}_passed"] = sum(score >= threshold for score in scores) / len(scores)
         if len(scores) < len(mine):
             found[f"{grader.name}_errors"] = 1 - len(scores) / len(mine)
     return found

@@ -1,8 +1,8 @@
-"""What a grader is: a score of an answer, 0 to 1, with the reason. One module per type, its name the service's `type`.
+"""What a grader is: a score of an answer, 0 to 1, with the reason. One module per type, named as at the service.
 
-A new grader is a module or package here that ends with `GRADER = …`, and a YAML file in `conf/grader/`. A grader *is* its
-configuration, in the service's own JSON, so that one pasted from the portal works. What a grader needs while it grades
-(a process, a judge) lives within `grading`; those without need only `grade`, a pure function.
+A new grader is a module or package here that ends with `GRADER = …`, and a YAML file in `conf/grader/`. A grader *is*
+its configuration, in the service's own JSON, so that one pasted from the portal works. What a grader needs while it
+grades (a process, a judge) lives within `grading`; those without need only `grade`, a pure function.
 
 Source: https://platform.openai.com/docs/guides/graders, and the same pages of Microsoft Foundry.
 """

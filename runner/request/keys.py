@@ -7,6 +7,7 @@ stand beside their owners (`runner/methods/`, `runner/backends/`).
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from runner.judging.keys import JudgeKeys
 from runner.request.types import Auto, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Share
 
 
@@ -66,6 +67,7 @@ class Evaluation:
     """Only the likeliest tokens that together have this probability are sampled from."""
     graders: list[str | dict[str, Any]] = field(default_factory=list)
     """What grades answers: names of `conf/grader/NAME.yaml`, or graders as the service's JSON."""
+    judge: JudgeKeys = field(default_factory=JudgeKeys)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,6 +130,8 @@ def show_graders(rehearsed: Sequence[Rehearsed]) -> None:
     if rows:
         table("Graders, on the answers that the data has", ["grader", "type", *kinds], rows)
     for each in rehearsed:
+        if each.price is not None:
+            say(f"grader {each.name}: {each.price.sentence}")
         for warning in each.warnings:
             say(f"warning: grader {each.name}: {warning}")
 
