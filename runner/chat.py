@@ -14,9 +14,13 @@ from pathlib import Path
 from runner import backends, planning
 from runner.data.rows import Message
 from runner.errors import ModelError
-from runner.record import run_folders
+from runner.record import graded, run_folders
 from runner.record.journal import read_state
+from runner.record.samples import Sampling
 from runner.terminal import cli, console
+
+MAX_NEW_TOKENS = 512
+"""Tokens an answer may take."""
 
 
 def main() -> None:
@@ -31,12 +35,15 @@ def _chat(arguments: list[str]) -> None:
     folder = run_folders.find(given.run, given.runs_folder) if given.run else _newest(given.runs_folder)
     run = planning.load(folder)
     console.say(f"Asking {run.folder.name} and {run.plan.model.source.partition('@sha256')[0]} …")
-    models = backends.of(run).chat_models(run, read_state(folder))
+    every = backends.of(run).respondents(run, read_state(folder))
+    models = {name: model for name, model in every.items() if name in graded.SIDES}
+    sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
     console.say("Ask something; an empty line ends it.")
     with suppress(EOFError):
         while question := _next_line():
             prompt = (Message(role="user", content=question),)
-            console.table("", ["", ""], [[name, model.answer(prompt)] for name, model in models.items()])
+            answers = [[name, next(iter(model.replies([prompt], sampling)))[0].text] for name, model in models.items()]
+            console.table("", ["", ""], answers)
 
 
 def _newest(runs: Path) -> Path:

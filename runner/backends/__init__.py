@@ -6,7 +6,7 @@ MLflow nor the terminal: it yields events and returns JSON.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runner.data.survey import Survey, TokenLimit
     from runner.plan import Proposal, Run
     from runner.record.journal import RunState
+    from runner.record.samples import Reply, Sampling
     from runner.request.keys import BackendKeys, Evaluation, Request
 
 Settings = TypeVar("Settings", bound="BackendKeys")
@@ -54,11 +55,15 @@ class Resolved(NamedTuple, Generic[Settings]):
     reasons: Mapping[str, str]
 
 
-class Answerer(Protocol):
-    """A model that answers a conversation."""
+class Respondent(Protocol):
+    """A model that answers prompts. It is loaded, or its service is met, when it is first asked."""
 
-    def answer(self, prompt: Turns) -> str:
-        """Return the answer to one conversation."""
+    @property
+    def identity(self) -> str:
+        """What decides its answers beside prompt and sampling: the digest of its weights, or its place and name."""
+
+    def replies(self, prompts: Sequence[Turns], sampling: "Sampling") -> Iterator[Sequence["Reply"]]:
+        """Yield the answers to each prompt in turn, `sampling.per_prompt` of them."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,18 @@ class Backend(ABC, Generic[Settings]):
         """Return what a person may do next, as rows of command and purpose."""
 
     @abstractmethod
-    def chat_models(self, run: "Run", state: "RunState") -> Mapping[str, Answerer]:
-        """Return the models of a run that can be asked: `base`, if it can, and `tuned`.
+    def respondents(self, run: "Run", state: "RunState") -> Mapping[str, Respondent]:
+        """Return the models of a run that can be asked: `base`, if it can, `tuned`, and checkpoints by their step.
 
         Raises `ModelError` if the tuned model is not there to be asked.
         """
+
+    def respondent(self, reference: str, settings: Settings) -> Respondent | None:
+        """Return the model that a reference `SCHEME:REST` names; None where the backend knows no such scheme.
+
+        Raises `ModelError` where there is no such model.
+        """
+        return None
 
     def to_its_end(self, run: "Run") -> "Run | None":
         """Return the run as `runner.watch` executes it, which stays until the job has ended; None if it has no job."""

@@ -1,6 +1,6 @@
 """Deployments asked, prompt by prompt."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,16 @@ def answers(
     """Return the deployment's answers to each prompt; a refusal is an answer too."""
     found: list[list[Reply]] = []
     for number, prompt in enumerate(prompts, 1):
-        replies = []
-        for _ in range(sampling.per_prompt):
-            replies.append((yield from answer(service, deployment, prompt, sampling)))
-        found.append(replies)
+        found.append((yield from _replies(service, deployment, prompt, sampling)))
         yield Progress("sample", number, len(prompts))
     return found
+
+
+def _replies(service: Connection, deployment: str, prompt: Prompt, sampling: Sampling) -> Asking[list[Reply]]:
+    replies = []
+    for _ in range(sampling.per_prompt):
+        replies.append((yield from answer(service, deployment, prompt, sampling)))
+    return replies
 
 
 def answer(service: Connection, deployment: str, prompt: Prompt, sampling: Sampling) -> Asking[Reply]:
@@ -54,11 +58,17 @@ def answer(service: Connection, deployment: str, prompt: Prompt, sampling: Sampl
 
 @dataclass(frozen=True)
 class Deployed:
-    """A deployment, for a conversation."""
+    """A deployment that answers prompts."""
 
     service: Connection
     name: str
 
-    def answer(self, prompt: Prompt, max_new_tokens: int = 512) -> str:
-        """Return its answer."""
-        return now(answer(self.service, self.name, prompt, Sampling(max_new_tokens=max_new_tokens))).text
+    @property
+    def identity(self) -> str:
+        """Where it is, and its name."""
+        return f"{self.service.endpoint} {self.name}"
+
+    def replies(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Sequence[Reply]]:
+        """Yield the answers to each prompt, one request after the other."""
+        for prompt in prompts:
+            yield now(_replies(self.service, self.name, prompt, sampling))

@@ -9,7 +9,7 @@ Rows have the same id wherever they are asked, so that two runs, two methods or 
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -17,8 +17,8 @@ from runner.data.rows import Turns
 from runner.graders import Json
 
 PROBLEMS, ANSWERS, GRADES = "problems.jsonl", "answers.jsonl", "grades.jsonl"
-Side = Literal["base", "tuned"]
-"""Of a run, which of its two models; an evaluation has the names of its models instead."""
+SIDES = ("base", "tuned")
+"""Of a run, its two models; an evaluation has the names of its models instead."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,7 +36,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answer of a model; of several to one row each has its `sample` number, from zero."""
 
     model: str
-    """`base` or `tuned` (`Side`) in a run's folder, the model's name in an evaluation's."""
+    """`base` or `tuned` in a run's folder, the model's name in an evaluation's."""
     row: str
     sample: int = 0
     text: str

@@ -18,7 +18,7 @@ from runner.data.reading.files import locate
 from runner.data.rows import Row, Turns, canonical, text_of
 from runner.record import graded
 from runner.record.events import Event, Samples
-from runner.record.graded import Answer, Asked, Side
+from runner.record.graded import Answer, Asked
 from runner.request.keys import Request
 
 Prompt = Turns
@@ -125,7 +125,7 @@ def keep(
     return {"num_samples": len(told)}
 
 
-def answers(model: Side | str, rows: Sequence[Asked], replies: Replies) -> list[Answer]:
+def answers(model: str, rows: Sequence[Asked], replies: Replies) -> list[Answer]:
     """Return a model's answers as they are kept."""
     return [
         Answer(model=model, row=row.row, sample=number, **reply._asdict())

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from runner import distributed, models
-from runner.backends import Answerer, Backend, Jobs, Lines, Removal, Resolved, Result, Step, step_of
+from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
 from runner.backends.foundry import endpoint, price
 from runner.backends.foundry.catalogue import catalogue
 from runner.backends.foundry.keys import Foundry
@@ -140,7 +140,7 @@ class FoundryBackend(Backend[Foundry]):
             (f"python -m runner.clean {name}", "list, and after asking remove, what this run left at the service"),
         ]
 
-    def chat_models(self, run: Run, state: RunState) -> Mapping[str, Answerer]:
+    def respondents(self, run: Run, state: RunState) -> Mapping[str, Respondent]:
         """Return the deployments of the base and the tuned model; raises `ModelError` if the latter has none."""
         from runner.backends.foundry.connect import service
         from runner.hosted.generate import Deployed
@@ -154,6 +154,14 @@ class FoundryBackend(Backend[Foundry]):
         names = {"base": state.results["deploy"]["base"], "tuned": state.results["deploy"]["deployment"]}
         there = service(Foundry.of(run.request))
         return {name: Deployed(there, deployment) for name, deployment in names.items() if deployment}
+
+    def respondent(self, reference: str, settings: Foundry) -> Respondent | None:
+        """Return a deployment of the project, by `deployment:NAME`."""
+        from runner.backends.foundry.connect import service
+        from runner.hosted.generate import Deployed
+
+        scheme, _, name = reference.partition(":")
+        return Deployed(service(settings), name) if scheme == "deployment" and name else None
 
     def to_its_end(self, run: Run) -> Run:
         """Return the run with `backend.follow=true`."""

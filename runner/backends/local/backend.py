@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 from runner import models
-from runner.backends import Answerer, Backend, Lines, Resolved, Result, Step, step_of
+from runner.backends import Backend, Lines, Resolved, Respondent, Result, Step, step_of
 from runner.backends.local.keys import Local
 from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
 from runner.data.survey import Survey, TokenLimit
 from runner.errors import DataError, RequestError
 from runner.methods import AnyMethod, Hyperparameters
-from runner.models import tokenizer_folder
+from runner.models import model_reference, tokenizer_folder
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.plan import Proposal, Run
 from runner.record import samples
@@ -123,13 +123,26 @@ class LocalBackend(Backend[Local]):
         names = ("prepare", "train", "save", "evaluate")
         return [*(step_of(work, name) for name in names), step_of(work, "sample", samples.key(run.request))]
 
-    def chat_models(self, run: Run, state: RunState) -> Mapping[str, Answerer]:
-        """Load the base model and the tuned one; raises `ModelError` if the run has no model yet."""
-        from runner.models import model_reference
-        from runner.pyfunc import Answerer as Loaded
+    def respondents(self, run: Run, state: RunState) -> Mapping[str, Respondent]:
+        """Return the base model, the tuned one and those of its checkpoints that are kept.
+
+        Raises `ModelError` if the run has no model yet.
+        """
+        from runner.backends.local.respondent import Checkpoint, Loaded, kept_steps
 
         found = model_reference.demand(run.folder / "model", run.folder.name)
-        return {"base": Loaded(models.fetch(found.base.source)), "tuned": Loaded(run.folder / "model")}
+        checkpoints = {str(step): Checkpoint(run, state.results["prepare"], step) for step in kept_steps(run.folder)}
+        base, tuned = Loaded(found.base.source, found.base.digest), Loaded(f"path:{run.folder / 'model'}", found.digest)
+        return {"base": base, "tuned": tuned, **checkpoints}
+
+    def respondent(self, reference: str, settings: Local) -> Respondent | None:
+        """Return the model of a source that can be loaded here."""
+        from runner.backends.local.respondent import Loaded
+
+        scheme = reference.partition(":")[0]
+        if scheme not in models.schemes() or models.hosted_name(reference) is not None:
+            return None
+        return Loaded(reference, models.identify(reference).digest)
 
 
 def _refuse_weights(settings: Local) -> None:

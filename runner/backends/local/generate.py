@@ -20,7 +20,12 @@ def answers_of(engine: LocalEngine, asked: Any, prompts: Prompts, sampling: Samp
     """Return rank 0's answers; the others compute them, too, if it needs their part of the weights."""
     if not engine.group.rank.first and not engine.sharded:
         return [[Reply("")]] * len(prompts)
-    found = answers(asked, engine.tokenizer, prompts, sampling.max_new_tokens)
+    return replies(asked, engine.tokenizer, prompts, sampling)
+
+
+def replies(model: Any, tokenizer: ChatTokenizer, prompts: Prompts, sampling: Sampling) -> Replies:
+    """Return a model's answers to prompts."""
+    found = answers(model, tokenizer, prompts, sampling.max_new_tokens)
     return [[Reply(*each)] * sampling.per_prompt for each in found]
 
 

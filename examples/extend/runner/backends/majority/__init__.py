@@ -6,13 +6,13 @@ It shows the whole contract: keys, checks, identity, steps that yield events and
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
-from runner.backends import Answerer, Backend, Events, Lines, Resolved, Result, Step
+from runner.backends import Backend, Events, Lines, Resolved, Respondent, Result, Step
 from runner.cost import Cost, Tokens
 from runner.data.kinds.conversation import Conversation
 from runner.data.rows import Row
@@ -22,7 +22,7 @@ from runner.methods import AnyMethod, Hyperparameters
 from runner.plan import Proposal, Run
 from runner.record.events import Metrics, Note, Progress
 from runner.record.journal import RunState
-from runner.record.samples import Prompt
+from runner.record.samples import Prompt, Reply, Sampling
 from runner.request.keys import BackendKeys, Request
 from runner.request.types import PositiveInt
 
@@ -78,7 +78,7 @@ class MajorityBackend(Backend[Majority]):
         """Return what to do next."""
         return [(f"python -m runner.chat {run.handle}", "hear the answer")]
 
-    def chat_models(self, run: Run, state: RunState) -> Mapping[str, Answerer]:
+    def respondents(self, run: Run, state: RunState) -> Mapping[str, Respondent]:
         """Return the model; there is no base model to ask."""
         if "save" not in state.results:
             raise ModelError(f"{run.folder}: has no model yet; let it finish first.")
@@ -91,9 +91,15 @@ class Constant:
 
     text: str
 
-    def answer(self, prompt: Prompt) -> str:
-        """Return it."""
+    @property
+    def identity(self) -> str:
+        """The answer itself."""
         return self.text
+
+    def replies(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Sequence[Reply]]:
+        """Yield it for each prompt."""
+        for _ in prompts:
+            yield [Reply(self.text)] * sampling.per_prompt
 
 
 def _count(run: Run) -> Events:
