@@ -4,10 +4,7 @@ Every exception of the SDKs (openai, azure-core, azure-identity, httpx2) becomes
 pass, or not in time, becomes one of the runner's own errors, told in a sentence.
 """
 
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
 from typing import Any, Literal
 
@@ -16,6 +13,7 @@ import openai
 from azure.core import exceptions as azure
 
 from runner.errors import AccessError, DataError, RequestError, RunnerError, ServiceError
+from runner.hosted.wording import line, retry_after
 
 FOREIGN = (
     openai.OpenAIError, azure.AzureError, azure.DeserializationError,
@@ -42,9 +40,6 @@ LAPSED: frozenset[Kind] = frozenset({"token", "credential"})
 """Faults of who we are: a new token may fix them."""
 UNCERTAIN: frozenset[Kind] = frozenset({"lost", "server"})
 """The service may have done what was asked, and only the answer did not come."""
-
-_NAMES = "api[-_ ]?key(?: provided)?|subscription-key|access_token|client_secret|accountkey|sharedaccesskey|sig"
-_SECRETS = re.compile(rf"(?i)(bearer\s+|(?:{_NAMES})[\\\"']*\s*[=:]\s*[\\\"']*)[^\s\"',;&\\]+")
 
 
 class PageError(httpx2.DecodingError):
@@ -92,20 +87,6 @@ def _status(status: int, words: str, headers: Any) -> Fault:
     return Fault(kinds.get(status, "refused"), text)
 
 
-def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for, given as seconds or as a date (RFC 9110, 10.2.3)."""
-    if not value:
-        return None
-    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
-        return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    zoned = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (zoned - datetime.now(UTC)).total_seconds())
-
-
 def told(fault: Fault, what: str, endpoint: str) -> RunnerError:
     """Return the error to tell: what was being done, what came back, what to do."""
     head = f"{what}: {fault.text}"
@@ -149,11 +130,6 @@ def refused_data(words: str, file: str) -> DataError:
     )
 
 
-def redact(text: str) -> str:
-    """Return a text with what may be a secret struck out: tokens, keys, signatures."""
-    return _SECRETS.sub(lambda found: f"{found[1]}[…]", text)
-
-
 def _words(body: object) -> str:
     if isinstance(body, dict):
         inner = body.get("error", body)
@@ -162,9 +138,3 @@ def _words(body: object) -> str:
             return f"{code}: {message}" if code and message else str(code or message)
         return str(inner)
     return ""
-
-
-def line(text: str) -> str:
-    """Return a foreign text as part of a sentence: without markup, on one line, not too long, without secrets."""
-    plain = " ".join(re.sub(r"<[^>]+>", " ", text).split())
-    return redact(plain[:300] + ("…" if len(plain) > 300 else "")).rstrip(".")
