@@ -75,7 +75,8 @@ class Judge(Protocol):
     def ask(self, model: str, messages: list[Json], options: Mapping[str, Json]) -> str:
         """Return the text of the model's answer to a chat request; `options` are more of its fields.
 
-        Raises `JudgeError` for an answer that cannot be had: refused, cut off, or the service gave up.
+        Raises `JudgeError` for an answer that cannot be had: refused, cut off, or the service gave up; `AccessError`
+        where no other question would be answered either, which ends the grading.
         """
 
 
