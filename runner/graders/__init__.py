@@ -1,8 +1,8 @@
 """What a grader is: a score of an answer, 0 to 1, with the reason. One module per type, its name the service's `type`.
 
-A new grader is a module or package here that ends with `GRADER = …`, and a YAML file in `conf/grader/`. A grader *is* its
-configuration, in the service's own JSON, so that one pasted from the portal works. What a grader needs while it grades
-(a process, a judge) lives within `grading`; those without need only `grade`, a pure function.
+A new grader is a module or package here that ends with `GRADER = …`, and a YAML file in `conf/grader/`. A grader *is*
+its configuration, in the service's own JSON, so that one pasted from the portal works. What a grader needs while it
+grades (a process, a judge) lives within `grading`; those without need only `grade`, a pure function.
 
 Source: https://platform.openai.com/docs/guides/graders, and the same pages of Microsoft Foundry.
 """
@@ -14,14 +14,17 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
 from runner.errors import RequestError
 from runner.graders import secret
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+if TYPE_CHECKING:
+    Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+else:
+    Json = Any  # msgspec 0.22 does not decode types that name themselves
 
 
 @dataclass(frozen=True)

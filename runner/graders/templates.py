@@ -16,7 +16,7 @@ import msgspec
 from runner.graders import Json, Sample, Subject
 
 NAMESPACES = ("item", "sample")
-ABSENT_HERE = {"output_json": ": the answer is not JSON", "output_tools": ": the answer calls no tool"}
+_REASONS = {"output_json": ": the answer is not JSON", "output_tools": ": the answer calls no tool"}
 """Why a key of `sample` that is allowed may be missing."""
 SAMPLE_KEYS = ("output_text", "output_json", "output_tools", "choices")
 _BRACES = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
@@ -43,7 +43,7 @@ class Reference:
             elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
                 found = found[int(key)]
             else:
-                why = ABSENT_HERE.get(key, "") if self.namespace == "sample" else ""
+                why = _REASONS.get(key, "") if found is values and self.namespace == "sample" else ""
                 raise MissingValueError(f"{self.namespace}.{self.path} is missing{why}")
         return found  # type: ignore[return-value]  # a path has a key at least, so it is no Mapping of a namespace
 

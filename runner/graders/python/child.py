@@ -65,7 +65,7 @@ def _told(error: BaseException) -> str:
     lines = [number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == FILE]
     name = type(error).__name__
     try:
-        text = str(error)[:LONGEST]
+        text = " ".join(str(error)[:LONGEST].split())
     except BaseException:
         text = ""
     return (f"line {lines[-1]}: " if lines else "") + (f"{name}: {text}" if text else name)
