@@ -91,6 +91,9 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     concurrent: ClassVar[bool] = False
     """Whether several answers may be graded at a time, by threads: true for what waits for a network."""
 
+    secrets: ClassVar[tuple[str, ...]] = ()
+    """The fields that map names to secrets, as HTTP headers do."""
+
     name: str = ""
     pass_threshold: float | None = None
     """From where an answer counts as passed, in the service's units; told beside the mean, never subtracted."""
@@ -151,7 +154,7 @@ def make(configuration: Mapping[str, Json], place: str) -> Grader:
         raise RequestError(f"{place}: {kind}: {error}; its fields: {allowed}.") from error
     problems = list(grader.problems())
     # Configurations within one are kept as they were typed, so a secret in them would show.
-    within = [path for path in secret.written(configuration) if not path.startswith("headers.")]
+    within = [path for path in secret.written(configuration, _secrets) if path.split(".")[0] not in owner.secrets]
     problems += [f"{path}: a secret is written down; fix: $NAME, and set that environment variable." for path in within]
     if problems:
         raise RequestError("\n".join(f"{place}: {each}" for each in problems))
@@ -162,6 +165,17 @@ def configuration(grader: Grader) -> dict[str, Json]:
     """Return the service's JSON of a grader, from which `make` makes it again; a secret is `***`, `$NAME` stays."""
     fields: dict[str, Json] = msgspec.to_builtins(grader, enc_hook=secret.encode)
     return {"type": grader.type, **fields}
+
+
+def hidden(configuration: Json) -> Json:
+    """Return configurations of graders as they were typed, with `***` in place of each secret: for what is kept."""
+    found: Json = secret.hidden(configuration, _secrets)
+    return found
+
+
+def _secrets(kind: object) -> tuple[str, ...]:
+    owner: type[Grader] | None = _module(str(kind)).GRADER if kind in names() else None
+    return owner.secrets if owner else ()
 
 
 @cache
