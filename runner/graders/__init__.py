@@ -78,7 +78,8 @@ class Judge(Protocol):
     def ask(self, model: str, messages: list[Json], options: Mapping[str, Json]) -> str:
         """Return the text of the model's answer to a chat request; `options` are more of its fields.
 
-        Raises `JudgeError` for an answer that cannot be had: refused, cut off, or the service gave up.
+        Raises `JudgeError` for an answer that cannot be had: refused, cut off, or the service gave up; `AccessError`
+        where no other question would be answered either, which ends the grading.
         """
 
 
@@ -91,6 +92,9 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whether several answers may be graded at a time, by threads: true for what waits for a network."""
     compares: ClassVar[bool] = False
     """Whether an answer is set beside the base model's (`Subject.other`), which itself has no score then."""
+
+    secrets: ClassVar[tuple[str, ...]] = ()
+    """The fields that map names to secrets, as HTTP headers do."""
 
     name: str = ""
     pass_threshold: float | None = None
@@ -152,7 +156,7 @@ def make(configuration: Mapping[str, Json], place: str) -> Grader:
         raise RequestError(f"{place}: {kind}: {error}; its fields: {allowed}.") from error
     problems = list(grader.problems())
     # Configurations within one are kept as they were typed, so a secret in them would show.
-    within = [path for path in secret.written(configuration) if not path.startswith("headers.")]
+    within = [path for path in secret.written(configuration, _secrets) if path.split(".")[0] not in owner.secrets]
     problems += [f"{path}: a secret is written down; fix: $NAME, and set that environment variable." for path in within]
     if problems:
         raise RequestError("\n".join(f"{place}: {each}" for each in problems))
@@ -163,6 +167,17 @@ def configuration(grader: Grader) -> dict[str, Json]:
     """Return the service's JSON of a grader, from which `make` makes it again; a secret is `***`, `$NAME` stays."""
     fields: dict[str, Json] = msgspec.to_builtins(grader, enc_hook=secret.encode)
     return {"type": grader.type, **fields}
+
+
+def hidden(configuration: Json) -> Json:
+    """Return configurations of graders as they were typed, with `***` in place of each secret: for what is kept."""
+    found: Json = secret.hidden(configuration, _secrets)
+    return found
+
+
+def _secrets(kind: object) -> tuple[str, ...]:
+    owner: type[Grader] | None = _module(str(kind)).GRADER if kind in names() else None
+    return owner.secrets if owner else ()
 
 
 @cache

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
@@ -50,6 +51,7 @@ class Endpoint(Grader, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "endpoint"
     concurrent: ClassVar[bool] = True
+    secrets: ClassVar[tuple[str, ...]] = ("headers",)
 
     url: str
     headers: dict[str, Secret] = msgspec.field(default_factory=dict)
@@ -57,6 +59,8 @@ class Endpoint(Grader, frozen=True, kw_only=True):
 
     def problems(self) -> Iterable[str]:
         """Return what is wrong with the address; no message repeats what could be a secret in it."""
+        if find_spec("httpx2") is None:
+            yield "type: endpoint needs the package httpx2; pip install 'runner[graders]'."
         where = _split(self.url)
         if where is None or where.username or where.password or where.query or where.fragment:
             yield "url: holds more than an address (a user, a password, ?… or #…); keys belong in headers, as $NAME."

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, TypeVar
 
 import msgspec
@@ -82,8 +83,10 @@ class ModelGrader(Grader, frozen=True, kw_only=True):
     """The judge's name, the service's; `evaluation.judge.model_names` says which deployment of ours it is."""
 
     def problems(self) -> Iterable[str]:
-        """Return what is wrong with the templates."""
-        return templates.problems(self.templates())
+        """Return what is wrong with the templates, and the package that is missing."""
+        yield from templates.problems(self.templates())
+        if find_spec("openai") is None:
+            yield f"type: {self.type} needs the package openai; pip install 'runner[graders]'."
 
     def warnings(self) -> Iterable[str]:
         """Return what the service may read otherwise in the templates."""

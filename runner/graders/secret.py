@@ -6,12 +6,14 @@ secret and shows as it was written, so that a configuration that is kept can be 
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NoReturn
 
 from runner.errors import AccessError
 
 HIDDEN = "***"
+Fields = Callable[[object], Collection[str]]
+"""Which fields of a grader's type are mappings from a name to a secret."""
 _VARIABLE = re.compile(r"(?P<word>[A-Za-z]+ )?\$(?P<name>[A-Z][A-Z0-9_]*)")
 
 
@@ -67,23 +69,32 @@ class Secret:
         raise TypeError("a Secret is not pickled: it would be readable in whatever the pickle is written to")
 
 
-def written(configuration: object, path: str = "") -> Iterator[str]:
+def written(configuration: object, fields: Fields, path: str = "") -> Iterator[str]:
     """Yield where a configuration, or one within it, has a secret written down: `graders.KEY.headers.NAME`."""
-    for key, value in configuration.items() if isinstance(configuration, Mapping) else ():
-        if key == "headers" and isinstance(value, Mapping):
+    if isinstance(configuration, list):
+        for number, each in enumerate(configuration):
+            yield from written(each, fields, f"{path}{number}.")
+    if not isinstance(configuration, Mapping):
+        return
+    names = fields(configuration.get("type"))
+    for key, value in configuration.items():
+        if key in names and isinstance(value, Mapping):
             yield from (f"{path}{key}.{name}" for name, each in value.items() if not Secret(str(each)).variable)
         else:
-            yield from written(value, f"{path}{key}.")
+            yield from written(value, fields, f"{path}{key}.")
 
 
-def hidden(configuration: Any) -> Any:
-    """Return a configuration as it was typed, with `***` in place of each secret: what may be kept of a request."""
+def hidden(configuration: Any, fields: Fields) -> Any:
+    """Return a configuration as it was typed, with `***` in place of each secret."""
+    if isinstance(configuration, list | tuple):
+        return [hidden(each, fields) for each in configuration]
     if not isinstance(configuration, Mapping):
         return configuration
+    names = fields(configuration.get("type"))
     return {
         key: {name: Secret(str(each)).shown for name, each in value.items()}
-        if key == "headers" and isinstance(value, Mapping)
-        else hidden(value)
+        if key in names and isinstance(value, Mapping)
+        else hidden(value, fields)
         for key, value in configuration.items()
     }
 

@@ -5,6 +5,7 @@ others wait for its answer. Entries are small and stay until somebody removes th
 """
 
 import os
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -53,29 +54,24 @@ class Judgements:
         except (OSError, msgspec.DecodeError):
             return None
 
-    def get(self, name: str, ask: Callable[[], Judgement], timeout: float) -> tuple[Judgement, bool]:
+    def get(self, name: str, ask: Callable[[], Judgement], until: float) -> tuple[Judgement, bool]:
         """Return a question's answer, by asking where nobody has asked yet, and whether it was asked now.
 
-        Raises `JudgeError` where another process has been asking for `timeout` seconds, and whatever `ask` raises.
+        Raises `JudgeError` where another process is still asking when `time.monotonic` is `until`, and whatever `ask`
+        raises.
         """
-        found = self.find(name)
-        if found is not None:
-            return found, False
         path = self._path(name)
         try:
-            with cache.lock(path.parent, name, timeout):
+            with cache.lock(path.parent, name, max(0.0, until - time.monotonic())):
                 found = self.find(name)
-                if found is not None:
-                    return found, False
-                answer = ask()
-                self._write(path, answer)
-                # Whoever waits for this lock, or makes it anew, finds the answer.
+                answer = found or ask()
+                if found is None:
+                    self._write(path, answer)
+                # Whoever waits for this lock makes it anew, and finds the answer.
                 (path.parent / f"{name}.lock").unlink(missing_ok=True)
-                return answer, True
+                return answer, found is None
         except Timeout:
-            raise JudgeError(
-                f"another process has been asking the same for {timeout:.0f} s without an answer."
-            ) from None
+            raise JudgeError("another process asks the same, and its answer does not come.") from None
 
     def _path(self, name: str) -> Path:
         return self._folder / name[:2] / f"{name}.json"

@@ -51,10 +51,13 @@ class EndpointJudge:
         knows no such model: then no other question would be answered either.
         """
         request, name = self._identified(model, messages, options)
-        try:
-            answer, paid = self._judgements.get(name, lambda: self._connection.post(request), self._keys.timeout)
-        except JudgeError as error:
-            raise JudgeError(f"{model}: {error}") from None
+        answer, paid = self._judgements.find(name), False
+        if answer is None:
+            try:
+                with self._connection.slot() as until:
+                    answer, paid = self._judgements.get(name, lambda: self._connection.post(request, until), until)
+            except JudgeError as error:
+                raise JudgeError(f"{model}: {error}") from None
         self._count(answer, paid)
         if answer.refusal:
             raise JudgeError(f"{model}: the judge refuses to answer: {line(answer.refusal)}.")

@@ -48,22 +48,33 @@ class Connection:
             if self._opened is not None:
                 self._opened.close()
 
-    def post(self, request: dict[str, Json]) -> Judgement:
+    @contextmanager
+    def slot(self) -> Iterator[float]:
+        """Lend one of the places for questions under way, and until when an answer is waited for (`time.monotonic`).
+
+        Waiting for a place does not count: it ends, as those who have one do.
+        """
+        with self._slots:
+            yield time.monotonic() + self._keys.timeout
+
+    def post(self, request: dict[str, Json], until: float) -> Judgement:
         """Ask until there is an answer.
 
         Raises `JudgeError` where the question is refused or the time is over, `AccessError` where any would be refused.
         """
         import openai
 
-        until = time.monotonic() + self._keys.timeout
-        failures, lost, said = 0, 0, "it is busy"
+        failures, lost, said = 0, 0, "others wait for it"
         while True:
-            with self._slot(until, said) as left:
-                try:
-                    client = self._client().with_options(timeout=left)
-                    return _judgement(client.chat.completions.create(**request))  # type: ignore[call-overload]
-                except (openai.OpenAIError, ValueError) as error:
-                    said, wait, was_sent = self._classified(error)
+            self._sleep(min(self._not_before, until) - time.monotonic())
+            left = until - time.monotonic()
+            if left <= 0:
+                raise JudgeError(f"{self._host}: {said}; no answer within {self._keys.timeout:g} s.")
+            try:
+                client = self._client().with_options(timeout=left)
+                return _judgement(client.chat.completions.create(**request))  # type: ignore[call-overload]
+            except (openai.OpenAIError, ValueError) as error:
+                said, wait, was_sent = self._classified(error)
             failures, lost = failures + 1, lost + was_sent
             pause = wait if wait is not None else min(8.0, 0.5 * 2 ** (failures - 1)) * random.uniform(0.5, 1.0)
             if pause > LONGEST_PAUSE or time.monotonic() + pause > until or lost == MOST_LOST:
@@ -74,21 +85,6 @@ class Connection:
                 self._sleep(pause)
             else:  # what one thread is told holds for all
                 self._not_before = max(self._not_before, time.monotonic() + wait)
-
-    @contextmanager
-    def _slot(self, until: float, said: str) -> Iterator[float]:
-        """Lend one of the places for questions under way, and the seconds that are left."""
-        late = JudgeError(f"{self._host}: {said}; no answer within {self._keys.timeout:g} s.")
-        if not self._slots.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise late
-        try:
-            self._sleep(min(self._not_before, until) - time.monotonic())
-            left = until - time.monotonic()
-            if left <= 0:
-                raise late
-            yield left
-        finally:
-            self._slots.release()
 
     def _sleep(self, seconds: float) -> None:
         if self._closed.wait(max(0.0, seconds)):

@@ -53,6 +53,14 @@ class Emulator(Cloud):
         """The address of the judge's API."""
         return self.base + "/openai/v1"
 
+    def judge_environment(self) -> dict[str, str]:
+        """Return the variables with which a client finds the judge, and the key of the endpoint grader."""
+        return {
+            "OPENAI_BASE_URL": self.judge_url,
+            "OPENAI_API_KEY": self.judge.key,
+            "GRADER_KEY": self.judge.grader_key,
+        }
+
     def environment(self) -> dict[str, str]:
         """Return the environment variables with which a client process finds this service, identity included.
 

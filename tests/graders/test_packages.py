@@ -31,6 +31,14 @@ TEXTS = {"type": "text_similarity", "input": "x", "reference": "y"}
             {"type": "json_schema", "schema": {}},
             "type: json_schema needs the package jsonschema; pip install 'runner[graders]'.",
         ),
+        (
+            {"type": "pairwise", "model": "gpt-4.1-mini"},
+            "type: pairwise needs the package openai; pip install 'runner[graders]'.",
+        ),
+        (
+            {"type": "endpoint", "url": "https://example.org/grade"},
+            "type: endpoint needs the package httpx2; pip install 'runner[graders]'.",
+        ),
         ({"type": "length", "max": 3}, ""),
     ],
     ids=lambda value: value.get("evaluation_metric", value["type"]) if isinstance(value, dict) else "",

@@ -19,9 +19,8 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]
     pytest.importorskip("openai")
     monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
     with Emulator() as cloud:
-        monkeypatch.setenv("OPENAI_BASE_URL", cloud.judge_url)
-        monkeypatch.setenv("OPENAI_API_KEY", cloud.judge.key)
-        monkeypatch.setenv("GRADER_KEY", cloud.judge.grader_key)
+        for name, value in cloud.judge_environment().items():
+            monkeypatch.setenv(name, value)
         yield cloud
     assert cloud.violations == []
     written = [path for path in tmp_path.rglob("*") if path.is_file()]

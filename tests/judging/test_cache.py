@@ -4,10 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from runner import cache as user_cache
+from runner.errors import JudgeError
 from runner.judging import cache
 from runner.judging.cache import Judgement, Judgements
 from runner.judging.client import EndpointJudge
@@ -77,8 +81,8 @@ def test_an_entry_that_cannot_be_read_is_asked_for_again(cloud: Emulator, judge:
 
 
 def test_nothing_but_answers_is_left_in_the_folder(cloud: Emulator, judge: EndpointJudge) -> None:
-    for number in range(3):
-        judge.ask("gpt-4.1", messages(str(number)), {})
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: judge.ask("gpt-4.1", messages(str(number % 3)), {}), range(12)))
     files = [path for path in cache.folder().rglob("*") if path.is_file()]
     assert sorted({path.suffix for path in files}) == [".json"]
     assert len(files) == 3
@@ -99,7 +103,13 @@ def test_an_answer_that_could_not_be_had_is_not_kept(tmp_path: Path) -> None:
     def fail() -> Judgement:
         raise OSError("the disk is full")
 
+    until = time.monotonic() + 60
     with pytest.raises(OSError, match="full"):
-        judgements.get("00", fail, 1)
-    assert judgements.get("00", lambda: Judgement(text="yes"), 1) == (Judgement(text="yes"), True)
-    assert judgements.get("00", fail, 1) == (Judgement(text="yes"), False)
+        judgements.get("00", fail, until)
+    assert judgements.get("00", lambda: Judgement(text="yes"), until) == (Judgement(text="yes"), True)
+    assert judgements.get("00", fail, until) == (Judgement(text="yes"), False)
+
+
+def test_an_answer_that_another_process_does_not_get_is_given_up_in_time(tmp_path: Path) -> None:
+    with user_cache.lock(tmp_path / "00", "00"), pytest.raises(JudgeError, match="another process asks the same"):
+        Judgements(tmp_path).get("00", lambda: Judgement(text="yes"), time.monotonic() + 0.1)

@@ -198,6 +198,13 @@ def test_no_more_questions_than_the_limit_are_under_way(cloud: Emulator, limit: 
     assert len(cloud.judge.paid) == 12
 
 
+def test_waiting_for_ones_turn_does_not_count_as_waiting_for_the_answer(cloud: Emulator) -> None:
+    cloud.inject(Fault(JUDGE, "slow", times=None, seconds=0.7))
+    with EndpointJudge(JudgeKeys(concurrency=1, timeout=2.0)) as judge, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: judge.ask("gpt-4.1", messages(str(number)), {}), range(4)))
+    assert judge.usage.asked == 4
+
+
 def test_threads_with_the_same_question_ask_once(cloud: Emulator, judge: EndpointJudge) -> None:
     cloud.inject(Fault(JUDGE, "slow", times=None, seconds=0.1))
     with ThreadPoolExecutor(4) as pool:
