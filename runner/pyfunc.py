@@ -21,15 +21,24 @@ class Answerer:
         self.tokenizer = ChatTokenizer(tokenizer_folder(folder))
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
-        """Return the greedy answer to each prompt; `params` may hold `max_new_tokens` (128)."""
-        limit = (params or {}).get("max_new_tokens", 128)
-        return [self.answer((Message(role="user", content=str(text)),), limit) for text in _texts(model_input)]
+        """Return an answer to each prompt, all computed together.
+
+        `params` may hold `max_new_tokens` (128) and, for answers that are not greedy, `temperature` (0), `top_p` (1)
+        and `seed` (0).
+        """
+        given = params or {}
+        sampling = {name: given[name] for name in ("temperature", "top_p", "seed") if name in given}
+        prompts = [(Message(role="user", content=str(text)),) for text in _texts(model_input)]
+        return self._answers(prompts, given.get("max_new_tokens", 128), sampling)
 
     def answer(self, prompt: tuple[Message, ...], max_new_tokens: int = 128) -> str:
         """Return the greedy answer to one conversation."""
+        return self._answers([prompt], max_new_tokens, {})[0]
+
+    def _answers(self, prompts: list[tuple[Message, ...]], limit: int, sampling: dict[str, Any]) -> list[str]:
         from runner.backends.local.generate import answers
 
-        return answers(self.model, self.tokenizer, [prompt], max_new_tokens)[0][0]
+        return [text for text, _ in answers(self.model, self.tokenizer, prompts, limit, **sampling)]
 
 
 def _texts(model_input: Any) -> list[str]:
