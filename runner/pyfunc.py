@@ -3,10 +3,12 @@
 Needs the runner installed; the base model is fetched by its source and the adapters come with the reference.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.data.rows import Message
+from runner.data.rows import Message, Turns
+from runner.record.samples import Sampling
 
 
 class Answerer:
@@ -21,15 +23,24 @@ class Answerer:
         self.tokenizer = ChatTokenizer(tokenizer_folder(folder))
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
-        """Return the greedy answer to each prompt; `params` may hold `max_new_tokens` (128)."""
-        limit = (params or {}).get("max_new_tokens", 128)
-        return [self.answer((Message(role="user", content=str(text)),), limit) for text in _texts(model_input)]
+        """Return an answer to each prompt, all computed together.
 
-    def answer(self, prompt: tuple[Message, ...], max_new_tokens: int = 128) -> str:
+        `params` may hold `max_new_tokens` (128) and, for answers that are not greedy, `temperature` (0), `top_p` (1)
+        and `seed` (0).
+        """
+        given = params or {}
+        how = {name: given[name] for name in ("temperature", "top_p", "seed") if name in given}
+        prompts = [(Message(role="user", content=str(text)),) for text in _texts(model_input)]
+        return self._answers(prompts, Sampling(max_new_tokens=given.get("max_new_tokens", 128), **how))
+
+    def answer(self, prompt: Turns, max_new_tokens: int = 128) -> str:
         """Return the greedy answer to one conversation."""
-        from runner.backends.local.generate import answers
+        return self._answers([prompt], Sampling(max_new_tokens=max_new_tokens))[0]
 
-        return answers(self.model, self.tokenizer, [prompt], max_new_tokens)[0][0]
+    def _answers(self, prompts: Sequence[Turns], sampling: Sampling) -> list[str]:
+        from runner.backends.local.generate import replies
+
+        return [first.text for first, *_ in replies(self.model, self.tokenizer, prompts, sampling)]
 
 
 def _texts(model_input: Any) -> list[str]:

@@ -125,9 +125,9 @@ class LocalSteps:
         prompts, wanted = [row.prompt for row in rows], samples.sampling(self.run.request)
         self._load_result()
         with self.engine.scorer.released():
-            after = generate.answers_of(self.engine, self.engine.model, prompts, wanted)
+            after = generate.engine_replies(self.engine, self.engine.model, prompts, wanted)
             yield Progress("sample", 1, 2)
-            before = generate.base_answers(self.engine, prompts, wanted)
+            before = generate.base_replies(self.engine, prompts, wanted)
         yield Progress("sample", 2, 2)
         return (yield from samples.keep(self.run.folder if self.group.rank.first else None, rows, before, after))
 
