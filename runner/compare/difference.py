@@ -153,11 +153,11 @@ def mean(values: Sequence[float]) -> float:
 
 def spread(values: Sequence[float]) -> float | None:
     """Return the half width of the interval of a mean over seeds, by Student's t; None for a single one."""
-    from scipy import stats
+    from scipy import special
 
     if len(values) < 2:
         return None
-    factor = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    factor = special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)
     return float(factor * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 

@@ -20,10 +20,12 @@ def draw(found: Comparison) -> Any:
     """Return a matplotlib figure, drawn without a display."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _curves(left, found)
-    _sweep(right, found)
+    # The models of an evaluation were not trained here, and have no curves.
+    curved = any(run.curves for run in found.results)
+    figure = Figure(figsize=(12 if curved else 6, 4.5), layout="constrained")
+    if curved:
+        _curves(figure.add_subplot(1, 2, 1), found)
+    _sweep(figure.add_subplot(1, 1 + curved, 1 + curved), found)
     return figure
 
 

@@ -82,7 +82,7 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
   are furthest apart first.
   {% if side.marked %}Words are marked against the answer of <b>{{ side.marked }}</b>: <ins>only here</ins>,
   <del>only there</del>.{% endif %}
-  {% if side.left_out %}{{ side.left_out }} more variants are not shown.{% endif %}</p>
+  {% if side.left_out %}Variants not shown: {{ side.left_out }}.{% endif %}</p>
 <form>
   <label>Grader <select id="grader" autocomplete="off"><option value="">all</option>
     {% for name in side.graders %}<option value="{{ loop.index0 }}">{{ name }}</option>{% endfor %}</select></label>
@@ -93,7 +93,7 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 {% for row in side.rows %}
 <section class="row" data-changes="{{ row.changes | join(',') }}">
   <div class="prompt">
-    {% if row.earlier %}<details><summary class="quiet">{{ row.earlier | length }} earlier turns</summary>
+    {% if row.earlier %}<details><summary class="quiet">earlier turns: {{ row.earlier | length }}</summary>
     {% for turn in row.earlier %}<div class="text"><span class="name">{{ turn.role }}</span>
 {{ turn.content or "" }}</div>{% endfor %}</details>{% endif %}
     <div class="text">{{ row.prompt }}</div>

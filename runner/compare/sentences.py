@@ -72,7 +72,9 @@ def _margin(found: Difference) -> str:
     if behind.no_worse:
         at_worst = amount(found.kind, max(behind.worst, 0.0))
         return f"{behind.name} is no worse than {behind.other} in {what} by more than {margin}: {at_worst} at worst"
-    told = f"{behind.other} is no worse than {behind.name} in {what} by more than {margin}; " * behind.turned.no_worse
+    # Of one that is better beyond chance it goes without saying.
+    first = behind.turned.no_worse and not found.significant
+    told = f"{behind.other} is no worse than {behind.name} in {what} by more than {margin}; " * first
     sign = 1 if found.kind.lower_is_better else -1
     enough = rows_needed(behind.apart, sign * found.margin, found.confidence)
     if sign * (behind.low if sign > 0 else behind.high) > found.margin:

@@ -2,7 +2,7 @@
 
 Two models answer the same rows; what makes a row hard strikes both. A model's chance of a good answer to a row is
 Phi(level + hardness), so that its mean is known exactly; a score is 0 or 1 with that chance, or Beta around it. Prints
-the tables of docs/comparison.md, in about two minutes on one core.
+the tables of docs/comparison.md, in about a minute on one core; with `--others` that of the intervals that were tried.
 """
 
 import argparse
@@ -97,6 +97,31 @@ def no_worse(cell: Cell, trials: int = TRIALS) -> float:
     return told / trials
 
 
+def others(cell: Cell, trials: int = TRIALS, resamples: int = 1000) -> dict[str, float]:
+    """Return the coverage of intervals that are not used, by name, with the same resamples for all trials.
+
+    Percentiles are expanded as in Hesterberg 2015 (arXiv:1411.5279, 3.3); rows, and seeds of each side, are drawn anew.
+    """
+    random, count = np.random.default_rng(0), cell.rows
+    ours, theirs = map(np.array, zip(*pairs(cell, random, trials), strict=True))
+    rows = random.multinomial(count, np.full(count, 1 / count), resamples) / count
+    seeds = [random.multinomial(cell.seeds, np.full(cell.seeds, 1 / cell.seeds), resamples) / cell.seeds for _ in "12"]
+    drawn = [
+        np.einsum("tsb,bs->tb", side @ rows.T, weights) for side, weights in zip((ours, theirs), seeds, strict=True)
+    ]
+    means, apart = drawn[0] - drawn[1], ours.mean(1) - theirs.mean(1)
+    mean, error = apart.mean(1), apart.std(1, ddof=1) / math.sqrt(count)
+    reach = stats.t.ppf(0.975, count - 1)
+    outside = stats.norm.cdf(-math.sqrt(count / (count - 1)) * reach)
+    found = {"Student": (mean - reach * error, mean + reach * error)}
+    found["percentiles"] = tuple(np.quantile(means, [outside, 1 - outside], axis=1))
+    errors = np.sqrt(np.maximum((apart**2) @ rows.T - (apart @ rows.T) ** 2, 0) / (count - 1))
+    far = np.abs(apart @ rows.T - mean[:, None]) / np.where(errors > 0, errors, np.inf)
+    reach = np.quantile(far, 0.95, axis=1)
+    found["bootstrap-t"] = (mean - reach * error, mean + reach * error)
+    return {name: float(((low <= cell.truth) & (cell.truth <= high)).mean()) for name, (low, high) in found.items()}
+
+
 def _difference(ours: Matrix, theirs: Matrix) -> Difference:
     made, apart = estimate(ours, theirs), (ours - theirs).mean(0)
     low, high = made.interval()
@@ -120,7 +145,11 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=TRIALS)
-    trials = parser.parse_args().trials
+    parser.add_argument("--others", action="store_true", help="print the intervals that were tried instead")
+    asked = parser.parse_args()
+    if asked.others:
+        return _tried(asked.trials)
+    trials = asked.trials
     _head("scores", "samples", "true means", *(f"{rows} rows" for rows in ROWS))
     for kind, samples in (("binary", 1), ("binary", 4), ("continuous", 1), ("continuous", 4)):
         for levels in LEVELS:
@@ -143,6 +172,19 @@ def main() -> None:
     for kind, pair in (("binary", (0.8, 0.85)), ("binary", (0.5, 0.6)), ("continuous", (0.8, 0.85))):
         shares = (no_worse(Cell(kind, 1, pair, rows), trials) for rows in (30, 100, 500))
         _line("{}, {} and {}".format(kind, *pair), *shares)
+
+
+def _tried(trials: int) -> None:
+    """Print the table of intervals that were tried."""
+    _head("scores", "true means", "rows", "seeds", "apart", "this one", "Student", "percentiles", "bootstrap-t")
+    one = [(kind, levels, rows, 1, 0.0) for kind in ("binary", "continuous") for levels in LEVELS for rows in (30, 100)]
+    several = [("binary", LEVELS[0], rows, 3, spread) for spread in (0.0, 0.4) for rows in (30, 100)]
+    for kind, levels, rows, seeds, spread in one + several:
+        cell = Cell(kind, 1, levels, rows, seeds, spread)
+        told = others(cell, trials)
+        if seeds > 1:  # these two know nothing of seeds
+            told = {"Student": "", "percentiles": told["percentiles"], "bootstrap-t": ""}
+        _line(kind, "{} and {}".format(*levels), rows, seeds, str(spread), coverage(cell, trials), *told.values())
 
 
 if __name__ == "__main__":
