@@ -9,11 +9,11 @@
 Overrides are those of the command line. Errors are `runner.errors.RunnerError`, whose text is one sentence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.compare.results import Result, read
+from runner.compare.results import Result, read, read_all
 from runner.compare.verdict import Comparison, make
 from runner.plan import Proposal
 
@@ -42,9 +42,12 @@ def run(*overrides: str) -> Result:
     return read(planned.folder)
 
 
-def compare(*folders: Path | str, metric: str | None = None) -> Comparison:
-    """Compare finished runs by their folders; `verdict` says which is best, `differences` how sure that is."""
-    return make([read(Path(folder)) for folder in folders], metric)
+def compare(*folders: Path | str, metric: str | Sequence[str] | None = None, margin: float | None = None) -> Comparison:
+    """Compare finished runs, or the models of evaluations, by their folders.
+
+    `verdict` says which is best, `differences` how sure that is; several metrics are corrected for being several.
+    """
+    return make([each for folder in folders for each in read_all(Path(folder))], metric, margin)
 
 
 def _composed(*overrides: str) -> Mapping[str, Any]:

@@ -1,8 +1,13 @@
 """Runs side by side, and a winner one can trust.
 
-results.py      what a run's folder says of it; runs that differ in their seed only are one variant
-difference.py   two variants on the same held-out rows: how far apart, how sure
-verdict.py      all of them: the table, who is best, what can be told; as JSON, Markdown, a page
+results.py      what a folder says of a run, or of the models of an evaluation; runs that differ in their seed only are
+                one variant
+interval.py     how sure a mean difference over rows is: pure numbers
+difference.py   two variants on the same held-out rows; several differences corrected for being several
+sentences.py    a difference in words
+verdict.py      all of them: the table, who is best, what can be told; as JSON and Markdown
+models.py       the models of one folder, each against the first
+rows.py         answers row by row beside each other; page.py is the page
 drawing.py      curves over the steps, the metric over what was swept
 output.py       where it goes; __main__.py is the command
 """

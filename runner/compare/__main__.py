@@ -3,15 +3,20 @@
   python -m runner.compare                   the newest sweep
   python -m runner.compare SWEEP             by its folder or its name
   python -m runner.compare RUN RUN …         by folder, name or plan id
+  python -m runner.compare EVALUATION …      the models of an evaluation, by its folder
+  python -m runner.compare RUN RUN --metric graders --margin 0.02
+                                             by every grader, corrected for being
+                                             several; is one no worse by more than 0.02?
   python -m runner.compare --repeat RUN      the command that makes it again,
                                              and what has changed since
   python -m runner.compare --experiment NAME --filter "metrics.`eval/loss` < 1"
                                              runs of an MLflow experiment
 
-A sweep's comparison is also written into its own folder, as comparison.json, .md, .html and .png.
+The comparison of a sweep or an evaluation is also written into its own folder, as comparison.json, .md, .html and .png.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -33,8 +38,11 @@ def _compare(arguments: list[str]) -> None:
     if asked.repeat:
         return _repeat(run_folders.find(asked.repeat, asked.runs_folder))
     folders, place = _found(asked)
-    there = [folder for folder in folders if (folder / "plan.json").exists()]
-    found = verdict.make([results.read(folder) for folder in there], asked.metric)
+    there = [
+        folder for folder in folders if any((folder / name).exists() for name in ("plan.json", results.EVALUATION))
+    ]
+    read = [each for folder in there for each in results.read_all(folder)]
+    found = verdict.make(read, asked.metric, asked.margin)
     target = asked.to or place
     if target is not None:
         output.write(found, target)
@@ -63,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="RUN or SWEEP")
     parser.add_argument("--experiment", help="an MLflow experiment, in MLFLOW_TRACKING_URI or ./mlflow.db")
     parser.add_argument("--filter", default="", help="MLflow's search expression over that experiment's runs")
-    parser.add_argument("--metric", help="what to rank by: eval/reward_accuracy, eval/loss, …")
+    parser.add_argument(
+        "--metric", action="append", help="what to rank by: eval/reward_accuracy, eval/GRADER, …; may be repeated: the "
+        "first ranks, and all are corrected for being several; `graders` means every grader",
+    )  # fmt: skip
+    parser.add_argument("--margin", type=_margin, help="say which is no worse by more than this (0.02: 2 points)")
     parser.add_argument("--repeat", metavar="RUN", help="print the command that makes a run again, and what changed")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to write the comparison")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -91,11 +103,27 @@ def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
         for folder in (Path(asked.names[0]), run_folders.sweeps_in(asked.runs_folder) / asked.names[0]):
             if (folder / "sweep.json").exists():
                 return trials(folder), folder
+    evaluations = {name: folder for name in asked.names if (folder := _evaluation(name, asked.runs_folder))}
+    if len(asked.names) == len(evaluations) == 1:
+        (folder,) = evaluations.values()
+        return [folder], folder
     try:
-        return [run_folders.find(name, asked.runs_folder) for name in asked.names], None
+        return [evaluations.get(name) or run_folders.find(name, asked.runs_folder) for name in asked.names], None
     except ModelError as error:
         sweeps = ", ".join(sorted(folder.name for folder in run_folders.sweeps(asked.runs_folder)))
         raise ModelError(f"{error} Sweeps: {sweeps or 'none'}.") from error
+
+
+def _evaluation(name: str, runs: Path) -> Path | None:
+    """Return the folder of an evaluation by its path, or by its name among the runs."""
+    return next((folder for folder in (Path(name), runs / name) if (folder / results.EVALUATION).exists()), None)
+
+
+def _margin(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text}; allowed: a number above 0, in the metric's own unit")
+    return value
 
 
 def trials(folder: Path) -> list[Path]:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.compare.difference import mean, spread, words
-from runner.compare.results import Variant
+from runner.compare.difference import mean, spread
+from runner.compare.results import Variant, kind
+from runner.compare.sentences import words
 from runner.compare.verdict import Comparison
 
 NAMED = 60
@@ -19,10 +20,12 @@ def draw(found: Comparison) -> Any:
     """Return a matplotlib figure, drawn without a display."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _curves(left, found)
-    _sweep(right, found)
+    # The models of an evaluation were not trained here, and have no curves.
+    curved = any(run.curves for run in found.results)
+    figure = Figure(figsize=(12 if curved else 6, 4.5), layout="constrained")
+    if curved:
+        _curves(figure.add_subplot(1, 2, 1), found)
+    _sweep(figure.add_subplot(1, 1 + curved, 1 + curved), found)
     return figure
 
 
@@ -52,14 +55,14 @@ def _curves(axes: Any, found: Comparison) -> None:
                 linestyle=("-", "--", ":", "-.")[order % 4], marker="o" if len(points) < 15 else "", markersize=3,
                 label=_short(variant.name) if order == 0 else None,
             )  # fmt: skip
-    axes.set(xlabel="optimizer step", ylabel=words(name), title=f"{name} over the steps")
+    axes.set(xlabel="optimizer step", ylabel=words(name, kind(name, found.results)), title=f"{name} over the steps")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
 
 def _sweep(axes: Any, found: Comparison) -> None:
     """Draw the metric over the one number that was swept, else a bar for each variant."""
-    axes.set(ylabel=words(found.metric), title=f"{found.metric} at the end")
+    axes.set(ylabel=words(found.metric, found.kind), title=f"{found.metric} at the end")
     values = [mean(each.values(found.metric)) for each in found.ranked]
     around = [spread(each.values(found.metric)) or 0.0 for each in found.ranked]
     places = _numbers(found.ranked, found.keys)

@@ -15,14 +15,15 @@ SHOWN = 40
 
 def write(found: Comparison, folder: Path) -> Sequence[Path]:
     """Write the comparison as JSON, Markdown, a page and a drawing; return the files."""
-    from runner.compare import drawing
+    from runner.compare import drawing, page
+    from runner.compare.rows import beside
 
     folder.mkdir(parents=True, exist_ok=True)
     figure = drawing.draw(found)
     files = [folder / f"comparison.{kind}" for kind in ("json", "md", "html", "png")]
     files[0].write_bytes(msgspec.json.format(msgspec.json.encode(verdict.as_json(found))))
     files[1].write_text(verdict.markdown(found), "utf-8")
-    files[2].write_text(verdict.html(found, drawing.svg(figure)), "utf-8")
+    files[2].write_text(page.html(found, drawing.svg(figure), beside(found)), "utf-8")
     drawing.save(figure, files[3])
     return files
 

@@ -1,6 +1,7 @@
-"""What a run's folder says of it once there is something to compare: its configuration, metrics and judged rows.
+"""What a folder says once there is something to compare: configuration, metrics, judged rows of a run or of models.
 
-Runs that differ in nothing but their seed are one variant of a comparison: what sets them apart is chance.
+Runs that differ in nothing but their seed are one variant of a comparison: what sets them apart is chance. An
+evaluation's folder (`python -m runner.evaluate`) holds a variant for each of its models.
 """
 
 import math
@@ -13,15 +14,22 @@ from typing import Any
 
 import msgspec
 
-from runner import plan, planning
+from runner import methods, plan, planning
 from runner.errors import RequestError
 from runner.execution import report
+from runner.methods import Metric
 from runner.plan import Run
-from runner.record import journal
+from runner.record import graded, journal
 from runner.record.events import Metrics
+from runner.record.graded import AnswerGrade
 
 Rows = dict[str, dict[str, float]]
-"""Values by name, of each held-out row by its id, and of each prompt that was answered by its hash."""
+"""Values by name, of each held-out row by its id, and scores by grader of each row that was answered."""
+
+TUNED = "tuned"
+"""The model of a run's answers that is compared; the other one is the base model."""
+EVALUATION = "evaluation.json"
+"""The file that tells an evaluation's folder from a run's: the names of its models and graders."""
 
 DATA = "dataset.fingerprint"
 """The key of what the rows are: files may hold others by now, and other keys may come to the same ones."""
@@ -43,6 +51,12 @@ class Result:
     rows: Rows
     seconds: Mapping[str, float]
     """What each step took."""
+    model: str = TUNED
+    """What answers and grades in the folder call it."""
+    graders: tuple[str, ...] = ()
+    """Whose scores there are, in the order in which they were asked for."""
+    binary: frozenset[str] = frozenset()
+    """The graders among them that gave nothing but 0 or 1."""
 
     @property
     def seed(self) -> int:
@@ -73,17 +87,86 @@ def read(folder: Path) -> Result:
     run = planning.load(folder)
     records = journal.read(folder / "journal.jsonl")
     content = report.read(folder) or {}
+    grades = [each for each in graded.read(folder / graded.GRADES, AnswerGrade) if each.model == TUNED]
+    scores = graded.row_scores(grades, TUNED)
     return Result(
         folder=folder,
         plan_id=run.plan.id,
         status=content.get("status", "unfinished"),
         message=content.get("message", ""),
         params=plan.flat_params(run) | {DATA: _rows_of(run)},
-        metrics=report.last_values(records),
+        metrics=_means(scores) | report.last_values(records),
         curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
-        rows=_rows(folder / "evaluation.jsonl") | _rows(folder / "in_style.jsonl"),
+        # Runs of earlier versions have the share of answers in style in a file of its own.
+        rows=_together(_rows(folder / "evaluation.jsonl"), _rows(folder / "in_style.jsonl"), scores),
         seconds=content.get("seconds") or {},
+        graders=tuple(dict.fromkeys(each.grader for each in grades)),
+        binary=_binary(grades),
     )
+
+
+def read_all(folder: Path) -> list[Result]:
+    """Return what a folder holds: a run, or each model of an evaluation."""
+    return read_models(folder) if (folder / EVALUATION).exists() else [read(folder)]
+
+
+def read_models(folder: Path) -> list[Result]:
+    """Return each model whose answers are graded in a folder: those of an evaluation, or a run's `base` and `tuned`.
+
+    Raises `RequestError` where nothing was graded.
+    """
+    grades = graded.read(folder / graded.GRADES, AnswerGrade)
+    if not grades:
+        raise RequestError(f"{folder}: {graded.GRADES} not found or empty; python -m runner.evaluate writes it.")
+    named, path = list(dict.fromkeys(each.model for each in grades)), folder / EVALUATION
+    models = msgspec.json.decode(path.read_bytes())["models"] if path.exists() else named
+    return [_model(folder, str(name), [each for each in grades if each.model == name]) for name in models]
+
+
+def _model(folder: Path, name: str, grades: Sequence[AnswerGrade]) -> Result:
+    scores = graded.row_scores(grades, name)
+    return Result(
+        folder=folder, plan_id="", status="finished", message="", curves={}, rows=scores, seconds={}, model=name,
+        params={"model": name, "evaluation": str(folder), "seed": 0}, metrics=_means(scores),
+        graders=tuple(dict.fromkeys(each.grader for each in grades)), binary=_binary(grades),
+    )  # fmt: skip
+
+
+def _means(scores: Rows) -> dict[str, float]:
+    names = dict.fromkeys(name for row in scores.values() for name in row)
+    values = {name: [row[name] for row in scores.values() if name in row] for name in names}
+    return {f"eval/{name}": sum(each) / len(each) for name, each in values.items()}
+
+
+def _binary(grades: Iterable[AnswerGrade]) -> frozenset[str]:
+    grades = list(grades)
+    return frozenset(each.grader for each in grades) - {
+        each.grader for each in grades if each.score not in (None, 0, 1)
+    }
+
+
+def _together(*parts: Rows) -> Rows:
+    """Return the values of each row from all parts; of a value that several have, the last one's."""
+    found: Rows = {}
+    for row, values in (pair for part in parts for pair in part.items()):
+        found.setdefault(row, {}).update(values)
+    return found
+
+
+def graders(results: Sequence[Result]) -> list[str]:
+    """Return the metrics of the graders that all have, as `eval/GRADER`, in the order of the first."""
+    return [f"eval/{name}" for name in results[0].graders if all(name in each.graders for each in results)]
+
+
+def kind(metric: str, results: Iterable[Result]) -> Metric:
+    """Return how a metric is said and which direction is better; of a grader more always is, whatever its name."""
+    name = metric.removeprefix("eval/")
+    graded_by = [each for each in results if name in each.graders]
+    known = methods.metric(metric)
+    if not graded_by:
+        return known
+    label = known.label if name in methods.metrics() else name.replace("_", " ")
+    return Metric(name, label, is_share=all(name in each.binary for each in graded_by))
 
 
 def _rows_of(run: Run) -> str:

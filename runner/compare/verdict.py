@@ -1,34 +1,39 @@
 """A comparison as a whole, and how it is written down: what differs, who is best, how sure that is. Pure.
 
-`Comparison` holds the numbers; `as_json`, `markdown` and `html` say them. The terminal's tables are in output.py.
+`Comparison` holds the numbers; `as_json` and `markdown` say them. The page is in page.py, the terminal's tables are in
+output.py.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from jinja2 import Environment
-
 from runner import methods
-from runner.compare.difference import Difference, compare, lower_is_better, mean, rank, spread, words
-from runner.compare.results import Result, Variant, differing, variants
+from runner.compare.difference import Difference, compare, corrected, mean, rank, spread
+from runner.compare.results import Result, Variant, differing, graders, kind, variants
+from runner.compare.sentences import sentence, words
 from runner.errors import RequestError
+from runner.methods import Metric
 
-PREFERRED = [*(f"eval/{name}" for name in methods.headlines()), "eval/in_style", "train/loss"]
+HEADLINES = [f"eval/{name}" for name in methods.headlines()]
 """What runs are ranked by if nothing is said: the first that all have. Losses of different betas do not compare."""
 MEASURED = [f"eval/{each.name}" for each in methods.metrics().values() if each.shown]
 """What is shown beside the metric, if it was measured."""
 ANSWERS = "eval/in_style"
-"""What answers to held-out prompts are judged by, wherever the model is."""
+"""What answers to held-out prompts are judged by, wherever the model is, where no grader was asked for."""
+EVERY_GRADER = "graders"
+"""In place of a metric: all the graders that all have."""
 NEXT = 20
 """With so many that come next the best one is compared; what lies behind them is nobody's question."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Variants, best first, by a metric; and how the best one differs from each other one."""
+    """Variants, best first, by a metric; how the best one differs from each other one in it and in `further` ones."""
 
     metric: str
+    further: tuple[str, ...] = ()
     keys: tuple[str, ...]
     ranked: tuple[Variant, ...]
     unranked: tuple[Variant, ...]
@@ -38,7 +43,7 @@ class Comparison:
     @property
     def sentences(self) -> list[str]:
         """Say what came out, and what did not."""
-        told = [each.sentence for each in self.differences]
+        told = [sentence(each) for each in self.differences]
         if len(self.ranked) == 1 and len(self.ranked[0].runs) > 1:
             told.append(
                 f"{len(self.ranked[0].runs)} runs of one request, which differ in their seed only: "
@@ -47,14 +52,19 @@ class Comparison:
         if self.metric == ANSWERS and not self.ranked and _unlike(self.results):
             told.append(
                 "unlike methods measure unlike things, so they are compared by their answers, and none was judged: "
-                "dataset.style says what a good one looks like, evaluation.samples how many are given"
+                "graders (or dataset.style) say what a good one is, evaluation.samples how many are given"
             )
         return told
 
     @property
-    def compared_all(self) -> bool:
-        """Whether the best one was compared with every other."""
-        return len(self.differences) == len(self.ranked) - 1
+    def kind(self) -> Metric:
+        """How the metric is said, and which direction is better."""
+        return kind(self.metric, self.results)
+
+    @property
+    def leading(self) -> tuple[Difference, ...]:
+        """The differences that decide who is best: those in the metric itself, which come first."""
+        return self.differences[: min(NEXT, max(0, len(self.ranked) - 1))]
 
     @property
     def verdict(self) -> str:
@@ -62,49 +72,76 @@ class Comparison:
         if not self.ranked:
             return f"nothing to rank: no run has {self.metric} yet"
         best = self.ranked[0]
-        least = "least " if lower_is_better(self.metric) else ""
-        told = f"best by {least}{words(self.metric)}: {best.name} ({figure(best, self.metric)})"
-        unsure = [each for each in self.differences if each.metric != self.metric or not each.better]
-        if not self.differences:
+        least = "least " if self.kind.lower_is_better else ""
+        told = f"best by {least}{words(self.metric, self.kind)}: {best.name} ({figure(best, self.metric)})"
+        unsure = [each for each in self.leading if each.metric != self.metric or not each.better]
+        if not self.leading:
             return told
         if not unsure:
-            return f"{told}, better than every other beyond chance" if self.compared_all else f"{told}, beyond chance"
-        return f"{told}, but {len(unsure)} of {len(self.differences)} others cannot be told from it"
+            compared_all = len(self.leading) == len(self.ranked) - 1
+            return f"{told}, better than every other beyond chance" if compared_all else f"{told}, beyond chance"
+        return f"{told}, but {len(unsure)} of {len(self.leading)} others cannot be told from it"
 
 
-def make(results: Sequence[Result], metric: str | None = None) -> Comparison:
-    """Compare runs by a metric; without one by the first of `PREFERRED` that every finished run has,
-    unlike methods by their answers.
+def make(
+    results: Sequence[Result], metric: str | Sequence[str] | None = None, margin: float | None = None
+) -> Comparison:
+    """Compare by a metric, or by several, of which the first ranks and which are corrected for being several.
 
-    Raises `RequestError` where no run has the metric, with those that there are.
+    `graders` means all graders that all have. Without a metric it is the first headline that every finished run has,
+    else the first grader; unlike methods go by their answers. `margin`, in the metric's own unit, is what counts as no
+    worse. Raises `RequestError` where no run has a metric, with those that there are.
     """
     taking_part = variants(results)
-    known = sorted({name for result in results for name in result.metrics if not name.startswith("system/")})
-    if metric is not None and known and metric not in known:
-        raise RequestError(f"--metric: got {metric}, which no run has; allowed: {', '.join(known)}.")
-    metric = metric or _metric(results)
-    ranked = rank(metric, taking_part)
+    asked = [metric] if isinstance(metric, str) else metric or []
+    metrics = _known(asked, results) or [_metric(results)]
+    ranked = rank(metrics[0], taking_part)
+    others = ranked[1 : 1 + NEXT]
+    found = [_difference(metrics[0], ranked[0], each) for each in others]
+    found += [compare(name, ranked[0], each) for name in metrics[1:] for each in others]
     return Comparison(
-        metric=metric,
+        metric=metrics[0],
+        further=tuple(metrics[1:]),
         keys=tuple(differing(results)),
         ranked=tuple(ranked),
         unranked=tuple(each for each in taking_part if each not in ranked),
-        differences=tuple(_difference(metric, ranked[0], each) for each in ranked[1 : 1 + NEXT]),
+        differences=tuple(replace(each, margin=margin) for each in (corrected(found) if metrics[1:] else found)),
         results=tuple(results),
     )
+
+
+def _known(asked: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """Return the metrics that are asked for, each once."""
+    known = sorted({name for result in results for name in result.metrics if not name.startswith("system/")})
+    found: list[str] = []
+    for name in asked:
+        if name == EVERY_GRADER and not graders(results):
+            raise RequestError("--metric graders: there is no grader by which all of them were graded; name metrics.")
+        if name != EVERY_GRADER and known and name not in known:
+            allowed = ", ".join([EVERY_GRADER] * bool(graders(results)) + known)
+            raise RequestError(f"--metric: got {name}, which no run has; allowed: {allowed}.")
+        found += graders(results) if name == EVERY_GRADER else [name]
+    return list(dict.fromkeys(found))
 
 
 def _difference(metric: str, one: Variant, other: Variant) -> Difference:
     """Compare two by a metric, or by their answers where no row was judged by it: a hosted job's are not."""
     found = compare(metric, one, other)
-    return found if found.rows else max((found, compare(ANSWERS, one, other)), key=lambda each: each.rows)
+    answers = _answers([*one.runs, *other.runs])
+    return found if found.rows else max((found, compare(answers, one, other)), key=lambda each: each.rows)
 
 
 def _metric(results: Sequence[Result]) -> str:
     if _unlike(results):
-        return ANSWERS
+        return _answers(results)
     having = [result for result in results if result.metrics and result.status == "finished"]
-    return next((name for name in PREFERRED if all(name in each.metrics for each in having)), PREFERRED[0])
+    wanted = [*HEADLINES, *(graders(having) if having else ()), ANSWERS, "train/loss"]
+    return next((name for name in wanted if all(name in each.metrics for each in having)), HEADLINES[0])
+
+
+def _answers(results: Sequence[Result]) -> str:
+    """Return the first grader of answers that all have."""
+    return next(iter(graders(results)), ANSWERS)
 
 
 def _unlike(results: Sequence[Result]) -> bool:
@@ -123,13 +160,14 @@ def figure(variant: Variant, metric: str) -> str:
 
 def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of the table of variants: what sets them apart, and their metrics."""
-    measured = [
-        name for name in MEASURED
-        if any(each.values(name) for each in (*found.ranked, *found.unranked)) and name != found.metric
-    ]  # fmt: skip
+    everyone = (*found.ranked, *found.unranked)
+    shown = dict.fromkeys(
+        [*found.further, *MEASURED, *(f"eval/{name}" for each in found.results for name in each.graders)]
+    )
+    measured = [name for name in shown if any(each.values(name) for each in everyone) and name != found.metric]
     head = [*(found.keys or ("run",)), found.metric, *measured, "runs"]
     rows = []
-    for variant in (*found.ranked, *found.unranked):
+    for variant in everyone:
         first = variant.runs[0]
         told = [str(first.params.get(key, "")) for key in found.keys] or [variant.name]
         figures = [figure(variant, name) for name in (found.metric, *measured)]
@@ -145,7 +183,9 @@ def as_json(found: Comparison) -> dict[str, Any]:
     """Return the comparison as a JSON value."""
     return {
         "metric": found.metric,
-        "lower_is_better": lower_is_better(found.metric),
+        "further": list(found.further),
+        "graders": list(dict.fromkeys(name for each in found.results for name in each.graders)),
+        "lower_is_better": found.kind.lower_is_better,
         "verdict": found.verdict,
         "sentences": found.sentences,
         "keys": list(found.keys),
@@ -158,8 +198,22 @@ def as_json(found: Comparison) -> dict[str, Any]:
             }
             for each in (*found.ranked, *found.unranked)
         ],
-        "differences": [asdict(each) | {"sentence": each.sentence} for each in found.differences],
+        "differences": [difference_as_json(each) for each in found.differences],
     }
+
+
+def difference_as_json(each: Difference) -> dict[str, Any]:
+    """Return a difference as a JSON value; bounds that are not known are None."""
+    names = ("metric", "name", "other", "mean", "low", "high", "p", "rows", "seeds", "family", "margin", "enough")
+    values = {name: getattr(each, name) for name in names}
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }
+    return (
+        finite
+        | {"better": each.better, "sentence": sentence(each)}
+        | ({"no_worse": each.no_worse} if each.margin is not None else {})
+    )
 
 
 def _means(variant: Variant) -> dict[str, float]:
@@ -179,31 +233,3 @@ def markdown(found: Comparison) -> str:
 def _cell(text: str) -> str:
     """Return what a cell of a Markdown table holds: one line, whose bars are not the table's."""
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def html(found: Comparison, drawing: str) -> str:
-    """Return the comparison as a page that stands alone, with a drawing (SVG)."""
-    head, rows = table(found)
-    return _PAGE.render(found=found, head=head, rows=rows, drawing=drawing)
-
-
-_PAGE = Environment(autoescape=True).from_string(
-    """<!doctype html>
-<meta charset="utf-8">
-<title>{{ found.verdict }}</title>
-<style>
-  body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-  table { border-collapse: collapse; display: block; overflow-x: auto }
-  th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ddd; white-space: nowrap }
-  th { font-weight: 600; color: #666 }
-  svg { max-width: 100%; height: auto }
-</style>
-<h1>{{ found.verdict }}</h1>
-<table>
-<tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-<ul>{% for sentence in found.sentences %}<li>{{ sentence }}.</li>{% endfor %}</ul>
-{{ drawing | safe }}
-"""
-)

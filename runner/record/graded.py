@@ -9,12 +9,11 @@ Rows have the same id wherever they are asked, so that two runs, two methods or 
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from runner.data.rows import Turns
-from runner.graders import Json
 
 PROBLEMS, ANSWERS, GRADES = "problems.jsonl", "answers.jsonl", "grades.jsonl"
 SIDES = ("base", "tuned")
@@ -26,8 +25,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     row: str
     prompt: Turns
-    fields: dict[str, Json] = {}
-    tools: list[dict[str, Json]] | None = None
+    # `Json`, but msgspec decodes no type that refers to itself.
+    fields: dict[str, Any] = {}
+    tools: list[dict[str, Any]] | None = None
     place: str = ""
     """File and line, for messages."""
 
@@ -41,7 +41,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sample: int = 0
     text: str
     ended: bool = True
-    tool_calls: list[Json] | None = None
+    tool_calls: list[Any] | None = None
 
 
 class AnswerGrade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,0 +1,69 @@
+"""The models of one folder, each against the first, by each grader; what `python -m runner.evaluate` prints. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runner.compare import results
+from runner.compare.difference import Difference, compare, corrected
+from runner.compare.results import Variant
+from runner.compare.sentences import amount, sentence, words
+from runner.compare.verdict import difference_as_json
+from runner.methods import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """Models with the mean score of each, and how each differs from the first, corrected for being several."""
+
+    variants: tuple[Variant, ...]
+    metrics: tuple[str, ...]
+    """`eval/GRADER` of each grader that graded any of them."""
+    differences: tuple[Difference, ...]
+    """Of each model but the first, by each metric: the model against the first."""
+
+    @property
+    def sentences(self) -> list[str]:
+        """Say of each difference what came out."""
+        return [sentence(each) for each in self.differences]
+
+    @property
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The head and a line for each model: mean scores, each with its difference and interval where there is one."""
+        head = ["model", *(words(name, self._kind(name)) for name in self.metrics)]
+        return head, [[each.name, *(self._cell(each, name) for name in self.metrics)] for each in self.variants]
+
+    def _kind(self, metric: str) -> Metric:
+        return results.kind(metric, [each.runs[0] for each in self.variants])
+
+    def _cell(self, model: Variant, metric: str) -> str:
+        mean = model.runs[0].metrics.get(metric)
+        told = "" if mean is None else f"{mean:.4g}"
+        for each in self.differences:
+            if (each.name, each.metric) == (model.name, metric) and each.estimate:
+                kind = self._kind(metric)
+                low, high = amount(kind, each.low), amount(kind, each.high)
+                told += f" ({amount(kind, each.mean, True)}, {low} to {high}{'; beyond chance' * each.significant})"
+        return told
+
+
+def compare_models(folder: Path, margin: float | None = None) -> Models:
+    """Compare the models whose answers are graded in a folder: of an evaluation, or a run's `base` and `tuned`.
+
+    Raises `RequestError` where nothing was graded.
+    """
+    variants = [Variant(each.model, (each,)) for each in results.read_models(folder)]
+    metrics = list(dict.fromkeys(f"eval/{name}" for each in variants for name in each.runs[0].graders))
+    found = [compare(name, each, variants[0]) for each in variants[1:] for name in metrics]
+    return Models(
+        variants=tuple(variants),
+        metrics=tuple(metrics),
+        differences=tuple(replace(each, margin=margin) for each in corrected(found)),
+    )
+
+
+def as_json(found: Models) -> dict[str, Any]:
+    """Return the comparison as a JSON value."""
+    models: Sequence[Any] = [{"name": each.name, "metrics": dict(each.runs[0].metrics)} for each in found.variants]
+    return {"models": models, "differences": [difference_as_json(each) for each in found.differences]}
