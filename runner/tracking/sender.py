@@ -19,8 +19,9 @@ import msgspec
 from runner import backends, cache
 from runner.plan import Run, flat_params
 from runner.record.events import Metrics, Samples, StepDone
+from runner.record.graded import ANSWERS, GRADES, PROBLEMS
 from runner.record.journal import Record, read_state
-from runner.tracking import mlflow_runs
+from runner.tracking import mlflow_runs, traces
 from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ PAGE_CHARACTERS = 7000
 """Length of a run's description: the store cuts tags at 8,000."""
 CLAIM_SECONDS = 10.0
 """How long another process of this machine may take to find or create the MLflow run of the same plan."""
-KEPT = ("report.json", "report.md", "request.json", "journal.jsonl", "evaluation.jsonl", "in_style.jsonl")
+KEPT = (
+    "report.json", "report.md", "request.json", "journal.jsonl", "evaluation.jsonl", "in_style.jsonl",
+    PROBLEMS, ANSWERS, GRADES,
+)  # fmt: skip
 """Files of a run's folder that MLflow keeps as they are when the run ends."""
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}
 
@@ -104,6 +108,9 @@ class Sender:
                 self._log_samples(record.event)
             elif isinstance(record.event, StepDone) and record.event.step == "save":
                 self._log_model(record.event)
+            elif isinstance(record.event, StepDone) and record.event.step == "grade":
+                where = self.position.experiment_id, self.position.run_id
+                traces.write(self.client, *where, self.run.folder, record.time)
         self._keep(sent_bytes=end)
         if status:
             self._close(status)

@@ -1,10 +1,7 @@
 """What a person sees of a sweep, in a real browser: our page and MLflow's own."""
 
 import json
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +10,12 @@ import pytest
 from tests import stores
 from tests.conftest import pair_row
 from tests.sweeps.conftest import Here
+from tests.tracking.browsing import close_assistant, wait
 from tests.tracking.server import Server
 
 pytestmark = pytest.mark.slow
 
 RATES = (0.25, 0.5, 1, 2, 4, 8)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("Chromium is not installed; Debian's packages are called chromium and chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1600,1000"):
-        options.add_argument(flag)
-    made = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield made
-    made.quit()
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +31,6 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
     assert done.returncode == 0, done.stderr
     yield here, server
     server.kill()
-
-
-def wait(for_what: Callable[[], bool], browser: Any, name: str) -> None:
-    """Wait until a page shows something, and keep a picture of it where RUNNER_SCREENSHOTS says."""
-    deadline = time.monotonic() + 60
-    while not for_what():
-        assert time.monotonic() < deadline, f"{name}: {browser.find_element('tag name', 'body').text}"
-        time.sleep(0.2)
-    folder = os.environ.get("RUNNER_SCREENSHOTS")
-    if folder:
-        time.sleep(3)  # drawings are animated
-        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
 def test_the_comparison_of_six_trials_shows_six_curves(swept: tuple[Here, Server], browser: Any) -> None:
@@ -89,8 +59,7 @@ def test_mlflows_own_page_folds_the_trials_and_draws_their_curves(swept: tuple[H
 
     browser.get(f"{page}?viewStateShareKey=runner")
     wait(lambda: "rates-" in told() and "eval/loss" in told(), browser, "runs")
-    for button in all_of("[aria-label=Close]"):
-        button.click()  # an assistant lies over half of the page
+    close_assistant(browser)
     assert " · l" not in told(), "the trials are folded under their sweep"
 
     browser.get("about:blank")  # else only the fragment changes

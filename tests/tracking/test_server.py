@@ -9,7 +9,9 @@ import pytest
 from runner.record.journal import read
 from tests import waiting
 from tests.sweeps.conftest import Here
+from tests.tracking import graded_rows
 from tests.tracking.server import Postgres, Server, programs
+from tests.tracking.test_traces import ROWS, Page, whole
 
 pytestmark = pytest.mark.slow
 
@@ -123,3 +125,11 @@ def test_what_a_dead_server_missed_is_sent_by_the_same_command(here: Here, serve
     assert again.returncode == 0, again.stderr
     assert "2 trials, 2 finished before, 0 to do" in again.stdout
     assert kept(server, "missed") == journalled(here.folder)
+
+
+def test_graded_rows_stand_in_postgresql_as_they_do_in_sqlite(server: Server, tmp_path: Path) -> None:
+    graded_rows.put(tmp_path, ROWS)
+    page = Page(server.uri, tmp_path, "rows")
+    page.write()
+    page.write()
+    whole(page)

@@ -1,0 +1,247 @@
+"""Graded rows in MLflow's evaluation pages: a trace for each answer, with an assessment for each of its grades.
+
+The base model's answers belong to a run of their own, "NAME (base)", folded under the run that graded them: MLflow's
+pages compare any two runs row by row, so base and tuned, or two runs, are set side by side in the same way. They pair
+two rows whose request previews are equal (seen in MLflow 3.17), hence a preview begins with the row's id, which is the
+same wherever a row is asked.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.data.rows import Turns
+from runner.graders import Json
+from runner.record import graded
+from runner.record.graded import ANSWERS, GRADES, PROBLEMS, Answer, AnswerGrade, Asked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Assessment, Span, TraceInfo
+
+CAP = 500
+"""Answers of a model that become traces at most; each takes some 30 ms."""
+BATCH = 100
+"""Traces between two writes of their spans, which are cheap only together: 4 ms each instead of 30."""
+ID_CHARACTERS = 8
+"""Of a row's id: enough to tell the rows of a run apart."""
+PREVIEW_CHARACTERS = 1000
+"""What the pages show and search of a request; MLflow's own previews are as long."""
+FIELDS = 5
+"""Fields of a row that are shown as expectations at most; each takes a column of the page."""
+BASE_OF, ROWS = "runner.base_of", "runner.graded_rows"
+"""Tags: of a base model's run, the run that it belongs to; of both, how many of the rows are there."""
+
+
+@dataclass(frozen=True)
+class GradedAnswer:
+    """An answer of a model, the row that it answers, and what graders said of it."""
+
+    asked: Asked
+    answer: Answer
+    grades: Sequence[AnswerGrade]
+
+    @property
+    def inputs(self) -> dict[str, Json]:
+        """What was asked, the row's id first; of several answers to a row each but the first has its number."""
+        sample: dict[str, Json] = {"sample": self.answer.sample} if self.answer.sample else {}
+        return {"id": self.asked.row[:ID_CHARACTERS], **sample, "prompt": told(self.asked.prompt)}
+
+    @property
+    def outputs(self) -> Json:
+        """The answer's text; with what else there is to say of it, if it was cut off or calls tools."""
+        said: dict[str, Json] = msgspec.to_builtins(self.answer)
+        said = {key: value for key, value in said.items() if key not in ("model", "row", "sample")}
+        return said["text"] if list(said) == ["text"] else said
+
+    @property
+    def request(self) -> str:
+        """The inputs in a line, for people: by it rows of two runs are paired."""
+        return " · ".join(map(str, self.inputs.values()))[:PREVIEW_CHARACTERS]
+
+
+def write(
+    client: "MlflowClient", experiment_id: str, run_id: str, folder: Path, graded_at: float, cap: int = CAP
+) -> None:
+    """Write the graded rows of a run's folder as traces of its MLflow run, and of one for its base model.
+
+    `graded_at` is when they were graded, in seconds since 1970. What is there is left as it is, so that a second call,
+    or one after a kill, writes what is missing and nothing twice. Rows beyond `cap` answers of a model stay out, the
+    same of both models; the tag `runner.graded_rows` says so. Raises whatever MLflow does.
+    """
+    answers = graded.read(folder / ANSWERS, Answer)
+    problems = graded.read(folder / PROBLEMS, Asked)
+    kept = first_rows(problems, answers, cap)
+    rows = f"{len(kept)} of {len(problems)} rows"
+    if len(kept) < len(problems):
+        rows += f"; all of them are in the artifacts {ANSWERS} and {GRADES}"
+    by_model = join(kept, answers, graded.read(folder / GRADES, AnswerGrade))
+    if "base" in by_model:
+        base_id = _base_run(client, experiment_id, run_id)
+        _write(client, experiment_id, base_id, by_model["base"], graded_at)
+        client.set_tag(base_id, ROWS, rows)
+        client.update_run(base_id, "FINISHED")
+    if "tuned" in by_model:
+        _write(client, experiment_id, run_id, by_model["tuned"], graded_at)
+        client.set_tag(run_id, ROWS, rows)
+
+
+def first_rows(problems: Sequence[Asked], answers: Iterable[Answer], cap: int) -> Sequence[Asked]:
+    """Return the first rows, as many as no model has more than `cap` answers to; at least one."""
+    samples = max(Counter((each.model, each.row) for each in answers).values(), default=1)
+    return problems[: max(1, cap // samples)]
+
+
+def join(
+    problems: Iterable[Asked], answers: Iterable[Answer], grades: Iterable[AnswerGrade]
+) -> Mapping[str, Sequence[GradedAnswer]]:
+    """Return by model the answers to some rows with their grades, in the order of the rows, then of the samples."""
+    of: dict[tuple[str, str, int], list[AnswerGrade]] = {}
+    for grade in grades:
+        of.setdefault((grade.model, grade.row, grade.sample), []).append(grade)
+    to: dict[str, list[Answer]] = {}
+    for answer in answers:
+        to.setdefault(answer.row, []).append(answer)
+    found: dict[str, list[GradedAnswer]] = {}
+    for asked in problems:
+        for answer in sorted(to.get(asked.row, ()), key=lambda each: each.sample):
+            row = GradedAnswer(asked, answer, of.get((answer.model, answer.row, answer.sample), ()))
+            found.setdefault(answer.model, []).append(row)
+    return found
+
+
+def told(prompt: Turns) -> str:
+    """Return a prompt as text: a single turn is its content, of several each begins with its role."""
+    if len(prompt) == 1:
+        return prompt[0].content or ""
+    return "\n".join(f"{turn.role}: {turn.content or ''}" for turn in prompt)
+
+
+def _base_run(client: "MlflowClient", experiment_id: str, run_id: str) -> str:
+    """Return the id of the run of the base model's answers, found or created, with its scores as metrics."""
+    from mlflow.entities import Metric
+
+    run = client.get_run(run_id)
+    found = client.search_runs([experiment_id], f"tags.`{BASE_OF}` = '{run_id}'", max_results=1)
+    tags = {BASE_OF: run_id, "mlflow.parentRunId": run_id}
+    made = found[0] if found else client.create_run(experiment_id, tags=tags, run_name=f"{run.info.run_name} (base)")
+    metrics = [
+        Metric(name.removesuffix("_before"), value, run.info.start_time, 0)
+        for name, value in run.data.metrics.items()
+        if name.startswith("eval/") and name.endswith("_before")
+    ]
+    client.log_batch(made.info.run_id, metrics=metrics)
+    return str(made.info.run_id)
+
+
+def _write(
+    client: "MlflowClient", experiment_id: str, run_id: str, rows: Sequence[GradedAnswer], graded_at: float
+) -> None:
+    from mlflow.tracing.client import TracingClient
+
+    tracing = TracingClient(client.tracking_uri)
+    begun, complete = _there(client, experiment_id, run_id)
+    for start in range(0, len(rows), BATCH):
+        # the page shows the newest first: so that is the first row
+        batch = {_trace_id(run_id, row): (row, int(graded_at * 1000) - start - at)
+                 for at, row in enumerate(rows[start : start + BATCH])}  # fmt: skip
+        missing = {trace_id: made for trace_id, made in batch.items() if trace_id not in complete}
+        for trace_id, (row, time) in missing.items():
+            if trace_id not in begun:
+                tracing.start_trace(_trace(trace_id, experiment_id, run_id, row, time))
+        tracing.log_spans(experiment_id, [_span(trace_id, *made) for trace_id, made in missing.items()])
+
+
+def _there(client: "MlflowClient", experiment_id: str, run_id: str) -> tuple[set[str], set[str]]:
+    """Return the traces of a run, and those of them that have their span, by id."""
+    from mlflow.tracing.constant import SpansLocation, TraceTagKey
+
+    begun, complete, token = set(), set(), None
+    while True:
+        page = client.search_traces(
+            locations=[experiment_id], run_id=run_id, max_results=500, page_token=token, include_spans=False
+        )
+        for info in (trace.info for trace in page):
+            begun.add(info.trace_id)
+            if info.tags.get(TraceTagKey.SPANS_LOCATION) == SpansLocation.TRACKING_STORE:
+                complete.add(info.trace_id)
+        token = page.token
+        if not token:
+            return begun, complete
+
+
+def _trace_id(run_id: str, row: GradedAnswer) -> str:
+    return f"tr-{_hash(run_id, row.answer.row, row.answer.sample)}"
+
+
+def _hash(*parts: str | int) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
+
+
+def _trace(trace_id: str, experiment_id: str, run_id: str, row: GradedAnswer, time: int) -> "TraceInfo":
+    """Return all of a trace but its span: it is written in one transaction; `time` in milliseconds."""
+    from mlflow.entities import TraceInfo, TraceLocation, TraceState
+    from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
+
+    outputs = row.outputs
+    shown = outputs if isinstance(outputs, str) else msgspec.json.encode(outputs).decode()
+    return TraceInfo(
+        trace_id,
+        TraceLocation.from_experiment_id(experiment_id),
+        time,
+        TraceState.OK,
+        request_preview=row.request,
+        response_preview=shown[:PREVIEW_CHARACTERS],
+        execution_duration=0,
+        trace_metadata={TraceMetadataKey.SOURCE_RUN: run_id},
+        tags={TraceTagKey.TRACE_NAME: row.answer.model},
+        assessments=list(_assessments(trace_id, row, time)),
+    )
+
+
+def _assessments(trace_id: str, row: GradedAnswer, time: int) -> Iterable["Assessment"]:
+    """Yield a row's grades, then its other fields: what graders measured an answer by."""
+    from mlflow.entities import AssessmentError, AssessmentSource, Expectation, Feedback
+
+    made: list[Assessment] = []
+    for grade in row.grades:
+        error = AssessmentError("GRADER_ERROR", grade.error) if grade.score is None else None
+        made.append(
+            Feedback(
+                name=grade.grader, value=grade.score, error=error, rationale=grade.reason or None,
+                source=AssessmentSource("CODE", grade.grader), metadata={k: str(v) for k, v in grade.parts.items()},
+            )
+        )  # fmt: skip
+    for name, value in list(row.asked.fields.items())[:FIELDS]:
+        made.append(Expectation(name=name, value=value, source=AssessmentSource("CODE", row.asked.place or PROBLEMS)))
+    for each in made:
+        # an id of its own would let two writers of one trace, each with its own, double what it holds
+        each.assessment_id = f"a-{_hash(trace_id, type(each).__name__, each.name)}"
+        each.create_time_ms = each.last_update_time_ms = time
+    return made
+
+
+def _span(trace_id: str, row: GradedAnswer, time: int) -> "Span":
+    """Return the only span of a trace: without one the pages cannot open a row, nor show an answer in full."""
+    from mlflow.entities import Span, SpanType
+    from mlflow.tracing.constant import SpanAttributeKey
+
+    attributes: dict[str, Any] = {
+        SpanAttributeKey.REQUEST_ID: trace_id,
+        SpanAttributeKey.SPAN_TYPE: SpanType.LLM,
+        SpanAttributeKey.INPUTS: row.inputs,
+        SpanAttributeKey.OUTPUTS: row.outputs,
+    }
+    return Span.from_dict(
+        {
+            "trace_id": trace_id, "span_id": _hash(trace_id)[:16], "parent_span_id": None,
+            "name": row.answer.model, "status": {"code": "STATUS_CODE_OK"},
+            "start_time_unix_nano": time * 1_000_000, "end_time_unix_nano": time * 1_000_000,
+            "attributes": {key: msgspec.json.encode(value).decode() for key, value in attributes.items()},
+        }
+    )  # fmt: skip
