@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.errors import LostError, RequestError, RunnerError, StopAsked
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch._C._distributed_c10d import Store
+
+T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
 """A rank that does not answer an all-reduce for this long is taken for lost."""
@@ -71,7 +74,7 @@ class Group:
         """Return the value of rank 0; it may be anything that can be pickled."""
         return value
 
-    def all_gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: T) -> list[T]:
         """Return the value of each rank, in order of rank."""
         return [value]
 
@@ -112,9 +115,10 @@ class TorchGroup(Group):
             self._distributed.broadcast_object_list(box, src=0, group=self._objects)
             return box[0]
 
-    def all_gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: T) -> list[T]:
         with self.watched():
-            found: list[Any] = [None] * self.rank.world_size
+            # Places for what comes; each is overwritten.
+            found = [value] * self.rank.world_size
             self._distributed.all_gather_object(found, value, group=self._objects)
             return found
 
@@ -254,8 +258,9 @@ def _buckets(tensors: Sequence["Tensor"]) -> Iterator[list["Tensor"]]:
 
 
 @cache
-def _store() -> Any:
+def _store() -> "Store":
     """Return torchrun's key-value store, which all ranks can read."""
     from torch.distributed.rendezvous import rendezvous
 
-    return next(rendezvous("env://", timeout=TIMEOUT))[0]
+    store: Store = next(rendezvous("env://", timeout=TIMEOUT))[0]
+    return store

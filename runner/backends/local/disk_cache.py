@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -17,7 +17,7 @@ from runner import cache
 T = TypeVar("T")
 
 
-def place(kind: str, *decided_by: Any) -> Path:
+def place(kind: str, *decided_by: object) -> Path:
     """Return the file for what all that it is decided by comes to."""
     key = msgspec.json.encode(decided_by, enc_hook=str)
     return cache.user_folder() / kind / f"{sha256(key).hexdigest()[:32]}.json"
@@ -30,7 +30,7 @@ def read(path: Path, form: type[T]) -> T | None:
     return None
 
 
-def keep(path: Path, value: Any) -> None:
+def keep(path: Path, value: object) -> None:
     """Keep a value; a cache that cannot be written costs nothing but the time."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

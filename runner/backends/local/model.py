@@ -4,7 +4,7 @@ import json
 import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,6 +13,10 @@ from runner.backends.local.keys import Local
 from runner.errors import ModelError, RequestError
 from runner.models import model_reference
 from runner.models.source import ModelIdentity
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 def device(wanted: str) -> torch.device:
@@ -40,7 +44,7 @@ def device(wanted: str) -> torch.device:
     return torch.device(wanted, rank.local_rank)
 
 
-def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, **more: Any) -> Any:
+def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, **more: object) -> "PreTrainedModel":
     """Return the model that a folder describes, with all its adapters merged into the weights.
 
     `more` is what else transformers is to be told. Raises `ModelError` where it cannot load the model.
@@ -56,7 +60,7 @@ def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, 
     return model
 
 
-def start(folder: Path, settings: Local, on: torch.device) -> Any:
+def start(folder: Path, settings: Local, on: torch.device) -> "PreTrainedModel":
     """Return the model that training starts from, on a device, its weights in the type and bits asked for.
 
     Raises `RequestError` where weights in few bits would have to take up adapters.
@@ -77,7 +81,7 @@ def start(folder: Path, settings: Local, on: torch.device) -> Any:
     return load(folder, dtype, trust, quantization_config=bits, device_map={"": on})
 
 
-def prepare(model: Any, settings: Local, seed: int) -> Any:
+def prepare(model: "PreTrainedModel", settings: Local, seed: int) -> "PreTrainedModel | PeftModel":
     """Make a loaded model ready to learn: a fresh adapter on frozen weights, or every weight unlocked.
 
     The model's own dropout is switched off, since policy and reference are to differ by what is learned alone.
@@ -107,7 +111,7 @@ def prepare(model: Any, settings: Local, seed: int) -> Any:
         raise ModelError(f"backend.lora.targets: got {lora.targets!r}; {str(error).splitlines()[0]}") from error
 
 
-def _without_dropout(model: Any) -> None:
+def _without_dropout(model: "PreTrainedModel") -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -115,7 +119,7 @@ def _without_dropout(model: Any) -> None:
             module.attention_dropout = 0.0
 
 
-def _checkpoint_activations(model: Any) -> None:
+def _checkpoint_activations(model: "PreTrainedModel") -> None:
     """Let each block forget its activations while training and compute them again with the same random numbers."""
     # transformers 5 renamed it on the way.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -127,7 +131,7 @@ def _checkpoint_activations(model: Any) -> None:
         ) from error
 
 
-def _check_targets(model: Any, targets: str | list[str]) -> None:
+def _check_targets(model: "PreTrainedModel", targets: str | list[str]) -> None:
     layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     layers |= {name.rpartition(".")[2] for name, module in model.named_modules() if type(module).__name__ == "Conv1D"}
     wanted = [targets] if isinstance(targets, str) else targets
@@ -139,15 +143,17 @@ def _check_targets(model: Any, targets: str | list[str]) -> None:
         )
 
 
-def untouched(model: Any) -> AbstractContextManager[Any]:
+def untouched(model: "PreTrainedModel | PeftModel") -> AbstractContextManager[object]:
     """Switch the adapter off inside the block; without one, the model has to be untouched still."""
-    context: AbstractContextManager[Any] = (
+    context: AbstractContextManager[object] = (
         model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
     )
     return context
 
 
-def save(model: Any, folder: Path, plan_id: str, start: ModelIdentity) -> model_reference.ModelReference:
+def save(
+    model: "PreTrainedModel | PeftModel", folder: Path, plan_id: str, start: ModelIdentity
+) -> model_reference.ModelReference:
     """Write what was learned as a model reference: this adapter after those of the start, or all weights."""
     draft = folder.with_name(f".{folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -173,7 +179,7 @@ def save(model: Any, folder: Path, plan_id: str, start: ModelIdentity) -> model_
     return found
 
 
-def _save_adapter(model: Any, folder: Path, start: ModelIdentity) -> None:
+def _save_adapter(model: "PeftModel", folder: Path, start: ModelIdentity) -> None:
     model.save_pretrained(str(folder))
     (folder / "README.md").unlink(missing_ok=True)
     # peft notes the folder that the base was loaded from, which means nothing on another machine.
@@ -181,7 +187,7 @@ def _save_adapter(model: Any, folder: Path, start: ModelIdentity) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": start.source}, indent=2))
 
 
-def _load_plain(folder: Path, dtype: str, trust_remote_code: bool, **more: Any) -> Any:
+def _load_plain(folder: Path, dtype: str, trust_remote_code: bool, **more: object) -> "PreTrainedModel":
     try:
         return models.quiet_transformers().AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, **more

@@ -5,9 +5,13 @@ Of each kind the latest is held, so that a sweep over models holds one of them a
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Value = TypeVar("Value")
+Module = TypeVar("Module", bound="nn.Module")
 
 _held: dict[str, tuple[object, Any]] = {}
 
@@ -21,7 +25,7 @@ def latest(kind: str, key: object, make: Callable[[], Value]) -> Value:
     return value
 
 
-def borrowed(module: Any) -> Any:
+def borrowed(module: Module) -> Module:
     """Return a copy of a torch module that has the same weights, not copies of them, in modules of its own.
 
     For weights that nobody changes: adapters and other layers may then be put into the copy.

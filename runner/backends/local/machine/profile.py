@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,7 +27,7 @@ class Profile:
         self.folder = folder
         self.seconds: dict[str, float] = defaultdict(float)
         self.steps = 0
-        self._trace: Any = None
+        self._trace: torch.profiler.profile | None = None
         self._kernels: dict[str, float] = {}
 
     @contextmanager
@@ -90,7 +89,7 @@ class Profile:
         return lines
 
 
-def kernels(trace: Any) -> dict[str, float]:
+def kernels(trace: torch.profiler.profile) -> dict[str, float]:
     """Return the share of a trace's time that products and attention took, and the ten dearest others."""
     on_gpu = torch.cuda.is_available()
     times = {

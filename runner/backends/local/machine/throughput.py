@@ -2,13 +2,16 @@
 
 import resource
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def figures(model: Any, flops: float, num_tokens: int, seconds: float) -> dict[str, float]:
+
+def figures(model: "PreTrainedModel", flops: float, num_tokens: int, seconds: float) -> dict[str, float]:
     """Return the `system/` metrics of a step over so many tokens of `flops` operations each.
 
     They are tokens/s, GFLOP/s, and the peak of memory in GiB.
@@ -20,7 +23,7 @@ def figures(model: Any, flops: float, num_tokens: int, seconds: float) -> dict[s
     }
 
 
-def flops_per_token(model: Any) -> float:
+def flops_per_token(model: "PreTrainedModel") -> float:
     """Return the operations that a token costs in training: two for each weight of a product, forward and back.
 
     The output layer, which sees answers' tokens only, and attention, which depends on the row, are left out.
@@ -37,7 +40,7 @@ def flops_per_token(model: Any) -> float:
     )
 
 
-def peak_memory(model: Any) -> int:
+def peak_memory(model: "PreTrainedModel") -> int:
     """Return the most memory used so far, in bytes: of the GPU's where the model is on one, else of the process."""
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated(model.device)

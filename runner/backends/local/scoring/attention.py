@@ -1,29 +1,30 @@
 """Attention that follows the segments of a pack: each token sees its own segment and its prompt, nothing else.
 
 Registered with transformers under a name of its own, so that any model that asks its attention from there
-can use it. The segments travel beside the tokens as an argument of the model's forward call. LocalSteps grows with
-what is seen, not with the square of the pack; what rows do not share is never computed.
+can use it. The segments travel beside the tokens as an argument of the model's forward call. The work
+grows with what is seen, not with the square of the pack; what rows do not share is never computed.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from runner.backends.local.scoring.autograd import Context
 from runner.backends.local.scoring.packing import Segment
 
 NAME = "segments"
 
 
 def attend(  # noqa: PLR0913 (transformers' own order of arguments)
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
     segments: Sequence[Segment], scaling: float | None = None, dropout: float = 0.0,
-    sliding_window: int | None = None, **_: Any,
+    sliding_window: int | None = None, **_: object,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Return the attention's output (1, T, heads, size) for query (1, heads, T, size), as transformers asks for it.
 
@@ -49,6 +50,12 @@ def attend(  # noqa: PLR0913 (transformers' own order of arguments)
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
 
 
+class AttentionContext(Context, Protocol):
+    """The same for attention, with the segments, their masks and the scale of the scores."""
+
+    how: tuple[Sequence[Segment], Sequence[Tensor | None], float | None]
+
+
 class OnCPU(Function):
     """softmax(q kᵀ · scale) v, segment by segment, by the CPU's own kernels.
 
@@ -57,7 +64,10 @@ class OnCPU(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: Any, masks: Any, scale: float | None) -> Tensor:
+    def forward(
+        ctx: AttentionContext, q: Tensor, k: Tensor, v: Tensor,
+        segments: Sequence[Segment], masks: Sequence[Tensor | None], scale: float | None,
+    ) -> Tensor:  # fmt: skip
         """q (1, heads, T, size), k and v (1, groups, T, size), a mask or None for each segment."""
         out: Tensor = q.new_empty(1, q.shape[2], q.shape[1], q.shape[3])
         q_by_group, out_by_group = _by_group(q, k), _by_group(out.transpose(1, 2), k)
@@ -74,7 +84,7 @@ class OnCPU(Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *douts: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: AttentionContext, *douts: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k and v."""
         q, k, v, out, *sums = ctx.saved_tensors
         segments, masks, scale = ctx.how

@@ -7,23 +7,31 @@ of its own keeps its own code. What is replaced, and how, is in patches.py.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import linear, silu
 
+from runner.backends.local.scoring.autograd import Context
+
 Grads = tuple[Tensor | None, ...]
 Layer = tuple[Tensor, Tensor | None, Tensor, Tensor]
 """W (out, in), b (out,) or None, A (rank, in), B (out, rank)."""
+
+
+class LoraContext(Context, Protocol):
+    """The same for LoRA layers, which also keep their scale, alpha / rank."""
+
+    scale: float
 
 
 class LoraLinears(Function):
     """y = x Wᵀ + b + s (x Aᵀ) Bᵀ for layers that share their input, W and b frozen (arXiv:2106.09685, equation 3)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, *terms: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: LoraContext, x: Tensor, scale: float, *terms: Tensor | None) -> tuple[Tensor, ...]:
         """x (..., in) and the terms of each `Layer` in turn; each y is (..., out)."""
         flat = x.reshape(-1, x.shape[-1])
         layers = list(_by_layer(terms))
@@ -34,7 +42,7 @@ class LoraLinears(Function):
         return tuple(y.view(*x.shape[:-1], -1) for y in ys)
 
     @staticmethod
-    def backward(ctx: Any, *dys: Tensor) -> Grads:
+    def backward(ctx: LoraContext, *dys: Tensor) -> Grads:
         """Return the gradients of x and of each A and B."""
         saved, count = ctx.saved_tensors, len(dys)
         lows, layers, x = saved[:count], list(_by_layer(saved[count : 5 * count])), _input(*saved[5 * count :])
@@ -61,7 +69,7 @@ class LoraSwiGLU(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, *terms: Tensor) -> Tensor:
+    def forward(ctx: LoraContext, x: Tensor, scale: float, *terms: Tensor) -> Tensor:
         """x (..., size); W, A, B of gate, up and down in turn, shaped as in `LoraLinears`."""
         gate_w, gate_a, gate_b, up_w, up_a, up_b, down_w, down_a, down_b = terms
         flat = x.reshape(-1, x.shape[-1])
@@ -75,7 +83,7 @@ class LoraSwiGLU(Function):
         return _high(hidden, down_low, down_w, None, down_b, scale).view(x.shape)
 
     @staticmethod
-    def backward(ctx: Any, *dys: Tensor) -> Grads:
+    def backward(ctx: LoraContext, *dys: Tensor) -> Grads:
         """Return the gradients of x and of each A and B."""
         gate, up, gate_low, up_low, down_low, *rest = ctx.saved_tensors
         gate_w, gate_a, gate_b, up_w, up_a, up_b, down_w, down_a, down_b, *kept = rest
@@ -98,7 +106,7 @@ class RMSNorm(Function):
     """y = w · x / √(mean(x²) + ε) (Zhang and Sennrich 2019, arXiv:1910.07467, equation 4)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Context, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         """x (..., size), weight (size,); returns y and 1 / √(mean(x²) + ε) (..., 1)."""
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
         inverse = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
@@ -107,7 +115,7 @@ class RMSNorm(Function):
         return _normed(x, weight, inverse), inverse
 
     @staticmethod
-    def backward(ctx: Any, *dys: Tensor) -> Grads:
+    def backward(ctx: Context, *dys: Tensor) -> Grads:
         """Return the gradients of x and, where it learns, of the weight."""
         dy = dys[0]
         x, weight, inverse = ctx.saved_tensors
@@ -124,13 +132,13 @@ class Rotate(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """x (1, heads, T, size); cos and sin (1, 1, T, size)."""
         ctx.save_for_backward(cos, sin)
         return _turned(x, cos, sin, -1)
 
     @staticmethod
-    def backward(ctx: Any, *dys: Tensor) -> Grads:
+    def backward(ctx: Context, *dys: Tensor) -> Grads:
         """Return the gradient of x."""
         cos, sin = ctx.saved_tensors
         return _turned(dys[0], cos, torch.cat(sin.chunk(2, -1)[::-1], -1), 1), None, None
@@ -151,8 +159,10 @@ def _normed(x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
     return (x * inverse).mul_(weight)
 
 
-def _by_layer(terms: Sequence[Any]) -> Iterator[Layer]:
-    return zip(terms[0::4], terms[1::4], terms[2::4], terms[3::4], strict=True)
+def _by_layer(terms: Sequence[Tensor | None]) -> Iterator[Layer]:
+    for weight, bias, a, b in zip(terms[0::4], terms[1::4], terms[2::4], terms[3::4], strict=True):
+        assert weight is not None and a is not None and b is not None, "only a bias may be missing"  # noqa: PT018
+        yield weight, bias, a, b
 
 
 def _low(x: Tensor, matrices: Sequence[Tensor]) -> tuple[Tensor, ...]:

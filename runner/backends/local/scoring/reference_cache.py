@@ -15,12 +15,13 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from zlib import crc32
 
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from runner import distributed
 from runner.backends.local.parallel import schedule
@@ -31,7 +32,7 @@ from runner.models.chat_tokenizer import TokenRow
 from runner.record.events import Event, Note, Progress
 
 PHASE = "reference log-probabilities"
-Array = np.ndarray[Any, Any]
+Array = NDArray[np.float32]
 T = TypeVar("T")
 
 
@@ -114,7 +115,7 @@ class _Known:
             self.cache.close()
             self.cache = None
 
-    def _ask(self, call: Callable[..., T], number: int, *more: Any) -> T | None:
+    def _ask(self, call: Callable[..., T], number: int, *more: object) -> T | None:
         """Call a method of the cache for a pack; None where it cannot be used."""
         try:
             return call(self.cache, self.keys[number], *more) if self.cache else None
@@ -141,7 +142,7 @@ class ReferenceLogps:
         path: Path,
         rows: Sequence[TokenRow],
         room: int,
-        identity: Any,
+        identity: object,
         reference: Callable[[], AbstractContextManager[Scorer]],
     ) -> None:
         self._path, self._rows, self._room, self._identity, self._reference = path, rows, room, identity, reference
@@ -228,7 +229,7 @@ def _rounds(scorer: Scorer, missing: Mapping[int, Sequence[TokenRow]], room: int
         yield [starts[number] for number, _ in together]
 
 
-def _key(identity: Any, part: Sequence[TokenRow]) -> bytes:
+def _key(identity: object, part: Sequence[TokenRow]) -> bytes:
     rows = [[row.prompt, row.answers, row.learned] for row in part]
     return sha256(msgspec.msgpack.encode([identity, rows])).digest()
 

@@ -7,7 +7,7 @@ on a small model the projection is the dearest single product, and its logits wo
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,14 @@ from torch.nn.functional import cross_entropy
 from runner.backends.local.parallel import sharding
 from runner.backends.local.parallel.lanes import Lanes
 from runner.backends.local.scoring import attention, patches
+from runner.backends.local.scoring.autograd import Context
 from runner.backends.local.scoring.packing import Pack, pack
 from runner.methods import Scores
 from runner.models.chat_tokenizer import TokenRow
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 CHUNK = 4096
 """Tokens of the vocabulary projected at once: enough for a full product, few enough for the logits to stay in cache."""
@@ -34,7 +39,7 @@ class TokenLogps(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Context, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (A, size), weight (vocabulary, size), labels (A,); returns log-probabilities and hits, both (A,)."""
         top = hidden.new_full((len(hidden), 1), -torch.inf, dtype=torch.float32)
         total, chosen = torch.zeros_like(top), torch.zeros_like(top)
@@ -59,7 +64,7 @@ class TokenLogps(Function):
         return (chosen - top - total.log()).squeeze(1), correct
 
     @staticmethod
-    def backward(ctx: Any, dlogps: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, dlogps: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of hidden."""
         (slopes,) = ctx.saved_tensors
         return slopes * dlogps[:, None].to(slopes.dtype), None, None
@@ -72,7 +77,7 @@ class Scorer:
     values; where it does not, `packed=False` is the way. `noise` is NEFTune's alpha, used in training only.
     """
 
-    def __init__(self, model: Any, packed: bool = True, noise: float = 0.0) -> None:
+    def __init__(self, model: "PreTrainedModel | PeftModel", packed: bool = True, noise: float = 0.0) -> None:
         self.lanes = Lanes()
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.head = self.model.get_output_embeddings()
@@ -126,7 +131,7 @@ class Scorer:
 
     def token_logps(self, laid: Pack) -> tuple[Tensor, Tensor]:
         """Return the log-probability of each scored token (A,) float32, and 1 where it is the likeliest (A,)."""
-        asked: dict[str, Any] = {"input_ids": laid.ids, "position_ids": laid.positions, "use_cache": False}
+        asked: dict[str, object] = {"input_ids": laid.ids, "position_ids": laid.positions, "use_cache": False}
         if self.packed:
             asked["segments"] = laid.segments
         with ExitStack() as stack:
@@ -151,7 +156,7 @@ class Scorer:
 def _noisy(embedding: nn.Module, alpha: float, row_lengths: Tensor) -> Iterator[None]:
     """Within the block embeddings get uniform noise of size alpha / √(tokens of the row · size) (arXiv:2310.05914)."""
 
-    def add(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+    def add(_: nn.Module, __: object, embedded: Tensor) -> Tensor:
         size = alpha / (row_lengths * embedded.shape[-1]).sqrt()
         return embedded + torch.empty_like(embedded).uniform_(-1, 1) * size.unsqueeze(-1)
 

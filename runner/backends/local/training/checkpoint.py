@@ -19,7 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 import torch
@@ -48,7 +48,7 @@ class State:
     weights: Tensors
     optimizer: Tensors
     extra: Mapping[str, Tensors] = field(default_factory=dict)
-    progress: Mapping[str, Any] = field(default_factory=dict)
+    progress: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert not self.extra.keys() & {"weights", "optimizer"}, "these groups have a place of their own"
@@ -212,7 +212,7 @@ class _Stored(msgspec.Struct, frozen=True):
     """What `state.json` holds."""
 
     step: int
-    progress: dict[str, Any]
+    progress: dict[str, object]
 
 
 def _read(path: Path) -> State:

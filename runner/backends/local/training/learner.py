@@ -7,7 +7,6 @@ It knows no method and no layout by name: rows' losses come from the method, the
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import msgspec
 import torch
@@ -48,7 +47,7 @@ class Standing(msgspec.Struct):
         return better
 
 
-def trainable(model: Any) -> dict[str, Tensor]:
+def trainable(model: torch.nn.Module) -> dict[str, Tensor]:
     """Return the weights that learn, by name, in the model's own order."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 

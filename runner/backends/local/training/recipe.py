@@ -1,9 +1,8 @@
 """What a training run does and how, worked out of a run and the machine: every `auto` is a number here."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import torch
 
@@ -16,12 +15,32 @@ if TYPE_CHECKING:
     from runner.plan import Run
 
 
+class Hyperparameters(Protocol):
+    """Those of any method with every `auto` resolved, as far as training itself reads them."""
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+
+
+class How(TypedDict, total=False):
+    """How the work is done on a machine: the result of the step `prepare`, empty before it."""
+
+    packed: bool
+    """Whether rows share a forward call."""
+    tokens_at_once: int
+    lanes: int
+    threads: int
+    device: str
+    processes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What a training run does, all `auto` resolved."""
 
     method: AnyMethod
-    hyperparameters: Any
+    hyperparameters: Hyperparameters
     learning_rate: float
     schedule: str
     warmup_ratio: float
@@ -43,13 +62,13 @@ TOKENS_AT_ONCE = {"cpu": 1_280, "cuda": 16_384}
 """What fills the machine: on a CPU a few hundred tokens a lane do, and more only take memory."""
 
 
-def count_steps(settings: Local, hyperparameters: Any, num_rows: int) -> int:
+def count_steps(settings: Local, hyperparameters: Hyperparameters, num_rows: int) -> int:
     """Return the number of optimizer steps of a run over so many training rows."""
-    num_steps: int = hyperparameters.n_epochs * math.ceil(num_rows / hyperparameters.batch_size)
+    num_steps = hyperparameters.n_epochs * math.ceil(num_rows / hyperparameters.batch_size)
     return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps)
 
 
-def how(settings: Local, scorer: Scorer, num_processes: int) -> dict[str, Any]:
+def how(settings: Local, scorer: Scorer, num_processes: int) -> How:
     """Return how the work is done on this machine, which a resumed run keeps: it decides the result's last bits."""
     device, at_once = scorer.model.device, settings.runtime.tokens_at_once
     if at_once == "auto":
@@ -69,7 +88,7 @@ def how(settings: Local, scorer: Scorer, num_processes: int) -> dict[str, Any]:
     }
 
 
-def make(run: "Run", method: AnyMethod, num_rows: int, how: Mapping[str, Any]) -> Recipe:
+def make(run: "Run", method: AnyMethod, num_rows: int, how: How) -> Recipe:
     """Return what a run asks of the training loop, over so many rows, done as `how` says."""
     settings, evaluation, hyperparameters = Local.of(run.request), run.request.evaluation, run.hyperparameters
     num_steps = count_steps(settings, hyperparameters, num_rows)

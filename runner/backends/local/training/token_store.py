@@ -11,9 +11,10 @@ from functools import cache
 from hashlib import sha256
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runner import cache as user_cache
 from runner.data.row_store import RowStore
@@ -26,8 +27,6 @@ MANY_BLOCK_ROWS = 512
 """The same where a batch visits many blocks of a large data set: its first step then waits 5 s and not 40."""
 FORMAT = 1
 """Raised when rows are tokenised otherwise, or stored otherwise."""
-
-Array = np.ndarray[Any, Any]
 
 
 def block_rows(num_rows: int) -> int:
@@ -43,9 +42,9 @@ class Block:
     where each of its answers ends.
     """
 
-    ids: Array
-    learned: Array
-    bounds: Array
+    ids: NDArray[np.uint32]
+    learned: NDArray[np.bool_]
+    bounds: NDArray[np.int64]
 
     @classmethod
     def of(cls, rows: Sequence[TokenRow]) -> "Block":

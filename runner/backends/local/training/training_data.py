@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner import cache
 from runner.backends import Events
@@ -70,7 +70,7 @@ class TrainingData:
             store.block(number)
         return {}
 
-    def telling_rows(self, config: Mapping[str, Any]) -> list[TokenRow]:
+    def telling_rows(self, config: Mapping[str, object]) -> list[TokenRow]:
         """Return a long and the shortest row of the first block, with which packing is tried.
 
         Models whose tokens see only so far, as their configuration tells, show it in the longest rows; others in any,
