@@ -4,7 +4,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.hosted import faults
 from runner.hosted.connection import Asking, Connection, now
 from runner.record.events import Event, Progress
 from runner.record.samples import Answer, Prompt
@@ -32,8 +31,8 @@ def answer(service: Connection, deployment: str, prompt: Prompt, max_new_tokens:
             return service.openai.responses.create(
                 model=deployment, input=asked, max_output_tokens=max(16, max_new_tokens), temperature=0.0
             )
-        except faults.FOREIGN as error:
-            if faults.classify(error).kind == "filtered":
+        except service.foreign as error:
+            if service.classify(error).kind == "filtered":
                 return None
             raise
 
