@@ -56,6 +56,8 @@ class Rank:
 def this_rank(environment: Mapping[str, str] = os.environ) -> Rank:
     """Return the rank of this process, which torchrun leaves in the environment; without torchrun it is 0 of 1."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    # All or nothing: schedulers set some of these by themselves (MPI, Slurm wrappers), without a meeting
+    # point.
     if not all(environment.get(name) for name in (*names, "MASTER_ADDR", "MASTER_PORT")):
         return Rank()
     return Rank(*(int(environment[name]) for name in names))
@@ -71,6 +73,8 @@ class Group:
         return flag
 
     def broadcast(self, value: Any) -> Any:
+        # Any: other ranks give None, or anything, and get what rank 0 has; no type of their own argument says
+        # what.
         """Return the value of rank 0; it may be anything that can be pickled."""
         return value
 
@@ -95,16 +99,19 @@ class TorchGroup(Group):
         from torch import distributed
 
         self.rank, self._distributed = rank, distributed
+        # Objects go by gloo also on GPUs: NCCL would copy them to the device and back.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
         distributed.init_process_group(
             backend, store=_store(), rank=rank.rank, world_size=rank.world_size, timeout=TIMEOUT
         )
+        # A group of its own, for its own time-out: a rank may wait for a download, but not for a gradient.
         self._objects = distributed.new_group(backend="gloo", timeout=PATIENCE)
 
     def any_of(self, flag: bool) -> bool:
         import torch
 
         with self.watched():
+            # A sum above zero: somebody has set it.
             votes = torch.tensor([int(flag)])
             self._distributed.all_reduce(votes, group=self._objects)
             return bool(votes.item())
@@ -129,6 +136,7 @@ class TorchGroup(Group):
 
         with self.watched(), torch.no_grad():
             for bucket in _buckets(tensors):
+                # In float32: added in bfloat16, gradients would be rounded once more per rank.
                 flat = torch.cat([each.reshape(-1).float() for each in bucket])
                 self._distributed.all_reduce(flat)
                 for each, summed in zip(bucket, flat.split([each.numel() for each in bucket]), strict=True):
@@ -159,6 +167,7 @@ class TorchGroup(Group):
         global _lost
         _lost = True
         try:
+            # `check` does not wait, `get` of a key that is missing would.
             if _store().check(["reason"]):
                 return str(_store().get("reason").decode())
         except RuntimeError:  # the machine that kept them is lost, too
@@ -206,10 +215,11 @@ def joined(plan_id: str) -> Iterator[Group]:
 
 
 def speaks(sentence: str) -> bool:
-    """Say whether this process is to tell the user of an error: the first that meets it does."""
+    """Say whether this process is to print an error: the first that meets it does."""
     if this_rank().world_size == 1:
         return True
     try:
+        # `add` counts in the store: the first gets 1.
         return bool(_store().add(f"told/{sha256(sentence.encode()).hexdigest()[:16]}", 1) == 1)
     except RuntimeError:
         return True
@@ -221,7 +231,7 @@ def end(code: int) -> None:
         return
     try:
         if this_rank().first:
-            _store().set("over", str(code))
+            _store().set("over", str(code))  # torchrun reports the first process to end, and ends the others
         until = time.monotonic() + (0.0 if _lost else EXIT_WAIT_SECONDS)
         while not _store().check(["over"]) and time.monotonic() < until:
             time.sleep(0.05)
@@ -242,11 +252,12 @@ def _of_connection(error: RuntimeError) -> bool:
     """Say whether an error comes of a broken connection between processes; gloo's are known by their words only."""
     from torch import distributed
 
-    told = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
-    return isinstance(error, distributed.DistError) or any(word in str(error) for word in told)
+    words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, distributed.DistError) or any(word in str(error) for word in words)
 
 
 def _buckets(tensors: Sequence["Tensor"]) -> Iterator[list["Tensor"]]:
+    # One call for many small tensors: each all-reduce has a fixed cost of its own.
     held: list[Tensor] = []
     for tensor in tensors:
         if held and sum(each.numel() for each in held) + tensor.numel() > BUCKET:

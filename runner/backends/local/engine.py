@@ -36,6 +36,7 @@ class LocalEngine:
 
     def __init__(self, run: "Run", how: Mapping[str, object]) -> None:
         self.source, self._digest, self._seed = run.plan.model.source, run.plan.model.digest, run.plan.seed
+        # convert: what the journal holds is checked, not taken at its word.
         self.settings, self.how = Local.of(run.request), msgspec.convert(how, How)
         self.group = distributed.group()
         self.sharded = self.settings.runtime.shard and self.group.rank.world_size > 1
@@ -80,6 +81,7 @@ class LocalEngine:
         if self.settings.tuning == "full" or self.settings.quantization != "none" or self.sharded:
             loaded = load()
         else:  # frozen weights stay in memory for the next trial of a sweep
+            # All that decides the loaded object, so that a trial of another model or type does not get it.
             key = (*self.weights_identity, str(self.folder), device, self.settings.trust_remote_code)
             loaded = process_cache.borrowed(process_cache.latest("base", key, load))
         return model.prepare(loaded, self.settings, self._seed)
@@ -95,6 +97,8 @@ class LocalEngine:
 
     def with_lanes(self, scorer: Scorer) -> Scorer:
         """Return a scorer that computes packs in as many lanes as `how` says."""
+        # After the scorer is made: trying layers out needs the model, and how many lanes there are is chosen
+        # later.
         scorer.lanes = self.lanes
         return scorer
 
@@ -106,6 +110,7 @@ class LocalEngine:
     def packs_well(self, scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
         """Say whether packed rows have the model's own values; tried once per model and rows, then cached on disk."""
         path = disk_cache.place("layouts", *self.weights_identity, self.device, self.settings.lora, rows)
+        # Rank 0's cache decides for all: ranks that packed differently would not meet in FSDP's calls.
         known: bool | None = self.group.broadcast(disk_cache.read(path, bool))
         if known is None:
             known = exact(scorer, rows)
@@ -114,11 +119,12 @@ class LocalEngine:
 
     @contextmanager
     def base_model(self) -> Iterator["PreTrainedModel | PeftModel"]:
-        """Lend the base model: the adapter off, or loaded anew if every weight learns."""
+        """Lend the base model: the adapter off, or loaded again if every weight learns."""
         if self.settings.tuning != "full":
             with model.untouched(self.model):
                 yield self.model
             return
+        # Every weight has learned, so that the base model is loaded a second time, for this block only.
         base = model.start(self.folder, self.settings, self._load_device)
         if self.sharded:
             sharding.shard(base, self.device, self.group.rank.world_size)
@@ -132,9 +138,11 @@ class LocalEngine:
     @property
     def weights_identity(self) -> list[object]:
         """The base model, and the code that computes with it."""
+        # Versions too: a new torch or transformers may round differently in the last bit.
         weights = [self._digest, self.settings.dtype, self.settings.quantization]
         return [*weights, str(torch.__version__), transformers.__version__]
 
     @property
     def _load_device(self) -> torch.device:
+        # Sharded, a whole model may fit no device: it is loaded on the CPU, and each rank moves its part.
         return torch.device("cpu") if self.sharded else self.device

@@ -33,6 +33,7 @@ def device(wanted: str) -> torch.device:
             f"backend.runtime.device: got {wanted}, which torch does not find here; allowed here: {here}."
         )
     rank = distributed.this_rank()
+    # MPS is one device, and NCCL wants a GPU of its own for each rank.
     if rank.world_size == 1 or wanted == "cpu":
         return torch.device(wanted)
     if wanted != "cuda" or rank.local_world_size > torch.cuda.device_count():
@@ -47,9 +48,10 @@ def device(wanted: str) -> torch.device:
 def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, **more: object) -> "PreTrainedModel":
     """Return the model that a folder describes, with all its adapters merged into the weights.
 
-    `more` is what else transformers is to be told. Raises `ModelError` where it cannot load the model.
+    `more` are further arguments for transformers. Raises `ModelError` where it cannot load the model.
     """
     found = model_reference.read(folder)
+    # A run that started from another run's adapters has them all: each is merged before the next is put on.
     if found is None or found.full:
         return _load_plain(folder, dtype, trust_remote_code, **more)
     from peft import PeftModel
@@ -78,6 +80,7 @@ def start(folder: Path, settings: Local, on: torch.device) -> "PreTrainedModel":
 
     four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, dtype)}
     bits = BitsAndBytesConfig(**(four if quantization == "nf4" else {"load_in_8bit": True}))
+    # bitsandbytes quantises while weights are put on the device; such a model may refuse `.to`.
     return load(folder, dtype, trust, quantization_config=bits, device_map={"": on})
 
 
@@ -90,9 +93,12 @@ def prepare(model: "PreTrainedModel", settings: Local, seed: int) -> "PreTrained
     if settings.runtime.gradient_checkpointing:
         _checkpoint_activations(model)
     if settings.tuning == "full":
+        # Every weight, the embeddings and the output layer included.
         return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model
 
+    # A starts at random and B at zero: the seed decides the adapter, and the model is unchanged by it at
+    # first.
     torch.manual_seed(seed)
     lora = settings.lora
     _check_targets(model, lora.targets)
@@ -116,6 +122,7 @@ def _without_dropout(model: "PreTrainedModel") -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
+            # Attention layers keep theirs as a number, not a module.
             module.attention_dropout = 0.0
 
 
@@ -133,6 +140,7 @@ def _checkpoint_activations(model: "PreTrainedModel") -> None:
 
 def _check_targets(model: "PreTrainedModel", targets: str | list[str]) -> None:
     layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    # GPT-2's linear layers are transformers' own Conv1D.
     layers |= {name.rpartition(".")[2] for name, module in model.named_modules() if type(module).__name__ == "Conv1D"}
     wanted = [targets] if isinstance(targets, str) else targets
     unknown = [name for name in wanted if name != "all-linear" and name.rpartition(".")[2] not in layers]
@@ -162,6 +170,7 @@ def save(
     before = model_reference.read(source)
     if not hasattr(model, "disable_adapter"):
         model.save_pretrained(draft)
+        # save_pretrained writes weights and configuration only; the folder is to be loaded by itself.
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             if (models.tokenizer_folder(source) / name).exists():
                 shutil.copy(models.tokenizer_folder(source) / name, draft / name)
@@ -175,12 +184,15 @@ def save(
         base = before.base if before and not before.full else start
         found = model_reference.write(draft, plan_id, base, [*earlier, adapter], full=False)
     shutil.rmtree(folder, ignore_errors=True)
+    # Killed before this line there is no model, but neither is there a `save` in the journal: it is done
+    # again.
     draft.rename(folder)
     return found
 
 
 def _save_adapter(model: "PeftModel", folder: Path, start: ModelIdentity) -> None:
     model.save_pretrained(str(folder))
+    # peft's model card: a form with nothing filled in.
     (folder / "README.md").unlink(missing_ok=True)
     # peft notes the folder that the base was loaded from, which means nothing on another machine.
     path = folder / "adapter_config.json"

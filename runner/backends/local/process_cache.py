@@ -1,4 +1,4 @@
-"""What a job leaves in memory for the next one in the same process, as a sweep's trials follow each other.
+"""In-process cache, shared by the trials of a sweep that follow each other.
 
 Of each kind the latest is held, so that a sweep over models holds one of them at a time.
 """
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 Module = TypeVar("Module", bound="nn.Module")
 
+# Any: what is kept has a type per kind, which only the caller of `latest` knows.
 _held: dict[str, tuple[object, Any]] = {}
 
 
@@ -30,4 +31,5 @@ def borrowed(module: Module) -> Module:
 
     For weights that nobody changes: adapters and other layers may then be put into the copy.
     """
+    # deepcopy takes what its memo has for an id as copied already.
     return deepcopy(module, {id(weight): weight for weight in (*module.parameters(), *module.buffers())})

@@ -1,4 +1,4 @@
-"""How hard the machine works: tokens a second, the share of its measured rate, the memory in use."""
+"""Throughput and peak memory of a training step."""
 
 import resource
 import sys
@@ -28,11 +28,14 @@ def flops_per_token(model: "PreTrainedModel") -> float:
 
     The output layer, which sees answers' tokens only, and attention, which depends on the row, are left out.
     """
+    # By identity, as input and output embeddings are often one tensor; a lookup is no product.
     tables = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
     tables |= {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     # forward, gradient of the input, and gradient of the weight where it learns
     return float(
         sum(
+            # Each product is a multiplication and an addition per weight: 2 operations; frozen, its own gradient is
+            # left out.
             (3 if weight.requires_grad else 2) * 2 * weight.numel()
             for weight in model.parameters()
             if weight.ndim == 2 and id(weight) not in tables
@@ -45,4 +48,4 @@ def peak_memory(model: "PreTrainedModel") -> int:
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated(model.device)
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024  # getrusage(2): bytes on macOS, else kilobytes

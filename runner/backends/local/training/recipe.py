@@ -73,8 +73,9 @@ def how(settings: Local, scorer: Scorer, num_processes: int) -> How:
     device, at_once = scorer.model.device, settings.runtime.tokens_at_once
     if at_once == "auto":
         at_once = TOKENS_AT_ONCE.get(device.type, 4096)
-    # Gradients of packs side by side are held apart for a while, which is dear where all weights learn; and there is
-    # one stream of random numbers only, from which nobody may draw then. Several processes are side by side already.
+    # Gradients of packs side by side are held apart for a while, which is expensive where all weights learn; and
+    # there is one stream of random numbers only, from which nobody may draw then. Several processes are side by side
+    # already.
     draws = settings.lora.dropout or settings.neftune_alpha
     alone = num_processes == 1 and device.type == "cpu"
     may_have_lanes = alone and scorer.packed and settings.tuning == "lora" and not draws
@@ -103,18 +104,23 @@ def make(run: "Run", method: AnyMethod, num_rows: int, how: How) -> Recipe:
         max_grad_norm=settings.max_grad_norm,
         num_steps=num_steps,
         seed=run.plan.seed,
+        # Once half way and once at the end.
         evaluate_every=math.ceil(num_steps / 2) if evaluation.every == "auto" else evaluation.every,
+        # A kill costs a tenth of the run at most, and never more than 100 steps.
         checkpoint_every=min(100, math.ceil(num_steps / 10)) if saves == "auto" else saves,
         keep_best=evaluation.keep == "best",
         patience=evaluation.patience,
         ema_decay=settings.ema_decay,
         checkpoints=settings.runtime.checkpoints,
+        # Unpacked, each answer is a forward call of its own, whatever the room.
         tokens_at_once=how["tokens_at_once"] if how["packed"] else 1,
     )
 
 
 def rate(step: int, recipe: Recipe) -> float:
     """Return the factor on the learning rate for the step after `step` steps: a linear climb, then the schedule."""
+    # The first step already has a rate above zero, and so has the last, as `done` stays below 1: no step is
+    # wasted.
     warmup = math.ceil(recipe.num_steps * recipe.warmup_ratio)
     if step < warmup:
         return (step + 1) / warmup

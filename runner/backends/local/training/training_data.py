@@ -35,6 +35,7 @@ class TrainingData:
     def _folder(self) -> Path:
         """The user's cache, or the run's folder where that cannot be written to."""
         folder = cache.user_folder()
+        # A read-only home, as in many containers, is no reason not to train.
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
         return folder if os.access(folder, os.W_OK) else self._run.folder / "cache"
@@ -51,6 +52,7 @@ class TrainingData:
         def write(draft: Path) -> None:
             write_rows(draft, self._run.row_blocks(split))
 
+        # Named by the rows' own fingerprint: the same rows in another file are found, too.
         return RowStore(cache.entry(self._folder / "rows", fingerprint, write), self._kind)
 
     @cached_property
@@ -67,6 +69,7 @@ class TrainingData:
         blocks = [(store, number) for store in self.tokens.values() for number in store.unchecked()]
         for done, (store, number) in enumerate(blocks):
             yield Progress("prepare", done, len(blocks), what="tokenising")
+            # Tokenising is the check: it raises for a row whose prompt leaves nothing to learn.
             store.block(number)
         return {}
 
@@ -78,6 +81,8 @@ class TrainingData:
         """
         rows = self.tokens["train"]
         lengths = rows.lengths(0)
+        # Mistral's and Gemma's sliding windows, Llama 4's chunks: shorter rows would not show that packing breaks
+        # them.
         near = any(config.get(key) for key in ("sliding_window", "attention_chunk_size"))
         enough = [length for length in lengths if near or length <= TELLING_TOKENS] or [min(lengths)]
         return [rows[lengths.index(max(enough))], rows[lengths.index(min(lengths))]]
