@@ -63,6 +63,7 @@ def this_rank(environment: Mapping[str, str] = os.environ) -> Rank:
     return Rank(*(int(environment[name]) for name in names))
 
 
+# `broadcast` is untyped: the other ranks give None, or anything, and get what rank 0 has.
 class Group:
     """The processes that execute a run together. This one is for a single process, which gets back what it gives."""
 
@@ -73,8 +74,6 @@ class Group:
         return flag
 
     def broadcast(self, value: Any) -> Any:
-        # Any: other ranks give None, or anything, and get what rank 0 has; no type of their own argument says
-        # what.
         """Return the value of rank 0; it may be anything that can be pickled."""
         return value
 

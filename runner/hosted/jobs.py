@@ -169,7 +169,7 @@ class JobMaker:
         arguments = self.arguments | {"metadata": {PLAN_ID: self.plan.id, ATTEMPT: str(attempt)}}
 
         def create() -> "FineTuningJob":
-            # The client is looked up at each attempt: with a new token comes a new one (`Service.close`).
+            # The client is looked up at each attempt: with a new token comes a new one (`Connection.close`).
             make: Callable[..., FineTuningJob] = self.service.openai.fine_tuning.jobs.create
             return make(**arguments)
 

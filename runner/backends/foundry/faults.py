@@ -40,8 +40,9 @@ def error_for(fault: Fault, what: str, endpoint: str) -> RunnerError:
                 f"{head}; the service does not take our token; log in again (`az login`), to the tenant of {endpoint}."
             )
         case "role":
-            # https://learn.microsoft.com/azure/ai-foundry/concepts/rbac-azure-ai-foundry: roles take minutes to hold.
             return AccessError(
+                # A new role can take ten minutes:
+                # https://learn.microsoft.com/azure/role-based-access-control/troubleshooting
                 f"{head}; the credential lacks a role; it needs Foundry User on the project (once Azure AI User), for "
                 "deployments Cognitive Services Contributor on the resource; ask an owner, and allow some minutes."
             )

@@ -56,13 +56,12 @@ class FoundrySteps:
         found: Result = {"endpoint": self.service.endpoint}
         paths = {split: self.run.folder / f"{split}.jsonl" for split in self.run.plan.splits}
         try:
-            # A set of all splits first: half an upload would have to be found out and removed by a person.
             contents = {split: files.write(self.run.rows(split), path) for split, path in paths.items()}
             for split, content in contents.items():
                 intended = f"file {content.name}" in self.state.intents
                 found[split] = yield from files.ensure(self.service, content, intended)
         finally:
-            # As large as the data; the service has it now, and the plan knows how to make it again.
+            # As large as the data, and made again from the plan's rows when it is needed.
             for path in paths.values():
                 path.unlink(missing_ok=True)
         return found

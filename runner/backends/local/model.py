@@ -33,9 +33,9 @@ def device(wanted: str) -> torch.device:
             f"backend.runtime.device: got {wanted}, which torch does not find here; allowed here: {here}."
         )
     rank = distributed.this_rank()
-    # MPS is one device, and NCCL wants a GPU of its own for each rank.
     if rank.world_size == 1 or wanted == "cpu":
         return torch.device(wanted)
+    # MPS is one device, and NCCL wants a GPU of its own for each rank.
     if wanted != "cuda" or rank.local_world_size > torch.cuda.device_count():
         raise RequestError(
             f"backend.runtime.device: got {wanted} for {rank.local_world_size} processes on a machine with "
@@ -51,12 +51,12 @@ def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, 
     `more` are further arguments for transformers. Raises `ModelError` where it cannot load the model.
     """
     found = model_reference.read(folder)
-    # A run that started from another run's adapters has them all: each is merged before the next is put on.
     if found is None or found.full:
         return _load_plain(folder, dtype, trust_remote_code, **more)
     from peft import PeftModel
 
     model = load(models.fetch(found.base.source), dtype, trust_remote_code)
+    # A run that started from another run's adapters has them all: each is merged before the next is put on.
     for adapter in found.adapters:
         model = PeftModel.from_pretrained(model, str(folder / adapter)).merge_and_unload()
     return model

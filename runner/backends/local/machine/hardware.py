@@ -125,8 +125,8 @@ def choose_dtype(machine: Machine | None) -> tuple[str, str]:
     if machine is None:
         return "float32", "exact; how fast bfloat16 is here is not measured"
     float32, bfloat16 = machine.gemm.float32 / 1e9, machine.gemm.bfloat16 / 1e9
-    # On CPUs without matrix units bfloat16 is six times slower (docs/log.md); no list of CPU names says which
-    # have them.
+    # Measured, as no list of CPU names says which have matrix units: without them bfloat16 is six times
+    # slower (docs/log.md).
     if bfloat16 >= FASTER * float32:
         return "bfloat16", f"bfloat16: {bfloat16:,.0f} GFLOP/s here, float32 {float32:,.0f}"
     return "float32", f"float32: {float32:,.0f} GFLOP/s here, bfloat16 {bfloat16:,.0f}"

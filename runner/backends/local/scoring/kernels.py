@@ -81,7 +81,7 @@ class LoraSwiGLU(Function):
         gate_low, up_low = _low(flat, (gate_a, up_a))
         gate = _high(flat, gate_low, gate_w, None, gate_b, scale)
         up = _high(flat, up_low, up_w, None, up_b, scale)
-        # Not kept: (tokens, intermediate) is the largest tensor of a layer, and cheap to form again.
+        # Not kept: as large as gate or up, and cheap to form again.
         hidden = silu(gate).mul_(up)
         (down_low,) = _low(hidden, (down_a,))
         ctx.save_for_backward(gate, up, gate_low, up_low, down_low, *terms, *_kept(x, flat))
@@ -94,14 +94,14 @@ class LoraSwiGLU(Function):
         gate, up, gate_low, up_low, down_low, *rest = ctx.saved_tensors
         gate_w, gate_a, gate_b, up_w, up_a, up_b, down_w, down_a, down_b, *kept = rest
         x, dy, scale = _input(*kept), dys[0].reshape(-1, dys[0].shape[-1]), ctx.scale
-        # From here on what is not needed any more is overwritten: `active` becomes dup, then `dhidden` becomes
-        # silu's own gradient. The order of these lines matters.
+        # From here on what is not needed any more is overwritten: `active` becomes dup, then `dhidden` the
+        # gradient of silu's output. The order of these lines matters.
         active = silu(gate)
         ddown_low = dy @ (down_b.to(x.dtype) * scale)
         ddown_a, ddown_b = ddown_low.T @ (active * up), (dy.T @ down_low).mul_(scale)
         dhidden = (dy @ down_w).addmm_(ddown_low, down_a.to(x.dtype))
         dup = active.mul_(dhidden)
-        # One pass; written out, silu's derivative takes four.
+        # One pass, where silu's derivative written out takes several.
         dgate = torch.ops.aten.silu_backward(dhidden.mul_(up), gate)
         dlow = torch.cat((dgate @ (gate_b.to(x.dtype) * scale), dup @ (up_b.to(x.dtype) * scale)), 1)
         dx = (dgate @ gate_w).addmm_(dup, up_w).addmm_(dlow, torch.cat((gate_a, up_a)).to(x.dtype))
