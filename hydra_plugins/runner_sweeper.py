@@ -65,10 +65,10 @@ class RunnerSweeper(BasicSweeper):
         trials = self.split_arguments(self._overrides(arguments), None)[0]
         grid.run(trials, self._compose, self._launch, self._metric)
 
-    # YAML first: what is typed comes later, and wins.
     def _overrides(self, arguments: list[str]) -> list[Override]:
         """Parse what was asked for, in YAML and on the command line."""
         assert self.hydra_context is not None
+        # YAML first: what is typed comes later, and wins.
         asked = [f"{key}={value}" for key, value in self.params.items()] + list(arguments)
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(asked)
 
