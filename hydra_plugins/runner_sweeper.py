@@ -4,12 +4,20 @@ Hydra imports this module at every start, so all that they do is in runner/sweep
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from hydra.core.utils import JobReturn
+    from omegaconf import DictConfig
+
+    from runner.sweeps.optuna_study import SearchKeys
 
 
 @dataclass
@@ -24,7 +32,7 @@ class RunnerSweeperConf:
 
 @dataclass
 class OptunaSweeperConf:
-    """Keys under `hydra.sweeper` with `hydra/sweeper=optuna`; runner/sweeps/study.py says what they allow."""
+    """Keys under `hydra.sweeper` with `hydra/sweeper=optuna`; runner/sweeps/optuna_study.py says what they allow."""
 
     _target_: str = "hydra_plugins.runner_sweeper.OptunaSweeper"
     n_trials: int = 20
@@ -52,38 +60,42 @@ class RunnerSweeper(BasicSweeper):
         """Plan all trials, launch them, and say what came out."""
         from runner.sweeps import grid
 
+        # Without max_batch_size there is one batch, of all trials: they are planned together, and cut into
+        # batches only for the launcher.
         trials = self.split_arguments(self._overrides(arguments), None)[0]
         grid.run(trials, self._compose, self._launch, self._metric)
 
     def _overrides(self, arguments: list[str]) -> list[Override]:
         """Parse what was asked for, in YAML and on the command line."""
         assert self.hydra_context is not None
+        # YAML first: what is typed comes later, and wins.
         asked = [f"{key}={value}" for key, value in self.params.items()] + list(arguments)
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(asked)
 
-    def _compose(self, overrides: list[str]) -> Any:
+    def _compose(self, overrides: list[str]) -> "DictConfig":
         assert self.hydra_context is not None
         assert self.config is not None
         return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
 
-    def _launch(self, trials: list[list[str]]) -> list[Any]:
-        """Give trials to the launcher, `max_batch_size` at a time; return what each came to."""
+    def _launch(self, trials: list[list[str]]) -> "list[JobReturn]":
+        """Give trials to the launcher, `max_batch_size` at a time; return the result of each."""
         assert self.launcher is not None
-        returned: list[Any] = []
+        returned: list[JobReturn] = []
         for batch in self.split_overrides_to_chunks(trials, self.max_batch_size):
+            # Job numbers go on over batches: Hydra makes folders of them.
             returned += self.launcher.launch(batch, initial_job_idx=len(returned))
         return returned
 
 
 class OptunaSweeper(RunnerSweeper):
-    """Trials that Optuna proposes from what the ones before came to."""
+    """Trials that Optuna proposes from the results of earlier ones."""
 
-    def __init__(self, metric: str | None, params: dict[str, str] | None = None, **asked: Any) -> None:
+    def __init__(self, metric: str | None, params: dict[str, str] | None = None, **asked: "Unpack[SearchKeys]") -> None:
         super().__init__(None, metric, params)
-        self._asked = asked | {"metric": metric}
+        self._asked = asked
 
     def sweep(self, arguments: list[str]) -> None:
         """Search, and say what came out."""
         from runner.sweeps import search
 
-        search.run(self._overrides(arguments), self._asked, self._compose, self._launch)
+        search.run(self._overrides(arguments), self._metric, self._asked, self._compose, self._launch)

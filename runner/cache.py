@@ -26,6 +26,7 @@ def entry(folder: Path, name: str, write: Callable[[Path], None]) -> Path:
     """
     path = folder / name
     if not path.is_dir():
+        # One lock for the folder, not one per entry: removing the unused must not meet a writer.
         with lock(folder):
             if not path.is_dir():
                 _remove_unused(folder)
@@ -50,6 +51,7 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
     draft.mkdir()
     try:
         write(draft)
+        # What has its name is whole, since renaming is one step.
         draft.rename(path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -60,13 +62,14 @@ def _remove_unused(folder: Path) -> None:
     oldest = time.time() - UNUSED_DAYS * 86_400
     for path in folder.iterdir():
         with suppress(OSError):
+            # By the time of last use, which `entry` sets: access times are off on many systems (noatime).
             if path.is_dir() and not path.name.startswith(".") and path.stat().st_mtime < oldest:
                 shutil.rmtree(path)
 
 
 def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk, so that a power cut cannot leave a name without its content."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)  # a folder, too, can be opened and synced like this
     try:
         os.fsync(descriptor)
     finally:

@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.errors import LostError, RequestError, RunnerError, StopAsked
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch._C._distributed_c10d import Store
+
+T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
 """A rank that does not answer an all-reduce for this long is taken for lost."""
@@ -53,11 +56,14 @@ class Rank:
 def this_rank(environment: Mapping[str, str] = os.environ) -> Rank:
     """Return the rank of this process, which torchrun leaves in the environment; without torchrun it is 0 of 1."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    # All or nothing: schedulers set some of these by themselves (MPI, Slurm wrappers), without a meeting
+    # point.
     if not all(environment.get(name) for name in (*names, "MASTER_ADDR", "MASTER_PORT")):
         return Rank()
     return Rank(*(int(environment[name]) for name in names))
 
 
+# `broadcast` is untyped: the other ranks give None, or anything, and get what rank 0 has.
 class Group:
     """The processes that execute a run together. This one is for a single process, which gets back what it gives."""
 
@@ -71,7 +77,7 @@ class Group:
         """Return the value of rank 0; it may be anything that can be pickled."""
         return value
 
-    def all_gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: T) -> list[T]:
         """Return the value of each rank, in order of rank."""
         return [value]
 
@@ -92,16 +98,19 @@ class TorchGroup(Group):
         from torch import distributed
 
         self.rank, self._distributed = rank, distributed
+        # Objects go by gloo also on GPUs: NCCL would copy them to the device and back.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
         distributed.init_process_group(
             backend, store=_store(), rank=rank.rank, world_size=rank.world_size, timeout=TIMEOUT
         )
+        # A group of its own, for its own time-out: a rank may wait for a download, but not for a gradient.
         self._objects = distributed.new_group(backend="gloo", timeout=PATIENCE)
 
     def any_of(self, flag: bool) -> bool:
         import torch
 
         with self.watched():
+            # A sum above zero: somebody has set it.
             votes = torch.tensor([int(flag)])
             self._distributed.all_reduce(votes, group=self._objects)
             return bool(votes.item())
@@ -112,9 +121,10 @@ class TorchGroup(Group):
             self._distributed.broadcast_object_list(box, src=0, group=self._objects)
             return box[0]
 
-    def all_gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: T) -> list[T]:
         with self.watched():
-            found: list[Any] = [None] * self.rank.world_size
+            # Places for what comes; each is overwritten.
+            found = [value] * self.rank.world_size
             self._distributed.all_gather_object(found, value, group=self._objects)
             return found
 
@@ -125,6 +135,7 @@ class TorchGroup(Group):
 
         with self.watched(), torch.no_grad():
             for bucket in _buckets(tensors):
+                # In float32: added in bfloat16, gradients would be rounded once more per rank.
                 flat = torch.cat([each.reshape(-1).float() for each in bucket])
                 self._distributed.all_reduce(flat)
                 for each, summed in zip(bucket, flat.split([each.numel() for each in bucket]), strict=True):
@@ -155,6 +166,7 @@ class TorchGroup(Group):
         global _lost
         _lost = True
         try:
+            # `check` does not wait, `get` of a key that is missing would.
             if _store().check(["reason"]):
                 return str(_store().get("reason").decode())
         except RuntimeError:  # the machine that kept them is lost, too
@@ -202,10 +214,11 @@ def joined(plan_id: str) -> Iterator[Group]:
 
 
 def speaks(sentence: str) -> bool:
-    """Say whether this process is to tell the user of an error: the first that meets it does."""
+    """Say whether this process is to print an error: the first that meets it does."""
     if this_rank().world_size == 1:
         return True
     try:
+        # `add` counts in the store: the first gets 1.
         return bool(_store().add(f"told/{sha256(sentence.encode()).hexdigest()[:16]}", 1) == 1)
     except RuntimeError:
         return True
@@ -217,7 +230,7 @@ def end(code: int) -> None:
         return
     try:
         if this_rank().first:
-            _store().set("over", str(code))
+            _store().set("over", str(code))  # torchrun reports the first process to end, and ends the others
         until = time.monotonic() + (0.0 if _lost else EXIT_WAIT_SECONDS)
         while not _store().check(["over"]) and time.monotonic() < until:
             time.sleep(0.05)
@@ -238,11 +251,12 @@ def _of_connection(error: RuntimeError) -> bool:
     """Say whether an error comes of a broken connection between processes; gloo's are known by their words only."""
     from torch import distributed
 
-    told = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
-    return isinstance(error, distributed.DistError) or any(word in str(error) for word in told)
+    words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, distributed.DistError) or any(word in str(error) for word in words)
 
 
 def _buckets(tensors: Sequence["Tensor"]) -> Iterator[list["Tensor"]]:
+    # One call for many small tensors: each all-reduce has a fixed cost of its own.
     held: list[Tensor] = []
     for tensor in tensors:
         if held and sum(each.numel() for each in held) + tensor.numel() > BUCKET:
@@ -254,8 +268,9 @@ def _buckets(tensors: Sequence["Tensor"]) -> Iterator[list["Tensor"]]:
 
 
 @cache
-def _store() -> Any:
+def _store() -> "Store":
     """Return torchrun's key-value store, which all ranks can read."""
     from torch.distributed.rendezvous import rendezvous
 
-    return next(rendezvous("env://", timeout=TIMEOUT))[0]
+    store: Store = next(rendezvous("env://", timeout=TIMEOUT))[0]
+    return store

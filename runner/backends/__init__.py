@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, 
 
 from runner.cost import Cost
 from runner.data.rows import Turns
+from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
 from runner.record.events import Created, Event
 
@@ -105,10 +106,10 @@ class Backend(ABC, Generic[Settings]):
         """
 
     @abstractmethod
-    def identity(self, settings: Settings) -> dict[str, Any]:
+    def identity(self, settings: Settings) -> dict[str, Json]:
         """Return the part of the settings that decides the result; it is part of the plan id."""
 
-    def evaluation(self, keys: "Evaluation") -> dict[str, Any]:
+    def evaluation(self, keys: "Evaluation") -> dict[str, Json]:
         """Return the part of the keys under `evaluation` that decides the result; it is part of the plan id."""
         return {}
 
@@ -201,6 +202,6 @@ def of(run: "Run") -> AnyBackend:
     return load(run.plan.backend)
 
 
-def step_of(work: Callable[[], Any], name: str, key: str = "") -> Step:
+def step_of(work: Callable[[], object], name: str, key: str = "") -> Step:
     """Return the step that a method of the backend's steps does; `work` makes them, once, when the first begins."""
     return Step(name, lambda: getattr(work(), name)(), key)

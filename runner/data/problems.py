@@ -88,8 +88,7 @@ def problem_of(row: Mapping[str, Any]) -> Problem:
 def _as_turns(value: Any) -> Turns:
     """Return decoded turns; keys of a turn that are null, as the service adds them, are none."""
     try:
-        parts = join_parts({"messages": value})["messages"]
-        return msgspec.convert([_without_nulls(each) for each in parts], tuple[Message, ...])
+        return msgspec.convert([_without_nulls(join_parts(each)) for each in value], tuple[Message, ...])
     except (msgspec.ValidationError, TypeError, AttributeError) as error:
         raise BadRow("not-turns", f"its turns cannot be read ({error}); each needs a role and a content") from None
 

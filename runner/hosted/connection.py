@@ -8,14 +8,15 @@ instead of sleeping, so that a signal is heard and one process can follow many j
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Protocol, TypedDict, TypeVar
 
 from httpx2 import Response
 from openai import OpenAI
 
 from runner.cost import duration
+from runner.errors import RunnerError
 from runner.hosted import faults
 from runner.hosted.keys import Polling
 from runner.record.events import Event, Note, Wait
@@ -23,9 +24,39 @@ from runner.record.events import Event, Note, Wait
 Answer = TypeVar("Answer")
 Asking = Generator[Event, None, Answer]
 
+
+class Item(Protocol):
+    """What a service lists: files, jobs, events."""
+
+    @property
+    def id(self) -> str:
+        """What it is called at the service."""
+
+
+Listed = TypeVar("Listed", bound=Item)
+Listed_co = TypeVar("Listed_co", bound=Item, covariant=True)
+
+
+class Page(Protocol[Listed_co]):
+    """One answer of a paged list."""
+
+    @property
+    def data(self) -> Sequence[Listed_co]:
+        """Its items."""
+
+
+class PageOptions(TypedDict, total=False):
+    """Which page of a list is asked for: so many items, after that of an id."""
+
+    limit: int
+    after: str
+
+
+# The SDKs' own time-out is ten minutes a request, in which no signal is heard
+# (https://github.com/openai/openai-python#timeouts).
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
-UPLOAD_SECONDS = 600.0
+UPLOAD_SECONDS = 600.0  # the largest file that is taken has 512 MiB
 LONGEST_WAIT_SECONDS = 60.0
 MOST_LOST = 4
 """How often what creates something is sent, after looks that found nothing, before the runner gives up."""
@@ -46,9 +77,12 @@ class Connection(ABC):
     """Where the service is."""
     polling: Polling
     """How it is asked."""
+    foreign: tuple[type[Exception], ...] = faults.FOREIGN
+    """What its SDKs raise; `classify` says what each means."""
 
     def __init__(self, endpoint: str, polling: Polling) -> None:
         self.endpoint, self.polling = endpoint, polling
+        # When the next request may go, and when the last one went; `_answered` once our token was good.
         self._turn, self._sent = 0.0, 0.0
         self._answered = False
 
@@ -60,6 +94,14 @@ class Connection(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the connections and forget credentials; the next request opens new ones."""
+
+    def classify(self, error: Exception) -> faults.Fault:
+        """Return what an exception of the SDKs means."""
+        return faults.classify(error)
+
+    def error_for(self, fault: faults.Fault, what: str) -> RunnerError:
+        """Return the error for the user: what was being done, what came back, what to do."""
+        return faults.error_for(fault, what, self.endpoint)
 
     def ask(self, what: str, request: Callable[[], Answer], awaited: Collection[str] = ()) -> Asking[Answer]:
         """Make a request that may be repeated until it is answered, for as long as `polling.patience`.
@@ -75,7 +117,8 @@ class Connection(ABC):
             lapsed = fault.kind in faults.LAPSED and self._answered  # it did let us in: it may again
             passing = fault.kind in faults.PASSING or fault.kind in awaited or lapsed
             if not passing or waited + (fault.retry_after or 0) > self.polling.patience:
-                raise faults.told(fault, what, self.endpoint)
+                raise self.error_for(fault, what)
+            # Not before: most faults of the moment are over after a second or two.
             if failures == 3:
                 left = duration(self.polling.patience - waited)
                 yield Note(f"{what}: {fault.text}; asking again for up to {left}")
@@ -100,16 +143,18 @@ class Connection(ABC):
             except Failure as failure:
                 fault, failures = failure.fault, failures + 1
             if fault.kind in faults.UNCERTAIN:
+                # Counted apart: each may have made one that is paid for, so that patience alone is no limit.
                 lost += 1
                 yield Note(f"{what}: the answer was lost ({fault.text}): looking whether it was carried out")
                 found = yield from look()
                 if found is not None:
                     return found
             waited = time.monotonic() - began + (fault.retry_after or 0)
+            # A lapsed token is no reason to wait here: `send` has renewed it once already.
             over = lost >= MOST_LOST or waited > self.polling.patience
             passing = fault.kind in faults.PASSING or fault.kind in awaited
             if not passing or over:
-                raise faults.told(fault, what, self.endpoint)
+                raise self.error_for(fault, what)
             yield Wait(self.pause(failures, fault))
 
     def send(self, request: Callable[[], Answer]) -> Asking[Answer]:
@@ -121,10 +166,12 @@ class Connection(ABC):
             yield from self._wait_for_turn()
             try:
                 answer = request()
-            except faults.FOREIGN as error:
-                fault = faults.classify(error)
+            except self.foreign as error:
+                fault = self.classify(error)
                 if fault.kind not in faults.LAPSED or renewed:
+                    # None: the SDK's exception holds the request, and with it the token.
                     raise Failure(fault) from None
+                # The next call of `request` finds a new client, which asks for a new token.
                 self.close()
             else:
                 self._answered = True
@@ -134,34 +181,39 @@ class Connection(ABC):
     def collect(
         self,
         what: str,
-        page: Callable[..., Any],
-        enough: Callable[[Any], bool] = lambda item: False,
+        page: Callable[..., Page[Listed]],
+        enough: Callable[[Listed], bool] = lambda item: False,
         awaited: Collection[str] = (),
-    ) -> Asking[Any]:
+    ) -> Asking[list[Listed]]:
         """Return the items of a paged list up to the first that is `enough`.
 
         A service that answers with the same page again cannot make it endless.
         """
-        found: dict[str, Any] = {}
-        after: dict[str, str] = {}
+        found: dict[str, Listed] = {}
+        options = PageOptions(limit=100)
         while True:
-            answer = yield from self.ask(what, partial(page, limit=100, **after), awaited)
+            answer = yield from self.ask(what, partial(page, **options), awaited)
+            # A list may move on between two pages: items come twice, and are taken once.
             fresh = [each for each in answer.data if each.id not in found]
             found |= {each.id: each for each in fresh}
             if not fresh or not getattr(answer, "has_more", False) or any(map(enough, fresh)):
                 return list(found.values())
-            after = {"after": answer.data[-1].id}
+            options["after"] = answer.data[-1].id
 
     def pause(self, failures: int, fault: faults.Fault | None = None) -> float:
         """Return the seconds to wait after so many failures: what the service asks for, else doubled and jittered."""
         if fault is not None and fault.retry_after is not None:
+            # Never earlier than the service asks for; the jitter keeps processes that were turned away together
+            # apart.
             return fault.retry_after + random.uniform(0, min(1.0, self.polling.every))
+        # Shorter where jobs are polled faster, as against the emulator.
         longest = min(LONGEST_WAIT_SECONDS, 4 * self.polling.every)
         return float(min(longest, min(1.0, self.polling.every) * 2 ** (failures - 1)) * random.uniform(0.5, 1.0))
 
     def _wait_for_turn(self) -> Generator[Event, None, None]:
         """Wait in the queue of this process's requests; who comes late to his turn does not hurry those behind him."""
         apart = 1 / self.polling.requests_per_second
+        # Turns are given out when they are asked for, so that generators that run by turns keep their order.
         due = max(time.monotonic(), self._turn)
         self._turn = due + apart
         while (left := max(due, self._sent + apart) - time.monotonic()) > 0:

@@ -1,24 +1,22 @@
 """Exceptions of the SDKs classified: may the fault pass, and may the request have been executed nevertheless?
 
-Every exception of the SDKs (openai, azure-core, azure-identity, httpx2) becomes a `Fault`; a fault that does not
-pass, or not in time, becomes one of the runner's own errors, told in a sentence.
+Every exception of openai and httpx2 becomes a `Fault`; a fault that does not pass, or not in time, becomes one of the
+runner's own errors, in a sentence. A backend whose service has further SDKs adds their exceptions, and its own
+advice (`Connection.classify` and `error_for`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError
-from typing import Any, Literal
+from typing import Literal
 
 import httpx2
 import openai
-from azure.core import exceptions as azure
 
 from runner.errors import AccessError, DataError, RequestError, RunnerError, ServiceError
 from runner.hosted.wording import line, retry_after
 
-FOREIGN = (
-    openai.OpenAIError, azure.AzureError, azure.DeserializationError,
-    httpx2.HTTPError, httpx2.StreamError, JSONDecodeError,
-)  # fmt: skip
+FOREIGN = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, JSONDecodeError)
 """What the SDKs raise; the last is an answer that is no JSON."""
 
 Kind = Literal[
@@ -42,13 +40,14 @@ UNCERTAIN: frozenset[Kind] = frozenset({"lost", "server"})
 """The service may have done what was asked, and only the answer did not come."""
 
 
+# openai makes a connection error of whatever is raised while an answer is read, with this as its cause.
 class PageError(httpx2.DecodingError):
     """A web page came, with a good status, where the service should answer: a proxy's, or a wrong address."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A judged error: its kind, the service's own words if any, and how many seconds it asks us to wait."""
+    """A classified error: its kind, the service's own words if any, and how many seconds it asks us to wait."""
 
     kind: Kind
     text: str
@@ -58,57 +57,46 @@ class Fault:
 def classify(error: Exception) -> Fault:
     """Return what an exception of the SDKs means."""
     if isinstance(error, openai.APIStatusError):
-        return _status(error.status_code, _words(error.body) or error.response.text, error.response.headers)
-    if isinstance(error, azure.ClientAuthenticationError) and error.response is None:
-        return Fault("credential", line(str(error)))
-    if isinstance(error, azure.HttpResponseError) and error.response is not None:
-        words = (error.error.message or error.error.code) if error.error else error.message
-        return _status(error.status_code or 0, str(words), getattr(error.response, "headers", {}))
-    if isinstance(error, azure.ServiceRequestError):
-        return Fault("unreachable", "no connection")
+        return of_status(error.status_code, _words(error.body) or error.response.text, error.response.headers)
+    # openai wraps what httpx raised; only the cause tells whether anything was sent.
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+    # These arise before a byte of the request has left.
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
         return Fault("unreachable", "no connection")
     if isinstance(cause, PageError):
         return Fault("missing", "a web page came where the service should answer")
+    # Everything else, a kind that is not known included, counts as lost: the cautious guess, as it makes the
+    # caller look before sending again.
     return Fault("lost", "no answer in time" if isinstance(cause, httpx2.TimeoutException) else "the connection broke")
 
 
-def _status(status: int, words: str, headers: Any) -> Fault:
+def of_status(status: int, words: str, headers: Mapping[str, str]) -> Fault:
+    """Return what an answer with a status means, given the service's words and the answer's headers."""
+    # An exception about a good status: the body was cut off, or is no JSON.
     if status < 400:
         return Fault("lost", "the answer is broken")
     text = f"{status} {line(words)}".strip()
     if status in (408, 429) or status >= 500:
+        # 408 and 5xx may come after the work was done: they are among UNCERTAIN.
         kind: Kind = "quota" if status == 429 else "server"
         return Fault(kind, text, retry_after(headers.get("retry-after")))
+    # The code differs by API version, the sentence by service; either will do.
     if "content_filter" in words or "content management policy" in words or "content filter" in words.lower():
         return Fault("filtered", text)
+    # 403 is a role with Azure and OpenAI alike: who we are is known, what we may is not enough.
     kinds: dict[int, Kind] = {401: "token", 403: "role", 404: "missing", 409: "conflict"}
     return Fault(kinds.get(status, "refused"), text)
 
 
-def told(fault: Fault, what: str, endpoint: str) -> RunnerError:
-    """Return the error to tell: what was being done, what came back, what to do."""
+def error_for(fault: Fault, what: str, endpoint: str) -> RunnerError:
+    """Return the error for the user: what was being done, what came back, what to do."""
     head = f"{what}: {fault.text}"
     match fault.kind:
-        case "credential":
-            return AccessError(
-                f"{what}: no credential works ({fault.text}); log in with `az login`, or set those of a service "
-                "principal (AZURE_TENANT_ID, AZURE_CLIENT_ID, …); backend.azure.credential names one way only."
-            )
-        case "token":
-            return AccessError(
-                f"{head}; the service does not take our token; log in again (`az login`), to the tenant of {endpoint}."
-            )
-        case "role":
-            return AccessError(
-                f"{head}; the credential lacks a role; it needs Foundry User on the project (once Azure AI User), for "
-                "deployments Cognitive Services Contributor on the resource; ask an owner, and allow some minutes."
-            )
+        case "credential" | "token" | "role":
+            return AccessError(f"{head}; {endpoint} does not let us in; check the credential and what it may do.")
         case "missing":
             return AccessError(
-                f"{head}; the service knows nothing of that name; check it, and the endpoint, {endpoint}: it should "
-                "read https://RESOURCE.services.ai.azure.com/api/projects/PROJECT."
+                f"{head}; the service knows nothing of that name; check it, and the endpoint, {endpoint}."
             )
         case "quota":
             return ServiceError(

@@ -6,20 +6,30 @@ All of it can be heard again after a stop: the journal keeps one of each. Nothin
 import random
 import time
 from collections.abc import Generator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from runner.cost import duration
 from runner.errors import EndedError
+from runner.graders import Json
 from runner.hosted import faults, metrics
-from runner.hosted.connection import Connection, Failure
+from runner.hosted.connection import Connection, Failure, PageOptions
 from runner.hosted.jobs import ENDED, FAILED
 from runner.hosted.wording import line, redact
 from runner.record.events import Event, Metrics, Note, Progress, Said, State, Wait
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from openai.pagination import SyncCursorPage
+    from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
+    from openai.types.fine_tuning.fine_tuning_job import Error
+    from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
+
 ORDER = ("created", "pending", "validating_files", "queued", "running", "succeeded")
 """The states of a job in the order in which it goes through them."""
 PAGE = 100
-"""Events that the service tells at once."""
+"""Events in one answer of the service."""
+# Jobs can be paused and resumed, though the SDK's type of a state has no word for it.
 ASIDE = FAILED | {"pausing", "paused", "resuming"}
 """States that may come at any time."""
 
@@ -30,33 +40,38 @@ class Followed:
     def __init__(self, service: Connection, job: str, method: str) -> None:
         self.service, self.job, self.method = service, job, method
         self.state = ""
+        # Of the monotonic clock; 0.0 where it has not happened.
         self._changed = self._lost_since = 0.0
         self._cursor = ""
+        # Services differ in which end of the list they begin with; it is seen in the answers.
         self._newest_first = False
+        # Events so far: a page that is not full yet has to be asked for again.
         self._heard = 0
         self._seen: set[str] = set()  # of the last answer: the journal knows what came before
         self._figures: dict[str, float] = {}
         self.step = self._total = 0
 
-    def to_end(self) -> Generator[Event, None, Any]:
+    def to_end(self) -> Generator[Event, None, "FineTuningJob"]:
         """Follow until the job has ended and return it as it is then."""
         while True:
             job = yield from self._look()
             if job is not None:
                 yield from self._note_state(str(job.status))
-                yield from self._hear()
+                yield from self._read_events()
+                # The events are heard once more after the end: the last ones come with it.
                 if job.status in ENDED:
                     return job
             yield self._progress()
             yield Wait(self._interval())
 
-    def _look(self) -> Generator[Event, None, Any]:
+    def _look(self) -> Generator[Event, None, "FineTuningJob | None"]:
         """Return the job, or None while the service does not show it."""
 
-        def retrieve() -> Any:
+        def retrieve() -> "FineTuningJob":
             return self.service.openai.fine_tuning.jobs.retrieve(self.job)
 
         try:
+            # Sent once at first, as a missing job is no fault here: a service may not show a new one for a moment.
             job = yield from self.service.send(retrieve)
         except Failure as failure:
             if failure.fault.kind == "missing":
@@ -81,6 +96,7 @@ class Followed:
         if state == self.state:
             return
         before, self.state, self._changed = self.state, state, time.monotonic()
+        # A service may add states; a run that stopped for one would leave a job that is paid for.
         if state not in ORDER and state not in ASIDE:
             yield Note(f"{self.job} is in a state that is not known here, {state!r}: continuing")
         elif before in ORDER and state in ORDER and ORDER.index(state) < ORDER.index(before):
@@ -89,10 +105,11 @@ class Followed:
             yield Note(f"{self.job} is paused: python -m runner.jobs resume {self.job} goes on with it")
         yield State("job", state)
 
-    def _hear(self) -> Generator[Event, None, None]:
+    def _read_events(self) -> Generator[Event, None, None]:
         """Yield the service's messages and metrics, in their order in time."""
         events = yield from self._events(whole=self.state in ENDED)
         in_order = reversed(events) if self._newest_first else events
+        # sorted is stable: within a second and step, the list's own order stays.
         for event in sorted(in_order, key=_moment):
             at, data = float(event.created_at), _data(event)
             step = metrics.step_of(data)
@@ -104,20 +121,24 @@ class Followed:
             elif event.message:
                 yield Said(str(event.id), redact(str(event.message)), at)
 
-    def _events(self, whole: bool) -> Generator[Event, None, list[Any]]:
+    def _events(self, whole: bool) -> Generator[Event, None, list["FineTuningJobEvent"]]:
         """Return the events not seen yet, whichever end the service's list begins with; `whole` reads all of it."""
-        after = {"after": self._cursor} if self._cursor and not whole else {}
+        after = PageOptions(after=self._cursor) if self._cursor and not whole else PageOptions()
 
-        def page(**options: Any) -> Any:
+        def page(**options: "Unpack[PageOptions]") -> "SyncCursorPage[FineTuningJobEvent]":
             return self.service.openai.fine_tuning.jobs.list_events(self.job, **(after | options))
 
-        def known(event: Any) -> bool:
+        def known(event: "FineTuningJobEvent") -> bool:
+            # The newest first, what follows a known one is known. The oldest first, there may be news on the last
+            # page only.
             return event.id in self._seen and self._newest_first and not whole
 
         found = yield from self.service.collect(f"hearing of {self.job}", page, known, awaited=("missing",))
         fresh = [event for event in found if event.id not in self._seen]
         self._heard += len(fresh)
+        # An empty answer forgets nothing.
         self._seen = {event.id for event in found} or self._seen
+        # Equal seconds tell no order.
         if found and found[0].created_at != found[-1].created_at:
             self._newest_first = found[0].created_at > found[-1].created_at
         if found and not self._newest_first and self._heard >= PAGE:  # go on behind the pages that are known
@@ -135,15 +156,17 @@ class Followed:
         every = self.service.polling.every
         waiting = self.state in ORDER[:4] or self.state == "paused"
         since = time.monotonic() - self._changed if self._changed else 0.0
+        # Queues take hours, and the service counts requests: twice as long after 20 looks' time, four times after
+        # 60.
         factor = min(4.0, 1.0 + since / (20 * every)) if waiting else 1.0
         return every * factor * jitter()
 
 
-def _data(event: Any) -> dict[str, Any]:
+def _data(event: "FineTuningJobEvent") -> dict[str, object]:
     return event.data if isinstance(event.data, dict) else {}
 
 
-def _moment(event: Any) -> tuple[int, int]:
+def _moment(event: "FineTuningJobEvent") -> tuple[int, int]:
     """Return what events are ordered by: their whole second, and within it the step."""
     return event.created_at, metrics.step_of(_data(event)) or 0
 
@@ -153,7 +176,7 @@ def jitter() -> float:
     return random.uniform(0.8, 1.2)
 
 
-def ended(job: Any) -> None:
+def ended(job: "FineTuningJob") -> None:
     """Raise `EndedError` unless a job has ended with a model: what happened, what it may cost, what to do."""
     if job.status == "succeeded" and job.fine_tuned_model:
         return
@@ -179,13 +202,13 @@ def _billed(trained_tokens: int | None) -> str:
     return f"{trained_tokens:,} trained tokens may be billed" if trained_tokens else "no tokens were trained"
 
 
-def _reason(error: Any) -> str:
+def _reason(error: "Error | None") -> str:
     """Return what a job's error says; it may be absent, empty, or have empty members."""
     parts = [str(part) for part in (getattr(error, "code", None), getattr(error, "message", None)) if part]
     return line(": ".join(parts)) or "the service gives no reason (the Foundry portal may)"
 
 
-def checkpoints(listed: list[Any]) -> Iterator[dict[str, Any]]:
+def checkpoints(listed: list["FineTuningJobCheckpoint"]) -> Iterator[dict[str, Json]]:
     """Yield a job's checkpoints: a model reference each (`model.source=hosted:…`), and its step."""
     for each in sorted(listed, key=lambda each: each.step_number):
         yield {"model": f"hosted:{each.fine_tuned_model_checkpoint}", "step": each.step_number}

@@ -4,7 +4,6 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.hosted import faults
 from runner.hosted.connection import Asking, Connection, now
 from runner.record.events import Event, Progress
 from runner.record.samples import Prompt, Replies, Reply, Sampling
@@ -42,8 +41,8 @@ def answer(service: Connection, deployment: str, prompt: Prompt, sampling: Sampl
                 model=deployment, input=asked, max_output_tokens=max(LEAST_TOKENS, sampling.max_new_tokens),
                 temperature=sampling.temperature, top_p=sampling.top_p,
             )  # fmt: skip
-        except faults.FOREIGN as error:
-            if faults.classify(error).kind == "filtered":
+        except service.foreign as error:
+            if service.classify(error).kind == "filtered":
                 return None
             raise
 

@@ -6,8 +6,10 @@ A job is known by the plan id in its metadata; where a service does not show met
 model's name; and where neither is shown, as one with our training file that was not there at the intent.
 """
 
-from collections.abc import Collection, Generator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+import msgspec
 
 from runner.backends import RemoteJob
 from runner.hosted import methods
@@ -15,6 +17,9 @@ from runner.hosted.connection import Asking, Connection, now
 from runner.hosted.lock import Claim
 from runner.plan import Plan
 from runner.record.events import Created, Event, Intent, Note, Wait
+
+if TYPE_CHECKING:
+    from openai.types.fine_tuning import FineTuningJob
 
 PLAN_ID, ATTEMPT = "runner_plan_id", "runner_attempt"
 """Keys of a job's metadata."""
@@ -31,13 +36,14 @@ def default_suffix(plan_id: str) -> str:
 
 def arguments(
     plan: Plan, model: str, files: Mapping[str, str], suffix: str, extra: Mapping[str, object]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the arguments of `fine_tuning.jobs.create` but the metadata; what the service decides is left out.
 
     `extra` are keys of one service only. `None` would go out as null, which the service may refuse.
     Source: https://platform.openai.com/docs/api-reference/fine-tuning/create
     """
     form = methods.load(plan.method)
+    # `auto` is what the service does with a key that is not sent.
     chosen = {key: value for key, value in plan.hyperparameters.items() if value != "auto" and key not in form.fixed}
     validation = {"validation_file": files["validation"]} if "validation" in files else {}
     return {
@@ -47,33 +53,40 @@ def arguments(
         "method": {"type": form.type, form.type: {"hyperparameters": chosen}},
         "seed": plan.seed,
         "suffix": suffix,
+        # Azure's trainingType, say, which the SDK's own arguments lack; they go beside the others.
         "extra_body": dict(extra),
     }
 
 
-def is_of(job: Any, plan_id: str, suffix: str, same_work: bool = False) -> bool:
+def is_of(job: "FineTuningJob", plan_id: str, suffix: str, same_work: bool = False) -> bool:
     """Say whether a job at the service is one of a plan; `same_work` that it has the plan's data and model."""
-    shown: Any = job.metadata or {}
+    shown = job.metadata or {}
+    # The surest sign, and the last word: a job of another plan is never taken for ours by its name.
     if PLAN_ID in shown:
-        return bool(shown[PLAN_ID] == plan_id)
+        return shown[PLAN_ID] == plan_id
+    # A suffix of the user's own names many plans' models; the usual one has 64 bits of the plan id.
     if suffix != default_suffix(plan_id) and not same_work:
         return False
     extra = job.model_extra or {}
+    # Services show the suffix under different keys, and within the model's name once there is a model.
     names = (job.fine_tuned_model, extra.get("suffix"), extra.get("user_provided_suffix"))
     return any(suffix in name for name in names if isinstance(name, str))
 
 
-def winner(jobs: Sequence[Any]) -> Any:
+def winner(jobs: Sequence["FineTuningJob"]) -> "FineTuningJob | None":
     """Return the job of a plan that stands for it: one that may still succeed before a failed one, then the oldest."""
+    # The same rule on every machine, so that two that have both created a job keep the same one; the id
+    # decides within a second.
     return min(jobs, key=lambda job: (job.status in FAILED, job.created_at, job.id)) if jobs else None
 
 
-def listed(service: Connection) -> Asking[list[Any]]:
+def listed(service: Connection) -> Asking[list["FineTuningJob"]]:
     """Return all jobs of the service, newest first."""
-    jobs: list[Any] = yield from service.collect(
-        "listing the service's jobs", lambda **page: service.openai.fine_tuning.jobs.list(**page)
+    return (
+        yield from service.collect(
+            "listing the service's jobs", lambda **page: service.openai.fine_tuning.jobs.list(**page)
+        )
     )
-    return jobs
 
 
 class ServiceJobs:
@@ -101,54 +114,70 @@ class ServiceJobs:
         return str(now(self.service.ask(f"{verb} {job}", lambda: request(job))).status)
 
 
+class JobIntent(TypedDict):
+    """What the journal keeps of a job that is about to be sent, so that it is recognised afterwards."""
+
+    ignored: list[str]
+    """Jobs of the plan that have ended and do not count, as a new one is asked for."""
+    there: list[str]
+    """Jobs with the same training file that are there already."""
+    training_file: str
+
+
 class JobMaker:
     """Finds a plan's job, or creates it."""
 
-    def __init__(self, service: Connection, plan: Plan, arguments: Mapping[str, Any], again: bool) -> None:
+    def __init__(self, service: Connection, plan: Plan, arguments: Mapping[str, object], again: bool) -> None:
         self.service, self.plan, self.arguments, self.again = service, plan, dict(arguments), again
 
-    def ensure(self, intent: Mapping[str, Any] | None, made: str | None) -> Generator[Event, None, str]:
+    def ensure(self, intent: Mapping[str, object] | None, made: str | None) -> Generator[Event, None, str]:
         """Return the id of the plan's job, created if there is none.
 
         `intent` and `made` are what the journal has: what was about to be sent, and the job that came of it.
         """
+        # From the look to the journal's entry: another process of this machine looks after that.
         claim = Claim(f"job-{self.plan.id}")
         yield from claim.take()
         try:
-            if intent is None:
+            if intent is not None:
+                sent = msgspec.convert(intent, JobIntent)
+                found = (yield from self._look(sent)) if made is None else None
+            else:
                 jobs = yield from listed(self.service)
                 theirs = [job for job in jobs if self._ours(job, ())]
+                # `again=true` asks for a new one; a job that still runs is followed all the same, as two at once would
+                # be paid for twice.
                 ignored = [job.id for job in theirs if self.again and job.status in ENDED]
                 found = winner([job for job in theirs if job.id not in ignored])
                 if found is not None:
                     yield Note(f"the service has a job of this plan, {found.id} ({found.status}): it is followed")
                     return str(found.id)
-                file = self.arguments["training_file"]
+                file = str(self.arguments["training_file"])
                 there = [job.id for job in jobs if job.training_file == file]
-                intent = {"ignored": ignored, "there": there, "training_file": file}
-                yield Intent("job", dict(intent))
-            elif made is None:
-                found = yield from self._look(intent)
+                sent = JobIntent(ignored=ignored, there=there, training_file=file)
+                # In the journal before it is sent: whoever comes after a kill knows that there may be one.
+                yield Intent("job", dict(sent))
             if made is None:
-                made = str((found or (yield from self._create(intent))).id)
+                made = str((found or (yield from self._create(sent))).id)
                 yield Created("job", made, {"model": self.arguments["model"]})
         finally:
             claim.drop()
-        return (yield from self._settle(made, intent["ignored"]))
+        return (yield from self._settle(made, sent["ignored"]))
 
-    def _create(self, intent: Mapping[str, Any]) -> Asking[Any]:
+    def _create(self, intent: JobIntent) -> Asking["FineTuningJob"]:
         attempt = len(intent["ignored"]) + 1
         arguments = self.arguments | {"metadata": {PLAN_ID: self.plan.id, ATTEMPT: str(attempt)}}
-        return (
-            yield from self.service.create(
-                "creating the job",
-                lambda: self.service.openai.fine_tuning.jobs.create(**arguments),
-                lambda: self._look(intent),
-            )
-        )
 
-    def _look(self, intent: Mapping[str, Any]) -> Asking[Any]:
+        def create() -> "FineTuningJob":
+            # The client is looked up at each attempt: with a new token comes a new one (`Connection.close`).
+            make: Callable[..., FineTuningJob] = self.service.openai.fine_tuning.jobs.create
+            return make(**arguments)
+
+        return (yield from self.service.create("creating the job", create, lambda: self._look(intent)))
+
+    def _look(self, intent: JobIntent) -> Asking["FineTuningJob | None"]:
         """Return the job that was sent, if the service shows it; it may take a moment to."""
+        # A list may lag behind what was created; three looks take some seconds.
         for look in range(1, LOOKS + 1):
             jobs = yield from listed(self.service)
             sent = [job for job in jobs if self._ours(job, intent["ignored"]) or self._new_with_our_file(job, intent)]
@@ -164,23 +193,28 @@ class JobMaker:
         The other is cancelled, by the process that made it.
         """
         jobs = yield from listed(self.service)
+        # Ended jobs do not count, but our own may have ended meanwhile.
         alive = [job for job in jobs if self._ours(job, ignored) and (job.status not in ENDED or job.id == made)]
         first = winner(alive)
         if first is None or first.id == made:
             return made
         yield Note(f"another machine created {first.id} for this plan a moment before: {made} is cancelled")
         yield from self.service.ask(
-            f"cancelling {made}", lambda: self.service.openai.fine_tuning.jobs.cancel(made), awaited=("missing",)
+            # Missing is fine: it may never have been shown, or is gone already.
+            f"cancelling {made}",
+            lambda: self.service.openai.fine_tuning.jobs.cancel(made),
+            awaited=("missing",),
         )
         return str(first.id)
 
-    def _ours(self, job: Any, ignored: Collection[str]) -> bool:
+    def _ours(self, job: "FineTuningJob", ignored: Collection[str]) -> bool:
         if job.id in ignored:
             return False
         # A suffix of the user's own may stand in many plans; with the same data and model it is taken for this one.
         same = all(getattr(job, key) == self.arguments[key] for key in ("model", "training_file"))
-        return is_of(job, self.plan.id, self.arguments["suffix"], same)
+        return is_of(job, self.plan.id, str(self.arguments["suffix"]), same)
 
-    def _new_with_our_file(self, job: Any, intent: Mapping[str, Any]) -> bool:
+    def _new_with_our_file(self, job: "FineTuningJob", intent: JobIntent) -> bool:
         anonymous = PLAN_ID not in (job.metadata or {})
+        # Without metadata or suffix, a new job with our very file is ours: the file is named by its content.
         return anonymous and job.id not in intent["there"] and job.training_file == intent["training_file"]

@@ -24,6 +24,7 @@ class Claim:
     def take(self) -> Generator[Event, None, None]:
         """Wait until no other process holds it."""
         while not self._lock.is_locked:
+            # timeout=0: never blocking, as a thread that waits in the system hears no signal and serves no other job.
             with suppress(Timeout):
                 self._lock.acquire()
                 return

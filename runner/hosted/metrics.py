@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
 
 from runner.hosted import methods
 
@@ -18,11 +17,13 @@ SPLITS = {"train_": "train/", "full_valid_": "eval/"}
 """`valid_*` is measured on one batch of held-out rows and is none of ours; `full_valid_*` on all of them."""
 COUNTS = ("step", "total_steps")
 """What says where a number belongs, and is none itself."""
+# Columns in which -1 can only be the service's mark for what was not measured.
 NEVER_NEGATIVE = re.compile(r"loss|accurac|epoch")
 
 
-def metrics(data: Mapping[str, Any], method: str) -> dict[str, float]:
+def metrics(data: Mapping[str, object], method: str) -> dict[str, float]:
     """Return the numbers of an event or a row by full names; what was not measured is left out."""
+    # A plan may be of a method that no service knows here; its numbers are kept under `hosted/` alone.
     columns = methods.load(method).columns if method in methods.names() else {}
     found: dict[str, float] = {}
     for column, raw in data.items():
@@ -37,7 +38,7 @@ def metrics(data: Mapping[str, Any], method: str) -> dict[str, float]:
     return found
 
 
-def step_of(data: Mapping[str, Any], column: str = "step") -> int | None:
+def step_of(data: Mapping[str, object], column: str = "step") -> int | None:
     """Return the optimizer step that numbers belong to, or with `total_steps` the last one, if they name it."""
     value = _number(column, data.get(column))
     return int(value) if value is not None and value >= 0 else None
@@ -45,6 +46,7 @@ def step_of(data: Mapping[str, Any], column: str = "step") -> int | None:
 
 def rows(content: bytes) -> Iterator[dict[str, str]]:
     """Yield the rows of a results file, a CSV that some services send in base64; none where it is empty."""
+    # utf-8-sig drops a byte order mark, as spreadsheets write it.
     text = _plain(content).decode("utf-8-sig", errors="replace")
     with suppress(csv.Error):  # what is hardly a table ends where it stops being one
         for row in csv.DictReader(text.splitlines()):
@@ -53,6 +55,7 @@ def rows(content: bytes) -> Iterator[dict[str, str]]:
 
 def _plain(content: bytes) -> bytes:
     stripped = b"".join(content.split())
+    # Base64 has no commas, and a table has.
     if b"," in content or not stripped:
         return content
     try:
@@ -61,16 +64,16 @@ def _plain(content: bytes) -> bytes:
         return content
 
 
-def _number(column: str, raw: Any) -> float | None:
+def _number(column: str, raw: object) -> float | None:
     """Return a finite number; an empty cell, text, and the service's mark for "not measured" (-1) are none.
 
     A reward may be -1.0: only the integer -1 is taken for the mark where negative numbers are possible.
     """
     try:
-        if isinstance(raw, bool) or raw is None or str(raw).strip() in ("", "-1"):
+        if isinstance(raw, bool) or not isinstance(raw, str | int | float) or str(raw).strip() in ("", "-1"):
             return None
         value = float(raw)
-    except (TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         return None
     if not math.isfinite(value) or (value == -1 and NEVER_NEGATIVE.search(column)):
         return None

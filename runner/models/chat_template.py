@@ -1,10 +1,10 @@
 """A model's chat template, rendered as transformers renders it, without transformers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -30,6 +30,7 @@ class ChatTemplate:
         Raises `DataError` if the template refuses the messages, `ModelError` if there is none.
         """
         chat = [msgspec.to_builtins(message) for message in messages]
+        # As transformers passes them: a template that adds a bos_token that is missing gets an empty text.
         special = {key: _text(self._settings.get(key)) for key in SPECIAL_TOKENS}
         from jinja2.exceptions import TemplateError
 
@@ -44,6 +45,8 @@ class ChatTemplate:
 
     @cached_property
     def _template(self) -> "Template":
+        # transformers writes a file of its own now; older models have a key. Where there are both, the file
+        # counts, as it does there.
         path = self.folder / "chat_template.jinja"
         source = path.read_text("utf-8") if path.exists() else self._settings.get("chat_template")
         if not isinstance(source, str):
@@ -54,13 +57,13 @@ class ChatTemplate:
         return _compiled(source)
 
     @cached_property
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, object]:
         path = self.folder / "tokenizer_config.json"
-        settings: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        settings: dict[str, object] = json.loads(path.read_text("utf-8")) if path.exists() else {}
         return settings
 
 
-def _text(token: Any) -> str:
+def _text(token: object) -> str:
     """Return a special token's text: a string, or in older files an object with `content`."""
     return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
 
@@ -85,16 +88,20 @@ def _compiled(source: str) -> "Template":
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return CallBlock(self.call_method("_pass"), [], [], body).set_lineno(line)
 
-        def _pass(self, caller: Any) -> str:
+        def _pass(self, caller: Callable[[], object]) -> str:
             return str(caller())
 
     def refuse(message: str) -> NoReturn:
         raise TemplateError(message)
 
+    # A template comes with a model, so it is somebody else's code: it may not change or call what it is
+    # given.
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
+    # jinja2's own escapes <, > and & for web pages; models have learned from text without that.
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     environment.globals["raise_exception"] = refuse
+    # Llama 3.2's template writes today's date into the system turn.
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment.from_string(source)

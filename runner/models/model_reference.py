@@ -11,6 +11,7 @@ import msgspec
 
 from runner.errors import ModelError
 from runner.models.source import ModelIdentity
+from runner.record import layout
 
 
 class ModelReference(msgspec.Struct, frozen=True):
@@ -25,18 +26,20 @@ class ModelReference(msgspec.Struct, frozen=True):
 
 def read(folder: Path) -> ModelReference | None:
     """Return a folder's reference, or None where it is a plain model folder."""
-    path = folder / "reference.json"
+    path = folder / layout.REFERENCE
+    # A folder without one is a model as transformers saves it, a base model.
     return msgspec.json.decode(path.read_bytes(), type=ModelReference) if path.exists() else None
 
 
 def write(folder: Path, plan_id: str, base: ModelIdentity, adapters: list[str], full: bool) -> ModelReference:
     """Describe the weights that lie in a folder and return the reference."""
     digest = sha256()
+    # Weights alone: a digest that named the folder or the date would differ between equal runs.
     for path in sorted(folder.rglob("*.safetensors")):
         with path.open("rb") as file:
             digest.update(file_digest(file, "sha256").digest())
     reference = ModelReference(plan_id, base, adapters, full, digest.hexdigest())
-    (folder / "reference.json").write_bytes(msgspec.json.format(msgspec.json.encode(reference)))
+    (folder / layout.REFERENCE).write_bytes(msgspec.json.format(msgspec.json.encode(reference)))
     return reference
 
 

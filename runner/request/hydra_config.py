@@ -20,6 +20,7 @@ def all_keys() -> dict[str, str]:
         keys |= dict.fromkeys(_keys(f"{name}.", methods.load(name).hyperparameters), f"method={name}")
     for name in options(backends):
         needed = _keys("backend.", backends.load(name).settings)
+        # Keys that every backend has belong to none of them.
         keys |= {key: f"backend={name}" for key in needed if key not in keys}
     return keys
 
@@ -45,6 +46,7 @@ def register() -> None:
 
     store = ConfigStore.instance()
     sections = {name: asdict(section()) for name, section in SECTIONS.items()}
+    # As plain dictionaries: structured configs would check types in Hydra's words, check.py does in ours.
     store.store(name="base", node=asdict(RootKeys()) | sections)
     for name in methods.names():
         keys = {name: asdict(methods.load(name).hyperparameters())}
@@ -52,11 +54,14 @@ def register() -> None:
     for name in options(backends):
         keys = {"backend": asdict(backends.load(name).settings())}
         store.store(name=f"keys_of_backend_{name}", node=keys, package="_global_")
+    # A resolver, as `hydra.searchpath` in YAML can name no folder that is known only at run time. replace:
+    # tests register twice.
     OmegaConf.register_new_resolver("runner.searchpath", _search_path, replace=True)
 
 
 def home() -> Path:
     """Return the folder with `conf/` and `experiments/`: the package once installed, else the checkout."""
+    # The wheel carries both folders within the package; a checkout has them at its root (pyproject.toml).
     package = Path(__file__).parents[1]
     return package if (package / "conf").is_dir() else package.parent
 
@@ -64,5 +69,6 @@ def home() -> Path:
 def _search_path() -> list[str]:
     """List further folders with options: a user's own `conf/` and `experiments/` here, then our experiments."""
     here = Path.cwd()
+    # Before our experiments, so that of two with one name the user's is taken.
     own = [path for path in (here / "conf", here) if path.is_dir() and path not in (home(), home() / "conf")]
     return [f"file://{path}" for path in (*own, home())]

@@ -10,14 +10,16 @@ from runner.request.hydra_config import all_keys
 
 
 def sentence(error: BaseException) -> RunnerError | None:
-    """Return the error to tell the user, or None where it is no mistake of theirs."""
+    """Return the error for the user, or None where it is no mistake of theirs."""
     if isinstance(error, RunnerError):
         return error
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or "the system"
         return RunnerError(f"{place}: {error.strerror}; fix that and give the same command again: it resumes.")
+    # By name: torch is not to be imported for a sentence.
     if type(error).__name__ == "OutOfMemoryError":
         return RunnerError("backend: the device's memory is full; lower backend.max_length, or take a smaller model.")
+    # Anything else is a bug, which keeps its traceback.
     if type(error).__module__.partition(".")[0] not in ("hydra", "omegaconf", "yaml"):
         return None
     # Hydra wraps what OmegaConf or YAML found, and the place is often in the inner one.
@@ -35,6 +37,7 @@ def _unknown_option(found: re.Match[str]) -> str:
     instead = {"dataset": suggestions.for_dataset, "model": suggestions.for_model}.get(first, lambda _: None)(rest)
     if instead:
         return f"{first}: got '{rest}', which is none of the options that --help lists; write {instead}"
+    # Hydra lists what there is, a tab before each.
     options = re.findall(r"^\t(\S+)$", found["rest"], re.MULTILINE)
     if group == "hydra/launcher":
         return (
@@ -51,6 +54,7 @@ def _unknown_option(found: re.Match[str]) -> str:
 
 def _unknown_key(found: re.Match[str]) -> str:
     key, known = found["key"], all_keys()
+    # `experiments=NAME` would set a key; the group is not in the defaults, so Hydra wants a +.
     if key == "experiments":
         return "experiments: a named request is added, not set; write +experiments=NAME."
     if known.get(key):
@@ -64,6 +68,8 @@ def _meant(word: str, known: list[str]) -> str:
 
 
 _KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
+# Neither library has error codes: their texts are matched. A test holds each pattern against the real
+# command, so that an update that rewords them is noticed.
 _FORMS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     (r"Could not find '(?P<group>[^']+)/(?P<option>[^'/]+)'(?P<rest>.*)", _unknown_option),
     (r"Could not override '(?P<key>[^']+)'", _unknown_key),

@@ -63,10 +63,12 @@ def for_key(key: str, known: Mapping[str, str]) -> str:
     """Return the question whether other keys were meant, empty where none is near. `known` are all that exist."""
     word = key.rpartition(".")[2]
     others = {each: ours for ours, names in OTHER_WORDS.items() for each in names}
+    # The whole key first: model.name is a model's, name a run's.
     meant = others.get(key.lower()) or others.get(word.lower(), word)
     # `learning_rate` is a key, and `learning_rate_multiplier` is nearest to it for a hosted job.
     names = (meant, f"{meant}_multiplier")
     found = [each for name in names for each in known if name in (each, each.rpartition(".")[2])]
+    # Of several keys with that last word, one of the same section is meant.
     section = [each for each in found if each.partition(".")[0] == key.partition(".")[0]]
     found = section or found or get_close_matches(key, known, 1)
     written = ["dataset=files dataset.train" if each == "dataset.train" else each for each in found]
@@ -82,6 +84,7 @@ def for_dataset(option: str) -> str | None:
 
 def for_model(option: str) -> str | None:
     """Return what to write instead of `model=OPTION`, where that is a model rather than an option."""
+    # A source as it should be, only given to the wrong key.
     source = option if option.partition(":")[0] in models.schemes() and ":" in option else models.suggest(option)
     if source is None and re.match(r"(gpt-|o\d|ft:)", option):
         return f"backend=foundry model.source=hosted:{option}"

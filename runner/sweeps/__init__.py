@@ -1,12 +1,13 @@
-"""`-m`: many trials of one request. All are planned before the first one starts; at the end stands a comparison.
+"""`-m`: many trials of one request. All are planned before the first one starts; a comparison ends the sweep.
 
     command line → trials → a plan each, or none starts → launched by Hydra → compared → summary
 
 grid.py      every combination of the values given
-search.py    trials that Optuna proposes, from what the ones before came to (study.py)
-summary.py   what is told before and after
-goal.py      what trials are ranked by
-parent.py    a parent run in MLflow, which holds the trials' runs together
+search.py    trials that Optuna proposes, from the results of earlier ones (optuna_study.py)
+summary.py   what is printed before and after
+objective.py what trials are ranked by
+
+The parent run in MLflow, which holds the trials' runs together, is in runner/tracking/sweep_run.py.
 
 A sweep is the set of its plans: the same command again is the same sweep, whose finished trials answer from their
 records. Its folder, `runs/sweeps/NAME-<8 of its id>/`, holds sweep.json and the comparison.
@@ -16,20 +17,22 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner import backends
 from runner.errors import ModelError, RequestError
-from runner.record import run_folders
+from runner.record import layout, run_folders
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from runner.plan import Proposal, Run
     from runner.planning import PlanCache
     from runner.request.keys import Request
 
-Compose = Callable[[list[str]], Any]
+Compose = Callable[[list[str]], "DictConfig"]
 """Returns the configuration that overrides make."""
 ONWARD = "run:"
 """How a model source begins that another run makes."""
@@ -79,6 +82,7 @@ class Sweep:
         request = self.request
         where = "hosted-" if backends.load(self.request.backend.name).hosted else ""
         name = request.name if request.name != "auto" else f"{where}{self.request.method}-sweep"
+        # Beside the runs, not around them: a run belongs to its plan, and several sweeps may share it.
         return run_folders.new(name, self.id, run_folders.sweeps_in(Path(request.runs_folder)))
 
     @property
@@ -101,6 +105,7 @@ def make(
     from runner.request import hydra_errors
 
     names = name(trials, shared)
+    # Data and tokens are surveyed once, however many trials share them.
     known = known or planning.PlanCache()
     made, problems = [], []
     for overrides, called in zip(trials, names, strict=True):
@@ -108,20 +113,23 @@ def make(
             request = _request(compose(overrides))
             proposal = _proposal(request, known, waits=len(trials) > 1)
             made.append(Trial(overrides=tuple(overrides), name=called, request=request, proposal=proposal))
+        # Every trial is tried, so that all that is wrong is said at once; what is no mistake of the user's is
+        # raised as it is.
         except Exception as error:
-            told = hydra_errors.sentence(error)
-            if told is None:
+            sentence = hydra_errors.sentence(error)
+            if sentence is None:
                 raise
-            problems.append((called, str(told)))
+            problems.append((called, str(sentence)))
     if problems:
         raise RequestError(_refused(problems, len(trials)))
     return tuple(made)
 
 
 def distinct(trials: Sequence[Trial]) -> tuple[Trial, ...]:
-    """Return trials without those that come to the plan of an earlier one: `dpo.beta=0.1,0.10` is one trial."""
+    """Return trials without those with the plan of an earlier one: `dpo.beta=0.1,0.10` is one trial."""
     found: dict[str, Trial] = {}
     for each in trials:
+        # The first of equal ones stays: its name is the one that was typed first.
         found.setdefault(each.known_as, each)
     return tuple(found.values())
 
@@ -134,6 +142,8 @@ def identity(*parts: str) -> str:
 def name(trials: Sequence[Sequence[str]], shared: Collection[str] | None = None) -> list[str]:
     """Return what each trial is called: the overrides that are not shared; if not said, those that not all have."""
     if shared is None:
+        # Where trials are planned in several goes (a search), the caller says what is shared: a few alone may
+        # share more.
         shared = set.intersection(*(set(each) for each in trials))
     return [", ".join(part for part in each if part not in shared) or "the one trial" for each in trials]
 
@@ -143,14 +153,15 @@ def keep(sweep: Sweep) -> None:
     sweep.folder.mkdir(parents=True, exist_ok=True)
     listed = [{"name": name, "folder": str(run.folder), "plan_id": run.plan.id} for name, run in sweep.runs.items()]
     content = msgspec.json.encode({"id": sweep.id, "trials": listed})
-    (sweep.folder / "sweep.json").write_bytes(msgspec.json.format(content))
+    (sweep.folder / layout.SWEEP).write_bytes(msgspec.json.format(content))
 
 
-def _request(composed: Any) -> "Request":
+def _request(composed: "DictConfig") -> "Request":
     from omegaconf import OmegaConf, open_dict
 
     from runner.request import check
 
+    # `hydra` is the one node that is not ours, and OmegaConf's structs let no key be taken out otherwise.
     with open_dict(composed):
         composed.pop("hydra", None)
     return check.request(OmegaConf.to_container(composed, resolve=True))
@@ -164,6 +175,7 @@ def _proposal(request: "Request", known: "PlanCache", waits: bool) -> "Proposal 
     try:
         with check_progress.checking_data() as report:
             return planning.make(request, known, report)
+    # Another trial may be about to make it; a request alone has nobody to wait for.
     except ModelError:
         if waits and request.model.source.startswith(ONWARD):
             return None
@@ -174,6 +186,7 @@ def _refused(problems: Sequence[tuple[str, str]], count: int) -> str:
     """Return one message on all trials that are wrong; what is wrong with several is said once."""
     if count == 1:
         return problems[0][1]
+    # One wrong key on the command line would otherwise be printed once per trial.
     by_text: dict[str, list[str]] = {}
     for called, text in problems:
         by_text.setdefault(text, []).append(called)

@@ -1,4 +1,4 @@
-"""What a sweep is ranked by, or searched for: a name that no trial will measure is told before the first one starts."""
+"""What ranks a sweep or is searched for: a name that no trial will measure is refused before the first one starts."""
 
 from collections.abc import Sequence
 
@@ -15,6 +15,7 @@ HOSTED = "hosted/"
 def demand(metric: str, trials: Sequence[Trial]) -> None:
     """Raise `RequestError` where none of the trials is going to measure a metric."""
     known = list(dict.fromkeys(name for trial in trials for name in _measured(trial)))
+    # What a service measures is not known before a job has begun, so it is not refused.
     if metric in known or metric.startswith(HOSTED):
         return
     why = (
@@ -34,5 +35,6 @@ def _measured(trial: Trial) -> list[str]:
     held_out = request.dataset.validation is not None or request.dataset.validation_fraction > 0
     judged = [f"eval/{name}" for name in names] if held_out else []
     answered = samples.most(request) != 0
+    # Measured from sampled answers at the end: they rank trials, but no pruner sees them on the way.
     graded = [f"eval/{each.name}" for each in configured.of_request(request)] if answered else []
     return [*judged, *graded, *(f"train/{name}" for name in names)]

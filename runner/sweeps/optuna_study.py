@@ -1,14 +1,14 @@
-"""What Optuna does for a search: it proposes trials, learns what they came to, and says which are not worth their end.
+"""What Optuna does for a search: it proposes trials, learns their results, and says which are not worth their end.
 
 The study is a log beside the sweep's summary (Optuna's journal file), which several processes and machines may write,
-and which outlives them. What it proposes next depends on what it has been told, on the seed and on the trial's number,
+and which outlives them. What it proposes next depends on the results it has, on the seed and on the trial's number,
 not on which process asks: a search that was killed proposes what it would have proposed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from runner.compare.difference import lower_is_better
 from runner.errors import Pruned, RequestError
@@ -25,6 +25,16 @@ NAME = "search"
 """What the study is called in its file, which holds no other."""
 SAMPLERS = ("tpe", "gp", "random")
 PRUNERS = ("none", "median", "successive_halving", "hyperband")
+
+
+class SearchKeys(TypedDict):
+    """Keys under `hydra.sweeper` that say how to search."""
+
+    n_trials: int
+    n_jobs: int
+    sampler: str
+    pruner: str
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +72,17 @@ class Space:
             for value in _ends(kind)[1:]:
                 yield self.overrides(first | {key: value})
 
-    def overrides(self, values: Mapping[str, Any]) -> list[str]:
+    def overrides(self, values: Mapping[str, object]) -> list[str]:
         """Return what would be typed for a trial with these values."""
         return [*self.fixed, *(f"{key}={self._typed(key, value)}" for key, value in values.items())]
 
-    def _typed(self, key: str, value: Any) -> str:
-        if not isinstance(value, float):
+    def _typed(self, key: str, value: object) -> str:
+        from optuna.distributions import FloatDistribution
+
+        kind = self.free[key]
+        if not (isinstance(value, float) and isinstance(kind, FloatDistribution)):
             return str(value)
         # Four digits tell trials apart, and make names that can be read; no end is passed by rounding.
-        kind: Any = self.free[key]
         return f"{min(max(float(f'{value:.4g}'), kind.low), kind.high):g}"
 
 
@@ -79,6 +91,7 @@ def space(overrides: Sequence["Override"]) -> Space:
 
     Raises `RequestError` where nothing is left to search.
     """
+    # As Hydra has it: of a key that is given twice the last one counts.
     last = {each.get_key_element(): each for each in overrides}
     fixed = [f"{key}={each.get_value_element_as_str()}" for key, each in last.items() if not each.is_sweep_override()]
     free = {key: _distribution(key, each) for key, each in last.items() if each.is_sweep_override()}
@@ -91,10 +104,11 @@ def space(overrides: Sequence["Override"]) -> Space:
 
 
 def _distribution(key: str, override: "Override") -> "optuna.distributions.BaseDistribution":
-    from hydra.core.override_parser.types import IntervalSweep
+    from hydra.core.override_parser.types import IntervalSweep, Sweep
     from optuna import distributions
 
-    asked: Any = override.value()
+    asked = override.value()
+    assert isinstance(asked, Sweep), "`space` passes those only that span several values"
     log = "log" in asked.tags
     try:
         if isinstance(asked, IntervalSweep):
@@ -106,12 +120,17 @@ def _distribution(key: str, override: "Override") -> "optuna.distributions.BaseD
         raise RequestError(f"{key}: Optuna cannot search {override.input_line}: {error}") from error
 
 
-def _ends(kind: Any) -> list[Any]:
-    return list(kind.choices) if hasattr(kind, "choices") else [kind.low, kind.high]
+def _ends(kind: "optuna.distributions.BaseDistribution") -> list[object]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(kind, CategoricalDistribution):
+        return list(kind.choices)
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    return [kind.low, kind.high]
 
 
 class Study:
-    """A search as it stands: trials that are begun, and what the finished ones came to."""
+    """A search as it stands: trials that are begun, and the results of the finished ones."""
 
     def __init__(self, path: Path, space: Space, settings: Settings) -> None:
         self._space, self._settings = space, settings
@@ -123,9 +142,12 @@ class Study:
         import optuna
 
         trials = self._study.get_trials(deepcopy=False)
+        # What a killed process has left open is taken up again, once per command.
         begun = [each for each in trials if not each.state.is_finished() and each.number not in self._tried]
         found = {each.number: each.params for each in begun[: self._settings.n_jobs]}
         while len(found) < self._settings.n_jobs and len(trials) < self._settings.n_trials:
+            # A sampler per trial, seeded by its number: one that lives on would depend on what this process has drawn
+            # before.
             self._study.sampler = _sampler(self._settings, len(trials))
             asked: optuna.Trial = self._study.ask(dict(self._space.free))
             found[asked.number] = asked.params
@@ -138,15 +160,16 @@ class Study:
         return [self._space.overrides(each.params) for each in self._study.get_trials(deepcopy=False)]
 
     def tell(self, number: int, value: float | None) -> None:
-        """Say what a trial came to; None if it was pruned. One that failed is not told of: it will be tried again."""
+        """Report a trial's result; None if it was pruned. One that failed is not reported: it will be tried again."""
         from optuna.trial import TrialState
 
+        # Optuna raises for a result that it has; a launcher may report one again after a kill.
         if not self._study.get_trials(deepcopy=False)[number].state.is_finished():
             self._study.tell(number, value, TrialState.PRUNED if value is None else TrialState.COMPLETE)
 
 
 class Pruner:
-    """Within a trial: tells the study what its evaluations come to, and says once it should be given up.
+    """Within a trial: reports its evaluations to the study, and says when it should be given up.
 
     A listener, which passes on all that it hears. `place` is the study's file and the trial's number, `FILE#NUMBER`.
     """
@@ -158,7 +181,9 @@ class Pruner:
         study = _load(Path(path))
         begun = study.get_trials(deepcopy=False)[int(number)]
         self._metric = study.user_attrs["metric"]
+        # Optuna has no public way to a trial that another process has asked for.
         self._trial, self._listener = optuna.Trial(study, begun._trial_id), listener
+        # Steps of the training loop, as its first progress says; the reason to give up, once there is one.
         self._total, self._verdict = 0, ""
 
     def __call__(self, record: "Record") -> None:
@@ -188,8 +213,9 @@ def _begin(path: Path, settings: Settings) -> "optuna.Study":
         storage=_storage(path),
         study_name=NAME,
         direction="minimize" if lower_is_better(settings.metric) else "maximize",
-        load_if_exists=True,
+        load_if_exists=True,  # the same search goes on
     )
+    # The trials, which may be other processes, read what they need from the file.
     study.set_user_attr("metric", settings.metric)
     study.set_user_attr("pruner", settings.pruner)
     return study
@@ -218,13 +244,16 @@ def _sampler(settings: Settings, number: int) -> "optuna.samplers.BaseSampler":
 
     from optuna import samplers
 
+    # A prime above any number of trials, so that two searches share no seeds.
     seed = settings.seed * 100_003 + number
     if settings.sampler == "random":
         return samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that some of it may change
         if settings.sampler == "gp":
+            # Two runs of one plan end in the same bits, so that there is no noise to model.
             return samplers.GPSampler(seed=seed, deterministic_objective=True)
+        # multivariate: learning rate and beta depend on each other (Falkner et al. 2018, arXiv:1807.01774).
         return samplers.TPESampler(seed=seed, multivariate=True)
 
 

@@ -1,7 +1,7 @@
-"""What is told of a sweep: before it starts, what it does and takes; after it, who is best, and what failed."""
+"""What is printed of a sweep: before it starts, what it does and takes; after it, who is best, and what failed."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -9,6 +9,7 @@ from runner import backends, planning
 from runner.cost import Cost, duration
 from runner.errors import RunnerError, StopAsked
 from runner.execution import report
+from runner.record import layout
 from runner.sweeps import Sweep, Trial, keep
 from runner.terminal import console
 from runner.tracking.follower import Follower
@@ -33,8 +34,9 @@ def show_plan(sweep: Sweep, finished: Collection[str]) -> None:
     """Print the trials of a sweep, and which of them are finished."""
     rows = []
     for trial in sweep.trials[:SHOWN]:
-        begun = trial.run is not None and (trial.run.folder / "journal.jsonl").exists()
+        begun = trial.run is not None and (trial.run.folder / layout.JOURNAL).exists()
         state = "finished" if trial.name in finished else "goes on" if begun else "new"
+        # It has no plan, hence no folder, before the run that it starts from has ended.
         place = trial.run.folder.name if trial.run else f"from {trial.request.model.source}, planned in its turn"
         rows.append([trial.name, state, place])
     more = len(sweep.trials) - len(rows)
@@ -44,7 +46,7 @@ def show_plan(sweep: Sweep, finished: Collection[str]) -> None:
     console.table(title, ["trial", "state", "run"], rows, fold=False)
 
 
-def show_outlook(todo: Sequence[Trial]) -> None:
+def show_forecast(todo: Sequence[Trial]) -> None:
     """Print what trials share, and what they take together, as far as that is known."""
     proposals = [each.proposal for each in todo if each.proposal]
     if not proposals:
@@ -56,22 +58,23 @@ def show_outlook(todo: Sequence[Trial]) -> None:
     hosted = any(backends.load(each.backend).hosted for each in plans)
     done = "read, counted and uploaded" if hosted else "read and tokenised"
     console.say(f"shared: {', '.join(models)}; {rows}: {done} once, not once per trial")
-    told = _taken(planning.total_cost(proposals))
+    takes = _taken(planning.total_cost(proposals))
     if len(proposals) < len(todo):
-        told += f", beside {len(todo) - len(proposals)} that are planned in their turn"
-    console.say(f"takes: {told}")
+        takes += f", beside {len(todo) - len(proposals)} that are planned in their turn"
+    console.say(f"takes: {takes}")
     console.say()
 
 
 def _taken(cost: Cost) -> str:
-    told = ["time not known" if cost.seconds is None else f"about {duration(cost.seconds)} of training"]
+    parts = ["time not known" if cost.seconds is None else f"about {duration(cost.seconds)} of training"]
     if cost.dollars is None or cost.dollars:
-        told.append("price not known" if cost.dollars is None else f"about ${cost.dollars:,.2f}")
-    return ", ".join(told)
+        parts.append("price not known" if cost.dollars is None else f"about ${cost.dollars:,.2f}")
+    return ", ".join(parts)
 
 
 def confirm_price(todo: Sequence[Trial]) -> None:
     """Ask whether trials may cost what they do, where that is above `max_price`; raise `RequestError` if not."""
+    # Shared by all, as `max_price` is no key to vary.
     if todo and todo[0].request.max_price is not None:
         cost = planning.total_cost([each.proposal for each in todo if each.proposal])
         console.confirm_price(cost.dollars, todo[0].request.max_price)
@@ -82,9 +85,9 @@ def conclude(sweep: Sweep, parent: "Parent", codes: Mapping[str, int], metric: s
     keep(sweep)
     parent.sweep = sweep
     _catch_up(sweep)
-    told = _summed_up(sweep, codes, metric)
+    content = _summed_up(sweep, codes, metric)
     console.say()
-    problem = parent.close(told, max(codes.values(), default=0))
+    problem = parent.close(content, max(codes.values(), default=0))
     if problem:
         console.say(f"note: MLflow could not be reached ({problem}); the same command sends what is missing")
     _raise_for(codes)
@@ -92,6 +95,7 @@ def conclude(sweep: Sweep, parent: "Parent", codes: Mapping[str, int], metric: s
 
 def _catch_up(sweep: Sweep) -> None:
     """Send to MLflow what could not be sent when a trial ended; those that have all are not touched."""
+    # What one trial's follower could not send, as the server was down, goes now.
     follower = Follower(list(sweep.runs.values()))
     for run in sweep.runs.values():
         content = report.read(run.folder)
@@ -100,16 +104,17 @@ def _catch_up(sweep: Sweep) -> None:
     follower.end()
 
 
-def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Mapping[str, Any]:
+def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Mapping[str, object]:
     """Compare what is there, show and write it; return the summary as a JSON value."""
     from runner.compare import output, results, verdict
 
-    begun = {name: run.folder for name, run in sweep.runs.items() if (run.folder / "plan.json").exists()}
+    begun = {name: run.folder for name, run in sweep.runs.items() if (run.folder / layout.PLAN).exists()}
     found = {name: results.read(folder) for name, folder in begun.items()}
+    # A trial that was pruned or stopped has metrics, too, and is compared by the last of them.
     ended = [result for result in found.values() if result.metrics]
     failed = [_failure(name, found.get(name), code) for name, code in codes.items() if code]
     seconds = sum(sum(result.seconds.values()) for result in found.values())
-    told: dict[str, Any] = {"trials": len(sweep.trials), "failed": failed, "seconds": seconds}
+    content: dict[str, object] = {"trials": len(sweep.trials), "failed": failed, "seconds": seconds}
     for each in failed:
         console.complain(f"{each['name']}: {each['status']}: {each['message']}")
     if ended:
@@ -117,20 +122,22 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Ma
         output.write(comparison, sweep.folder)
         console.say()
         output.show(comparison, sweep.folder)
-        told["comparison"] = verdict.as_json(comparison)
-        told["page"] = verdict.markdown(comparison)
+        content["comparison"] = verdict.as_json(comparison)
+        content["page"] = verdict.markdown(comparison)
     spent = planning.total_cost([each.proposal for each in sweep.trials if each.proposal]).spent
-    told["dollars"] = spent
+    content["dollars"] = spent
     console.say(f"time spent in all trials: {duration(seconds)}{_saved(found.values())}")
-    if spent != 0:
+    if spent != 0:  # 0.0 is free, None is not known
         console.say(f"money spent, by the table of prices: {'not known' if spent is None else f'about ${spent:,.2f}'}")
-    (sweep.folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(told)))
-    return told
+    # Beside MLflow's copy, so that a sweep without tracking has it, too.
+    (sweep.folder / layout.SUMMARY).write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    return content
 
 
 def _saved(results: "Iterable[Result]") -> str:
     """Say what the later trials have saved, as the first one had made ready what they share."""
     made_ready = [result.seconds["prepare"] for result in results if "prepare" in result.seconds]
+    # The longest is the one that found nothing ready; an estimate, as trials differ.
     first = max(made_ready, default=0.0)
     saved = sum(first - each for each in made_ready)
     if saved < 1:
@@ -152,6 +159,7 @@ def _raise_for(codes: Mapping[str, int]) -> None:
     bad = [called for called, code in codes.items() if code]
     if not bad:
         return
+    # Stopping comes first: trials that it cut off did not fail.
     if StopAsked.exit_code in codes.values():
         raise TrialsError("stopped; give the same command again to go on with the sweep", StopAsked.exit_code)
     raise TrialsError(

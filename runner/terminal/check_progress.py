@@ -15,7 +15,7 @@ PLAIN_SECONDS = 10.0
 """Time between two lines where there is no terminal."""
 TERMINAL_SECONDS = 0.2
 """Time between two states of the one line that a terminal shows."""
-_CLEAR = "\r\x1b[K"
+_CLEAR = "\r\x1b[K"  # to the line's start, and erase it (ECMA-48, EL)
 
 
 @contextmanager
@@ -50,7 +50,9 @@ class Line:
         begun, share = self._first
         if now < self._next or progress.share <= share:
             return
+        # By how much of the files is read: the number of rows is known only at the end.
         left = (now - begun) * (1 - progress.share) / (progress.share - share)
+        # Over before it can be read.
         if left < QUIET_SECONDS and not self._shown:
             return
         self._print(f"checking the data: {progress.share:.0%}, {progress.rows:,} rows, about {duration(left)} left")

@@ -25,6 +25,7 @@ class _Help(argparse.HelpFormatter):
     """Fills paragraphs to the terminal's width; indented ones, which are tables and examples, stay as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # argparse either fills all paragraphs or none.
         parts = text.strip("\n").split("\n\n")
         fill = super()._fill_text
         return "\n\n".join(part if part.startswith("  ") else fill(part, width, indent) for part in parts)
@@ -77,6 +78,7 @@ def guarded(work: Callable[[], int | None]) -> int:
     try:
         code = work() or 0
     except SystemExit as end:  # argparse: after --help, or an option that does not exist
+        # sys.exit("text") is how libraries end with a message; Python prints it.
         if isinstance(end.code, str):
             raise
         code = end.code or 0
@@ -84,6 +86,7 @@ def guarded(work: Callable[[], int | None]) -> int:
         code = StopAsked.exit_code
     except Exception as error:
         code = 0 if isinstance(error, BrokenPipeError) and _reader_is_gone() else _complained(error)
+    # Output is written at the end, and a full disk is seen only then.
     return max(code, _written())
 
 
@@ -96,6 +99,7 @@ def _complained(error: Exception) -> int:
     sentence = hydra_errors.sentence(error)
     if sentence is None:
         raise error
+    # Under torchrun every rank meets the same mistake; it is printed once.
     if distributed.speaks(str(sentence)):
         console.complain(str(sentence))
     return sentence.exit_code
@@ -104,6 +108,7 @@ def _complained(error: Exception) -> int:
 def _reader_is_gone() -> bool:
     """Say whether standard output is a pipe that nobody reads any more."""
     pipe = select.poll()
+    # So a broken pipe of standard output is distinguished from a socket's, which would be a bug.
     pipe.register(sys.stdout.fileno(), 0)  # an error is reported whether asked for or not
     return bool(pipe.poll(0))
 
@@ -135,6 +140,7 @@ def read_dotenv() -> None:
     Raises `RequestError` where it cannot be read.
     """
     here = Path.cwd()
+    # The nearest one only, as python-dotenv and the usual tools have it.
     found = next((path for path in (folder / ".env" for folder in (here, *here.parents)) if path.is_file()), None)
     if found is not None:
         from dotenv import load_dotenv

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: the plan before, and what came of it after. The live part is in live.py."""
+"""What a person sees in the terminal: the plan before, and what came of it after. The live part is in progress.py."""
 
 import os
 import shutil
@@ -35,6 +35,7 @@ class Output(Terminal):
 
 
 terminal = Output(highlight=False, width=WIDTH)
+# 1,000 columns: nothing is folded, and the terminal wraps as it likes.
 unfolded = Output(highlight=False, width=1000)
 """For tables whose names are to be copied."""
 errors = Output(stderr=True, highlight=False)
@@ -42,6 +43,7 @@ errors = Output(stderr=True, highlight=False)
 
 def say(text: str = "") -> None:
     """Print a line as it is."""
+    # As Text: in a string rich would take [brackets] of a path or a row for markup.
     terminal.print(Text(text), soft_wrap=True)
 
 
@@ -72,12 +74,13 @@ def confirm_price(dollars: float | None, most: float | None) -> None:
     """
     if most is None or (dollars is not None and dollars <= most):
         return
-    told = "a price that is not known" if dollars is None else f"about ${dollars:,.2f}"
+    price = "a price that is not known" if dollars is None else f"about ${dollars:,.2f}"
+    # A cron job or CI has nobody to ask: there the answer is no.
     if terminal.is_terminal and sys.stdin.isatty():
-        answer = terminal.input(Text(f"This takes {told}, max_price is ${most:,.2f}. Go on? [y/N] "))
+        answer = terminal.input(Text(f"This takes {price}, max_price is ${most:,.2f}. Go on? [y/N] "))
         if answer.strip().lower() in ("y", "yes"):
             return
-    raise RequestError(f"max_price: got {most:g}, but this takes {told}; nothing was sent. Raise it, or leave it out.")
+    raise RequestError(f"max_price: got {most:g}, but this takes {price}; nothing was sent. Raise it, or leave it out.")
 
 
 def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
@@ -90,6 +93,7 @@ def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
     _show_findings(proposal)
     _show_values(proposal)
     show_graders(proposal.rehearsed)
+    # A plan keeps the folder that it was first given, so that a new name cannot make it a second run.
     name = run.request.name
     if name != "auto" and not run.folder.name.startswith(f"{name}-"):
         say(f"note: this plan has a folder already, {run.folder}; name={name} is not used")
@@ -144,6 +148,7 @@ def _show_values(proposal: Proposal) -> None:
         "backend.learning_rate": plan.settings.get("learning_rate"),
     }
     settings = proposal.run.request.backend  # the plan has no keys on how the work is done
+    # Keys that do not decide the result, but that were chosen for a reason: the number of threads, say.
     values |= {key: attrgetter(key.removeprefix("backend."))(settings) for key in reasons if key.startswith("backend.")}
     rows = [[key, str(value), reasons.get(key, "")] for key, value in values.items() if value is not None]
     table("Plan", ["key", "value", "auto, because"], rows)
@@ -152,11 +157,12 @@ def _show_values(proposal: Proposal) -> None:
 def show_outcome(run: Run, content: Mapping[str, Any], position: Position | None, problem: str) -> None:
     """Print how a run came out: metrics, answers before and after, where everything is, what to do next."""
     say()
+    # Three show the style; all of them are in report.md and MLflow.
     for sample in content["samples"][:3]:
         table(f"“{sample['prompt']}”", ["", ""], [["before", sample["before"]], ["after", sample["after"]]])
     if content["metrics"]:
-        told = ("eval/", "train/loss")
-        shown = [[name, f"{value:.4g}"] for name, value in content["metrics"].items() if name.startswith(told)]
+        prefixes = ("eval/", "train/loss")
+        shown = [[name, f"{value:.4g}"] for name, value in content["metrics"].items() if name.startswith(prefixes)]
         table("Metrics (last values)", ["name", "value"], shown)
     rows = [["status", content["status"] + (f": {content['message']}" if content["message"] else "")]]
     rows += [["time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())]]
@@ -173,18 +179,18 @@ TRIAL_METRICS = [f"eval/{each.name}" for each in methods.metrics().values() if e
 
 
 def show_trial_begun(run: Run, called: str) -> None:
-    """Print which trial of a sweep begins; its plan was told with the others'."""
+    """Print which trial of a sweep begins; its plan was printed with the others'."""
     say()
     say(f"{run.folder.name}: {called}")
 
 
 def show_trial(run: Run, content: Mapping[str, Any], position: Position | None, problem: str) -> None:
-    """Print in a line how a trial came out; what all of them come to is told at the end."""
-    told = [f"{name} {content['metrics'][name]:.4g}" for name in TRIAL_METRICS if name in content["metrics"]]
-    told += [duration(sum(content["seconds"].values()))]
-    told += [content["message"]] if content["message"] else []
-    told += [_tracked(position, problem)] if problem else []
-    say(f"{content['status']}: {', '.join(told)}")
+    """Print in a line how a trial came out; the sweep's summary is printed at the end."""
+    parts = [f"{name} {content['metrics'][name]:.4g}" for name in TRIAL_METRICS if name in content["metrics"]]
+    parts += [duration(sum(content["seconds"].values()))]
+    parts += [content["message"]] if content["message"] else []
+    parts += [_tracked(position, problem)] if problem else []
+    say(f"{content['status']}: {', '.join(parts)}")
 
 
 def _tracked(position: Position | None, problem: str) -> str:
@@ -212,6 +218,7 @@ def in_this_shell(typed: str) -> str:
     """Return a command as it works in this shell: by its path, where this Python's environment is not activated."""
     name, _, rest = typed.partition(" ")
     folder = Path(sys.executable).parent
+    # Copied as it is shown, the command should start the Python that has the runner.
     active = shutil.which(name)
     if (active and Path(active).parent == folder) or not (folder / name).exists():
         return typed
@@ -223,5 +230,6 @@ def silence(stream: IO[str]) -> None:
     """Drop what is written to a stream from now on, and what it still holds."""
     with suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
+        # The descriptor, not the object: what is buffered, and what C code writes, goes nowhere as well.
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

@@ -48,10 +48,12 @@ class Phase:
 
     def restarts(self, done: int, total: int) -> bool:
         """Say whether the count begins again, as that of an evaluation does in the course of training."""
+        # A count that was complete and is reported again has begun again, even at the same number.
         return done < self.done or self.done == total > 0
 
     def pace(self, now: float) -> float:
         """Return what is done in a second, 0 where that is not known yet."""
+        # By the records' times, so that a journal read afterwards gives the same pace.
         return (self.done - self.first) / (now - self.began) if now > self.began else 0.0
 
     def due(self, now: float, total: int) -> bool:
@@ -88,6 +90,7 @@ class Live:
 
     def __enter__(self) -> "Live":
         if self._output.is_terminal:
+            # Only on a terminal: elsewhere rich would print every state of the bar.
             self._bar.start()
         return self
 
@@ -112,6 +115,7 @@ class Live:
                 self._print(f"  created: {what} {name}")
             case events.Removed(what=what, id=name):
                 self._print(f"  removed: {what} {name}")
+            # Training's own metrics come with the progress, many times a minute.
             case events.Metrics(step=step, values=values) if "eval/loss" in values:
                 shown = [f"{label} {values[name]:.3f}" for name, label in HELD_OUT.items() if name in values]
                 self._print(f"  held-out rows after {step} steps: {', '.join(shown)}")
@@ -138,6 +142,7 @@ class Live:
             self._bar.update(self._task(step), completed=done, total=total or None, count=count, words="  ".join(words))
             if done == total and step != self._step:  # an evaluation in the course of training has no end of its own
                 self._hide(step)
+        # Without a terminal, a line each time would fill a log with thousands.
         elif phase.due(now, total) and (progress.text or done != total):  # else the line that says it is done follows
             self._print_progress(progress, words)
             phase.printed, phase.printed_done = now, done
@@ -159,6 +164,7 @@ class Live:
 
     def _end(self, step: str, seconds: float) -> None:
         self._hide(step)
+        # A step that comes again (another evaluation) is timed from its own start.
         self._phases = {key: phase for key, phase in self._phases.items() if key[0] != step}
         self._print(f"✓ {step:9} {duration(seconds)}")
 
@@ -174,6 +180,7 @@ def _words(progress: events.Progress, pace: float) -> list[str]:
         words.append(each if pace >= 1 else f"{duration(1 / pace)} each")
         words += [f"{duration((progress.total - progress.done) / pace)} left"] if progress.total else []
     words += [each for each in (progress.what, progress.text) if each]
+    # Figures last: where the terminal is narrow they are what is cut off.
     return words + _figures(progress.figures)
 
 

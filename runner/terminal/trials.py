@@ -8,13 +8,13 @@ from rich.live import Live
 from rich.table import Table
 
 from runner.plan import Run
-from runner.record import journal
+from runner.record import journal, layout
 from runner.record.events import Failed, Metrics, StepDone, StepStarted, Stopped
 from runner.terminal.console import terminal
 
 TICK_SECONDS = 1.0
 ROWS = 15
-"""So many trials are shown at once: those at work, and the last ones that came to something."""
+"""So many trials are shown at once: those at work, and the last ones that have a result."""
 
 
 class Board:
@@ -30,6 +30,8 @@ class Board:
     def __enter__(self) -> "Board":
         if terminal.is_terminal:
             self._live.start()
+            # A thread, as the main one is in the launcher; it reads files only, so that trials on other machines are
+            # seen.
             self._thread.start()
         return self
 
@@ -44,19 +46,22 @@ class Board:
             self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Table:
-        told = {name: self._told(run.folder / "journal.jsonl") for name, run in list(self._jobs.items())}
-        begun = {name: row for name, row in told.items() if row}
+        # list(): a search adds trials from the main thread meanwhile.
+        rows = {name: self._row(run.folder / layout.JOURNAL) for name, run in list(self._jobs.items())}
+        begun = {name: row for name, row in rows.items() if row}
         ended = sum(row[0] in ("finished", "failed") for row in begun.values())
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left",
-                      title=f"{ended} of {len(told)} trials done")  # fmt: skip
+                      title=f"{ended} of {len(rows)} trials done")  # fmt: skip
         for head in ("trial", "state", "step", "loss", "held-out loss", "reward accuracy"):
             table.add_column(head, style="dim" if head == "trial" else "", header_style="dim")
+        # Those at work first; sorted is stable, so that the others keep their order.
         for name, row in sorted(begun.items(), key=lambda each: each[1][0] == "finished")[:ROWS]:
             table.add_row(name, *row)
         return table
 
-    def _told(self, path: Path) -> list[str]:
+    def _row(self, path: Path) -> list[str]:
         """Return the cells of a trial that has begun; a journal is read when it has grown."""
+        # Journals only grow: their size says whether there is anything new, on a network folder too.
         size = path.stat().st_size if path.exists() else 0
         if self._seen.get(path, (0, []))[0] != size:
             self._seen[path] = size, _cells(path)

@@ -15,6 +15,7 @@ import httpx2
 import openai
 from azure.core import exceptions as azure_core
 
+from runner.backends.foundry import faults as foundry_faults
 from runner.backends.foundry.connect import Service
 from runner.backends.foundry.keys import Azure
 from runner.errors import AccessError, DataError, RequestError, RunnerError, ServiceError
@@ -48,7 +49,7 @@ def exceptions() -> Iterator[tuple[str, type[Exception]]]:
 
 
 EXCEPTIONS = dict(exceptions())
-CAUGHT = {name: found for name, found in EXCEPTIONS.items() if issubclass(found, faults.FOREIGN)}
+CAUGHT = {name: found for name, found in EXCEPTIONS.items() if issubclass(found, foundry_faults.FOREIGN)}
 
 
 def test_every_exception_of_the_sdks_is_caught_or_listed_with_a_reason() -> None:
@@ -58,7 +59,7 @@ def test_every_exception_of_the_sdks_is_caught_or_listed_with_a_reason() -> None
 
 @pytest.mark.parametrize("name", sorted(MISSED))
 def test_what_an_odd_answer_raises_is_caught_too(name: str) -> None:
-    assert issubclass(EXCEPTIONS[name], faults.FOREIGN)
+    assert issubclass(EXCEPTIONS[name], foundry_faults.FOREIGN)
 
 
 REQUEST = httpx2.Request("GET", ENDPOINT)
@@ -106,8 +107,8 @@ def made(found: type[Exception]) -> Exception:
 
 @pytest.mark.parametrize("name", sorted(CAUGHT))
 def test_every_exception_is_told_in_a_sentence(name: str) -> None:
-    fault = faults.classify(made(CAUGHT[name]))
-    error = faults.told(fault, "listing the service's files", ENDPOINT)
+    fault = foundry_faults.classify(made(CAUGHT[name]))
+    error = foundry_faults.error_for(fault, "listing the service's files", ENDPOINT)
     assert isinstance(error, RunnerError)
     assert error.exit_code in (1, 2)
     assert_sentence(str(error))
@@ -154,10 +155,10 @@ def test_both_sdks_answers_are_judged_alike(status: int, body: str) -> None:
         azure_core.HttpResponseError(response=AzureAnswer(status, BODIES[body])),
     )
     for error in errors:
-        fault = faults.classify(error)
+        fault = foundry_faults.classify(error)
         assert fault.kind == kind
         assert fault.text.startswith(str(status))
-        message = faults.told(fault, "creating the job", ENDPOINT)
+        message = foundry_faults.error_for(fault, "creating the job", ENDPOINT)
         assert type(message) is told
         assert_sentence(str(message))
     client.close()
@@ -165,19 +166,19 @@ def test_both_sdks_answers_are_judged_alike(status: int, body: str) -> None:
 
 def test_the_services_own_words_are_told() -> None:
     error = openai.BadRequestError("x", response=response(400, ERROR), body=ERROR["error"])
-    assert faults.classify(error).text == "400 Bad: The first line. The second line. The third"
+    assert foundry_faults.classify(error).text == "400 Bad: The first line. The second line. The third"
     inner = azure_core.HttpResponseError(response=AzureAnswer(400, ERROR))
-    assert faults.classify(inner).text == "400 The first line. The second line. The third"
+    assert foundry_faults.classify(inner).text == "400 The first line. The second line. The third"
 
 
 def test_an_error_with_a_code_and_no_message_is_told_by_its_code() -> None:
     answer: Any = AzureAnswer(403, {"error": {"code": "AuthorizationFailed"}})
-    assert faults.classify(azure_core.HttpResponseError(response=answer)).text == "403 AuthorizationFailed"
+    assert foundry_faults.classify(azure_core.HttpResponseError(response=answer)).text == "403 AuthorizationFailed"
 
 
 def test_an_answer_that_is_no_json_is_lost_whatever_its_status() -> None:
     answer: Any = AzureAnswer(200, "{")
-    assert faults.classify(azure_core.DecodeError("JSON is invalid", response=answer)).kind == "lost"
+    assert foundry_faults.classify(azure_core.DecodeError("JSON is invalid", response=answer)).kind == "lost"
 
 
 def caused(cause: Exception) -> Exception:
@@ -210,10 +211,10 @@ OF_THE_WIRE: list[tuple[Exception, faults.Kind]] = [
 
 @pytest.mark.parametrize(("error", "kind"), OF_THE_WIRE, ids=lambda value: type(value).__name__)
 def test_only_a_request_that_cannot_have_arrived_is_surely_not_carried_out(error: Exception, kind: faults.Kind) -> None:
-    assert faults.classify(error).kind == kind
+    assert foundry_faults.classify(error).kind == kind
     assert ("lost" in faults.UNCERTAIN, "unreachable" in faults.UNCERTAIN) == (True, False)
     if isinstance(error, httpx2.HTTPError):
-        assert faults.classify(caused(error)).kind == kind
+        assert foundry_faults.classify(caused(error)).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_only_a_request_that_cannot_have_arrived_is_surely_not_carried_out(error
      azure.identity.CredentialUnavailableError("none here\nnor there")],
 )  # fmt: skip
 def test_a_credential_that_fails_is_told_with_how_to_log_in(error: Exception) -> None:
-    told = faults.told(faults.classify(error), "listing the service's files", ENDPOINT)
+    told = foundry_faults.error_for(foundry_faults.classify(error), "listing the service's files", ENDPOINT)
     assert isinstance(told, AccessError)
     assert "az login" in str(told)
     assert_sentence(str(told))
@@ -235,7 +236,7 @@ def test_a_credential_that_fails_is_told_with_how_to_log_in(error: Exception) ->
 )  # fmt: skip
 def test_a_content_filter_is_no_mere_refusal(body: dict[str, Any]) -> None:
     error = openai.BadRequestError("x", response=response(400, body), body=body["error"])
-    assert faults.classify(error).kind == "filtered"
+    assert foundry_faults.classify(error).kind == "filtered"
 
 
 def test_a_refused_file_is_told_with_the_services_reason() -> None:

@@ -33,7 +33,7 @@ HOSTED = ("backend=foundry", "model.source=hosted:gpt-4.1-mini")
 
 
 def test_a_local_sweep_sends_nothing(trials: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    summary.show_outlook(trials())
+    summary.show_forecast(trials())
     told = capsys.readouterr().out
     assert "128 rows and 32 held out: read and tokenised once, not once per trial" in told
     assert "sent" not in told
@@ -41,7 +41,7 @@ def test_a_local_sweep_sends_nothing(trials: Make, capsys: pytest.CaptureFixture
 
 
 def test_a_hosted_sweep_uploads_its_rows_once(trials: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    summary.show_outlook(trials(*HOSTED))
+    summary.show_forecast(trials(*HOSTED))
     assert "read, counted and uploaded once, not once per trial" in capsys.readouterr().out
 
 

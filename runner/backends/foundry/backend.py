@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner import distributed, models
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
@@ -15,6 +15,7 @@ from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, Tokens
 from runner.data.survey import Survey, TokenLimit
 from runner.errors import DataError, ModelError, RequestError
+from runner.graders import Json
 from runner.hosted import methods as wire_forms
 from runner.methods import AnyMethod, Hyperparameters
 from runner.plan import Proposal, Run
@@ -22,6 +23,10 @@ from runner.record import samples
 from runner.record.events import Created
 from runner.record.journal import RunState
 from runner.request.keys import Request
+
+if TYPE_CHECKING:
+    from runner.backends.foundry.deployed_steps import DeployedSteps
+    from runner.backends.foundry.steps import FoundrySteps
 
 MIN_ROWS = 10
 MAX_FILE_BYTES = 512 << 20
@@ -51,6 +56,7 @@ class FoundryBackend(Backend[Foundry]):
         if not (found and found.max_row_tokens and counter):
             return None
         count = counter.tokens
+        # The service reads no more of a row than this; here a longer one is at least a warning.
         return TokenLimit(found.max_row_tokens, lambda rows: [count(row) for row in rows])
 
     def resolve(
@@ -62,22 +68,23 @@ class FoundryBackend(Backend[Foundry]):
         """
         wire_form = wire_forms.load(method.name)
         for key, most in (LIMITS | dict(wire_form.limits)).items():
-            value: Any = getattr(hyperparameters, key, "auto")
-            if value != "auto" and value > most:
+            value = getattr(hyperparameters, key, "auto")
+            if isinstance(value, int | float) and value > most:
                 raise RequestError(f"{method.name}.{key}: got {value}; the service takes up to {most}, or auto.")
-        fixed: dict[str, Any] = dict(wire_form.fixed)
-        for key, value in fixed.items():
+        fixed: dict[str, Any] = dict(wire_form.fixed)  # keys of the method's own dataclass, whose types differ
+        for key, means in fixed.items():
             asked = getattr(hyperparameters, key)
-            if asked not in ("auto", value):
+            if asked not in ("auto", means):
                 raise RequestError(
-                    f"{method.name}.{key}: got {asked}; hosted jobs have no such option (they behave as {value}); "
+                    f"{method.name}.{key}: got {asked}; hosted jobs have no such option (they behave as {means}); "
                     "leave it out, or use backend=local."
                 )
+        # Only what was left to us: a value that was asked for needs no reason.
         reasons = {key: "what a hosted job does" for key in fixed if getattr(hyperparameters, key) == "auto"}
         resolved = replace(hyperparameters, **fixed)
         return Resolved(settings, resolved, {f"{method.name}.{key}": reason for key, reason in reasons.items()})
 
-    def identity(self, settings: Foundry) -> dict[str, Any]:
+    def identity(self, settings: Foundry) -> dict[str, Json]:
         """Return the kind of training; where the service is and how it is asked do not change the result."""
         return {"training_type": settings.training_type}
 
@@ -93,13 +100,13 @@ class FoundryBackend(Backend[Foundry]):
         """Return the steps; the SDKs are loaded when the first of them runs (steps.py)."""
 
         @cache
-        def work() -> Any:
+        def work() -> "FoundrySteps":
             from runner.backends.foundry.steps import FoundrySteps
 
             return FoundrySteps(run, state)
 
         @cache
-        def deployed() -> Any:
+        def deployed() -> "DeployedSteps":
             from runner.backends.foundry.deployed_steps import DeployedSteps
 
             return DeployedSteps(run, state)
@@ -109,17 +116,19 @@ class FoundryBackend(Backend[Foundry]):
         _stay_where_it_began(settings, state)
         found = [step("upload"), step("create")]
         if not settings.follow:
-            return [*found, step("look", f"at {time.time():.3f}")]  # each time anew
+            # A key that is never the same, so that the journal's result of the last look does not stand for this one.
+            return [*found, step("look", f"at {time.time():.3f}")]
         found += [step("follow"), step("results"), step("save")]
         if settings.deploy == "none":
             return found
         wanted_deployment = settings.deployment
-        standing = f"{settings.deploy} {wanted_deployment.name} {wanted_deployment.sku} {wanted_deployment.capacity}"
-        standing += f", beside {wanted_deployment.base}"
+        # Keys of the steps: another SKU, capacity or sampling does those steps again, and not the job.
+        deployed_as = f"{settings.deploy} {wanted_deployment.name} {wanted_deployment.sku} {wanted_deployment.capacity}"
+        deployed_as += f", beside {wanted_deployment.base}"
         sampling = samples.key(run.request)
         if settings.deploy == "keep":
-            return [*found, later("deploy", standing), later("sample", sampling)]
-        both = f"{standing}, {sampling}"  # other samples need the deployment once more
+            return [*found, later("deploy", deployed_as), later("sample", sampling)]
+        both = f"{deployed_as}, {sampling}"  # other samples need the deployment once more
         return [*found, later("deploy", both), later("sample", both), later("undeploy", both)]
 
     def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
@@ -176,6 +185,7 @@ class FoundryBackend(Backend[Foundry]):
 
     def leftovers(self, state: RunState) -> Sequence[Created]:
         """Return the deployments, then the files, that a run has created."""
+        # Deployments first, as they cost by the hour.
         found = [each for each in state.created.values() if each.what in REMOVED]
         return sorted(found, key=lambda each: REMOVED.index(each.what))
 
@@ -189,6 +199,7 @@ class FoundryBackend(Backend[Foundry]):
 def _check(request: Request, survey: Survey) -> None:
     """Raise `RequestError` or `DataError` for what the service is known to refuse."""
     settings = Foundry.of(request)
+    # Each rank would create a job of its own.
     if distributed.this_rank().world_size > 1:
         raise RequestError("torchrun: backend=foundry computes nothing here; give the same command without it.")
     name = models.hosted_name(request.model.source)
@@ -221,6 +232,7 @@ def _check(request: Request, survey: Survey) -> None:
             "evaluation.samples: got 0, so backend.deploy=delete_after_eval would deploy for nothing; ask for "
             "some, or use backend.deploy=none."
         )
+    # A plan can be made on a machine that has neither the SDKs nor a login.
     if request.mode == "run":
         _demand_way_there(settings)
 
@@ -236,6 +248,7 @@ def _demand_way_there(settings: Foundry) -> None:
 
 def _stay_where_it_began(settings: Foundry, state: RunState) -> None:
     """Raise `RequestError` where a run that was begun at one project is to go on at another."""
+    # File and job ids mean nothing at another project.
     begun = state.results.get("upload", {}).get("endpoint")
     now = endpoint.find(settings.azure, "endpoint")
     if begun and now and begun != now.rstrip("/"):

@@ -21,7 +21,9 @@ Price = Annotated[float, msgspec.Meta(ge=0)]
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model: methods by the runner's names, US dollars, the most tokens of a row that are read."""
 
-    methods: list[Literal["sft", "dpo", "rft"]]
+    # Any name: a table may know a method before the runner does.
+    methods: list[str]
+    # By the service's trainingType.
     training_per_million_tokens: dict[Literal["Standard", "GlobalStandard", "Developer"], Price] = {}
     deployment_per_hour: Price | None = None
     max_row_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -30,12 +32,15 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table, with when and where it was read."""
 
-    date: Any  # a day to YAML, a text if only the month is given
+    # YAML makes a day of 2025-12-01 and a text of 2025-12; msgspec takes no union of the two.
+    date: Any
     source: str
     models: dict[str, Model]
 
     def find(self, name: str) -> Model | None:
         """Return a model by its name, with or without version, tuned (`ft:NAME:…`, `NAME.ft-…`) or not."""
+        # gpt-4.1-mini, gpt-4.1-mini-2025-04-14, gpt-35-turbo-0125; ft:NAME:… is OpenAI's form of a tuned one,
+        # NAME.ft-… Azure's.
         version, tuned = r"(?:-\d{4}(?:-\d\d-\d\d)?)?", r"(?:(?::|\.ft-).*)?"
         found = re.fullmatch(rf"(?:ft:)?(?P<bare>.+?){version}{tuned}", name)
         return self.models.get(found["bare"]) if found else None

@@ -21,6 +21,7 @@ def remove(settings: Foundry, state: RunState, leftovers: Sequence[Created]) -> 
     """
     there = service(settings)
     _demand_same_place(there, state)
+    # Of any run, ours or not: a shared file stays as long as one job reads it.
     live = [job for job in now(listed(there)) if job.status not in ENDED]
     used = {file: job.id for job in live for file in (job.training_file, job.validation_file)}
     for each in leftovers:
@@ -28,6 +29,7 @@ def remove(settings: Foundry, state: RunState, leftovers: Sequence[Created]) -> 
             yield Removal(each, used_by=used[each.id])
         elif each.what == "file":
             now(delete(there, each.id))
+            # A job that exists has read its files: the upload need not be done again.
             yield Removal(each, undoes="" if "create" in state.results else "upload")
         else:
             now(Deployer(there, each.id).remove())
@@ -37,6 +39,7 @@ def remove(settings: Foundry, state: RunState, leftovers: Sequence[Created]) -> 
 def _demand_same_place(there: Service, state: RunState) -> None:
     places = [(state.results.get("upload", {}).get("endpoint"), there.endpoint)]
     made = [each.detail.get("account") for each in state.created.values() if each.what == "deployment"]
+    # A deployment's name alone may mean another one in another account.
     places += [(account, there.control_plane.name) for account in made]
     for was, now_at in places:
         if was and was != now_at:

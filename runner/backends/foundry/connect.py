@@ -2,18 +2,26 @@
 
 import logging
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from azure.ai.projects import AIProjectClient
 from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 from httpx2 import Timeout
 from openai import DefaultHttpxClient, OpenAI
 
+from runner.backends.foundry import faults
 from runner.backends.foundry.endpoint import ControlPlane, control_plane, find_endpoint
 from runner.backends.foundry.keys import Azure, Foundry
+from runner.errors import RunnerError
 from runner.hosted.connection import ANSWER_SECONDS, CONNECT_SECONDS, Connection, refuse_page
+from runner.hosted.faults import Fault
 from runner.hosted.keys import Polling
 
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+    from azure.mgmt.cognitiveservices.operations import DeploymentsOperations
+
+# https://learn.microsoft.com/python/api/overview/azure/identity-readme#credential-classes
 CREDENTIALS = {
     "default": "DefaultAzureCredential",
     "cli": "AzureCliCredential",
@@ -24,8 +32,26 @@ CREDENTIALS = {
 }
 
 
+class ManagerOptions(TypedDict):
+    """Where a call of the resource manager goes."""
+
+    resource_group_name: str
+    account_name: str
+    enforce_https: NotRequired[bool]
+
+
 class Service(Connection):
     """A project of Foundry, reached as a credential allows."""
+
+    foreign = faults.FOREIGN
+
+    def classify(self, error: Exception) -> Fault:
+        """Return what an exception of Azure's or OpenAI's SDKs means."""
+        return faults.classify(error)
+
+    def error_for(self, fault: Fault, what: str) -> RunnerError:
+        """Return the error for the user, with the fix in Azure."""
+        return faults.error_for(fault, what, self.endpoint)
 
     def __init__(self, endpoint: str, azure: Azure, polling: Polling) -> None:
         super().__init__(endpoint, polling)
@@ -37,16 +63,18 @@ class Service(Connection):
         return control_plane(self.azure)
 
     @cached_property
-    def _credential(self) -> Any:
+    def _credential(self) -> "TokenCredential":
         import azure.identity
 
         logging.getLogger("azure").setLevel(logging.CRITICAL)  # it writes each credential's failure to the terminal
-        return getattr(azure.identity, CREDENTIALS[self.azure.credential])()
+        credential: TokenCredential = getattr(azure.identity, CREDENTIALS[self.azure.credential])()
+        return credential
 
     @cached_property
     def openai(self) -> OpenAI:
         """The project's OpenAI client."""
         timeout = Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        # A hook, as the SDK would parse a proxy's login page as if it were an object with no fields.
         http = DefaultHttpxClient(timeout=timeout, event_hooks={"response": [refuse_page]})
         client = self._project.get_openai_client(max_retries=0, timeout=timeout, http_client=http)
         client.organization = client.project = None  # of OpenAI's own service; they leak in from the environment
@@ -57,7 +85,7 @@ class Service(Connection):
         return AIProjectClient(endpoint=self.endpoint, credential=self._credential)
 
     @property
-    def deployments(self) -> Any:
+    def deployments(self) -> "DeploymentsOperations":
         """The resource manager's operations on deployments; each call takes `**self.manager_options`."""
         return self._manager.deployments
 
@@ -69,18 +97,22 @@ class Service(Connection):
             where.subscription,
             base_url=where.url,
             credential_scopes=["https://management.azure.com/.default"],
+            # As with OpenAI's SDK: what may be repeated is decided in hosted/connection.py alone.
             retry_total=0,
         )
 
     @property
-    def manager_options(self) -> dict[str, Any]:
+    def manager_options(self) -> ManagerOptions:
         """What a call of `deployments` needs: a token over plain http is for an emulator on this machine only."""
         where = self.control_plane
-        names = {"resource_group_name": where.resource_group, "account_name": where.account}
-        return names | ({"enforce_https": False} if where.url.startswith("http://127.0.0.1:") else {})
+        options = ManagerOptions(resource_group_name=where.resource_group, account_name=where.account)
+        if where.url.startswith("http://127.0.0.1:"):
+            options["enforce_https"] = False
+        return options
 
     def close(self) -> None:
         """Close the connections and forget the credential with its tokens; the next request opens new ones."""
+        # Cached properties: taken out of the dict they are made again when next asked for.
         for name in ("openai", "_project", "_manager", "_credential"):
             client = self.__dict__.pop(name, None)
             if client is not None:
@@ -89,6 +121,7 @@ class Service(Connection):
 
 def service(settings: Foundry) -> Service:
     """Return the service that a request means; requests that mean the same share one, and its limit of requests."""
+    # Trials of a sweep share one service, so that the limit of requests holds for all of them together.
     key = find_endpoint(settings.azure), settings.azure, settings.polling
     return _services.setdefault(key, Service(*key))
 
@@ -100,4 +133,4 @@ def close() -> None:
     _services.clear()
 
 
-_services: dict[tuple[Any, ...], Service] = {}
+_services: dict[tuple[str, Azure, Polling], Service] = {}

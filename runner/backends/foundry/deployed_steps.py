@@ -39,6 +39,7 @@ class DeployedSteps:
         """Deploy the model, and find a deployment of the base model to set beside it."""
         wanted = self.settings.deployment
         self._rows()  # data that is gone is told before anything costs by the hour
+        # By the journal: a deployment that somebody else has made is used, but never changed or removed.
         mine = ("deployment", self.deployment_name) in self.state.created
         deployer = deployment.Deployer(self.service, self.deployment_name)
         yield from deployer.ensure(self.done["follow"]["model"], wanted.sku, wanted.capacity, mine)
@@ -54,6 +55,7 @@ class DeployedSteps:
         except RunnerError as error:
             if ("deployment", self.deployment_name) not in self.state.created:
                 raise
+            # Of the same kind, for the exit code; what costs by the hour has to be said, whatever went wrong.
             raise type(error)(
                 f"{error} The deployment {self.deployment_name} stands and may cost by the hour: the same command goes "
                 f"on, python -m runner.clean {self.run.handle} removes it."
@@ -78,6 +80,7 @@ class DeployedSteps:
     def deployment_name(self) -> str:
         """What the deployment is called."""
         name: str = self.settings.deployment.name
+        # The job's id in it: after again=true another model gets another deployment.
         return name if name != "auto" else f"r-{self.run.plan.id[:8]}-{self.job_id[-8:]}"
 
     def _answers(self, name: str, rows: Sequence[Asked]) -> Asking[Replies]:
@@ -88,10 +91,12 @@ class DeployedSteps:
         """Return the rows that can be asked; all held-out ones are read, so that they are compared with the plan's."""
         if samples.most(self.run.request) == 0:
             return []
+        # To the last row, though few are asked for: only at the end is the fingerprint known.
         held_out = list(self.run.rows("validation" if self.run.plan.validation else "train"))
         return samples.rows_to_ask(self.run.request, held_out, _can_be_asked)
 
 
 def _can_be_asked(row: Row) -> bool:
     """Say whether a prompt is text alone, without tools."""
+    # The responses API takes no answer of a tool without the call it belongs to, and no turn without content.
     return not row.tools and all(turn.role != "tool" and turn.content for turn in row.question)

@@ -4,12 +4,15 @@ Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-d
 """
 
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from runner.backends.foundry.connect import Service
 from runner.errors import RequestError, RunnerError, ServiceError
 from runner.hosted.connection import Asking
 from runner.record.events import Created, Event, Progress, Removed, Wait
+
+if TYPE_CHECKING:
+    from azure.mgmt.cognitiveservices.models import Deployment
 
 READY, BROKEN = "Succeeded", {"Failed", "Canceled", "Disabled"}
 NOT_THERE = {"ResourceNotFound", "DeploymentNotFound", "NotFound"}
@@ -28,14 +31,14 @@ class Deployer:
 
         Raises `RequestError` where something else stands under that name.
         """
-        standing = yield from self._look()
-        if standing is not None and _model(standing) != model:
+        existing = yield from self._look()
+        if existing is not None and _model(existing) != model:
             raise RequestError(
-                f"backend.deployment.name: {self.name} is a deployment of {_model(standing)} already; "
+                f"backend.deployment.name: {self.name} is a deployment of {_model(existing)} already; "
                 "choose another name."
             )
-        differs = standing is not None and (standing.sku.name, standing.sku.capacity) != (sku, capacity)
-        if standing is None or (differs and mine):
+        differs = existing is not None and _size(existing) != (sku, capacity)
+        if existing is None or (differs and mine):
             # Noted before it is sent: a deployment costs while it stands, so that one too many in the list is the
             # lesser evil. The same PUT twice makes one.
             detail = {"model": model, "sku": sku, "account": self.service.control_plane.name}
@@ -45,12 +48,12 @@ class Deployer:
 
     def remove(self) -> Generator[Event, None, None]:
         """Remove the deployment, if it stands, and wait until it is gone."""
-        standing = yield from self._look()
-        if standing is not None:
+        existing = yield from self._look()
+        if existing is not None:
             yield from self.service.ask(f"removing the deployment {self.name}", self._delete, awaited=("conflict",))
-        while standing is not None:
+        while existing is not None:
             yield Wait(min(5.0, self.service.polling.every))
-            standing = yield from self._look()
+            existing = yield from self._look()
         yield Removed("deployment", self.name)
 
     def _create(self, model: str, sku: str, capacity: int) -> Generator[Event, None, None]:
@@ -60,6 +63,7 @@ class Deployer:
         wanted = models.Deployment(
             sku=models.Sku(name=sku, capacity=capacity),
             properties=models.DeploymentProperties(
+                # Version 1: a tuned model has just one, whatever its base's.
                 model=models.DeploymentModel(format="OpenAI", name=model, version="1")
             ),
         )
@@ -68,6 +72,7 @@ class Deployer:
                 f"deploying {model} as {self.name}", lambda: self._put(wanted), self._look, awaited=("conflict",)
             )
         except RunnerError:
+            # Refused, it costs nothing: `clean` need not offer it.
             yield from self._forget()
             raise
 
@@ -77,8 +82,8 @@ class Deployer:
 
     def _ready(self) -> Generator[Event, None, None]:
         while True:
-            standing = yield from self._look()
-            state = "Accepted" if standing is None else str(standing.properties.provisioning_state)
+            existing = yield from self._look()
+            state = "Accepted" if existing is None else _state(existing)
             if state == READY:
                 return
             if state in BROKEN:
@@ -89,11 +94,12 @@ class Deployer:
             yield Progress("deploy", 0, 0, text=f"{self.name}: {state}")
             yield Wait(min(5.0, self.service.polling.every))
 
-    def _look(self) -> Asking[Any]:
+    def _look(self) -> Asking["Deployment | None"]:
         """Return the deployment that stands under the name, or None."""
         return (yield from self.service.ask(f"looking at the deployment {self.name}", self._get))
 
-    def _put(self, wanted: Any) -> None:
+    def _put(self, wanted: "Deployment") -> None:
+        # polling=False: the SDK's own waiting sleeps, and hears no signal; `_ready` looks instead.
         create = self.service.deployments.begin_create_or_update
         create(deployment_name=self.name, deployment=wanted, polling=False, **self.service.manager_options)
 
@@ -101,7 +107,7 @@ class Deployer:
         delete = self.service.deployments.begin_delete
         delete(deployment_name=self.name, polling=False, **self.service.manager_options)
 
-    def _get(self) -> Any:
+    def _get(self) -> "Deployment | None":
         from azure.core.exceptions import ResourceNotFoundError
 
         try:
@@ -118,12 +124,22 @@ def find_base(service: Service, model: str) -> Asking[str | None]:
         "listing deployments", lambda: list(service.deployments.list(**service.manager_options))
     )
     fitting = [
-        each.name
+        str(each.name)
         for each in listed
-        if _model(each) in (model, model.partition("-20")[0]) and str(each.properties.provisioning_state) == READY
+        # Azure names a base model with or without the date of its version (gpt-4.1-mini-2025-04-14).
+        if _model(each) in (model, model.partition("-20")[0]) and _state(each) == READY
     ]
-    return min(fitting) if fitting else None
+    return min(fitting) if fitting else None  # the same one each time, in whatever order they come
 
 
-def _model(deployment: Any) -> str:
-    return str(deployment.properties.model.name)
+def _model(deployment: "Deployment") -> str:
+    model = deployment.properties.model if deployment.properties else None
+    return str(model.name) if model else ""
+
+
+def _state(deployment: "Deployment") -> str:
+    return str(deployment.properties.provisioning_state) if deployment.properties else ""
+
+
+def _size(deployment: "Deployment") -> tuple[str, int | None] | None:
+    return (deployment.sku.name, deployment.sku.capacity) if deployment.sku else None

@@ -61,11 +61,13 @@ def find_endpoint(azure: "Azure", environment: Mapping[str, str] = os.environ) -
         where = urlsplit(found)
     except ValueError:  # a bracket too many
         where = urlsplit("")
+    # An address goes into journals, reports and MLflow; it is refused without being printed.
     if where.username or where.query or where.fragment:
         raise AccessError(
             "backend.azure.endpoint: holds more than an address (a user, a password, ?… or #…); allowed: "
             "https://RESOURCE.services.ai.azure.com/api/projects/PROJECT; a secret has no place in it."
         )
+    # Plain http is for the emulator on this machine only: a token would be readable on the way.
     local = where.hostname in ("127.0.0.1", "localhost")
     if where.scheme != ("http" if local and where.scheme == "http" else "https") or "/api/projects/" not in where.path:
         raise AccessError(
@@ -80,6 +82,7 @@ def control_plane(azure: "Azure", environment: Mapping[str, str] = os.environ) -
 
     Raises `AccessError` for what is not set.
     """
+    # Also works without AZURE_AI_ACCOUNT, as the host's first label is the resource's name.
     named = re.match(r"https://([\w-]+)\.services\.ai\.azure\.com/", find_endpoint(azure, environment))
     account = find(azure, "account", environment) or (named[1] if named else _value(azure, "account", environment))
     return ControlPlane(

@@ -50,10 +50,12 @@ class Foundry(BackendKeys):
     """The backend."""
     training_type: Literal["Standard", "GlobalStandard", "Developer"] = "GlobalStandard"
     """The service's trainingType: where it may train, and at what price."""
+    # 18 characters are Azure's own limit; OpenAI's is 64.
     suffix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,18}$")] | None = None
     """Put into the tuned model's name: up to 18 letters, digits, - and _; null takes the plan id's first digits."""
     follow: bool = True
     """Stay until the job is done; false leaves once it is created, and `python -m runner.watch` comes back to it."""
+    # none by default, as nothing that costs by the hour is made unasked.
     deploy: Literal["none", "keep", "delete_after_eval"] = "none"
     """Deploy the tuned model to answer held-out prompts; a deployment that stands is paid by the hour."""
     deployment: Deployment = field(default_factory=Deployment)

@@ -36,8 +36,10 @@ def cost(run: "Run", tokens: "Tokens | None") -> Cost:
     model = catalogue(Foundry.of(run.request).models).find(models.hosted_name(run.plan.model.source) or "")
     rate, n_epochs = _rate(run, model), run.plan.hyperparameters["n_epochs"]
     price = None
+    # With n_epochs=auto the service decides how often it reads the rows, and nobody knows the price before.
     if rate is not None and tokens is not None and n_epochs != "auto":
         price = tokens.splits["train"] * n_epochs * rate / 1e6
+    # Paid once: the same plan again finds its job.
     if "create" in read_state(run.folder).results:
         return Cost(None, 0.0, price)
     return Cost(None, price)
@@ -65,13 +67,13 @@ def _price(run: "Run", model: Model | None, tokens: "Tokens | None") -> str:
     if rate is None:
         return f"not known: {models.hosted_name(run.plan.model.source)} with {kind} is not in the table"
     n_epochs = run.plan.hyperparameters["n_epochs"]
-    told = f"${rate:.2f} a million tokens, {kind}"
+    per_token = f"${rate:.2f} a million tokens, {kind}"
     if tokens is None:
-        return told
+        return per_token
     dollars = tokens.splits["train"] * rate / 1e6
     if n_epochs == "auto":
-        return f"{_dollars(dollars)} an epoch: {told}"
-    return f"{_dollars(dollars * n_epochs)}: {told}"
+        return f"{_dollars(dollars)} an epoch: {per_token}"
+    return f"{_dollars(dollars * n_epochs)}: {per_token}"
 
 
 def _dollars(amount: float) -> str:
@@ -83,6 +85,7 @@ def _standing(run: "Run", model: Model | None) -> str:
     if settings.deploy == "none":
         return "none, so no answers are compared (backend.deploy=keep or delete_after_eval makes one)"
     if settings.deployment.sku == "DeveloperTier":
+        # Both limits: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-deploy
         price = "no price by the hour; the service removes it after 24 hours"
     else:
         rate = model.deployment_per_hour if model else None
@@ -98,6 +101,7 @@ def _existing(run: "Run") -> str:
     found = [f"{what} {name}" for what, name in known.created]
     if "create" in known.results:
         state = known.states.get("job", "created")
+        # Said once, with its state.
         found = [each for each in found if not each.startswith("job ")]
         found.append(f"job {known.results['create']['job']} ({state} when last seen)")
     return ", ".join(found)

@@ -8,23 +8,27 @@ save       what the model is                                    model/hosted.jso
 deploy, sample, undeploy                                        deployed_steps.py
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openai import NotFoundError
 
 from runner import models
-from runner.backends import Events
+from runner.backends import Events, Result
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
 from runner.errors import LeftRunning, StopAsked
 from runner.hosted import files, follow, jobs, metrics
-from runner.hosted.connection import Asking
+from runner.hosted.connection import Asking, PageOptions
 from runner.models import hosted_model
 from runner.models.hosted_model import HostedModel
 from runner.record.events import Metrics, Note, State
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from openai.pagination import SyncCursorPage
+    from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
+
     from runner.plan import Run
     from runner.record.journal import RunState
 
@@ -41,7 +45,7 @@ class FoundrySteps:
         self.service = service(self.settings)
         self.base = models.hosted_name(run.plan.model.source) or ""
         if self.settings.deploy != "none":
-            _ = self.service.control_plane
+            _ = self.service.control_plane  # raises for a missing variable
 
     def upload(self) -> Events:
         """Bring each split to the service, unless it is there.
@@ -49,7 +53,7 @@ class FoundrySteps:
         All splits are written, which reads them to the end, before anything is sent: rows that are not the plan's
         raise `DataError` there.
         """
-        found: dict[str, Any] = {"endpoint": self.service.endpoint}
+        found: Result = {"endpoint": self.service.endpoint}
         paths = {split: self.run.folder / f"{split}.jsonl" for split in self.run.plan.splits}
         try:
             contents = {split: files.write(self.run.rows(split), path) for split, path in paths.items()}
@@ -57,6 +61,7 @@ class FoundrySteps:
                 intended = f"file {content.name}" in self.state.intents
                 found[split] = yield from files.ensure(self.service, content, intended)
         finally:
+            # As large as the data, and made again from the plan's rows when it is needed.
             for path in paths.values():
                 path.unlink(missing_ok=True)
         return found
@@ -64,10 +69,12 @@ class FoundrySteps:
     def create(self) -> Events:
         """Find the plan's job, or create it."""
         plan, uploaded = self.run.plan, self.done["upload"]
+        # Files can be removed at the service between two commands; the job would be refused for them.
         if not (yield from files.exist(self.service, self._ids(uploaded))):
             yield Note("the files that were uploaded are gone from the service: they are uploaded anew")
             uploaded = yield from self.upload()
         ids = self._ids(uploaded)
+        # How the job is found again where the service shows no metadata (hosted/jobs.py).
         suffix = self.settings.suffix or jobs.default_suffix(plan.id)
         extra = {"trainingType": self.settings.training_type}
         arguments = jobs.arguments(plan, self.base, ids, suffix, extra)
@@ -122,6 +129,7 @@ class FoundrySteps:
                     yield Metrics(step, metrics.metrics(row, self.run.plan.method), float(ended["finished_at"]))
         if not last:
             yield Note("the service sent no numbers: neither events nor a results file with any")
+        # Each checkpoint is a model that can be deployed or trained on.
         found = yield from self.service.collect("listing checkpoints", self._checkpoints)
         return {"step": last, "checkpoints": list(follow.checkpoints(found))}
 
@@ -144,7 +152,7 @@ class FoundrySteps:
         """The job's id at the service."""
         return str(self.done["create"]["job"])
 
-    def _checkpoints(self, **page: Any) -> Any:
+    def _checkpoints(self, **page: "Unpack[PageOptions]") -> "SyncCursorPage[FineTuningJobCheckpoint]":
         return self.service.openai.fine_tuning.jobs.checkpoints.list(self.job_id, **page)
 
     def _content(self, name: str) -> Asking[bytes]:
@@ -153,6 +161,7 @@ class FoundrySteps:
         def download() -> bytes:
             try:
                 return self.service.openai.files.content(name).content
+            # No reason to fail a job that has succeeded and is paid for.
             except NotFoundError:
                 return b""
 
@@ -161,5 +170,5 @@ class FoundrySteps:
             yield Note(f"the results file {name} is missing or empty: the metrics are those the job's events told")
         return content
 
-    def _ids(self, uploaded: Mapping[str, Any]) -> dict[str, str]:
+    def _ids(self, uploaded: Result) -> dict[str, str]:
         return {split: uploaded[split] for split in self.run.plan.splits if split in uploaded}

@@ -16,6 +16,7 @@ from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
 from runner.data.survey import Survey, TokenLimit
 from runner.errors import DataError, RequestError
+from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
 from runner.models import model_reference, tokenizer_folder
 from runner.models.chat_tokenizer import ChatTokenizer
@@ -80,12 +81,12 @@ class LocalBackend(Backend[Local]):
         reasons |= {f"backend.runtime.{key}": reason for key, reason in why_runtime.items()}
         return Resolved(replace(settings, runtime=runtime), hyperparameters, reasons)
 
-    def identity(self, settings: Local) -> dict[str, Any]:
+    def identity(self, settings: Local) -> dict[str, Json]:
         """Return all settings but `runtime`, `profile` and, with full fine-tuning, the adapter's."""
         unused = {"runtime", "profile"} | ({"lora"} if settings.tuning == "full" else set())
         return {key: value for key, value in asdict(settings).items() if key not in unused}
 
-    def evaluation(self, keys: Evaluation) -> dict[str, Any]:
+    def evaluation(self, keys: Evaluation) -> dict[str, Json]:
         """Return what decides which weights are kept and what is measured on the way."""
         return {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
 import torch
 import transformers
 
@@ -16,9 +17,13 @@ from runner.backends.local.machine import allocator
 from runner.backends.local.parallel import sharding
 from runner.backends.local.parallel.lanes import Lanes
 from runner.backends.local.scoring.scorer import Scorer, exact
+from runner.backends.local.training.recipe import How
 from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
     from runner.plan import Run
 
 
@@ -29,9 +34,10 @@ class LocalEngine:
     keeps it, so that it ends in the same bits.
     """
 
-    def __init__(self, run: "Run", how: Mapping[str, Any]) -> None:
+    def __init__(self, run: "Run", how: Mapping[str, object]) -> None:
         self.source, self._digest, self._seed = run.plan.model.source, run.plan.model.digest, run.plan.seed
-        self.settings, self.how = Local.of(run.request), how
+        # convert: what the journal holds is checked, not taken at its word.
+        self.settings, self.how = Local.of(run.request), msgspec.convert(how, How)
         self.group = distributed.group()
         self.sharded = self.settings.runtime.shard and self.group.rank.world_size > 1
 
@@ -51,7 +57,7 @@ class LocalEngine:
         return ChatTokenizer(models.tokenizer_folder(self.folder))
 
     @cached_property
-    def model(self) -> Any:
+    def model(self) -> "PreTrainedModel | PeftModel":
         """The model, ready to learn."""
         allocator.keep_freed()
         # A resumed run keeps the number of threads it began with, as long as there are as many processes.
@@ -66,20 +72,21 @@ class LocalEngine:
         """The model as it scores rows, packed if that is exact."""
         return self.with_lanes(self.make_scorer(self.model, self.how["packed"]))
 
-    def load(self, device: torch.device) -> Any:
+    def load(self, device: torch.device) -> "PreTrainedModel | PeftModel":
         """Load the base model and make it ready to learn."""
 
-        def load() -> Any:
+        def load() -> "PreTrainedModel":
             return model.start(self.folder, self.settings, device)
 
         if self.settings.tuning == "full" or self.settings.quantization != "none" or self.sharded:
             loaded = load()
         else:  # frozen weights stay in memory for the next trial of a sweep
+            # All that decides the loaded object, so that a trial of another model or type does not get it.
             key = (*self.weights_identity, str(self.folder), device, self.settings.trust_remote_code)
             loaded = process_cache.borrowed(process_cache.latest("base", key, load))
         return model.prepare(loaded, self.settings, self._seed)
 
-    def make_scorer(self, loaded: Any, packed: bool = True) -> Scorer:
+    def make_scorer(self, loaded: "PreTrainedModel | PeftModel", packed: bool = True) -> Scorer:
         """Return a model as it scores rows. Layers are tried out on it whole; only then is it sharded."""
         scorer = Scorer(loaded, packed, self.settings.neftune_alpha)
         if self.sharded:
@@ -90,6 +97,8 @@ class LocalEngine:
 
     def with_lanes(self, scorer: Scorer) -> Scorer:
         """Return a scorer that computes packs in as many lanes as `how` says."""
+        # After the scorer is made: trying layers out needs the model, and how many lanes there are is chosen
+        # later.
         scorer.lanes = self.lanes
         return scorer
 
@@ -101,6 +110,7 @@ class LocalEngine:
     def packs_well(self, scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
         """Say whether packed rows have the model's own values; tried once per model and rows, then cached on disk."""
         path = disk_cache.place("layouts", *self.weights_identity, self.device, self.settings.lora, rows)
+        # Rank 0's cache decides for all: ranks that packed differently would not meet in FSDP's calls.
         known: bool | None = self.group.broadcast(disk_cache.read(path, bool))
         if known is None:
             known = exact(scorer, rows)
@@ -108,28 +118,31 @@ class LocalEngine:
         return known
 
     @contextmanager
-    def base_model(self) -> Iterator[Any]:
-        """Lend the base model: the adapter off, or loaded anew if every weight learns."""
+    def base_model(self) -> Iterator["PreTrainedModel | PeftModel"]:
+        """Lend the base model: the adapter off, or loaded again if every weight learns."""
         if self.settings.tuning != "full":
             with model.untouched(self.model):
                 yield self.model
             return
+        # Every weight has learned, so that the base model is loaded a second time, for this block only.
         base = model.start(self.folder, self.settings, self._load_device)
         if self.sharded:
             sharding.shard(base, self.device, self.group.rank.world_size)
         yield base.to(self.device)
 
     @property
-    def base_identity(self) -> list[Any]:
+    def base_identity(self) -> list[object]:
         """Everything that decides the log-probabilities of given tokens under the base model, down to the last bit."""
         return [*self.weights_identity, *(self.how[key] for key in ("packed", "threads", "lanes", "device"))]
 
     @property
-    def weights_identity(self) -> list[Any]:
+    def weights_identity(self) -> list[object]:
         """The base model, and the code that computes with it."""
+        # Versions too: a new torch or transformers may round differently in the last bit.
         weights = [self._digest, self.settings.dtype, self.settings.quantization]
         return [*weights, str(torch.__version__), transformers.__version__]
 
     @property
     def _load_device(self) -> torch.device:
+        # Sharded, a whole model may fit no device: it is loaded on the CPU, and each rank moves its part.
         return torch.device("cpu") if self.sharded else self.device

@@ -15,10 +15,12 @@ class Lora:
     """Rank of the two factors of an update."""
     alpha: PositiveFloat = 32.0
     """Scale of an update: alpha / rank."""
+    # 0 by default: any dropout rules out our own layers and lanes (scoring/patches.py, training/recipe.py).
     dropout: Fraction = 0.0
     """Share of the adapter's inputs dropped while training."""
     targets: str | list[str] = "all-linear"
     """Names of the layers that get an adapter, or `all-linear` for every one but the output layer."""
+    # Slower, as our own layers know plain LoRA only.
     dora: bool = False
     """Learn direction and magnitude of each weight apart (DoRA: Liu et al. 2024, arXiv:2402.09353); slower."""
     rslora: bool = False
@@ -75,6 +77,7 @@ class Local(BackendKeys):
     """Gradients longer than this are scaled down to it."""
     neftune_alpha: NonNegativeFloat = 0.0
     """Noise on the embeddings while training (NEFTune: Jain et al. 2023, arXiv:2310.05914); 5 is usual, 0 is none."""
+    # No default: a decay that suits a thousand steps averages the start in after ten.
     ema_decay: Fraction | None = None
     """Judge and keep a running average of the weights with this decay a step, say 0.99."""
     trust_remote_code: bool = False

@@ -4,7 +4,7 @@ import json
 import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,6 +13,10 @@ from runner.backends.local.keys import Local
 from runner.errors import ModelError, RequestError
 from runner.models import model_reference
 from runner.models.source import ModelIdentity
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 def device(wanted: str) -> torch.device:
@@ -31,6 +35,7 @@ def device(wanted: str) -> torch.device:
     rank = distributed.this_rank()
     if rank.world_size == 1 or wanted == "cpu":
         return torch.device(wanted)
+    # MPS is one device, and NCCL wants a GPU of its own for each rank.
     if wanted != "cuda" or rank.local_world_size > torch.cuda.device_count():
         raise RequestError(
             f"backend.runtime.device: got {wanted} for {rank.local_world_size} processes on a machine with "
@@ -40,10 +45,10 @@ def device(wanted: str) -> torch.device:
     return torch.device(wanted, rank.local_rank)
 
 
-def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, **more: Any) -> Any:
+def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, **more: object) -> "PreTrainedModel":
     """Return the model that a folder describes, with all its adapters merged into the weights.
 
-    `more` is what else transformers is to be told. Raises `ModelError` where it cannot load the model.
+    `more` are further arguments for transformers. Raises `ModelError` where it cannot load the model.
     """
     found = model_reference.read(folder)
     if found is None or found.full:
@@ -51,12 +56,13 @@ def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, 
     from peft import PeftModel
 
     model = load(models.fetch(found.base.source), dtype, trust_remote_code)
+    # A run that started from another run's adapters has them all: each is merged before the next is put on.
     for adapter in found.adapters:
         model = PeftModel.from_pretrained(model, str(folder / adapter)).merge_and_unload()
     return model
 
 
-def start(folder: Path, settings: Local, on: torch.device) -> Any:
+def start(folder: Path, settings: Local, on: torch.device) -> "PreTrainedModel":
     """Return the model that training starts from, on a device, its weights in the type and bits asked for.
 
     Raises `RequestError` where weights in few bits would have to take up adapters.
@@ -74,10 +80,11 @@ def start(folder: Path, settings: Local, on: torch.device) -> Any:
 
     four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, dtype)}
     bits = BitsAndBytesConfig(**(four if quantization == "nf4" else {"load_in_8bit": True}))
+    # bitsandbytes quantises while weights are put on the device; such a model may refuse `.to`.
     return load(folder, dtype, trust, quantization_config=bits, device_map={"": on})
 
 
-def prepare(model: Any, settings: Local, seed: int) -> Any:
+def prepare(model: "PreTrainedModel", settings: Local, seed: int) -> "PreTrainedModel | PeftModel":
     """Make a loaded model ready to learn: a fresh adapter on frozen weights, or every weight unlocked.
 
     The model's own dropout is switched off, since policy and reference are to differ by what is learned alone.
@@ -86,9 +93,12 @@ def prepare(model: Any, settings: Local, seed: int) -> Any:
     if settings.runtime.gradient_checkpointing:
         _checkpoint_activations(model)
     if settings.tuning == "full":
+        # Every weight, the embeddings and the output layer included.
         return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model
 
+    # A starts at random and B at zero: the seed decides the adapter, and the model is unchanged by it at
+    # first.
     torch.manual_seed(seed)
     lora = settings.lora
     _check_targets(model, lora.targets)
@@ -107,15 +117,16 @@ def prepare(model: Any, settings: Local, seed: int) -> Any:
         raise ModelError(f"backend.lora.targets: got {lora.targets!r}; {str(error).splitlines()[0]}") from error
 
 
-def _without_dropout(model: Any) -> None:
+def _without_dropout(model: "PreTrainedModel") -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
+            # Attention layers keep theirs as a number, not a module.
             module.attention_dropout = 0.0
 
 
-def _checkpoint_activations(model: Any) -> None:
+def _checkpoint_activations(model: "PreTrainedModel") -> None:
     """Let each block forget its activations while training and compute them again with the same random numbers."""
     # transformers 5 renamed it on the way.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -127,8 +138,9 @@ def _checkpoint_activations(model: Any) -> None:
         ) from error
 
 
-def _check_targets(model: Any, targets: str | list[str]) -> None:
+def _check_targets(model: "PreTrainedModel", targets: str | list[str]) -> None:
     layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    # GPT-2's linear layers are transformers' own Conv1D.
     layers |= {name.rpartition(".")[2] for name, module in model.named_modules() if type(module).__name__ == "Conv1D"}
     wanted = [targets] if isinstance(targets, str) else targets
     unknown = [name for name in wanted if name != "all-linear" and name.rpartition(".")[2] not in layers]
@@ -139,15 +151,17 @@ def _check_targets(model: Any, targets: str | list[str]) -> None:
         )
 
 
-def untouched(model: Any) -> AbstractContextManager[Any]:
+def untouched(model: "PreTrainedModel | PeftModel") -> AbstractContextManager[object]:
     """Switch the adapter off inside the block; without one, the model has to be untouched still."""
-    context: AbstractContextManager[Any] = (
+    context: AbstractContextManager[object] = (
         model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
     )
     return context
 
 
-def save(model: Any, folder: Path, plan_id: str, start: ModelIdentity) -> model_reference.ModelReference:
+def save(
+    model: "PreTrainedModel | PeftModel", folder: Path, plan_id: str, start: ModelIdentity
+) -> model_reference.ModelReference:
     """Write what was learned as a model reference: this adapter after those of the start, or all weights."""
     draft = folder.with_name(f".{folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -156,6 +170,7 @@ def save(model: Any, folder: Path, plan_id: str, start: ModelIdentity) -> model_
     before = model_reference.read(source)
     if not hasattr(model, "disable_adapter"):
         model.save_pretrained(draft)
+        # save_pretrained writes weights and configuration only; the folder is to be loaded by itself.
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             if (models.tokenizer_folder(source) / name).exists():
                 shutil.copy(models.tokenizer_folder(source) / name, draft / name)
@@ -169,19 +184,22 @@ def save(model: Any, folder: Path, plan_id: str, start: ModelIdentity) -> model_
         base = before.base if before and not before.full else start
         found = model_reference.write(draft, plan_id, base, [*earlier, adapter], full=False)
     shutil.rmtree(folder, ignore_errors=True)
+    # Killed before this line there is no model, but neither is there a `save` in the journal: it is done
+    # again.
     draft.rename(folder)
     return found
 
 
-def _save_adapter(model: Any, folder: Path, start: ModelIdentity) -> None:
+def _save_adapter(model: "PeftModel", folder: Path, start: ModelIdentity) -> None:
     model.save_pretrained(str(folder))
+    # peft's model card: a form with nothing filled in.
     (folder / "README.md").unlink(missing_ok=True)
     # peft notes the folder that the base was loaded from, which means nothing on another machine.
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": start.source}, indent=2))
 
 
-def _load_plain(folder: Path, dtype: str, trust_remote_code: bool, **more: Any) -> Any:
+def _load_plain(folder: Path, dtype: str, trust_remote_code: bool, **more: object) -> "PreTrainedModel":
     try:
         return models.quiet_transformers().AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, **more

@@ -1,14 +1,19 @@
-"""What a job leaves in memory for the next one in the same process, as a sweep's trials follow each other.
+"""In-process cache, shared by the trials of a sweep that follow each other.
 
 Of each kind the latest is held, so that a sweep over models holds one of them at a time.
 """
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Value = TypeVar("Value")
+Module = TypeVar("Module", bound="nn.Module")
 
+# Any: what is kept has a type per kind, which only the caller of `latest` knows.
 _held: dict[str, tuple[object, Any]] = {}
 
 
@@ -21,9 +26,10 @@ def latest(kind: str, key: object, make: Callable[[], Value]) -> Value:
     return value
 
 
-def borrowed(module: Any) -> Any:
+def borrowed(module: Module) -> Module:
     """Return a copy of a torch module that has the same weights, not copies of them, in modules of its own.
 
     For weights that nobody changes: adapters and other layers may then be put into the copy.
     """
+    # deepcopy takes what its memo has for an id as copied already.
     return deepcopy(module, {id(weight): weight for weight in (*module.parameters(), *module.buffers())})

@@ -17,9 +17,13 @@ from typing import BinaryIO, NamedTuple
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
+# A megabyte: large enough for decoding to be what takes the time, small enough for memory not to depend
+# on the file.
 BLOCK_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+# In this order: UTF-32's byte order mark begins with UTF-16's. Texts of two or four bytes a character are
+# known by where their zeros are, as data often comes without a mark.
 _FOREIGN = {
     rb"version https://git-lfs": "a Git LFS pointer, not the data itself; fetch that with `git lfs pull`",
     rb"PK": "a ZIP or Excel file; save its table as CSV or JSON Lines",
@@ -48,12 +52,14 @@ class Block(NamedTuple):
 def open_text(path: Path) -> BinaryIO:
     """Open a file for reading bytes, unpacked if it is gzip."""
     with path.open("rb") as stream:
+        # By its first bytes (RFC 1952): a name is often wrong, as downloads lose or gain `.gz`.
         packed = stream.read(2) == b"\x1f\x8b"
     return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
 
 
 def share_read(stream: BinaryIO, path: Path) -> float:
     """Return how much of a file that `open_text` opened has been read, from 0 to 1."""
+    # Of the packed bytes: how many there are unpacked is known at the end only.
     packed = getattr(stream, "fileobj", stream)
     return packed.tell() / max(1, path.stat().st_size)
 
@@ -63,8 +69,9 @@ def head(file: DataFile) -> bytes:
 
     Raises `DataError` if it is empty, cannot be opened or is of a kind that is not read here.
     """
-    with _told(file), open_text(file.path) as stream:
+    with _readable(file), open_text(file.path) as stream:
         start = stream.read(4096)
+    # A few thousand spaces or line breaks and then rows: nobody writes that.
     if not start.removeprefix(BYTE_ORDER_MARK).strip():
         raise DataError(f"{file.name}: the file is empty; a row is needed, in JSON Lines, JSON, CSV or Parquet.")
     for beginning, what in _FOREIGN.items():
@@ -76,8 +83,9 @@ def head(file: DataFile) -> bytes:
 def container_of(file: DataFile, start: bytes) -> str:
     """Return which module of this package reads the file."""
     suffixes = file.path.suffixes
-    if start.startswith(b"PAR1"):
+    if start.startswith(b"PAR1"):  # https://parquet.apache.org/docs/file-format/
         return "parquet"
+    # Any text can be a table's first line, so that here the name decides.
     if ".csv" in suffixes or ".tsv" in suffixes:
         return "table"
     return "array" if start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[") else "lines"
@@ -90,13 +98,13 @@ def read_blocks(file: DataFile) -> Iterator[Block]:
     """
     container = import_module(f"{__name__}.{container_of(file, head(file))}")
     read: Callable[[DataFile], Iterator[Block]] = container.read
-    with _told(file):
+    with _readable(file):
         yield from read(file)
 
 
 @contextmanager
-def _told(file: DataFile) -> Iterator[None]:
-    """Tell what the system says of a file in a user's words."""
+def _readable(file: DataFile) -> Iterator[None]:
+    """Raise what the system says of a file as `DataError`."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile):

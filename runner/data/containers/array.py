@@ -14,6 +14,9 @@ from runner.errors import DataError
 
 ROWS_A_BLOCK = 1000
 NOT_CLOSED = "the row that begins here is not closed"
+# Up to a bracket outside strings: other bytes, or a string, closed by its quote or its line's end, in
+# which a backslash takes the next byte with it. Possessive (++, *+): what is matched is never tried
+# again, so that the time is linear in any file.
 _TO_NEXT_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\\n]++|\\.)*+["\n])*+[{}\[\]]', re.DOTALL)
 
 
@@ -31,7 +34,7 @@ def read(file: DataFile) -> Iterator[Block]:
     Raises `DataError` if the array is not closed, or is not all there is in the file.
     """
     with open_text(file.path) as stream:
-        if stream.read(3) != BYTE_ORDER_MARK:
+        if stream.read(3) != BYTE_ORDER_MARK:  # a stream of gzip can seek back, too
             stream.seek(0)
         items = split_array(stream.read)
         try:
@@ -59,6 +62,8 @@ def split_array(read: Callable[[int], bytes], size: int = BLOCK_BYTES) -> Iterat
     while True:
         item = _next_item(text, at)
         if item is None:
+            # At least as much again as is held: reading a long row block by block would scan it from its start each
+            # time, in quadratic time.
             more = read(max(size, len(text) - at))
             if not more:
                 raise _not_closed(text[at:].rstrip(), line)
@@ -69,10 +74,12 @@ def split_array(read: Callable[[int], bytes], size: int = BLOCK_BYTES) -> Iterat
         line += text.count(b"\n", at, start)
         if text[start:end] == b"]":
             break
+        # Brackets are counted, not matched: an object that ends with `]` has taken in what follows it.
         if text[start] == ord("{") and text[end - 1] == ord("]"):
             raise BadArray(line, NOT_CLOSED)
         if separator and not between:
             raise BadArray(line, "no comma stands before the row that begins here")
+        # Anything else than the comma goes with the row, which then is not JSON and is reported with its line.
         yield line, text[start:end] if between == separator else between + text[start:end]
         line += text.count(b"\n", start, end)
         at, separator = end, b","
@@ -94,6 +101,8 @@ def _next_item(text: bytes, at: int) -> tuple[int, int] | None:
 
 
 def _nothing_follows(text: bytes, read: Callable[[int], bytes], size: int, line: int) -> None:
+    # To the end of the file: a second array, or lines of JSON, behind the first would be rows that are
+    # silently missing.
     while text := text or read(size):
         if text.strip():
             raise BadArray(line + text[: len(text) - len(text.lstrip())].count(b"\n"), "the array has ended before")

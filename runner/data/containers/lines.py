@@ -12,6 +12,7 @@ from runner.data.quoting import shown
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
+# Names without quotes or brackets, with one kind of separator: no row of JSON looks like that.
 _HEADER = re.compile(r"\ufeff?[\w \"'.-]{1,60}(?:(?P<separator>[,;\t])[\w \"'.-]{1,60})+", re.ASCII)
 
 
@@ -22,6 +23,7 @@ def read(file: DataFile) -> Iterator[Block]:
     """
     with open_text(file.path) as stream:
         first = 1
+        # Of bytes, so that only LF ends a line; a row longer than a block is one line all the same.
         while lines := stream.readlines(BLOCK_BYTES):
             if first == 1:
                 lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
@@ -32,6 +34,7 @@ def read(file: DataFile) -> Iterator[Block]:
 
 def _refuse_other_layouts(file: DataFile, lines: Sequence[bytes]) -> None:
     number = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    # Only to be looked at: what is not UTF-8 is reported where the row is decoded.
     text = b"".join(lines[number:]).decode("utf-8", "replace").lstrip()
     first = text.partition("\n")[0].strip()
     if _HEADER.fullmatch(first) and not text.removeprefix(first).lstrip().startswith(("{", "[")):

@@ -6,7 +6,7 @@ row a bad one when that is decoded; in columns that no format reads it may be an
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,7 +16,11 @@ from runner.data.quoting import shown
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
-ROWS_A_BLOCK = 1000
+if TYPE_CHECKING:
+    from pyarrow import DataType, RecordBatch
+
+ROWS_A_BLOCK = 1000  # rows, not bytes: a batch comes decoded
+# str: dates and decimals, which no format reads.
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -55,14 +59,16 @@ def read(file: DataFile) -> Iterator[Block]:
         raise DataError(f"{file.name}: a column cannot be read ({said}); leave it out of the file.") from None
 
 
-def _lines(file: DataFile, batch: Any) -> list[bytes]:
+def _lines(file: DataFile, batch: "RecordBatch") -> list[bytes]:
     """Return the rows of a batch as lines of JSON."""
     import pyarrow
 
     names = batch.schema.names
+    # `to_pylist` would keep the last of them, unnoticed.
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
         raise DataError(f"{file.name}: has more than one column '{shown(twice)}'; rename one of them.")
+    # The usual file has texts that are UTF-8, and is done here.
     if not any("binary" in str(type) for type in batch.schema.types):
         try:
             return [_encode(row) for row in batch.to_pylist()]
@@ -71,17 +77,20 @@ def _lines(file: DataFile, batch: Any) -> list[bytes]:
     types = [_of_bytes(type) for type in batch.schema.types]
     rows = batch.cast(pyarrow.schema(zip(names, types, strict=True))).to_pylist()
     known = {key for format in formats().values() for key in format.all_keys}
+    # Bytes that are no UTF-8 come through as they are where a format reads the key, so that decoding the row
+    # says which is wrong; elsewhere (an image, say) they are of no interest.
     errors = {name: "surrogateescape" if name in known else "replace" for name in names}
     return [_line({name: _text(value, errors[name]) for name, value in row.items()}) for row in rows]
 
 
-def _of_bytes(type: Any) -> Any:
+def _of_bytes(type: "DataType") -> "DataType":
     """Return a column's type with bytes in place of texts, which Arrow does not check."""
     import pyarrow
     from pyarrow import types
 
     if types.is_string(type):
         return pyarrow.binary()
+    # Large types have offsets of 64 bits; polars, for one, writes them.
     if types.is_large_string(type):
         return pyarrow.large_binary()
     if types.is_list(type):
@@ -94,7 +103,7 @@ def _of_bytes(type: Any) -> Any:
     return type
 
 
-def _text(value: Any, errors: str) -> Any:
+def _text(value: object, errors: str) -> object:
     """Return a value with texts in place of bytes; `errors` says what becomes of those that are not UTF-8."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors)
@@ -105,9 +114,11 @@ def _text(value: Any, errors: str) -> Any:
     return value
 
 
-def _line(row: dict[str, Any]) -> bytes:
+def _line(row: dict[str, object]) -> bytes:
     """Return a row as JSON; bytes that are not UTF-8 are in it as they were."""
     try:
         return _encode(row)
     except UnicodeEncodeError:
+        # msgspec writes no lone surrogates, which is what such bytes have become; json does, and encoding gives
+        # the bytes back.
         return json.dumps(row, default=str, ensure_ascii=False).encode("utf-8", "surrogateescape")

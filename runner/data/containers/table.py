@@ -26,6 +26,8 @@ def read(file: DataFile) -> Iterator[Block]:
 
     Raises `DataError` for bytes that are not UTF-8 and for quotes that do not close.
     """
+    # The module refuses cells over 128 KiB by default; long conversations are longer. It is a setting of the
+    # whole process.
     csv.field_size_limit(sys.maxsize)
     with open_text(file.path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
         rows = _numbered_rows(file, text)
@@ -41,11 +43,13 @@ def read(file: DataFile) -> Iterator[Block]:
 def _numbered_rows(file: DataFile, text: io.TextIOWrapper) -> Iterator[tuple[int, bytes]]:
     """Yield each row as a JSON object, with the line it begins on (a quoted cell may hold line breaks)."""
     begins = 1
+    # Blank lines above the header, as spreadsheets leave them.
     while not (header := text.readline()).strip():
         if not header:
             raise DataError(f"{file.name}: the file is blank; a header with the names of the keys is needed.")
         begins += 1
     separator, before = max(",;\t", key=header.count), begins
+    # strict: without it a quote that does not close takes in the rest of the file, silently.
     rows = csv.reader(chain([header], text), delimiter=separator, strict=True)
     try:
         names = next(rows)
@@ -56,6 +60,7 @@ def _numbered_rows(file: DataFile, text: io.TextIOWrapper) -> Iterator[tuple[int
             )
         begins = before + rows.line_num
         for cells in rows:
+            # Spreadsheets write rows of separators for lines that were once filled.
             if any(cells):
                 yield begins, msgspec.json.encode(_object(names, cells))
             begins = before + rows.line_num

@@ -27,6 +27,8 @@ _WORDS = {
 def explain(error: ValueError | RecursionError, line: bytes, format: Format, unread: Sequence[Unread] = ()) -> BadRow:
     """Return the reason why decoding a line as a row of a format failed; `unread` are keys that it also has."""
     match error:
+        # A conversation that ends with the user's turn, with further keys: the form in which services take data
+        # for graders.
         case BadRow(rule="last-turn") if keys := [shown(each.key) for each in unread if not each.place]:
             names = ", ".join(f"`{key}`" for key in keys)
             return BadRow(
@@ -37,6 +39,7 @@ def explain(error: ValueError | RecursionError, line: bytes, format: Format, unr
         case BadRow():
             return error
         case msgspec.ValidationError():
+            # msgspec has no fields for these (jcrist/msgspec): its messages are taken apart; tests/data pins them.
             found, _, place = str(error).partition(" - at `$")
             return _wrong_value(found, place.rstrip("`").lstrip("."), line, format)
     return not_json(error, line)
@@ -49,10 +52,13 @@ def not_json(error: ValueError | RecursionError, line: bytes) -> BadRow:
         return BadRow("not-utf8", f"byte 0x{byte:02x} is not UTF-8, as text must be; save it as UTF-8")
     if isinstance(error, RecursionError):
         return BadRow("not-json", "lists or objects are nested too deeply to be read; a row is flatter; repair it")
+    # Python's json writes them by default, and so does pandas.
     if re.search(rb"[:\[,]\s*(?:NaN|-?Infinity)\b", line):
         return BadRow("not-json", "NaN or Infinity stands for a number, which JSON does not allow; write null")
+    # A lone half is valid by the JSON grammar, and no Unicode text (RFC 8259, section 8.2).
     if re.search(rb"\\u[dD][89a-fA-F]", line) and _is_json(line):
         return BadRow("not-json", "half a surrogate pair (\\ud800 to \\udfff) is not a character; remove it")
+    # How an array's rows are found (containers/array.py) leaves a comma without a row by itself.
     if line.strip() == b",":
         return BadRow("not-json", "a comma is here, but no row follows it; remove the comma")
     if line.rstrip().endswith(b",") and _is_json(line.rstrip()[:-1]):
@@ -95,6 +101,7 @@ def _missing_key(key: str, where: str, line: bytes, format: Format) -> BadRow:
         return BadRow("missing-key", f"{where} has no `{key}`, which it needs; add it")
     present = msgspec.json.decode(line)
     close = get_close_matches(key, present, 1)
+    # Not a key that the format needs itself: that one is in its place.
     fix = f"rename `{shown(close[0])}`" if close and close[0] not in format.keys else "add it"
     needs = ", ".join(format.keys)
     return BadRow("missing-key", f"the row has no `{key}`; a row of format {format.name} needs {needs}; {fix}")

@@ -6,7 +6,6 @@ One row would not do: it may be the very one that lacks a key.
 from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any
 
 import msgspec
 
@@ -17,7 +16,7 @@ from runner.data.reading.decode_errors import not_json
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
-ROWS = 100
+ROWS = 100  # enough for a majority, and read in no time
 
 
 def detect(file: DataFile, block: Block) -> Format:
@@ -29,17 +28,20 @@ def detect(file: DataFile, block: Block) -> Format:
     problems = []
     for number, line in islice(zip(block.numbers, block.lines, strict=True), ROWS):
         try:
-            sample = msgspec.json.decode(line.decode("utf-8", "replace"), type=dict[str, Any])
+            # Here only keys count: a broken character in a text is reported when the row is read.
+            sample = msgspec.json.decode(line.decode("utf-8", "replace"), type=dict[str, object])
         except (ValueError, RecursionError) as error:
             if line.strip():
                 problems.append(f"{file.name}:{number}: {_no_object(error, line)}.")
         else:
+            # All formats that fit: a file whose rows fit two is asked about, not guessed.
             found = tuple(recognise(sample))
             if found:
                 votes[found] += 1
             else:
                 problems.append(f"{file.name}:{number}: {_unknown(sample)}.")
     if not votes:
+        # The first one stands for all: in a file of an unknown format every row has the same problem.
         raise DataError(problems[0] if problems else f"{file.name}: the file holds no rows; one at least is needed.")
     [(best, _)] = votes.most_common(1)
     if len(best) > 1:
@@ -54,7 +56,7 @@ def _no_object(error: ValueError | RecursionError, line: bytes) -> str:
     return str(not_json(error, line))
 
 
-def _unknown(sample: Mapping[str, Any]) -> str:
+def _unknown(sample: Mapping[str, object]) -> str:
     known = "; ".join(f"{each.name} has {', '.join(each.keys)}" for each in formats().values())
     keys = shown(", ".join(sample), 200) or "(none)"
     return f"a row with the keys {keys} is of no known format; {known}; rename its keys"

@@ -53,8 +53,10 @@ def _looked_up(name: str) -> list[DataFile]:
 def _matches(name: str) -> Iterator[DataFile]:
     embedded = name.startswith(EMBEDDED)
     path = EMBEDDED_FOLDER / name.removeprefix(EMBEDDED) if embedded else Path(name).expanduser()
+    # First, as a file may have a name with brackets or stars in it.
     if path.is_file():
         yield DataFile(name, path)
+    # Sorted, since the order of a folder differs between machines and is part of what the rows are.
     elif found := sorted(_glob(path)):
         yield from (DataFile(_named(each) if embedded else str(each), each) for each in found)
     else:
@@ -70,6 +72,7 @@ def _glob(path: Path) -> Iterator[Path]:
     """Yield the files that match a pattern; nothing if the path is not a pattern."""
     if any(sign in str(path) for sign in "*?["):
         root = Path(path.anchor)
+        # From the root: pathlib's glob takes no absolute pattern.
         yield from (each for each in root.glob(str(path.relative_to(root))) if each.is_file())
 
 
@@ -77,12 +80,14 @@ def _absence(path: Path, called: Callable[[Path], str]) -> str:
     """Say why a path gives no file, and what is there instead, as the user would call it."""
     if path.is_dir():
         return f"is a folder; name its files, for example {path / '*.jsonl'}"
+    # Rows are read for the check, for the fingerprint and for training.
     if path.is_fifo():
         return "is a pipe, which can be read only once; rows are read several times; write them to a file first"
     if path.exists():
         return "is no file but a device or a socket; write the rows to a file first"
     if path.is_symlink():
         return f"is a link to {path.readlink()}, which does not exist; fix the link, or name the file itself"
+    # The nearest folder that exists: the first part of the path that is wrong is below it.
     folder = next(each for each in (path.parent, *path.parents) if each.is_dir())
     present = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
     close = get_close_matches(path.name, present, 1)

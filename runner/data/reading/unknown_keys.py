@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
+# msgspec names the first unknown key that it meets, in its message only.
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*?)`(?: - at `\$\.?(?P<place>.*)`)?", re.DOTALL)
 _STEP = re.compile(r"[^.\[\]]+")
 
@@ -15,7 +17,7 @@ class Unread(NamedTuple):
 
     place: str
     key: str
-    value: Any
+    value: object
     lines: Sequence[int]
 
 
@@ -25,12 +27,14 @@ def unknown_key(error: str) -> tuple[str, str] | None:
     return (found["key"], found["place"] or "") if found else None
 
 
-def fit(value: Any, raw: type) -> tuple[Any, list[Unread]]:
+def fit(value: object, raw: type[T]) -> tuple[T, list[Unread]]:
     """Return decoded JSON as a type, without the keys that it does not have, and these where they hold something.
 
     Raises `ValueError` where it does not fit for another reason. `value` loses those keys.
     """
     unread: list[Unread] = []
+    # One key a turn, in all items of a list at once: a row has few kinds of unknown keys, and may have many
+    # messages.
     while True:
         try:
             return msgspec.convert(value, raw), unread
@@ -40,22 +44,29 @@ def fit(value: Any, raw: type) -> tuple[Any, list[Unread]]:
             if not holders:
                 raise
             held = [Unread(where, key, each.pop(key), (0,)) for where, each in holders]
+            # null, "" and empty lists say nothing that could be missed; writers of tables fill rows up with them.
             unread += [each for each in held if each.value not in (None, "", [], {})]
 
 
-def _beside(value: Any, place: str) -> list[tuple[str, Any]]:
+def _beside(value: object, place: str) -> list[tuple[str, object]]:
     """Return what is at a place, or, where that is in a list, all that is in it; each with its own place."""
     if not place.endswith("]"):
         return [(place, _at(value, place))]
     listed = place[: place.rindex("[")]
-    return [(f"{listed}[{number}]", each) for number, each in enumerate(_at(value, listed) or [])]
+    items = _at(value, listed)
+    return [(f"{listed}[{number}]", each) for number, each in enumerate(items)] if isinstance(items, list) else []
 
 
-def _at(value: Any, place: str) -> Any:
+def _at(value: object, place: str) -> object:
     """Return what is at a place such as `input.messages[1]`, None where there is no such place."""
     for step in _STEP.findall(place):
         try:
-            value = value[int(step) if isinstance(value, list) else step]
-        except (LookupError, TypeError, ValueError):
+            if isinstance(value, list):
+                value = value[int(step)]
+            elif isinstance(value, dict):
+                value = value[step]
+            else:
+                return None
+        except (LookupError, ValueError):
             return None
     return value

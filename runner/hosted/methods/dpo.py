@@ -21,5 +21,5 @@ WIRE_FORM = WireForm(
         "rewards_rejected": "reward_rejected",
     },
     fixed={"loss_type": "sigmoid", "rpo_alpha": 0.0, **NEUTRAL},
-    limits={"beta": 2},
+    limits={"beta": 2},  # the service's own range
 )

@@ -17,6 +17,7 @@ class Hub(Source):
     def identify(self, rest: str, offline: bool = False) -> str:
         """Return the commit that the revision stands for, from the hub, or offline from its cache."""
         name, revision = _parse(rest)
+        # A commit never changes; a branch or a tag may, so that a plan names what it stands for now.
         if _COMMIT.fullmatch(revision):
             return revision
         folder = self.cached(rest)
@@ -25,6 +26,7 @@ class Hub(Source):
                 f"model.source: {name} is not on this machine, so a plan cannot tell its revision; "
                 "name a commit (hf:ORG/NAME@COMMIT) or run once."
             )
+        # Online a branch is asked for again: it may have moved since it was cached.
         return folder.name if offline and folder else self.fetch(rest).name
 
     def cached(self, rest: str) -> Path | None:
@@ -32,6 +34,7 @@ class Hub(Source):
         from huggingface_hub import try_to_load_from_cache
 
         name, revision = _parse(rest)
+        # The one file that every model has; its folder is the snapshot, named by the commit.
         found = try_to_load_from_cache(name, "config.json", revision=revision)
         return Path(found).parent if isinstance(found, str) else None
 
@@ -41,6 +44,7 @@ class Hub(Source):
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         name, revision = _parse(rest)
+        # No pickles (*.bin, *.pt), which run code when they are loaded, and no copies for other frameworks.
         wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))

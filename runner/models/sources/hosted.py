@@ -1,18 +1,26 @@
 """`hosted:NAME`: a model that lives on the hosted service, by its name there (`MODEL_NAME` with model=hosted)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import msgspec
 
 from runner.data.rows import Row, canonical
 from runner.errors import ModelError
+from runner.graders import Json
 from runner.models.source import Counter, Source
 
 TOKENS_PER_MESSAGE = 3
 TOKENS_BEFORE_ANSWER = 3
 """What the chat format adds: https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken."""
 SAMPLE_ROWS = 5000
+
+
+class Encoding(Protocol):
+    """A tokenizer, as far as it is used here."""
+
+    def count(self, text: str) -> int:
+        """Return the tokens of a text."""
 
 
 class Hosted(Source):
@@ -48,29 +56,31 @@ class Hosted(Source):
             from rs_bpe.bpe import openai
         except ImportError:
             return None
-        encoding = openai.o200k_base()
+        # The encoding of gpt-4o and all since; older models count a few per cent differently.
+        encoding: Encoding = openai.o200k_base()
 
         def tokens(row: Row) -> int:
             tools = encoding.count(msgspec.json.encode(row.tools).decode()) if row.tools else 0
-            return TOKENS_BEFORE_ANSWER + int(tools) + sum(_message_tokens(each, encoding) for each in _messages(row))
+            return TOKENS_BEFORE_ANSWER + tools + sum(_message_tokens(each, encoding) for each in _messages(row))
 
         return Counter(tokens, SAMPLE_ROWS)
 
 
-def _messages(row: Row) -> list[dict[str, Any]]:
+def _messages(row: Row) -> list[dict[str, Json]]:
     content = msgspec.json.decode(canonical(row))
+    # A pair's prompt once, as the service counts it.
     return [each for key in ("messages", "prompt", "chosen", "rejected") for each in content.get(key, ())]
 
 
-def _message_tokens(message: dict[str, Any], encoding: Any) -> int:
-    texts = [str(message.get("content") or ""), message["role"]]
+def _message_tokens(message: dict[str, Json], encoding: Encoding) -> int:
+    texts = [str(message.get("content") or ""), str(message["role"])]
     extra = TOKENS_PER_MESSAGE
     if "name" in message:
-        texts.append(message["name"])
-        extra += 1
+        texts.append(str(message["name"]))
+        extra += 1  # a name costs a token of its own
     if "tool_calls" in message:
         texts.append(msgspec.json.encode(message["tool_calls"]).decode())
-    return extra + sum(int(encoding.count(text)) for text in texts)
+    return extra + sum(encoding.count(text) for text in texts)
 
 
 SOURCE = Hosted()

@@ -8,6 +8,7 @@ from runner import cache
 from runner.errors import ModelError
 from runner.models import model_reference
 from runner.models.source import Source
+from runner.record import layout
 
 
 class Logged(Source):
@@ -25,7 +26,8 @@ class Logged(Source):
     def cached(self, rest: str) -> Path | None:
         """Return the folder if it was fetched before; registered names can move, logged models (`/m-…`) cannot."""
         folder = _folder(rest)
-        return folder if rest.startswith("/m-") and (folder / "reference.json").exists() else None
+        # What an alias or a version's name stands for is asked for each time.
+        return folder if rest.startswith("/m-") and (folder / layout.REFERENCE).exists() else None
 
     def fetch(self, rest: str) -> Path:
         """Download the model's artifacts from the tracking store and return the folder with its reference."""
@@ -36,11 +38,13 @@ class Logged(Source):
         folder.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         try:
+            # Where runs are tracked unless the request says otherwise (`tracking.uri`).
             uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
             got = Path(mlflow.artifacts.download_artifacts(f"models:{rest}", dst_path=str(folder), tracking_uri=uri))
         except (MlflowException, OSError) as error:
             raise ModelError(f"model.source: MLflow gave no models:{rest}: {str(error).splitlines()[0]}") from error
-        return next((path.parent for path in got.rglob("reference.json")), got)
+        # MLflow puts a pyfunc's files into a folder of its own below.
+        return next((path.parent for path in got.rglob(layout.REFERENCE)), got)
 
 
 def _folder(rest: str) -> Path:

@@ -17,8 +17,10 @@ class Folder(Source):
         folder = self.fetch(rest)
         whole = sha256()
         for path in sorted(folder.iterdir()):
+            # Weights, configuration, tokenizer and template; a README or a lock file changes nothing.
             if path.suffix in {".safetensors", ".json", ".jinja"}:
                 with path.open("rb") as file:
+                    # By name and content, not by path or time: a folder may be moved or copied.
                     whole.update(path.name.encode() + file_digest(file, "sha256").digest())
         return whole.hexdigest()
 

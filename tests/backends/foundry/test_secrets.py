@@ -82,6 +82,6 @@ def test_a_secret_at_the_cut_of_a_long_text_is_struck_out_too(secret: str, paddi
     body = {"error": {"code": "Bad", "message": "x " * (padding // 2) + f"Bearer {secret}"}}
     answer = httpx2.Response(400, json=body, request=httpx2.Request("GET", "https://example.org"))
     error = openai.BadRequestError("x", response=answer, body=body["error"])
-    told = str(faults.told(faults.classify(error), "asking", "https://example.org"))
+    told = str(faults.error_for(faults.classify(error), "asking", "https://example.org"))
     assert secret not in told
     assert secret[:8] not in told

@@ -1,6 +1,6 @@
 """Measures what this machine can do and prints it as JSON: about a second beyond importing torch. Keeps nothing.
 
-    python -m runner.backends.local.measure [auto | cpu | cuda | mps]
+    python -m runner.backends.local.machine.benchmark [auto | cpu | cuda | mps]
 
 Products of matrices as in training: some hundred tokens against weights of a small and of a middling model. A GPU
 gets more tokens, as it would in training, and many products between two looks at the clock.
@@ -21,7 +21,9 @@ from runner.backends.local import model
 from runner.backends.local.machine import hardware
 from runner.backends.local.machine.hardware import Machine, Rates
 
+# Layers of a model with 135 million weights, and of one with about a billion.
 WEIGHTS = ((576, 1536), (2048, 2048))
+# The fewest tokens of a lane (parallel/lanes.py); a GPU needs more to be busy.
 CPU_ROWS, GPU_ROWS = 512, 8192
 GPU_BURST = 8
 SECONDS = 0.2
@@ -48,6 +50,7 @@ class Bench:
         tokens = torch.randn(self.rows, inner, device=self.device, dtype=dtype)
         weights = torch.randn(outer, inner, device=self.device, dtype=dtype).t()
         out = torch.empty(self.rows, outer, device=self.device, dtype=dtype)
+        # Into memory that is there: allocating would be timed with it.
         return lambda: torch.mm(tokens, weights, out=out)
 
     def seconds(self, works: Mapping[str, Callable[[], object]]) -> dict[str, float]:
@@ -65,6 +68,7 @@ class Bench:
         while time.perf_counter() < until:
             for name, work in works.items():
                 found[name].append(timed(work))
+        # The median, as other load makes some products slow and none fast.
         return {name: median(times[1:] or times) for name, times in found.items()}
 
     def rates(self, *names: str) -> dict[str, float]:
@@ -94,6 +98,7 @@ def measure(wanted: str = "auto") -> Machine:
     for threads in sorted({host.usable_cores, min(physical_cores(), host.usable_cores)}):
         torch.set_num_threads(threads)
         by_threads[threads] = cpu.rates("float32")["float32"]
+    # The rates of a CPU are those with its best number of threads.
     torch.set_num_threads(max(by_threads, key=by_threads.__getitem__))
     bench = cpu if device.type == "cpu" else Bench(device, GPU_ROWS, GPU_BURST)
     return Machine(
@@ -108,6 +113,7 @@ def physical_cores(root: Path = Path("/")) -> int:
     """Return the physical cores behind those that this process may use; all of them where the system does not say."""
     numbers = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     places = [root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list" for number in numbers]
+    # Siblings name each other in this file, so that equal texts are one core.
     return len({place.read_text() if place.exists() else place.parts[-3] for place in places})
 
 

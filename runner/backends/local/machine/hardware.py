@@ -1,8 +1,8 @@
 """What this machine can do, as the local backend's `auto` goes by it: known without torch, measured once.
 
 The measuring is done in a process of its own (benchmark.py), so that planning never imports torch. A measurement is
-kept in the user's cache, one file a `Host`: a new torch, CPU or GPU is measured anew. To measure again, remove
-`machines/` there. `RUNNER_MACHINE` names a file to go by instead, which makes plans the same on unlike machines.
+kept in the user's cache, one file a `Host`: a new torch, CPU or GPU is measured again. To measure again, remove
+`machines/` there. `RUNNER_MACHINE` names a file to go by instead, which makes plans the same on different machines.
 """
 
 import functools
@@ -83,6 +83,7 @@ def host(wanted: str = "auto") -> Host | None:
         torch = metadata.version("torch")
     except metadata.PackageNotFoundError:
         return None
+    # Asked for the CPU, a GPU more or less is no other machine.
     accelerators = "" if wanted == "cpu" else _accelerators()
     cpu, features = _cpu()
     return Host(
@@ -92,6 +93,7 @@ def host(wanted: str = "auto") -> Host | None:
         usable_cores=usable_cores(),
         accelerators=accelerators,
         torch=torch,
+        # Without a GPU auto is the CPU: one measurement serves both.
         wanted="cpu" if wanted == "auto" and not accelerators else wanted,
     )
 
@@ -123,6 +125,8 @@ def choose_dtype(machine: Machine | None) -> tuple[str, str]:
     if machine is None:
         return "float32", "exact; how fast bfloat16 is here is not measured"
     float32, bfloat16 = machine.gemm.float32 / 1e9, machine.gemm.bfloat16 / 1e9
+    # Measured, as no list of CPU names says which have matrix units: without them bfloat16 is six times
+    # slower (docs/log.md).
     if bfloat16 >= FASTER * float32:
         return "bfloat16", f"bfloat16: {bfloat16:,.0f} GFLOP/s here, float32 {float32:,.0f}"
     return "float32", f"float32: {float32:,.0f} GFLOP/s here, bfloat16 {bfloat16:,.0f}"
@@ -143,6 +147,7 @@ def choose_threads(machine: Machine | None, environment: Mapping[str, str] = os.
         return max(1, cores // count), f"{cores} cores for {count} processes"
     if machine is None:
         return None
+    # Two counts are measured: all logical cores, and one per physical core.
     tried = " or ".join(map(str, sorted(machine.gemm_by_threads)))
     only = len(machine.gemm_by_threads) == 1
     return machine.threads, "the cores this process may use" if only else f"the fastest of {tried} here"
@@ -163,12 +168,14 @@ def _quotas(root: Path) -> Iterator[float]:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
+        # Version 2 has one line without controllers, version 1 a line for each of them (cgroups(7)).
         if controllers and "cpu" not in controllers.split(","):
             continue
         top = root / "sys/fs/cgroup" / controllers
         group = top / path.lstrip("/")
         # In a container the path can be the outer system's: then only the top is here, and is the container's own.
         for folder in (group, *(each for each in group.parents if each.is_relative_to(top))):
+            # The quota of any group above counts, too; both versions give microseconds of each period.
             for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
                 with suppress(OSError, ValueError):
                     quota, period = " ".join((folder / name).read_text() for name in names).split()
@@ -183,15 +190,17 @@ def _cpu() -> tuple[str, str]:
             lines = [line.partition(":") for line in takewhile(str.strip, file)]  # of the first core
     except OSError:
         lines = []
-    told = {name.strip(): value.strip() for name, _, value in lines}
-    names = [told[name] for name in ("model name", "CPU implementer", "CPU part") if name in told]
-    flags = f"{told.get('flags', '')} {told.get('Features', '')}".split()
+    fields = {name.strip(): value.strip() for name, _, value in lines}
+    names = [fields[name] for name in ("model name", "CPU implementer", "CPU part") if name in fields]
+    # x86 lists `flags`, Arm `Features`.
+    flags = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
     features = sorted(flag for flag in flags if "bf16" in flag or "amx" in flag)
     return " ".join(names) or platform.processor() or platform.machine(), " ".join(features)
 
 
 def _accelerators() -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # How CUDA's own GPUs are hidden from a process: it finds none then.
     if visible in ("", "-1"):
         return ""
     found = []
@@ -199,6 +208,7 @@ def _accelerators() -> str:
         with suppress(OSError):
             found.append(path.read_text("utf-8").partition("Model:")[2].partition("\n")[0].strip())
     if not found:
+        # Without NVIDIA's folder in /proc: a container's devices, AMD's (kfd), or WSL's (dxg).
         found = [path.name for name in ("nvidia[0-9]*", "kfd", "dxg") for path in sorted(Path("/dev").glob(name))]
     return ", ".join(found) + (f" (visible: {visible})" if found and visible else "")
 
@@ -232,6 +242,7 @@ def _measured_once(here: Host) -> Machine | None:
     path = _path(here)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Two that measure at once would measure each other.
         with FileLock(path.with_suffix(".lock")):
             found = _read(here)
             if found is None and (found := _measure(here)):
@@ -245,8 +256,10 @@ def _measured_once(here: Host) -> Machine | None:
 
 def _measure(here: Host) -> Machine | None:
     if sys.stderr is not None:
+        # Standard error, as `--cfg job` and the like are piped.
         sys.stderr.write("measuring this machine, once (about 5 s): backend.dtype and runtime.threads are auto …\n")
     try:
+        # A process of its own: torch takes seconds to import, and a plan is to do without it.
         command = [sys.executable, "-m", MEASURE, here.wanted]
         outcome = subprocess.run(command, capture_output=True, check=False, timeout=MEASURE_SECONDS)
         found = msgspec.json.decode(outcome.stdout, type=Machine)

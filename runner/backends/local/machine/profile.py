@@ -9,15 +9,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from runner.backends.local.machine.hardware import Machine
+from runner.record import layout
 
 TRACED = range(2, 5)
 """The steps that are traced: the first two find their memory and kernels still."""
 PARTS = ("reference", "data", "forward", "backward", "optimizer", "evaluation", "logging")
+# Names of torch's operators without their `aten::`; GPU kernels have names with gemm in them.
 PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm", "linear", "attention")
 
 
@@ -28,7 +29,7 @@ class Profile:
         self.folder = folder
         self.seconds: dict[str, float] = defaultdict(float)
         self.steps = 0
-        self._trace: Any = None
+        self._trace: torch.profiler.profile | None = None
         self._kernels: dict[str, float] = {}
 
     @contextmanager
@@ -42,7 +43,10 @@ class Profile:
             yield
         finally:
             if torch.cuda.is_available():
+                # A GPU's work goes on after the call that asked for it: without waiting, its time would be counted to
+                # the next part.
                 torch.cuda.synchronize()
+            # Lanes go side by side, each for the whole time: their sum would be more than the clock's.
             self.seconds[name] += (time.perf_counter() - began) / lanes
 
     def step(self) -> None:
@@ -63,12 +67,12 @@ class Profile:
         if self.folder is None or not self.steps:
             return
         self._end_trace()
-        (self.folder / "profile.md").write_text("\n".join(self._table(flops, machine, dtype)) + "\n", "utf-8")
+        (self.folder / layout.PROFILE).write_text("\n".join(self._table(flops, machine, dtype)) + "\n", "utf-8")
 
     def _end_trace(self) -> None:
         if self._trace is not None and self.folder is not None:
             self._trace.stop()
-            self._trace.export_chrome_trace(str(self.folder / "trace.json.gz"))
+            self._trace.export_chrome_trace(str(self.folder / layout.TRACE))
             self._kernels = kernels(self._trace)
             self._trace = None
 
@@ -78,6 +82,8 @@ class Profile:
         lines = [f"# Where the time went: {self.steps} steps, {training / self.steps:.3f} s each", ""]
         lines += ["| part | seconds | share |", "|---|---:|---:|"]
         lines += [f"| {name} | {self.seconds[name]:.2f} | {self.seconds[name] / whole:.1%} |" for name in PARTS]
+        # Products with weights alone: attention and the output layer are not in `flops`, so the true rate is
+        # higher.
         rate = flops / max(1e-9, self.seconds["forward"] + self.seconds["backward"])
         lines += ["", f"Forward and backward: {rate / 1e9:,.1f} GFLOP/s of products with the model's weights"]
         if machine is not None:
@@ -90,8 +96,8 @@ class Profile:
         return lines
 
 
-def kernels(trace: Any) -> dict[str, float]:
-    """Return the share of a trace's time that products and attention took, and the ten dearest others."""
+def kernels(trace: torch.profiler.profile) -> dict[str, float]:
+    """Return the share of a trace's time that products and attention took, and the ten most expensive others."""
     on_gpu = torch.cuda.is_available()
     times = {
         each.key: each.self_device_time_total if on_gpu else each.self_cpu_time_total for each in trace.key_averages()

@@ -1,14 +1,17 @@
-"""How hard the machine works: tokens a second, the share of its measured rate, the memory in use."""
+"""Throughput and peak memory of a training step."""
 
 import resource
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def figures(model: Any, flops: float, num_tokens: int, seconds: float) -> dict[str, float]:
+
+def figures(model: "PreTrainedModel", flops: float, num_tokens: int, seconds: float) -> dict[str, float]:
     """Return the `system/` metrics of a step over so many tokens of `flops` operations each.
 
     They are tokens/s, GFLOP/s, and the peak of memory in GiB.
@@ -20,16 +23,19 @@ def figures(model: Any, flops: float, num_tokens: int, seconds: float) -> dict[s
     }
 
 
-def flops_per_token(model: Any) -> float:
+def flops_per_token(model: "PreTrainedModel") -> float:
     """Return the operations that a token costs in training: two for each weight of a product, forward and back.
 
     The output layer, which sees answers' tokens only, and attention, which depends on the row, are left out.
     """
+    # By identity, as input and output embeddings are often one tensor; a lookup is no product.
     tables = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
     tables |= {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     # forward, gradient of the input, and gradient of the weight where it learns
     return float(
         sum(
+            # Each product is a multiplication and an addition per weight: 2 operations; frozen, its own gradient is
+            # left out.
             (3 if weight.requires_grad else 2) * 2 * weight.numel()
             for weight in model.parameters()
             if weight.ndim == 2 and id(weight) not in tables
@@ -37,9 +43,9 @@ def flops_per_token(model: Any) -> float:
     )
 
 
-def peak_memory(model: Any) -> int:
+def peak_memory(model: "PreTrainedModel") -> int:
     """Return the most memory used so far, in bytes: of the GPU's where the model is on one, else of the process."""
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated(model.device)
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024  # getrusage(2): bytes on macOS, else kilobytes

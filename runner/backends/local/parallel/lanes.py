@@ -33,6 +33,7 @@ class Lanes:
         """Return what each piece of work returns: one alone has all cores, several go side by side."""
         if len(works) == 1:
             return [works[0]()]
+        # Whether gradients are recorded is a thread's own state in torch, and a new thread records.
         grad_enabled, before = torch.is_grad_enabled(), torch.get_num_threads()
 
         def in_lane(work: Callable[[], T]) -> T:
@@ -43,6 +44,7 @@ class Lanes:
         torch.set_num_threads(self.threads // self.count)  # MKL counts for all
         try:
             running = [self._pool.submit(in_lane, work) for work in works]
+            # All of them, before the first error is raised: nobody computes on after that.
             wait(running)
             return [each.result() for each in running]
         finally:

@@ -2,7 +2,7 @@
 
 Each process holds a part of every weight, its gradient and its optimizer's numbers (DTensors). A decoder layer is
 gathered whole for its turn in the forward and the backward pass and dropped after it. What is written to disk is
-whole, so that a run goes on with another number of processes, sharded or not. All that is not sharded passes
+whole, so that a run resumes with another number of processes, sharded or not. All that is not sharded passes
 through the functions of this file as it is.
 """
 
@@ -25,6 +25,7 @@ def shard(model: nn.Module, device: torch.device, count: int) -> None:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (count,))
+    # Decoder layers are whatever a model keeps in a ModuleList; its name differs (layers, h, blocks).
     repeated = [
         each for each in model.modules() if isinstance(each, nn.ModuleList) and not _within_another(each, model)
     ]
@@ -51,6 +52,8 @@ def gathered(tensors: Tensors, keep: bool) -> Tensors:
         return tensors
     found = {}
     for name, tensor in tensors.items():
+        # One at a time, so that never more than one tensor is whole on a device; and all ranks in the same order,
+        # as each call is a collective one.
         full = whole(tensor.detach())
         if keep:
             found[name] = full.cpu()
@@ -60,6 +63,7 @@ def gathered(tensors: Tensors, keep: bool) -> Tensors:
 @torch.no_grad()
 def fill(tensor: Tensor, full: Tensor) -> None:
     """Copy a whole tensor into one that may be shared out; what counts is that of process 0."""
+    # distribute_tensor sends rank 0's values to all.
     tensor.copy_(_like(tensor, full))
 
 
@@ -69,6 +73,7 @@ def optimizer_like(weights: Tensors, optimizer: Tensors) -> dict[str, Tensor]:
 
 
 def _like(tensor: Tensor, full: Tensor) -> Tensor:
+    # Adam's count of steps is no tensor of its weight's shape and is the same everywhere.
     if not isinstance(tensor, DTensor) or full.shape != tensor.shape:
         return full
     return distribute_tensor(full.to(tensor.device), tensor.device_mesh, tensor.placements)

@@ -82,12 +82,15 @@ class _Sequence:
         self.segments.append(segment)
         for offset, wanted in enumerate(learned):
             if wanted and (offset or length):  # the very first token of a text has nothing to be predicted from
+                # An answer's first token is predicted by its prompt's last, which lies elsewhere in the pack for all
+                # answers but the first.
                 self.predict.append(start + offset - 1 if offset else prompt[1] - 1)
                 self.labels.append(answer[offset])
                 self.owner.append(owner)
 
     def join(self) -> None:
         """Make one segment, in plain causal order, of the last prompt and the one answer behind it."""
+        # Plain causal order needs no mask, and attention without one is the fast case (`_mask`).
         if len(self.segments) > 1 and self.segments[-1].prompt_end == self.segments[-1].start:
             prompt, answer = self.segments[-2:]
             self.segments[-2:] = [Segment(prompt.start, answer.end)]
@@ -105,6 +108,7 @@ def pack(rows: Sequence[TokenRow]) -> Pack:
             sequence.answer(answer, learned, prompt, number * num_answers + index)
         if num_answers == 1:
             sequence.join()
+        # As long as the row would be with one answer a sequence, which NEFTune scales its noise by.
         lengths += [len(row.prompt) + max(map(len, row.answers))] * (len(sequence.ids) - start)
     return Pack(
         torch.tensor([sequence.ids]),

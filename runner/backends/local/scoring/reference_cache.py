@@ -15,12 +15,13 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from zlib import crc32
 
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from runner import distributed
 from runner.backends.local.parallel import schedule
@@ -31,7 +32,7 @@ from runner.models.chat_tokenizer import TokenRow
 from runner.record.events import Event, Note, Progress
 
 PHASE = "reference log-probabilities"
-Array = np.ndarray[Any, Any]
+Array = NDArray[np.float32]
 T = TypeVar("T")
 
 
@@ -44,7 +45,10 @@ class Cache:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # isolation_level=None: each statement is a transaction of its own, and nobody holds the file while
+        # computing. Others wait for a writer up to 60 s.
         self.connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+        # Not WAL, whose shared memory needs all processes on one machine (https://sqlite.org/wal.html).
         self.connection.execute("PRAGMA journal_mode=TRUNCATE")
         self.connection.execute("PRAGMA synchronous=OFF")
         self.connection.execute("CREATE TABLE IF NOT EXISTS logps (pack BLOB PRIMARY KEY, logps BLOB) WITHOUT ROWID")
@@ -62,10 +66,13 @@ class Cache:
 
     def claim(self, key: bytes) -> bool:
         """Say whether no other process has a pack's values, or is at them; from now on this one is."""
+        # One statement, so that of two processes one gets it. The claim of a process that was killed costs a
+        # delay and no more: claimed packs come last, and are computed if they are still missing then.
         return self.connection.execute("INSERT OR IGNORE INTO logps VALUES (?, x'')", (key,)).rowcount > 0
 
     def put(self, key: bytes, logps: Array) -> None:
         """Keep the log-probabilities of a pack."""
+        # Little-endian whatever the machine, as machines may share the file.
         values = logps.astype("<f4").tobytes()
         self.connection.execute("INSERT OR REPLACE INTO logps VALUES (?, ?)", (key, _checksum(key, values) + values))
 
@@ -75,7 +82,7 @@ def _checksum(key: bytes, values: bytes) -> bytes:
 
 
 class _Known:
-    """What the cache knows of some packs, as long as it can be used; then what is to be said of it."""
+    """What the cache knows of some packs, as long as it can be used; then the note on why it cannot be."""
 
     def __init__(self, path: Path, keys: Mapping[int, bytes], shapes: Mapping[int, tuple[int, int]]) -> None:
         self.path, self.keys, self.shapes = path, keys, shapes
@@ -114,7 +121,7 @@ class _Known:
             self.cache.close()
             self.cache = None
 
-    def _ask(self, call: Callable[..., T], number: int, *more: Any) -> T | None:
+    def _ask(self, call: Callable[..., T], number: int, *more: object) -> T | None:
         """Call a method of the cache for a pack; None where it cannot be used."""
         try:
             return call(self.cache, self.keys[number], *more) if self.cache else None
@@ -122,6 +129,7 @@ class _Known:
             self._give_up(error)
             return None
 
+    # A cache that cannot be used costs time, never the run.
     def _give_up(self, error: Exception) -> None:
         self.close()
         self.problem = f"{self.path}: {error}; the reference's log-probabilities are computed without it"
@@ -141,7 +149,7 @@ class ReferenceLogps:
         path: Path,
         rows: Sequence[TokenRow],
         room: int,
-        identity: Any,
+        identity: object,
         reference: Callable[[], AbstractContextManager[Scorer]],
     ) -> None:
         self._path, self._rows, self._room, self._identity, self._reference = path, rows, room, identity, reference
@@ -170,8 +178,10 @@ class ReferenceLogps:
         keys = {start: _key(self._identity, part) for start, part in parts.items()}
         shapes = {start: (len(part), self._logps.shape[1]) for start, part in parts.items()}
         with closing(_Known(self._path, keys, shapes)) as known:
+            # A cache that has failed once is not asked again in this run: its note would come once a batch.
             if group.rank.first and not self._problem:
                 known.open()
+            # From rank 0 alone: ranks that disagreed on what is missing would wait for each other for ever.
             self._keep(group.broadcast(known.read(parts)))
             missing = {start: part for start, part in parts.items() if not self._known[start]}
             if missing:
@@ -192,6 +202,7 @@ class ReferenceLogps:
                 self._keep(known.read(starts))  # by another run, meanwhile
             if not all(self._known[start] for start in starts):
                 scored = scorer.lanes.run([partial(_score, scorer, missing[start]) for start in starts])
+                # Each rank computes a share of the round; a pack that fills a short deal comes twice, and counts once.
                 for found in group.all_gather(list(zip(starts, scored, strict=True))):
                     for start, values in found:
                         if not self._known[start]:
@@ -206,6 +217,7 @@ class ReferenceLogps:
 
     def _pack_of(self, number: int) -> range:
         """Return the rows of a row's pack: neighbours of the same block, as many as there is room for."""
+        # A pack does not reach over a block's end, so that asking for a row tokenises its block and no other.
         size = block_rows(len(self._rows))
         first = number - number % size
         last = min(first + size, len(self._rows))
@@ -228,7 +240,8 @@ def _rounds(scorer: Scorer, missing: Mapping[int, Sequence[TokenRow]], room: int
         yield [starts[number] for number, _ in together]
 
 
-def _key(identity: Any, part: Sequence[TokenRow]) -> bytes:
+def _key(identity: object, part: Sequence[TokenRow]) -> bytes:
+    # Token ids, not texts: two tokenizers, or two length limits, are two keys.
     rows = [[row.prompt, row.answers, row.learned] for row in part]
     return sha256(msgspec.msgpack.encode([identity, rows])).digest()
 

@@ -1,13 +1,13 @@
 """Log-probabilities of answer tokens under a model.
 
 Only the positions that predict an answer token are projected onto the vocabulary, a piece of it at a time:
-on a small model the projection is the dearest single product, and its logits would be the largest tensor.
+on a small model the projection is the most expensive product, and its logits would be the largest tensor.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +17,21 @@ from torch.nn.functional import cross_entropy
 from runner.backends.local.parallel import sharding
 from runner.backends.local.parallel.lanes import Lanes
 from runner.backends.local.scoring import attention, patches
+from runner.backends.local.scoring.autograd import Context
 from runner.backends.local.scoring.packing import Pack, pack
 from runner.methods import Scores
 from runner.models.chat_tokenizer import TokenRow
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 CHUNK = 4096
 """Tokens of the vocabulary projected at once: enough for a full product, few enough for the logits to stay in cache."""
 
 
 class TokenLogps(Function):
-    """log softmax(h Wᵀ)[label] of each position, with W frozen; the logits are never there all at once.
+    """log softmax(h Wᵀ)[label] of each position, with W frozen; the logits never exist all at once.
 
     The vocabulary comes in pieces, with a running maximum and sum, as in attention with h as queries and W as both
     keys and values (Milakov and Gimelshein 2018, arXiv:1805.02867). The gradient by h is W[label] - softmax(h Wᵀ) W
@@ -34,7 +39,7 @@ class TokenLogps(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Context, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (A, size), weight (vocabulary, size), labels (A,); returns log-probabilities and hits, both (A,)."""
         top = hidden.new_full((len(hidden), 1), -torch.inf, dtype=torch.float32)
         total, chosen = torch.zeros_like(top), torch.zeros_like(top)
@@ -43,23 +48,27 @@ class TokenLogps(Function):
         for piece in weight.split(CHUNK):
             logits = (hidden @ piece.T).float()
             index = labels[:, None] - start
+            # Labels of other pieces are clamped so as to be read at all, and then not taken.
             inside = (index >= 0) & (index < len(piece))
             chosen = torch.where(inside, logits.gather(1, index.clamp(0, len(piece) - 1)), chosen)
             higher = torch.maximum(top, logits.amax(-1, keepdim=True))
+            # What was summed under the old maximum counts less under the new one; at first it is exp(-inf) = 0.
             shrink = (top - higher).exp_()
             mass = logits.sub_(higher).exp_()
             total = total * shrink + mass.sum(-1, keepdim=True)
             if pull is not None:
+                # Σ exp(logit - top) W so far: the expected row of W once it is divided by the total.
                 pull.mul_(shrink).addmm_(mass.to(piece.dtype), piece)
             top, start = higher, start + len(piece)
         if pull is not None:
             ctx.save_for_backward(pull.div_(total).neg_().add_(weight[labels]))
+        # Exact: where the label is the likeliest token both are one number.
         correct = (chosen == top).squeeze(1).float()
         ctx.mark_non_differentiable(correct)
         return (chosen - top - total.log()).squeeze(1), correct
 
     @staticmethod
-    def backward(ctx: Any, dlogps: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, dlogps: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of hidden."""
         (slopes,) = ctx.saved_tensors
         return slopes * dlogps[:, None].to(slopes.dtype), None, None
@@ -72,8 +81,9 @@ class Scorer:
     values; where it does not, `packed=False` is the way. `noise` is NEFTune's alpha, used in training only.
     """
 
-    def __init__(self, model: Any, packed: bool = True, noise: float = 0.0) -> None:
+    def __init__(self, model: "PreTrainedModel | PeftModel", packed: bool = True, noise: float = 0.0) -> None:
         self.lanes = Lanes()
+        # peft's wrapper only passes calls on; its layers are within the base model.
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.head = self.model.get_output_embeddings()
         self.packed, self.noise = packed, noise
@@ -81,32 +91,34 @@ class Scorer:
         self._patches = patches.found(self.model) if packed else []
         self._projects = packed and self._plain_head()
         if self._projects:
+            # The model then ends with hidden states, and `TokenLogps` projects them piece by piece.
             self._patches.append(patches.Patch(self.head, "forward", lambda hidden: hidden))
-        self._dress()
+        self._apply_patches()
 
     @contextmanager
     def released(self) -> Iterator[None]:
         """Within the block the model is as it came, as generation needs it."""
-        self._undress()
+        self._undo_patches()
         try:
             yield
         finally:
-            self._dress()
+            self._apply_patches()
 
     def unpacked(self) -> "Scorer":
         """Leave the model as it came, for good; return what scores each answer alone by it."""
-        self._undress()
+        self._undo_patches()
         return Scorer(self.model, False, self.noise)
 
-    def _undress(self) -> None:
+    def _undo_patches(self) -> None:
         for patch in reversed(self._patches):
             patch.undo()
         self.model.set_attn_implementation(self._attention)
 
-    def _dress(self) -> None:
+    def _apply_patches(self) -> None:
         for patch in self._patches:
             patch.put()
         if self.packed:
+            # Generation keeps keys and values between its calls, which segments know nothing of: `released`.
             self.model.set_attn_implementation(attention.NAME)
 
     def __call__(self, rows: Sequence[TokenRow]) -> Scores:
@@ -119,6 +131,7 @@ class Scorer:
         laid = pack(rows).to(self.model.device)
         logps, correct = self.token_logps(laid)
         sums = (
+            # index_add sums the tokens of each answer, which may lie anywhere in the pack.
             torch.zeros(laid.shape[0] * laid.shape[1], device=logps.device).index_add(0, laid.owner, each)
             for each in (logps, torch.ones_like(logps), correct)
         )
@@ -126,14 +139,16 @@ class Scorer:
 
     def token_logps(self, laid: Pack) -> tuple[Tensor, Tensor]:
         """Return the log-probability of each scored token (A,) float32, and 1 where it is the likeliest (A,)."""
-        asked: dict[str, Any] = {"input_ids": laid.ids, "position_ids": laid.positions, "use_cache": False}
+        asked: dict[str, object] = {"input_ids": laid.ids, "position_ids": laid.positions, "use_cache": False}
         if self.packed:
             asked["segments"] = laid.segments
         with ExitStack() as stack:
             if self.noise and self.model.training:
                 stack.enter_context(_noisy(self.model.get_input_embeddings(), self.noise, laid.row_lengths))
+            # Given positions, transformers hands only their hidden states to the output layer.
             out = self.model(**asked, logits_to_keep=laid.predict).logits[0]
         if self._projects:
+            # A sharded head is dropped with the root's forward call, and is gathered here once more.
             weight = sharding.whole(self.head.weight)
             result: tuple[Tensor, Tensor] = TokenLogps.apply(out, weight, laid.labels)  # type: ignore[no-untyped-call]
             return result
@@ -142,6 +157,7 @@ class Scorer:
 
     def _plain_head(self) -> bool:
         """Say whether the output layer is a weight that does not learn, and nothing more."""
+        # Gemma 2 bends its logits after the projection (soft-capping): not a plain product.
         if type(self.head) is not nn.Linear or getattr(self.model.config, "final_logit_softcapping", None) is not None:
             return False
         return "bias" not in dict(self.head.named_parameters()) and not self.head.weight.requires_grad
@@ -151,7 +167,7 @@ class Scorer:
 def _noisy(embedding: nn.Module, alpha: float, row_lengths: Tensor) -> Iterator[None]:
     """Within the block embeddings get uniform noise of size alpha / √(tokens of the row · size) (arXiv:2310.05914)."""
 
-    def add(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+    def add(_: nn.Module, __: object, embedded: Tensor) -> Tensor:
         size = alpha / (row_lengths * embedded.shape[-1]).sqrt()
         return embedded + torch.empty_like(embedded).uniform_(-1, 1) * size.unsqueeze(-1)
 
@@ -178,6 +194,7 @@ def exact(scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
         together = scorer(rows).logps
     except (TypeError, ValueError, RuntimeError, NotImplementedError):
         return False
+    # Sums over an answer's tokens: roundings add up, a wrong layout is off by far more.
     tolerance = 1e-4 if scorer.model.dtype == torch.float32 else 2e-2
     return torch.allclose(together, alone, rtol=tolerance, atol=tolerance)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: all that training needs to go on in the same bits, written beside training so that no crash harms them.
+"""Checkpoints: all that training needs to resume with the same bits, written beside it so that no crash harms them.
 
     step-00000012/     weights, optimizer and any further group as .safetensors, state.json; never pickle
     best.safetensors   the best weights so far, on disk before any checkpoint that speaks of them
@@ -19,7 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 import torch
@@ -38,7 +38,7 @@ PATIENCE_SECONDS = 60.0  # after an error: a write underway gets so long, then a
 
 @dataclass(frozen=True)
 class State:
-    """Where training stands after `step` optimizer steps; tensors of any shape, type and device, by name.
+    """The state of training after `step` optimizer steps; tensors of any shape, type and device, by name.
 
     `optimizer` is flat, `weight's name/key`. `extra` holds further groups, an averaged copy of the weights
     say, each a file of its name. `progress` is small JSON: names, numbers (finite ones), lists.
@@ -48,7 +48,7 @@ class State:
     weights: Tensors
     optimizer: Tensors
     extra: Mapping[str, Tensors] = field(default_factory=dict)
-    progress: Mapping[str, Any] = field(default_factory=dict)
+    progress: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert not self.extra.keys() & {"weights", "optimizer"}, "these groups have a place of their own"
@@ -68,6 +68,7 @@ class Writer:
         # One queue for all, waiting included, and nothing to keep in step with it: its `put` cannot be cut in
         # two by Ctrl-C, so wherever that falls the thread has a job whole or not at all.
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        # daemon: a disk that hangs does not keep the process from ending.
         self._thread = Thread(target=self._work, name="checkpoints", daemon=True)
         self._failure: BaseException | None = None
         self._raised = False
@@ -126,6 +127,7 @@ class Writer:
             try:
                 write()
             except BaseException as error:
+                # Kept for the next call of ours: raised here it would be lost with the thread.
                 self._failure = _explained(error, target, num_bytes)
 
         self._jobs.put(job)
@@ -202,6 +204,8 @@ def load_weights(path: Path, weights: Tensors) -> None:
 
 def publish(draft: Path, target: Path) -> None:
     """Sync a written file or folder and give it its name; readers see it whole or not at all."""
+    # First the content, then the names: a power cut leaves a draft or the whole
+    # (https://lwn.net/Articles/457667/).
     for path in [draft] if draft.is_file() else [*draft.iterdir(), draft]:
         sync(path)
     draft.replace(target)
@@ -212,7 +216,7 @@ class _Stored(msgspec.Struct, frozen=True):
     """What `state.json` holds."""
 
     step: int
-    progress: dict[str, Any]
+    progress: dict[str, object]
 
 
 def _read(path: Path) -> State:
@@ -248,7 +252,7 @@ def _write_step(target: Path, groups: Mapping[str, dict[str, Tensor]], text: byt
 
 
 def _explained(error: BaseException, target: Path, num_bytes: int) -> BaseException:
-    """Return what to tell of a failed write; an error that is not the system's is ours and stays as it is."""
+    """Return the error for a failed write; an error that is not the system's is ours and stays as it is."""
     number = _system_error(error)
     if number is None:
         return error
@@ -256,12 +260,12 @@ def _explained(error: BaseException, target: Path, num_bytes: int) -> BaseExcept
     whole = steps(target.parent)
     stands, start = (f"{whole[-1].name} stands", "it") if whole else ("there is none yet", "the start")
     fix = "free space" if number in (errno.ENOSPC, errno.EDQUOT) else "fix that"
-    told = RunnerError(
+    explained = RunnerError(
         f"{target}: {os.strerror(number)}; {num_bytes / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB free; "
         f"the last good checkpoint: {stands}; {fix}, and the same command goes on from {start}."
     )
-    told.__cause__ = error
-    return told
+    explained.__cause__ = error
+    return explained
 
 
 def _system_error(error: BaseException) -> int | None:

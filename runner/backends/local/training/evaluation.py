@@ -24,15 +24,19 @@ def evaluate(learner: Learner, examples: Examples, step: str = "evaluate") -> Ge
     yield from examples.ready(range(len(examples)), step)
     learner.model.eval()
     lengths = [num_tokens(examples[number].tokens) for number in range(len(examples))]
+    # In their order, not balanced: the packs are the same however many ranks there are, and so is each row's
+    # last bit.
     parts = list(schedule.pack_neighbours(lengths, learner.room))
     found: dict[int, Rows] = {}
     for turns in learner.rounds([sum(lengths[index] for index in part) for part in parts]):
         numbers = [number for number, _ in turns]
         works = [partial(_values, learner, [examples[index] for index in parts[number]]) for number in numbers]
         found |= zip(numbers, learner.lanes.run(works), strict=True)
+        # As if the others were as far: they go round by round together.
         done = learner.group.rank.world_size * sum(len(parts[number]) for number in found)
         yield Progress(step, min(done, len(examples)), len(examples), what="held-out rows")
     learner.model.train()
+    # A pack that two ranks have computed has the same values twice.
     found = {number: rows for each in learner.group.all_gather(found) for number, rows in each.items()}
     return [row for number in range(len(parts)) for row in found[number]]
 
@@ -53,6 +57,8 @@ def _as_reference(learner: Learner, examples: Sequence[Example]) -> Scores:
     device = learner.model.device
     logps = torch.tensor([example.reference_logps for example in examples], device=device)
     num_tokens = torch.tensor([example.num_learned for example in examples], dtype=logps.dtype, device=device)
+    # The cache keeps sums of log-probabilities, not which tokens were the likeliest; NaN says so in the
+    # metric.
     return Scores(logps, num_tokens, torch.full_like(logps, torch.nan))
 
 

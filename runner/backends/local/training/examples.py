@@ -19,6 +19,7 @@ class Example:
     @property
     def num_learned(self) -> tuple[int, ...]:
         """Tokens that the loss sees, an answer at a time; the first of a text has nothing to be predicted from."""
+        # As in packing.py, which scores no token that stands at the very beginning.
         first = 0 if self.tokens.prompt else 1
         return tuple(sum(learned[first:]) for learned in self.tokens.learned)
 

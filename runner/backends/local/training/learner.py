@@ -7,7 +7,6 @@ It knows no method and no layout by name: rows' losses come from the method, the
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import msgspec
 import torch
@@ -28,8 +27,8 @@ Values = dict[str, Tensor]
 Grads = Sequence[Tensor | None]
 
 
-class Standing(msgspec.Struct):
-    """What held-out rows have said so far: the lowest loss, the step it was measured after, evaluations since."""
+class EvaluationState(msgspec.Struct):
+    """The evaluations of held-out rows so far: the lowest loss, the step it was measured after, evaluations since."""
 
     best_loss: float | None = None
     best_step: int = 0
@@ -39,8 +38,9 @@ class Standing(msgspec.Struct):
     """Whether the model has been measured as it was before training."""
 
     def update(self, step: int, loss: float) -> bool:
-        """Take note of a loss; return whether it is the lowest so far. The untrained model (at = 0) is no result."""
+        """Take note of a loss; return whether it is the lowest so far. The untrained model (step 0) is no result."""
         self.evaluated_step = step
+        # Equal is not better: of two equal ones the earlier is kept, which has trained less.
         better = step > 0 and (self.best_loss is None or loss < self.best_loss)
         if better:
             self.best_loss, self.best_step = loss, step
@@ -48,7 +48,7 @@ class Standing(msgspec.Struct):
         return better
 
 
-def trainable(model: Any) -> dict[str, Tensor]:
+def trainable(model: torch.nn.Module) -> dict[str, Tensor]:
     """Return the weights that learn, by name, in the model's own order."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
@@ -61,9 +61,11 @@ class Learner:
         self.lanes, self.room = scorer.lanes, max(1, recipe.tokens_at_once // scorer.lanes.count)
         self.profile = profile or Profile()
         self.weights = trainable(self.model)
+        # Weight decay pulls matrices; biases and the gains of norms are left alone, as is usual.
         matrices = [tensor for tensor in self.weights.values() if tensor.ndim > 1]
         vectors = [tensor for tensor in self.weights.values() if tensor.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        # fused: one pass over all weights, on CPUs too since torch 2.4.
         self.adam = torch.optim.AdamW([each for each in groups if each["params"]], lr=recipe.learning_rate, fused=True)
         self.group = distributed.group()
         self.averaged = {name: tensor.detach().clone() for name, tensor in self.weights.items() if recipe.ema_decay}
@@ -85,6 +87,8 @@ class Learner:
         whole = sum(weight(example.num_learned) for example in examples)
         total: dict[str, Tensor] = {}
         lengths = [num_tokens(example.tokens) for example in examples]
+        # The packs are those of the whole batch on every rank: their numbers, from which random numbers follow,
+        # do not depend on who computes them.
         packs = schedule.pack_rows(lengths, self.room, self.group.rank.world_size * self.lanes.count)
         parts = [[examples[index] for index in indices] for indices in packs]
         for turns in self.rounds([sum(lengths[index] for index in indices) for indices in packs]):
@@ -92,6 +96,7 @@ class Learner:
             torch.manual_seed((self.recipe.seed * 1_000_003 + step) * 1_009 + turns[0][0])
             works = []
             for number, counts in turns:
+                # A pack that only fills a short deal counts 0 times: its gradient is zero, and FSDP has its call.
                 factors = [counts * weight(each.num_learned) / whole for each in parts[number]]
                 works.append(partial(self._backward, parts[number], factors, len(turns)))
             for values, grads in self.lanes.run(works):
@@ -107,6 +112,8 @@ class Learner:
             found = {name: (values * each).sum() for name, values in self.losses(part).items()}
         grads: Grads = ()
         with self.profile.part("backward", lanes):
+            # From several threads `backward` would add into .grad in whatever order they finish; sums of floats
+            # depend on it.
             if lanes == 1:
                 found["loss"].backward()
             else:
@@ -115,6 +122,7 @@ class Learner:
 
     def _accumulate(self, grads: Grads) -> None:
         """Add the gradients of a pack that was computed beside others."""
+        # A pack computed alone has added its own gradient and returns none.
         for weight, grad in zip(self.weights.values(), grads, strict=bool(grads)):
             if grad is not None:
                 weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
@@ -125,6 +133,7 @@ class Learner:
 
     def _add(self, values: dict[str, Tensor]) -> None:
         """Add up values and gradients over the processes; sharded gradients are added up in the backward pass."""
+        # The batch's weights add up to 1 over all ranks, so a plain sum is the batch's gradient.
         grads = [tensor.grad for tensor in self.weights.values() if tensor.grad is not None]
         self.group.all_reduce([*values.values(), *(each for each in grads if not sharding.is_part(each))])
 
@@ -138,6 +147,7 @@ class Learner:
         with self.profile.part("optimizer"):
             norm: Tensor = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_grad_norm)
             for each in self.adam.param_groups:
+                # Set, not stepped: a scheduler's state would have to be in the checkpoint.
                 each["lr"] = self.recipe.learning_rate * rate(step, self.recipe)
             self.adam.step()
             self.adam.zero_grad()
@@ -148,7 +158,7 @@ class Learner:
 
     @property
     def result(self) -> Mapping[str, Tensor]:
-        """The weights that are judged and kept, whole: the averaged ones, where they are asked for."""
+        """The weights that are evaluated and kept, whole: the averaged ones, where they are asked for."""
         return self._whole(self.averaged or self.weights)
 
     @property
@@ -156,29 +166,29 @@ class Learner:
         """Whether the loss compares the policy with the reference."""
         return self.recipe.method.needs_reference(self.recipe.hyperparameters)
 
-    def state(self, step: int, standing: Standing) -> State:
+    def state(self, step: int, evaluated: EvaluationState) -> State:
         """Return all that training needs to go on after `step` steps."""
         extra = {"averaged": self._whole(self.averaged)} if self.averaged else {}
         optimizer = self._whole(checkpoint.optimizer_tensors(self.weights, self.adam))
-        return State(step, self._whole(self.weights), optimizer, extra, msgspec.to_builtins(standing))
+        return State(step, self._whole(self.weights), optimizer, extra, msgspec.to_builtins(evaluated))
 
     def _whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return tensors as process 0 writes them: gathered, where they are shared out."""
         return sharding.gathered(tensors, self.group.rank.first)
 
     @torch.no_grad()
-    def restore(self, state: State) -> Standing:
+    def restore(self, state: State) -> EvaluationState:
         """Put a state into weights and optimizer; return what held-out rows had said."""
         for name, tensor in self.weights.items():
             sharding.fill(tensor, state.weights[name])
         for name, tensor in self.averaged.items():
             sharding.fill(tensor, state.extra["averaged"][name])
         checkpoint.restore_optimizer(self.weights, self.adam, sharding.optimizer_like(self.weights, state.optimizer))
-        return msgspec.convert(state.progress, Standing)
+        return msgspec.convert(state.progress, EvaluationState)
 
     @contextmanager
     def result_in_place(self) -> Iterator[None]:
-        """Within the block the model computes with the weights that are judged and kept."""
+        """Within the block the model computes with the weights that are evaluated and kept."""
         self._exchange()
         try:
             yield
@@ -188,6 +198,7 @@ class Learner:
     @torch.no_grad()
     def _exchange(self) -> None:
         for name, averaged in self.averaged.items():
+            # In place: the optimizer and FSDP hold on to these very tensors.
             held = self.weights[name].clone()
             self.weights[name].copy_(averaged)
             averaged.copy_(held)

@@ -14,6 +14,7 @@ class NullWriter:
 
     def __exit__(self, *_: object) -> None: ...
 
+    # The state is made on every rank all the same: gathering a sharded weight needs all of them.
     def save(self, state: State) -> None:
         """Write nothing."""
 

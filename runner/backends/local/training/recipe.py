@@ -1,9 +1,8 @@
 """What a training run does and how, worked out of a run and the machine: every `auto` is a number here."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import torch
 
@@ -16,12 +15,32 @@ if TYPE_CHECKING:
     from runner.plan import Run
 
 
+class Hyperparameters(Protocol):
+    """Those of any method with every `auto` resolved, as far as training itself reads them."""
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+
+
+class How(TypedDict, total=False):
+    """How the work is done on a machine: the result of the step `prepare`, empty before it."""
+
+    packed: bool
+    """Whether rows share a forward call."""
+    tokens_at_once: int
+    lanes: int
+    threads: int
+    device: str
+    processes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What a training run does, all `auto` resolved."""
 
     method: AnyMethod
-    hyperparameters: Any
+    hyperparameters: Hyperparameters
     learning_rate: float
     schedule: str
     warmup_ratio: float
@@ -43,19 +62,20 @@ TOKENS_AT_ONCE = {"cpu": 1_280, "cuda": 16_384}
 """What fills the machine: on a CPU a few hundred tokens a lane do, and more only take memory."""
 
 
-def count_steps(settings: Local, hyperparameters: Any, num_rows: int) -> int:
+def count_steps(settings: Local, hyperparameters: Hyperparameters, num_rows: int) -> int:
     """Return the number of optimizer steps of a run over so many training rows."""
-    num_steps: int = hyperparameters.n_epochs * math.ceil(num_rows / hyperparameters.batch_size)
+    num_steps = hyperparameters.n_epochs * math.ceil(num_rows / hyperparameters.batch_size)
     return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps)
 
 
-def how(settings: Local, scorer: Scorer, num_processes: int) -> dict[str, Any]:
+def how(settings: Local, scorer: Scorer, num_processes: int) -> How:
     """Return how the work is done on this machine, which a resumed run keeps: it decides the result's last bits."""
     device, at_once = scorer.model.device, settings.runtime.tokens_at_once
     if at_once == "auto":
         at_once = TOKENS_AT_ONCE.get(device.type, 4096)
-    # Gradients of packs side by side are held apart for a while, which is dear where all weights learn; and there is
-    # one stream of random numbers only, from which nobody may draw then. Several processes are side by side already.
+    # Gradients of packs side by side are held apart for a while, which is expensive where all weights learn; and
+    # there is one stream of random numbers only, from which nobody may draw then. Several processes are side by side
+    # already.
     draws = settings.lora.dropout or settings.neftune_alpha
     alone = num_processes == 1 and device.type == "cpu"
     may_have_lanes = alone and scorer.packed and settings.tuning == "lora" and not draws
@@ -69,7 +89,7 @@ def how(settings: Local, scorer: Scorer, num_processes: int) -> dict[str, Any]:
     }
 
 
-def make(run: "Run", method: AnyMethod, num_rows: int, how: Mapping[str, Any]) -> Recipe:
+def make(run: "Run", method: AnyMethod, num_rows: int, how: How) -> Recipe:
     """Return what a run asks of the training loop, over so many rows, done as `how` says."""
     settings, evaluation, hyperparameters = Local.of(run.request), run.request.evaluation, run.hyperparameters
     num_steps = count_steps(settings, hyperparameters, num_rows)
@@ -84,18 +104,23 @@ def make(run: "Run", method: AnyMethod, num_rows: int, how: Mapping[str, Any]) -
         max_grad_norm=settings.max_grad_norm,
         num_steps=num_steps,
         seed=run.plan.seed,
+        # Once half way and once at the end.
         evaluate_every=math.ceil(num_steps / 2) if evaluation.every == "auto" else evaluation.every,
+        # A kill costs a tenth of the run at most, and never more than 100 steps.
         checkpoint_every=min(100, math.ceil(num_steps / 10)) if saves == "auto" else saves,
         keep_best=evaluation.keep == "best",
         patience=evaluation.patience,
         ema_decay=settings.ema_decay,
         checkpoints=settings.runtime.checkpoints,
+        # Unpacked, each answer is a forward call of its own, whatever the room.
         tokens_at_once=how["tokens_at_once"] if how["packed"] else 1,
     )
 
 
 def rate(step: int, recipe: Recipe) -> float:
     """Return the factor on the learning rate for the step after `step` steps: a linear climb, then the schedule."""
+    # The first step already has a rate above zero, and so has the last, as `done` stays below 1: no step is
+    # wasted.
     warmup = math.ceil(recipe.num_steps * recipe.warmup_ratio)
     if step < warmup:
         return (step + 1) / warmup

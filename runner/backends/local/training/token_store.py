@@ -11,9 +11,10 @@ from functools import cache
 from hashlib import sha256
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runner import cache as user_cache
 from runner.data.row_store import RowStore
@@ -24,10 +25,9 @@ BLOCK_ROWS = 4096
 """Rows tokenised together, in 2 to 3 s. The reference's packs end with a block, too (reference_cache.py)."""
 MANY_BLOCK_ROWS = 512
 """The same where a batch visits many blocks of a large data set: its first step then waits 5 s and not 40."""
+# Part of the name of every block, so that older blocks are simply not found.
 FORMAT = 1
 """Raised when rows are tokenised otherwise, or stored otherwise."""
-
-Array = np.ndarray[Any, Any]
 
 
 def block_rows(num_rows: int) -> int:
@@ -43,18 +43,20 @@ class Block:
     where each of its answers ends.
     """
 
-    ids: Array
-    learned: Array
-    bounds: Array
+    ids: NDArray[np.uint32]
+    learned: NDArray[np.bool_]
+    bounds: NDArray[np.int64]
 
     @classmethod
     def of(cls, rows: Sequence[TokenRow]) -> "Block":
         """Return rows, which all have as many answers, as a block."""
         parts = [[row.prompt, *row.answers] for row in rows]
         ends = np.cumsum([len(part) for row in parts for part in row]).reshape(len(rows), -1)
+        # A row begins where the last answer of the one before ends.
         starts = np.concatenate([[0], ends[:-1, -1]])
         unlearned = [[[False] * len(row.prompt), *row.learned] for row in rows]
         return cls(
+            # Straight into an array of known length, without one more list of all tokens of the block.
             np.fromiter(chain.from_iterable(chain.from_iterable(parts)), np.uint32, ends[-1, -1]),
             np.fromiter(chain.from_iterable(chain.from_iterable(unlearned)), np.bool_, ends[-1, -1]),
             np.concatenate([starts[:, None], ends], axis=1),
@@ -63,6 +65,7 @@ class Block:
     @classmethod
     def read(cls, folder: Path) -> "Block":
         """Map the block that `write` wrote into a folder."""
+        # Mapped: pages come from the disk when they are looked at, and the system may drop them again.
         return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "learned", "bounds")))
 
     def write(self, folder: Path) -> None:
@@ -95,8 +98,10 @@ class TokenStore(Sequence[TokenRow]):
         self._folder, self._rows, self._tokenizer = folder, rows, tokenizer
         self._max_length, self._split = max_length, split
         self._block_rows = block_rows(len(rows))
+        # All that decides the ids, so that a block is found by whoever would make the same.
         decided_by = f"{FORMAT} {fingerprint} {tokenizer.digest} {max_length} {self._block_rows}"
         self._key = sha256(decided_by.encode()).hexdigest()[:32]
+        # A mapped block costs addresses, hardly memory; opening its three files for each row would cost time.
         self.block = cache(self._block)
 
     def __len__(self) -> int:
@@ -116,7 +121,7 @@ class TokenStore(Sequence[TokenRow]):
     @property
     def num_blocks(self) -> int:
         """How many blocks the rows make."""
-        return -(-len(self) // self._block_rows)
+        return -(-len(self) // self._block_rows)  # rounded up
 
     def lengths(self, number: int) -> list[int]:
         """Return the tokens of each row of a block, a shared prompt counted once."""
@@ -144,6 +149,7 @@ class TokenStore(Sequence[TokenRow]):
         start = number * self._block_rows
         found: list[TokenRow] = []
         try:
+            # One by one, so that the number of the refused row is known; `rows` itself tokenises in batches.
             for row in self._tokenizer.rows(self._rows[start : start + self._block_rows], self._max_length):
                 found.append(row)
         except DataError as error:

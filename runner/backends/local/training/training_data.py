@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner import cache
 from runner.backends import Events
@@ -34,6 +34,7 @@ class TrainingData:
     def _folder(self) -> Path:
         """The user's cache, or the run's folder where that cannot be written to."""
         folder = cache.user_folder()
+        # A read-only home, as in many containers, is no reason not to train.
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
         return folder if os.access(folder, os.W_OK) else self._run.folder / "cache"
@@ -50,6 +51,7 @@ class TrainingData:
         def write(draft: Path) -> None:
             write_rows(draft, self._run.row_blocks(split))
 
+        # Named by the rows' own fingerprint: the same rows in another file are found, too.
         return RowStore(cache.entry(self._folder / "rows", fingerprint, write), self._kind)
 
     @cached_property
@@ -66,10 +68,11 @@ class TrainingData:
         blocks = [(store, number) for store in self.tokens.values() for number in store.unchecked()]
         for done, (store, number) in enumerate(blocks):
             yield Progress("prepare", done, len(blocks), what="tokenising")
+            # Tokenising is the check: it raises for a row whose prompt leaves nothing to learn.
             store.block(number)
         return {}
 
-    def telling_rows(self, config: Mapping[str, Any]) -> list[TokenRow]:
+    def telling_rows(self, config: Mapping[str, object]) -> list[TokenRow]:
         """Return a long and the shortest row of the first block, with which packing is tried.
 
         Models whose tokens see only so far, as their configuration tells, show it in the longest rows; others in any,
@@ -77,6 +80,8 @@ class TrainingData:
         """
         rows = self.tokens["train"]
         lengths = rows.lengths(0)
+        # Mistral's and Gemma's sliding windows, Llama 4's chunks: shorter rows would not show that packing breaks
+        # them.
         near = any(config.get(key) for key in ("sliding_window", "attention_chunk_size"))
         enough = [length for length in lengths if near or length <= TELLING_TOKENS] or [min(lengths)]
         return [rows[lengths.index(max(enough))], rows[lengths.index(min(lengths))]]

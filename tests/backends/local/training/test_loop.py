@@ -20,7 +20,7 @@ from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training import checkpoint, loop
 from runner.backends.local.training.evaluation import evaluate, evaluate_reference
 from runner.backends.local.training.examples import Example
-from runner.backends.local.training.learner import Learner, Standing
+from runner.backends.local.training.learner import EvaluationState, Learner
 from runner.backends.local.training.loop import Meter, batch, mean, result_weights, train
 from runner.backends.local.training.recipe import Recipe, rate
 from runner.errors import RunnerError, StopAsked
@@ -109,10 +109,10 @@ def test_a_mean_is_weighted() -> None:
 
 
 def test_the_lowest_loss_counts_and_the_untrained_model_does_not() -> None:
-    standing = Standing()
-    said = [standing.update(step, loss) for step, loss in enumerate([0.1, 0.9, 0.9, 0.5, 0.7, float("nan"), 0.6])]
+    evaluated = EvaluationState()
+    said = [evaluated.update(step, loss) for step, loss in enumerate([0.1, 0.9, 0.9, 0.5, 0.7, float("nan"), 0.6])]
     assert said == [False, True, False, True, False, False, False]
-    assert (standing.best_loss, standing.best_step, standing.since_best, standing.evaluated_step) == (0.5, 3, 3, 6)
+    assert (evaluated.best_loss, evaluated.best_step, evaluated.since_best, evaluated.evaluated_step) == (0.5, 3, 3, 6)
 
 
 @pytest.fixture(scope="module")

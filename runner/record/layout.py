@@ -1,0 +1,17 @@
+"""The names of the files that a run or a sweep leaves in its folder, for whoever reads or writes them."""
+
+JOURNAL = "journal.jsonl"
+"""The events of a run, from which everything else is derived."""
+PLAN, REQUEST = "plan.json", "request.json"
+"""What a run does, in canonical form, and what was asked for."""
+REPORT, REPORT_PAGE = "report.json", "report.md"
+"""The outcome of a run; the page is for people."""
+MODEL = "model"
+"""The folder with the model that a run has made."""
+REFERENCE = "reference.json"
+"""In `MODEL`: the base model, its adapters, and a digest of the weights."""
+PROFILE, TRACE = "profile.md", "trace.json.gz"
+"""Where the time went, with `backend.profile=true`."""
+
+SWEEP, SUMMARY, STUDY = "sweep.json", "summary.json", "study.log"
+"""In a sweep's folder: its trials, their comparison, and what Optuna knows of a search."""
