@@ -17,7 +17,7 @@ from runner.data.rows import Row, canonical_lines
 from runner.data.splits import Selection, Split, row_blocks
 from runner.data.survey import Survey
 from runner.errors import DataError
-from runner.evaluation.rehearsal import Rehearsed
+from runner.evaluation.rehearsed import Rehearsed
 from runner.models.source import ModelIdentity
 from runner.record import run_folders
 from runner.request.keys import Request

@@ -18,7 +18,8 @@ from runner.data.statistics import SplitSurvey
 from runner.data.survey import Report, Survey, survey
 from runner.errors import RequestError
 from runner.evaluation import configured, judges
-from runner.evaluation.rehearsal import Rehearsed, rehearse
+from runner.evaluation.rehearsal import rehearse
+from runner.evaluation.rehearsed import Rehearsed
 from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
 from runner.record import run_folders, samples

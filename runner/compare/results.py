@@ -16,10 +16,9 @@ import msgspec
 
 from runner import methods, plan, planning
 from runner.errors import RequestError
-from runner.execution import report
 from runner.methods import Metric
 from runner.plan import Run
-from runner.record import graded, journal
+from runner.record import graded, journal, outcome
 from runner.record.events import Metrics
 from runner.record.graded import AnswerGrade
 
@@ -86,7 +85,7 @@ def read(folder: Path) -> Result:
     """Return what a run's folder holds. Raises `RequestError` where it was never begun."""
     run = planning.load(folder)
     records = journal.read(folder / "journal.jsonl")
-    content = report.read(folder) or {}
+    content = outcome.read(folder) or {}
     grades = [each for each in graded.read(folder / graded.GRADES, AnswerGrade) if each.model == TUNED]
     scores = graded.row_scores(grades, TUNED)
     return Result(
@@ -95,7 +94,7 @@ def read(folder: Path) -> Result:
         status=content.get("status", "unfinished"),
         message=content.get("message", ""),
         params=plan.flat_params(run) | {DATA: _rows_of(run)},
-        metrics=_means(scores) | report.last_values(records),
+        metrics=_means(scores) | outcome.last_values(records),
         curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
         # Runs of earlier versions have the share of answers in style in a file of its own.
         rows=_together(_rows(folder / "evaluation.jsonl"), _rows(folder / "in_style.jsonl"), scores),

@@ -6,15 +6,15 @@ reference, or the chosen answer), those of other rows or the rejected ones, and 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 
 from runner.errors import DataError
 from runner.evaluation import judges
 from runner.evaluation.grading import item_of
+from runner.evaluation.rehearsed import Rehearsed
 from runner.graders import Grader, Sample, Subject, templates
 from runner.judging.keys import JudgeKeys
-from runner.judging.price import Price
 from runner.record.graded import Asked
 from runner.record.samples import Sampling
 
@@ -23,18 +23,6 @@ TRIED = 32
 FOUND = 3
 """Rows without a field that are named."""
 EMPTY = "empty"
-
-
-@dataclass(frozen=True)
-class Rehearsed:
-    """How a grader did on the answers that the data has: its mean score by kind of answer, and what is odd."""
-
-    name: str
-    type: str
-    scores: Mapping[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    price: Price | None = None
-    """What its judge will cost at most."""
 
 
 def rehearse(

@@ -15,7 +15,7 @@ def means(grades: Sequence[AnswerGrade], model: str) -> dict[str, float]:
     return {grader: sum(values) / len(values) for grader, values in scores.items()}
 
 
-def shares(grades: Sequence[AnswerGrade], graders: Sequence[Grader], model: str) -> dict[str, float]:
+def rates(grades: Sequence[AnswerGrade], graders: Sequence[Grader], model: str) -> dict[str, float]:
     """Return the share of a model's answers that passed, by `GRADER_passed`, and without a grade, `GRADER_errors`."""
     found: dict[str, float] = {}
     for grader in graders:
@@ -31,8 +31,8 @@ def shares(grades: Sequence[AnswerGrade], graders: Sequence[Grader], model: str)
 
 def metrics(grades: Sequence[AnswerGrade], graders: Sequence[Grader]) -> dict[str, float]:
     """Return the metrics of a run: `eval/GRADER` of the tuned model, `eval/GRADER_before` of the base model."""
-    tuned = means(grades, "tuned") | shares(grades, graders, "tuned")
-    base = means(grades, "base") | shares(grades, graders, "base")
+    tuned = means(grades, "tuned") | rates(grades, graders, "tuned")
+    base = means(grades, "base") | rates(grades, graders, "base")
     before = {f"eval/{name}_before": value for name, value in base.items()}
     return before | {f"eval/{name}": value for name, value in tuned.items()}
 

@@ -95,6 +95,7 @@ def plan_and_run(composed: Any) -> None:
 def run_and_report(run: "Run", train: bool = True) -> None:
     """Execute a run, followed by MLflow and the terminal, and report it. Without `train` MLflow only catches up."""
     from runner.execution import execute, report
+    from runner.record import outcome as record_outcome
     from runner.terminal import console
     from runner.terminal.progress import Live
     from runner.tracking.follower import Follower
@@ -113,7 +114,7 @@ def run_and_report(run: "Run", train: bool = True) -> None:
             outcome = report.failure(error)
             raise
         finally:
-            content = None if train else report.read(run.folder)
+            content = None if train else record_outcome.read(run.folder)
             content = content or report.write(run, outcome)
             position = follower.finish(run, outcome.status)
             follower.end()

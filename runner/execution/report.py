@@ -11,9 +11,10 @@ from runner import methods
 from runner.errors import STOPPED, LeftRunning, Pruned, StopAsked
 from runner.execution.execute import versions
 from runner.plan import Run
-from runner.record import journal
-from runner.record.events import Metrics, Samples, StepDone
+from runner.record import graded, journal
+from runner.record.events import Samples, StepDone
 from runner.record.journal import Record
+from runner.record.outcome import last_values
 from runner.request import hydra_errors
 
 
@@ -52,12 +53,6 @@ def write(run: Run, outcome: Outcome) -> dict[str, Any]:
     return content
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """Return the report of a run's folder, if there is one."""
-    path = folder / "report.json"
-    return msgspec.json.decode(path.read_bytes()) if path.exists() else None
-
-
 def build(run: Run, outcome: Outcome, records: Sequence[Record]) -> dict[str, Any]:
     """Return the report as a JSON value."""
     steps = {each.event.step: each.event for each in records if isinstance(each.event, StepDone)}
@@ -68,6 +63,7 @@ def build(run: Run, outcome: Outcome, records: Sequence[Record]) -> dict[str, An
         "status": outcome.status,
         "message": outcome.message,
         "metrics": last_values(records),
+        "graded": _graded(run.folder),
         "model": steps["save"].result if "save" in steps else None,
         "results": {name: step.result for name, step in steps.items()},
         "seconds": {name: step.seconds for name, step in steps.items()},
@@ -79,13 +75,13 @@ def build(run: Run, outcome: Outcome, records: Sequence[Record]) -> dict[str, An
     }
 
 
-def last_values(records: Sequence[Record]) -> dict[str, float]:
-    """Return the last value of each metric: that of its latest step, whenever it was heard."""
-    measured = [record.event for record in records if isinstance(record.event, Metrics)]
-    values: dict[str, float] = {}
-    for event in sorted(measured, key=lambda event: event.step):
-        values |= event.values
-    return values
+def _graded(folder: Path) -> list[str]:
+    """Say how the tuned model's grades differ from the base model's, with intervals; nothing where there are none."""
+    if not (folder / graded.GRADES).exists():
+        return []
+    from runner.compare.models import compare_models  # brings scipy
+
+    return compare_models(folder).sentences
 
 
 def markdown(content: Mapping[str, Any]) -> str:
@@ -102,6 +98,8 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"- model reference: {_code(content['model'] and content['model']['model'])}",
         "",
         *_checkpoints(content["model"] or {}),
+        *(f"- {sentence}." for sentence in content["graded"]),
+        "",
         *_table(["metric", "value"], [[name, f"{value:.4g}"] for name, value in sorted(content["metrics"].items())]),
         *_table(["step", "seconds"], [[name, f"{value:.1f}"] for name, value in content["seconds"].items()]),
         *_table(

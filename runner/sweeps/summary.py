@@ -8,8 +8,8 @@ import msgspec
 from runner import backends, planning
 from runner.cost import Cost, duration
 from runner.errors import RunnerError, StopAsked
-from runner.execution import report
 from runner.record import layout
+from runner.record import outcome as record_outcome
 from runner.sweeps import Sweep, Trial, keep
 from runner.terminal import console
 from runner.tracking.follower import Follower
@@ -98,7 +98,7 @@ def _catch_up(sweep: Sweep) -> None:
     # What one trial's follower could not send, as the server was down, goes now.
     follower = Follower(list(sweep.runs.values()))
     for run in sweep.runs.values():
-        content = report.read(run.folder)
+        content = record_outcome.read(run.folder)
         if content is not None:
             follower.finish(run, content["status"])
     follower.end()

@@ -16,7 +16,7 @@ from rich.text import Text
 from runner import backends, methods
 from runner.cost import Tokens, duration
 from runner.errors import RequestError
-from runner.evaluation.rehearsal import Rehearsed
+from runner.evaluation.rehearsed import Rehearsed
 from runner.plan import Proposal, Run
 from runner.tracking.sender import Position
 
@@ -164,6 +164,10 @@ def show_outcome(run: Run, content: Mapping[str, Any], position: Position | None
         prefixes = ("eval/", "train/loss")
         shown = [[name, f"{value:.4g}"] for name, value in content["metrics"].items() if name.startswith(prefixes)]
         table("Metrics (last values)", ["name", "value"], shown)
+    for sentence in content.get("graded", ()):
+        say(f"{sentence}.")
+    if content.get("graded"):
+        say()
     rows = [["status", content["status"] + (f": {content['message']}" if content["message"] else "")]]
     rows += [["time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())]]
     if content["model"]:

@@ -1,8 +1,8 @@
 """The report's numbers, in whatever order they were heard."""
 
-from runner.execution.report import last_values
 from runner.record.events import Event, Metrics, Note
 from runner.record.journal import Record
+from runner.record.outcome import last_values
 
 
 def after(*events: Event) -> dict[str, float]:
