@@ -133,7 +133,7 @@ class LocalBackend(Backend[Local]):
 
         found = model_reference.demand(run.folder / "model", run.folder.name)
         checkpoints = {str(step): Checkpoint(run, state.results["prepare"], step) for step in kept_steps(run.folder)}
-        base, tuned = Loaded(found.base.source, found.base.digest), Loaded(f"path:{run.folder / 'model'}", found.digest)
+        base, tuned = Loaded(found.base.source, found.base.digest), Loaded(f"run:{run.folder}", found.digest)
         return {"base": base, "tuned": tuned, **checkpoints}
 
     def respondent(self, reference: str, settings: Local) -> Respondent | None:

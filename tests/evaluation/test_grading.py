@@ -1,0 +1,129 @@
+"""Answers are graded once: what is on the disk is not graded again, whatever else changes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from runner.data.rows import Message
+from runner.evaluation import grading, summary
+from runner.graders import Grade, Grader, Grading, Judge, Subject
+from runner.record import graded
+from runner.record.graded import Answer, AnswerGrade, Asked, row_scores
+
+ROWS = [Asked(row=f"row-{n}", prompt=(Message("user", f"{n}?"),), fields={"answer": str(n)}) for n in range(4)]
+ANSWERS = [
+    Answer(model=model, row=row.row, sample=sample, text=text)
+    for model, text in (("base", "0"), ("tuned", "2"))
+    for row in ROWS
+    for sample in range(2)
+]
+seen: list[str] = []
+
+
+class Equal(Grader, frozen=True, kw_only=True):
+    """1 where an answer equals the row's; notes what it has seen."""
+
+    type: ClassVar[str] = "equal"
+    letters: str = ""
+
+    def grade(self, subject: Subject) -> Grade:
+        seen.append(subject.sample.text)
+        if subject.item["answer"] == "3":
+            return Grade(None, error="three is too much")
+        return Grade(float(subject.item["answer"] == subject.sample.text), "compared")
+
+
+class AtOnce(Equal, frozen=True, kw_only=True):
+    """The same for several at a time."""
+
+    concurrent: ClassVar[bool] = True
+
+
+class Beside(Grader, frozen=True, kw_only=True):
+    """1 where the answer is greater than the other model's."""
+
+    type: ClassVar[str] = "beside"
+    compares: ClassVar[bool] = True
+
+    @contextmanager
+    def grading(self, judge: Judge | None) -> Iterator[Grading]:
+        def compared(subject: Subject) -> Grade:
+            assert subject.other is not None
+            return Grade(float(subject.sample.text > subject.other.text))
+
+        yield compared
+
+
+def grades(folder: Path, *graders: Grader, answers: list[Answer] = ANSWERS, base: str = "base") -> list[AnswerGrade]:
+    seen.clear()
+    work = grading.grade(folder, ROWS, answers, graders, None, base)
+    try:
+        while True:
+            next(work)
+    except StopIteration as done:
+        found: list[AnswerGrade] = done.value
+        return found
+
+
+@pytest.mark.parametrize("kind", [Equal, AtOnce])
+def test_every_answer_has_a_grade_or_an_error(kind: type[Equal], tmp_path: Path) -> None:
+    found = grades(tmp_path, kind(name="equal"))
+    assert [(each.model, each.row, each.sample) for each in found] == [(a.model, a.row, a.sample) for a in ANSWERS]
+    assert [each.score for each in found[:8]] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, None, None]
+    assert {each.error for each in found if each.score is None} == {"three is too much"}
+    assert graded.read(tmp_path / graded.GRADES, AnswerGrade) == found
+
+
+def test_nothing_is_graded_again(tmp_path: Path) -> None:
+    first = grades(tmp_path, Equal(name="equal"))
+    assert len(seen) == 16
+    assert grades(tmp_path, Equal(name="equal")) == first
+    assert seen == []
+
+
+def test_other_graders_and_answers_are_graded_and_no_more(tmp_path: Path) -> None:
+    grades(tmp_path, Equal(name="equal"))
+    grades(tmp_path, Equal(name="equal"), Equal(name="other", letters="x"))
+    assert len(seen) == 16
+    changed = [each if each.row != "row-1" else Answer(model=each.model, row=each.row, text="7") for each in ANSWERS]
+    grades(tmp_path, Equal(name="equal"), answers=changed)
+    assert seen == ["7"] * 4
+
+
+def test_a_torn_line_is_graded_again(tmp_path: Path) -> None:
+    first = grades(tmp_path, Equal(name="equal"))
+    path = tmp_path / graded.GRADES
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5]) + lines[5][:20])
+    assert grades(tmp_path, Equal(name="equal")) == first
+    assert len(seen) == 11
+
+
+def test_a_grader_that_compares_sees_the_other_models_answer_and_grades_no_base(tmp_path: Path) -> None:
+    found = grades(tmp_path, Beside(name="beside"))
+    assert {each.model for each in found} == {"tuned"}
+    assert {each.score for each in found} == {1.0}
+    assert {each.score for each in grades(tmp_path, Beside(name="beside"), base="tuned")} == {0.0}
+
+
+def test_a_row_counts_once_however_many_answers_it_has(tmp_path: Path) -> None:
+    found = [
+        *(AnswerGrade(model="m", row="a", sample=n, grader="g", score=1.0) for n in range(9)),
+        AnswerGrade(model="m", row="b", grader="g", score=0.0),
+        AnswerGrade(model="m", row="c", sample=0, grader="g", score=1.0),
+        AnswerGrade(model="m", row="c", sample=1, grader="g", error="no"),
+    ]
+    assert row_scores(found, "m") == {"a": {"g": 1.0}, "b": {"g": 0.0}}
+    assert summary.means(found, "m") == {"g": 0.5}
+
+
+def test_metrics_name_both_models_and_what_passed_or_failed(tmp_path: Path) -> None:
+    graders = [Equal(name="equal", pass_threshold=0.5)]
+    found = summary.metrics(grades(tmp_path, *graders), graders)
+    assert found == pytest.approx({
+        "eval/equal_before": 1 / 3, "eval/equal_passed_before": 1 / 3, "eval/equal_errors_before": 1 / 4,
+        "eval/equal": 1 / 3, "eval/equal_passed": 1 / 3, "eval/equal_errors": 1 / 4,
+    })  # fmt: skip
