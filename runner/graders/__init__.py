@@ -90,6 +90,8 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The service's name of the type, and the module's."""
     concurrent: ClassVar[bool] = False
     """Whether several answers may be graded at a time, by threads: true for what waits for a network."""
+    compares: ClassVar[bool] = False
+    """Whether an answer is set beside the base model's (`Subject.other`), which itself has no score then."""
 
     secrets: ClassVar[tuple[str, ...]] = ()
     """The fields that map names to secrets, as HTTP headers do."""

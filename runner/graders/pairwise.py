@@ -36,6 +36,7 @@ class Pairwise(ModelGrader, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "pairwise"
+    compares: ClassVar[bool] = True
 
     criteria: str = "which answer helps the user more: correct, complete, clear, to the point"
     sampling_params: Sampling = Sampling()

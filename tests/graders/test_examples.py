@@ -27,7 +27,8 @@ def test_an_example_is_a_grader_and_says_how_it_is_used(path: Path) -> None:
     [
         ("string_check", "It is 42.", 1.0),
         ("text_similarity", "42", 1.0),
-        ("multi", "It is 43.", 0.2),
+        ("multi", "It is 42.", 1.0),
+        ("multi", "It is 43.", 0.0),
         ("python", "It is 21.", 0.5),
         ("json_schema", '{"answer": 42}', 1.0),
         ("length", "word " * 40, 1 / 3),

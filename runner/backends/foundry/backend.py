@@ -18,6 +18,7 @@ from runner.errors import DataError, ModelError, RequestError
 from runner.hosted import methods as wire_forms
 from runner.methods import AnyMethod, Hyperparameters
 from runner.plan import Proposal, Run
+from runner.record import samples
 from runner.record.events import Created
 from runner.record.journal import RunState
 from runner.request.keys import Request
@@ -104,7 +105,7 @@ class FoundryBackend(Backend[Foundry]):
             return DeployedSteps(run, state)
 
         step, later = partial(step_of, work), partial(step_of, deployed)
-        settings, wanted = Foundry.of(run.request), run.request.evaluation
+        settings = Foundry.of(run.request)
         _stay_where_it_began(settings, state)
         found = [step("upload"), step("create")]
         if not settings.follow:
@@ -115,7 +116,7 @@ class FoundryBackend(Backend[Foundry]):
         wanted_deployment = settings.deployment
         standing = f"{settings.deploy} {wanted_deployment.name} {wanted_deployment.sku} {wanted_deployment.capacity}"
         standing += f", beside {wanted_deployment.base}"
-        sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {run.request.dataset.style}"
+        sampling = samples.key(run.request)
         if settings.deploy == "keep":
             return [*found, later("deploy", standing), later("sample", sampling)]
         both = f"{standing}, {sampling}"  # other samples need the deployment once more

@@ -15,8 +15,6 @@ class Multi(Grader, frozen=True, kw_only=True, dict=True):
     """Grades by each of `graders`, and puts their scores together by `calculate_output`."""
 
     type: ClassVar[str] = "multi"
-    concurrent: ClassVar[bool] = True
-    """A judge may be among the parts, and the others bear threads."""
 
     graders: dict[str, Json]
     """The configuration of each part by its key, which the formula uses."""
@@ -33,6 +31,16 @@ class Multi(Grader, frozen=True, kw_only=True, dict=True):
                 raise RequestError(f"graders.{key}: got a multi within a multi; fix: name its graders here.")
             parts[key] = make(part, f"graders.{key}")
         return parts
+
+    @property
+    def concurrent(self) -> bool:  # type: ignore[override]  # of a multi it depends on its parts
+        """Whether a part waits for a network; the others bear threads."""
+        return any(part.concurrent for part in self.parts.values())
+
+    @property
+    def compares(self) -> bool:  # type: ignore[override]
+        """Whether a part sets the answer beside the base model's."""
+        return any(part.compares for part in self.parts.values())
 
     @cached_property
     def formula(self) -> Formula:

@@ -55,6 +55,14 @@ def test_each_part_is_lent_what_it_needs_until_the_block_ends() -> None:
     assert first.score, "each part has its own"
 
 
+def test_a_multi_waits_for_a_network_or_compares_if_a_part_does() -> None:
+    judged: dict[str, Json] = {"type": "pairwise", "model": "judge", "criteria": "Which is shorter?"}
+    alone = grader("multi", graders={"right": RIGHT, "short": SHORT}, calculate_output="right * short")
+    with_judge = grader("multi", graders={"right": RIGHT, "better": judged}, calculate_output="right * better")
+    assert (alone.concurrent, alone.compares, list(alone.models())) == (False, False, [])
+    assert (with_judge.concurrent, with_judge.compares, list(with_judge.models())) == (True, True, ["judge"])
+
+
 def test_a_multi_is_its_configuration() -> None:
     written: dict[str, Json] = {"type": "multi", "graders": {"right": RIGHT}, "calculate_output": "right"}
     assert configuration(make(written, "x")) == written
