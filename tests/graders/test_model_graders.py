@@ -139,6 +139,7 @@ def test_a_row_without_what_a_template_names_is_an_error_and_asks_nobody(cloud: 
     assert asked(cloud) == []
 
 
+@pytest.mark.slow
 def test_a_small_model_that_cannot_write_the_form_gives_errors_and_no_scores(
     cloud: Emulator, judge: EndpointJudge, tiny_model: Path, tmp_path: Path
 ) -> None:

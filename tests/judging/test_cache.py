@@ -44,6 +44,7 @@ def asking(questions: int, dies_at: int = -1) -> subprocess.Popen[bytes]:
     return subprocess.Popen(line, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
+@pytest.mark.slow
 def test_two_processes_with_the_same_questions_ask_each_once(cloud: Emulator) -> None:
     cloud.inject(Fault(JUDGE, "slow", times=None, seconds=0.05))
     assert [each.wait() for each in [asking(12), asking(12)]] == [0, 0]
@@ -51,6 +52,7 @@ def test_two_processes_with_the_same_questions_ask_each_once(cloud: Emulator) ->
     assert set(cloud.judge.paid.values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_process_killed_as_it_has_an_answer_has_paid_it_for_good(cloud: Emulator) -> None:
     assert asking(4, dies_at=2).wait() == -signal.SIGKILL
     assert len(cloud.judge.paid) == 3
@@ -59,6 +61,7 @@ def test_a_process_killed_as_it_has_an_answer_has_paid_it_for_good(cloud: Emulat
     assert set(cloud.judge.paid.values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_asks_leaves_no_lock_and_no_half_answer(
     cloud: Emulator, judge: EndpointJudge
 ) -> None:
