@@ -109,8 +109,9 @@ class Sender:
             elif isinstance(record.event, StepDone) and record.event.step == "save":
                 self._log_model(record.event)
             elif isinstance(record.event, StepDone) and record.event.step == "grade":
-                where = self.position.experiment_id, self.position.run_id
-                traces.write(self.client, *where, self.run.folder, record.time)
+                traces.write(
+                    self.client, self.position.experiment_id, self.position.run_id, self.run.folder, record.time
+                )
         self._keep(sent_bytes=end)
         if status:
             self._close(status)

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from msgspec.structs import replace
 from omegaconf import OmegaConf
 
 from runner import planning
 from runner.plan import Run
 from runner.record.events import Metrics, Started, StepDone
-from runner.record.graded import AnswerGrade, read
+from runner.record.graded import AnswerGrade, read, write
 from runner.record.journal import Journal
 from runner.request import check, hydra_config
 from runner.tracking import traces
@@ -136,7 +137,32 @@ def test_two_processes_that_write_the_same_trace_at_once_double_nothing(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page.write()
-    monkeypatch.setattr(traces, "_there", lambda *where: (set(), set()))  # the other one has looked too early
+    monkeypatch.setattr(traces, "_there", lambda *where: {})  # the other one has looked too early
+    page.write()
+    whole(page)
+
+
+def test_a_run_that_is_graded_anew_shows_the_new_grades_and_keeps_what_people_said(page: Page) -> None:
+    from mlflow.entities import AssessmentSource, Feedback
+
+    page.write()
+    said = Feedback(name="mine", value=True, source=AssessmentSource("HUMAN", "me"))
+    page.client._tracing_client.log_assessment(page.rows(page.run)[1].info.trace_id, said)
+    grades = read(page.folder / "grades.jsonl", AnswerGrade)
+    kept = [replace(each, score=0.125) for each in grades if each.grader == "style"]
+    write(page.folder / "grades.jsonl", [*kept, *(replace(each, grader="new") for each in grades)])
+    page.write()
+    for run in (page.run, page.base):
+        assert {values(each)["style"].value for each in page.rows(run)} == {0.125}
+        assert all({"style", "new", "reference"} <= set(values(each)) for each in page.rows(run))
+        assert not any("judge" in values(each) for each in page.rows(run))
+    assert values(page.rows(page.run)[1])["mine"].value is True
+
+
+def test_other_answers_take_the_place_of_those_before(page: Page) -> None:
+    graded_rows.put(page.folder, ROWS + 2, tuned="before")
+    page.write()
+    graded_rows.put(page.folder, ROWS)
     page.write()
     whole(page)
 
