@@ -288,6 +288,8 @@ def test_a_runs_page_shows_its_rows_and_sets_another_run_beside_them(
         found()[-1].click()
 
     browser.get(f"{server.uri}/#/experiments/{page.experiment}/runs/{page.run}?workflowType=machine_learning")
+    told = "//*[normalize-space(text())='Model metrics']"  # beside the tab; "Traces" at the left is the experiment's
+    browsing.wait(lambda: bool(browser.find_elements("xpath", told)), browser, "tabs")
     click("Traces")
     browsing.wait(lambda: shows(1, "beta 0.05 1.0: wrap", "0.5"), browser, "graded_rows")
     assert browser.find_elements("xpath", "//*[normalize-space(text())='Error']"), "row 0 has no grade from the judge"
