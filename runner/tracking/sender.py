@@ -109,8 +109,8 @@ class Sender:
             elif isinstance(record.event, StepDone) and record.event.step == "save":
                 self._log_model(record.event)
             elif isinstance(record.event, StepDone) and record.event.step == "grade":
-                where = self.position.experiment_id, self.position.run_id
-                traces.write(self.client, *where, self.run.folder, record.time)
+                to = self.position
+                traces.write(self.client, to.experiment_id, to.run_id, self.run.folder, record.time)
         self._keep(sent_bytes=end)
         if status:
             self._close(status)
@@ -199,8 +199,7 @@ class Sender:
     def _register(self) -> None:
         from mlflow.exceptions import MlflowException
 
-        name = self.run.request.tracking.register
-        if name:
+        if name := self.run.request.tracking.register:
             try:
                 self.client.create_registered_model(name)
             except MlflowException as error:

@@ -23,6 +23,7 @@ from runner.record.graded import ANSWERS, GRADES, PROBLEMS, Answer, AnswerGrade,
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Assessment, Span, TraceInfo
+    from mlflow.tracing.client import TracingClient
 
 CAP = 500
 """Answers of a model that become traces at most; each takes some 30 ms."""
@@ -36,6 +37,8 @@ FIELDS = 5
 """Fields of a row that are shown as expectations at most; each takes a column of the page."""
 BASE_OF, ROWS = "runner.base_of", "runner.graded_rows"
 """Tags: of a base model's run, the run that it belongs to; of both, how many of the rows are there."""
+ANSWER, GRADED = "runner.answer", "runner.graded"
+"""Tags of a trace: hashes of the answer, and of the grades and fields, that it shows. A run may be graded anew."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,10 @@ def write(
 ) -> None:
     """Write the graded rows of a run's folder as traces of its MLflow run, and of one for its base model.
 
-    `graded_at` is when they were graded, in seconds since 1970. What is there is left as it is, so that a second call,
-    or one after a kill, writes what is missing and nothing twice. Rows beyond `cap` answers of a model stay out, the
-    same of both models; the tag `runner.graded_rows` says so. Raises whatever MLflow does.
+    `graded_at` is when they were graded, in seconds since 1970. A second call, or one after a kill, writes what is
+    missing and nothing twice; after other graders, or answers, it brings up to date what has changed. Rows beyond `cap`
+    answers of a model stay out, the same of both models; the tag `runner.graded_rows` says so. Raises whatever MLflow
+    does.
     """
     answers = graded.read(folder / ANSWERS, Answer)
     problems = graded.read(folder / PROBLEMS, Asked)
@@ -82,7 +86,7 @@ def write(
         rows += f"; all of them are in the artifacts {ANSWERS} and {GRADES}"
     by_model = join(kept, answers, graded.read(folder / GRADES, AnswerGrade))
     if "base" in by_model:
-        base_id = _base_run(client, experiment_id, run_id)
+        base_id = _base_run(client, experiment_id, run_id, graded_at)
         _write(client, experiment_id, base_id, by_model["base"], graded_at)
         client.set_tag(base_id, ROWS, rows)
         client.update_run(base_id, "FINISHED")
@@ -122,7 +126,7 @@ def told(prompt: Turns) -> str:
     return "\n".join(f"{turn.role}: {turn.content or ''}" for turn in prompt)
 
 
-def _base_run(client: "MlflowClient", experiment_id: str, run_id: str) -> str:
+def _base_run(client: "MlflowClient", experiment_id: str, run_id: str, graded_at: float) -> str:
     """Return the id of the run of the base model's answers, found or created, with its scores as metrics."""
     from mlflow.entities import Metric
 
@@ -131,7 +135,7 @@ def _base_run(client: "MlflowClient", experiment_id: str, run_id: str) -> str:
     tags = {BASE_OF: run_id, "mlflow.parentRunId": run_id}
     made = found[0] if found else client.create_run(experiment_id, tags=tags, run_name=f"{run.info.run_name} (base)")
     metrics = [
-        Metric(name.removesuffix("_before"), value, run.info.start_time, 0)
+        Metric(name.removesuffix("_before"), value, int(graded_at * 1000), 0)
         for name, value in run.data.metrics.items()
         if name.startswith("eval/") and name.endswith("_before")
     ]
@@ -142,44 +146,71 @@ def _base_run(client: "MlflowClient", experiment_id: str, run_id: str) -> str:
 def _write(
     client: "MlflowClient", experiment_id: str, run_id: str, rows: Sequence[GradedAnswer], graded_at: float
 ) -> None:
-    from mlflow.tracing.client import TracingClient
+    from mlflow.tracing.client import TracingClient as Client
 
-    tracing = TracingClient(client.tracking_uri)
-    begun, complete = _there(client, experiment_id, run_id)
-    for start in range(0, len(rows), BATCH):
-        # the page shows the newest first: so that is the first row
-        batch = {_trace_id(run_id, row): (row, int(graded_at * 1000) - start - at)
-                 for at, row in enumerate(rows[start : start + BATCH])}  # fmt: skip
-        missing = {trace_id: made for trace_id, made in batch.items() if trace_id not in complete}
-        for trace_id, (row, time) in missing.items():
-            if trace_id not in begun:
-                tracing.start_trace(_trace(trace_id, experiment_id, run_id, row, time))
-        tracing.log_spans(experiment_id, [_span(trace_id, *made) for trace_id, made in missing.items()])
+    tracing = Client(client.tracking_uri)
+    wanted = {_trace_id(run_id, row): row for row in rows}
+    there = _there(client, experiment_id, run_id)
+    gone = [each for each, info in there.items() if each not in wanted or not _has_answer(info, wanted[each])]
+    for start in range(0, len(gone), BATCH):
+        tracing.delete_traces(experiment_id, trace_ids=gone[start : start + BATCH])
+    there = {trace_id: info for trace_id, info in there.items() if trace_id not in gone}
+    # the page shows the newest first: so that is the first row
+    times = {trace_id: int(graded_at * 1000) - number for number, trace_id in enumerate(wanted)}
+    ids = list(wanted)
+    for start in range(0, len(ids), BATCH):
+        batch = ids[start : start + BATCH]
+        for each in batch:
+            trace = _trace(each, experiment_id, run_id, wanted[each], times[each])
+            if each not in there or there[each].tags.get(GRADED) != trace.tags[GRADED]:
+                _drop_stale(tracing, there.get(each), trace)
+                tracing.start_trace(trace)
+        bare = [each for each in batch if each not in there or not _has_span(there[each])]
+        tracing.log_spans(experiment_id, [_span(each, wanted[each], times[each]) for each in bare])
 
 
-def _there(client: "MlflowClient", experiment_id: str, run_id: str) -> tuple[set[str], set[str]]:
-    """Return the traces of a run, and those of them that have their span, by id."""
-    from mlflow.tracing.constant import SpansLocation, TraceTagKey
-
-    begun, complete, token = set(), set(), None
+def _there(client: "MlflowClient", experiment_id: str, run_id: str) -> dict[str, "TraceInfo"]:
+    """Return by id the traces of a run that stand for answers; others may have been added by people."""
+    found: dict[str, TraceInfo] = {}
+    token = None
     while True:
         page = client.search_traces(
             locations=[experiment_id], run_id=run_id, max_results=500, page_token=token, include_spans=False
         )
-        for info in (trace.info for trace in page):
-            begun.add(info.trace_id)
-            if info.tags.get(TraceTagKey.SPANS_LOCATION) == SpansLocation.TRACKING_STORE:
-                complete.add(info.trace_id)
+        found |= {trace.info.trace_id: trace.info for trace in page if ANSWER in trace.info.tags}
         token = page.token
         if not token:
-            return begun, complete
+            return found
+
+
+def _has_answer(info: "TraceInfo", row: GradedAnswer) -> bool:
+    return info.tags[ANSWER] == _hash(row.inputs, row.outputs)
+
+
+def _has_span(info: "TraceInfo") -> bool:
+    from mlflow.tracing.constant import SpansLocation, TraceTagKey
+
+    return bool(info.tags.get(TraceTagKey.SPANS_LOCATION) == SpansLocation.TRACKING_STORE)
+
+
+def _drop_stale(tracing: "TracingClient", old: "TraceInfo | None", new: "TraceInfo") -> None:
+    """Delete the grades of graders that are not asked any more; what people have said of the answer stays."""
+    kept = {each.assessment_id for each in new.assessments}
+    for each in old.assessments if old else ():
+        if each.assessment_id not in kept and each.assessment_id == _assessment_id(new.trace_id, each):
+            tracing.delete_assessment(new.trace_id, each.assessment_id)
 
 
 def _trace_id(run_id: str, row: GradedAnswer) -> str:
     return f"tr-{_hash(run_id, row.answer.row, row.answer.sample)}"
 
 
-def _hash(*parts: str | int) -> str:
+def _assessment_id(trace_id: str, assessment: "Assessment") -> str:
+    """Return an assessment's id: with one of its own, two writers of a trace would double what it holds."""
+    return f"a-{_hash(trace_id, type(assessment).__name__, assessment.name)}"
+
+
+def _hash(*parts: object) -> str:
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
@@ -199,7 +230,11 @@ def _trace(trace_id: str, experiment_id: str, run_id: str, row: GradedAnswer, ti
         response_preview=shown[:PREVIEW_CHARACTERS],
         execution_duration=0,
         trace_metadata={TraceMetadataKey.SOURCE_RUN: run_id},
-        tags={TraceTagKey.TRACE_NAME: row.answer.model},
+        tags={
+            TraceTagKey.TRACE_NAME: row.answer.model,
+            ANSWER: _hash(row.inputs, row.outputs),
+            GRADED: _hash(row.grades, row.asked.fields),
+        },
         assessments=list(_assessments(trace_id, row, time)),
     )
 
@@ -218,10 +253,11 @@ def _assessments(trace_id: str, row: GradedAnswer, time: int) -> Iterable["Asses
             )
         )  # fmt: skip
     for name, value in list(row.asked.fields.items())[:FIELDS]:
+        if value is None:
+            continue  # MLflow knows no such expectation
         made.append(Expectation(name=name, value=value, source=AssessmentSource("CODE", row.asked.place or PROBLEMS)))
     for each in made:
-        # an id of its own would let two writers of one trace, each with its own, double what it holds
-        each.assessment_id = f"a-{_hash(trace_id, type(each).__name__, each.name)}"
+        each.assessment_id = _assessment_id(trace_id, each)
         each.create_time_ms = each.last_update_time_ms = time
     return made
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from msgspec.structs import replace
 from omegaconf import OmegaConf
 
 from runner import planning
 from runner.plan import Run
 from runner.record.events import Metrics, Started, StepDone
-from runner.record.graded import AnswerGrade, read
+from runner.record.graded import AnswerGrade, read, write
 from runner.record.journal import Journal
 from runner.request import check, hydra_config
 from runner.tracking import traces
@@ -136,7 +137,32 @@ def test_two_processes_that_write_the_same_trace_at_once_double_nothing(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page.write()
-    monkeypatch.setattr(traces, "_there", lambda *where: (set(), set()))  # the other one has looked too early
+    monkeypatch.setattr(traces, "_there", lambda *where: {})  # the other one has looked too early
+    page.write()
+    whole(page)
+
+
+def test_a_run_that_is_graded_anew_shows_the_new_grades_and_keeps_what_people_said(page: Page) -> None:
+    from mlflow.entities import AssessmentSource, Feedback
+
+    page.write()
+    said = Feedback(name="mine", value=True, source=AssessmentSource("HUMAN", "me"))
+    page.client._tracing_client.log_assessment(page.rows(page.run)[1].info.trace_id, said)
+    grades = read(page.folder / "grades.jsonl", AnswerGrade)
+    kept = [replace(each, score=0.125) for each in grades if each.grader == "style"]
+    write(page.folder / "grades.jsonl", [*kept, *(replace(each, grader="new") for each in grades)])
+    page.write()
+    for run in (page.run, page.base):
+        assert {values(each)["style"].value for each in page.rows(run)} == {0.125}
+        assert all({"style", "new", "reference"} <= set(values(each)) for each in page.rows(run))
+        assert not any("judge" in values(each) for each in page.rows(run))
+    assert values(page.rows(page.run)[1])["mine"].value is True
+
+
+def test_other_answers_take_the_place_of_those_before(page: Page) -> None:
+    graded_rows.put(page.folder, ROWS + 2, tuned="before")
+    page.write()
+    graded_rows.put(page.folder, ROWS)
     page.write()
     whole(page)
 
@@ -262,6 +288,8 @@ def test_a_runs_page_shows_its_rows_and_sets_another_run_beside_them(
         found()[-1].click()
 
     browser.get(f"{server.uri}/#/experiments/{page.experiment}/runs/{page.run}?workflowType=machine_learning")
+    told = "//*[normalize-space(text())='Model metrics']"  # beside the tab; "Traces" at the left is the experiment's
+    browsing.wait(lambda: bool(browser.find_elements("xpath", told)), browser, "tabs")
     click("Traces")
     browsing.wait(lambda: shows(1, "beta 0.05 1.0: wrap", "0.5"), browser, "graded_rows")
     assert browser.find_elements("xpath", "//*[normalize-space(text())='Error']"), "row 0 has no grade from the judge"
