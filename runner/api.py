@@ -26,7 +26,7 @@ def plan(*overrides: str) -> Proposal:
     from runner import planning
     from runner.request import check
 
-    return planning.make(check.request(_composed(*overrides)))
+    return planning.make(check.request(composed(*overrides)))
 
 
 def run(*overrides: str) -> Result:
@@ -50,7 +50,8 @@ def compare(*folders: Path | str, metric: str | Sequence[str] | None = None, mar
     return make([each for folder in folders for each in read_all(Path(folder))], metric, margin)
 
 
-def _composed(*overrides: str) -> Mapping[str, Any]:
+def composed(*overrides: str) -> Mapping[str, Any]:
+    """Return the configuration that Hydra composes of overrides. Raises `RunnerError` for one that it refuses."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 

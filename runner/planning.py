@@ -93,10 +93,10 @@ def _identified(request: Request, known: PlanCache) -> ModelIdentity:
 
 
 def _surveyed(request: Request, backend: backends.AnyBackend, known: PlanCache, report: Report) -> Survey:
-    selection = _selection(request)
-    key = msgspec.json.encode([selection, request.model, request.backend])
+    wanted = selection(request)
+    key = msgspec.json.encode([wanted, request.model, request.backend])
     if key not in known.surveys:
-        known.surveys[key] = survey(selection, backend.limit(request), report)
+        known.surveys[key] = survey(wanted, backend.limit(request), report)
     return known.surveys[key]
 
 
@@ -135,7 +135,7 @@ def _run(request: Request, plan: Plan, folder: Path) -> Run:
         plan=plan,
         request=replace(request, backend=settings),
         hyperparameters=hyperparameters,
-        selection=_selection(request),
+        selection=selection(request),
         folder=folder,
     )
 
@@ -145,7 +145,8 @@ def _resolve(request: Request, num_rows: int) -> backends.Resolved[BackendKeys]:
     return backend.resolve(request.backend, method, request.hyperparameters, num_rows)
 
 
-def _selection(request: Request) -> Selection:
+def selection(request: Request) -> Selection:
+    """Return which rows of which files a request wants."""
     dataset = request.dataset
     return Selection(
         train=dataset.train,
@@ -204,7 +205,5 @@ def total_cost(proposals: Iterable[Proposal]) -> Cost:
         if rows not in counted:
             counted[rows] = count_tokens(proposal)
         found += backends.load(plan.backend).cost(proposal.run, counted[rows])
-        for each in proposal.rehearsed:
-            if each.price is not None:
-                found += Cost(0.0, each.price.dollars)
+        found += Cost(0.0, judges.total(proposal.rehearsed))
     return found

@@ -30,13 +30,20 @@ class Task(NamedTuple):
 
 
 def grade(
-    folder: Path, rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[Grader], judge: Judge | None
+    folder: Path,
+    rows: Sequence[Asked],
+    answers: Sequence[Answer],
+    graders: Sequence[Grader],
+    judge: Judge | None,
+    base: str = "base",
 ) -> Generator[Event, None, list[AnswerGrade]]:
     """Grade answers and return all grades, in order of graders, then of answers; those in the folder are taken as they
     are. A killed process loses the grades that were under way, and no other.
+
+    `base` is the model beside whose answers a grader that compares sets those of the others.
     """
     path = folder / graded.GRADES
-    tasks = list(_tasks(rows, answers, graders))
+    tasks = list(_tasks(rows, answers, graders, base))
     known = {each.key: each for each in graded.read_whole(path, AnswerGrade)}
     left = [task for task in tasks if task.key not in known]
     yield Progress("grade", len(tasks) - len(left), len(tasks))
@@ -53,13 +60,13 @@ def grade(
     return found
 
 
-def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[Grader]) -> Iterator[Task]:
+def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[Grader], base: str) -> Iterator[Task]:
     asked = {row.row: row for row in rows}
-    base = {(each.row, each.sample): each for each in answers if each.model == "base"}
+    others = {(each.row, each.sample): each for each in answers if each.model == base}
     for number, grader in enumerate(graders):
         identity = key_of(grader)
         for answer in answers:
-            other = None if answer.model == "base" else base.get((answer.row, answer.sample))
+            other = None if answer.model == base else others.get((answer.row, answer.sample))
             if grader.compares and other is None:
                 continue  # there is nothing to set the answer beside
             subject = Subject(item_of(asked[answer.row]), sample_of(answer), sample_of(other) if other else None)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from runner.errors import RequestError
 from runner.evaluation.grading import item_of
+from runner.evaluation.rehearsed import Rehearsed
 from runner.graders import Grader, Sample, Subject
 from runner.judging.client import EndpointJudge, Usage
 from runner.judging.keys import JudgeKeys
@@ -53,6 +54,12 @@ def price(rows: Sequence[Asked], grader: Grader, keys: JudgeKeys, sampling: Samp
             subjects.append(Subject(item_of(row), Sample(f"{text} {number}"), Sample(f"{text} other {number}")))
     with EndpointJudge(keys) as judge:
         return forecast(grader, subjects, keys, judge)
+
+
+def total(rehearsed: Sequence[Rehearsed]) -> float | None:
+    """Return the dollars that all judges will cost at most; None where that of one is not known."""
+    paid = [each.price.dollars for each in rehearsed if each.price is not None]
+    return None if None in paid else sum(filter(None, paid))
 
 
 def told(usage: Usage, keys: JudgeKeys) -> str:

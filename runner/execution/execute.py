@@ -15,7 +15,7 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -32,6 +32,7 @@ from runner.request import check
 
 Listener = Callable[[Record], None]
 Results = dict[str, dict[str, Any]]
+Done = TypeVar("Done")
 
 PACKAGES = ("runner", "torch", "transformers", "peft", "mlflow", "hydra-core", "openai", "azure-ai-projects")
 SLICE_SECONDS = 0.2
@@ -80,6 +81,24 @@ def _to_end(work: Generator[float, None, Results], wanted: Callable[[], RunnerEr
         except StopIteration as done:
             results: Results = done.value
             return results
+
+
+def to_its_end(work: Generator[Event, None, Done], listener: Callable[[Event], None]) -> Done:
+    """Let some work of one process go on until it is done, or stopped at the event after a signal; return its result.
+
+    Raises `StopAsked` after a signal.
+    """
+    with stop_flag() as asked:
+        try:
+            while True:
+                event = next(work)
+                listener(event)
+                sleep(event.seconds if isinstance(event, Wait) else 0.0, asked)
+                if asked():
+                    work.throw(StopAsked(STOPPED))
+        except StopIteration as done:
+            result: Done = done.value
+            return result
 
 
 def _reason_to_end(asked: bool) -> RunnerError | None:

@@ -68,6 +68,11 @@ def latest_with_model(runs: Path) -> Path | None:
     return made[-1].parent.parent if made else None
 
 
+def evaluations_in(runs: Path) -> Path:
+    """Return the folder of the evaluations of any models."""
+    return runs / "evaluations"
+
+
 def sweeps_in(runs: Path) -> Path:
     """Return the folder of the folders of sweeps."""
     return runs / "sweeps"

@@ -1,0 +1,124 @@
+"""Models answer the same rows, and graders grade the answers: what `python -m runner.evaluate` does, in a folder.
+
+    problems.jsonl, answers.jsonl, grades.jsonl    as in a run's folder (record/graded.py)
+    evaluation.json                                the models, the graders, how each model did
+
+A folder belongs to models, rows and sampling: the same command goes on where it stopped, and other graders grade the
+answers that are there.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from runner import planning
+from runner.backends import Respondent
+from runner.data.splits import read_rows, splits_of
+from runner.errors import DataError
+from runner.evaluation import configured, grading, judges, summary
+from runner.evaluation.judges import judge_of
+from runner.graders import Grader
+from runner.record import graded, run_folders, samples
+from runner.record.events import Event, Note, Progress
+from runner.record.graded import Answer, AnswerGrade, Asked
+from runner.request.keys import Request
+
+AT_ONCE = 64
+"""Prompts that a model is asked together, before their answers are kept; a killed process asks them again."""
+EVALUATION = "evaluation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is evaluated: models by name, the first is the one that the others are compared with."""
+
+    request: Request
+    respondents: Mapping[str, Respondent]
+    rows: Sequence[Asked]
+    graders: Sequence[Grader]
+    folder: Path
+
+
+def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) -> Evaluation:
+    """Return what a request asks of some models, with the folder that it belongs to.
+
+    Raises `RequestError` for a grader that cannot work, `DataError` where no row can be asked.
+    """
+    selection = planning.selection(request)
+    held_out = read_rows(selection, splits_of(selection)[-1])
+    rows = samples.rows_to_ask(request, held_out)
+    if not rows:
+        raise DataError("evaluation.samples: there is no row to ask; set it, dataset.validation or evaluation.prompts.")
+    sampling = samples.sampling(request)
+    seen = [[each.identity for each in respondents.values()], list(respondents), [row.row for row in rows], sampling]
+    identity = sha256(msgspec.json.encode(seen)).hexdigest()[:8]
+    return Evaluation(
+        request=request,
+        respondents=respondents,
+        rows=rows,
+        graders=configured.of_request(request),
+        folder=run_folders.evaluations_in(runs) / f"{_stem(list(respondents)[-1])}-{identity}",
+    )
+
+
+def carry_out(evaluation: Evaluation) -> Generator[Event, None, list[AnswerGrade]]:
+    """Ask and grade what is left; return all grades. Whatever has been answered or graded is on the disk."""
+    folder, keys = evaluation.folder, evaluation.request.evaluation.judge
+    folder.mkdir(parents=True, exist_ok=True)
+    graded.write(folder / graded.PROBLEMS, evaluation.rows)
+    answers: list[Answer] = []
+    for name, respondent in evaluation.respondents.items():
+        answers += yield from _answers(evaluation, name, respondent)
+    with judge_of(keys, evaluation.graders) as judge:
+        first = next(iter(evaluation.respondents))
+        grades = yield from grading.grade(folder, evaluation.rows, answers, evaluation.graders, judge, base=first)
+        if judge is not None:
+            yield Note(judges.told(judge.usage, keys))
+    (folder / EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(_summed(evaluation, grades))))
+    return grades
+
+
+def _answers(evaluation: Evaluation, name: str, respondent: Respondent) -> Generator[Event, None, list[Answer]]:
+    """Return a model's answers, those that are not in the folder asked now."""
+    path, sampling = evaluation.folder / graded.ANSWERS, samples.sampling(evaluation.request)
+    known = {each.row: [] for each in evaluation.rows} | _by_row(path, name)  # type: ignore[var-annotated]
+    left = [row for row in evaluation.rows if len(known[row.row]) < sampling.per_prompt]
+    for start in range(0, len(left), AT_ONCE):
+        part = left[start : start + AT_ONCE]
+        replies = respondent.replies([row.prompt for row in part], sampling)
+        with path.open("ab") as file:
+            for done, (row, each) in enumerate(zip(part, replies, strict=True), start + 1):
+                known[row.row] = samples.answers(name, [row], [each])
+                file.write(msgspec.json.Encoder().encode_lines(known[row.row]))
+                file.flush()
+                yield Progress("answer", len(evaluation.rows) - len(left) + done, len(evaluation.rows), what=name)
+    return [answer for row in evaluation.rows for answer in known[row.row]]
+
+
+def _by_row(path: Path, model: str) -> dict[str, list[Answer]]:
+    found: dict[str, list[Answer]] = {}
+    for each in graded.read_whole(path, Answer):
+        if each.model == model:
+            found.setdefault(each.row, []).append(each)
+    return found
+
+
+def _summed(evaluation: Evaluation, grades: Sequence[AnswerGrade]) -> dict[str, object]:
+    graders = evaluation.graders
+    return {
+        "models": list(evaluation.respondents),
+        "identities": [each.identity for each in evaluation.respondents.values()],
+        "graders": [each.name for each in graders],
+        "rows": len(evaluation.rows),
+        "metrics": {
+            name: summary.means(grades, name) | summary.rates(grades, graders, name) for name in evaluation.respondents
+        },
+    }
+
+
+def _stem(name: str) -> str:
+    """Return what a folder is called by a model's name."""
+    return "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name).strip("-.")[-60:]
