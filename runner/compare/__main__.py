@@ -3,7 +3,7 @@
   python -m runner.compare                   the newest sweep
   python -m runner.compare SWEEP             by its folder or its name
   python -m runner.compare RUN RUN …         by folder, name or plan id
-  python -m runner.compare EVALUATION …      the models of an evaluation, by its folder
+  python -m runner.compare EVALUATION …      the models of an evaluation, by folder or name
   python -m runner.compare RUN RUN --metric graders --margin 0.02
                                              by every grader, corrected for being
                                              several; is one no worse by more than 0.02?
@@ -115,8 +115,9 @@ def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
 
 
 def _evaluation(name: str, runs: Path) -> Path | None:
-    """Return the folder of an evaluation by its path, or by its name among the runs."""
-    return next((folder for folder in (Path(name), runs / name) if (folder / results.EVALUATION).exists()), None)
+    """Return the folder of an evaluation by its path, or by its name among the evaluations."""
+    folders = (Path(name), run_folders.evaluations_in(runs) / name)
+    return next((folder for folder in folders if (folder / results.EVALUATION).exists()), None)
 
 
 def _margin(text: str) -> float:

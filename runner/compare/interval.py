@@ -1,6 +1,6 @@
 """How sure a mean difference over rows is: its interval at any confidence, its p-value, the rows that would decide.
 
-A row has one difference, and the interval is Student's with two rows added, one at each end: for scores of 0 or 1 that
+A row has one difference, and the interval is Student's with two rows added, one on each side: for scores of 0 or 1 that
 is Agresti and Min's interval for matched pairs, which holds where few rows differ and Wald's does not. Where a side has
 several seeds, what they differ by comes on top. docs/comparison.md has the coverage as measured, also of the bootstraps
 that were tried.
@@ -73,12 +73,17 @@ def centred(apart: Vector, zero_or_one: bool) -> tuple[float, float]:
     """Return centre and variance of the mean of the differences of rows, two rows added.
 
     Agresti and Min 2005 (Statistics in Medicine 24, 729-740) add one half to each cell of a two by two table: two rows
-    more, whose squares sum to 1. Scores that are no 0 or 1 have the largest difference seen in place of 1.
+    more, on both sides of zero, whose squares sum to 1. Of other scores they stand on both sides of the mean, and their
+    squares sum to that of the row furthest from it.
     """
     num_rows = len(apart) + 2
-    largest = 1.0 if zero_or_one else float(np.abs(apart).max())
-    centre = float(apart.sum()) / num_rows
-    return centre, (float((apart**2).sum() + largest**2) / num_rows - centre**2) / num_rows
+    if zero_or_one:
+        centre = float(apart.sum()) / num_rows
+        return centre, (float((apart**2).sum() + 1) / num_rows - centre**2) / num_rows
+    # Those of a loss may all be far from zero: what is added is spread, and must not pull towards zero.
+    mean = float(apart.mean())
+    squares = (apart - mean) ** 2
+    return mean, float(squares.sum() + squares.max()) / (num_rows - 1) / num_rows
 
 
 def of_seeds(values: Matrix) -> float:

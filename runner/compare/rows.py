@@ -111,7 +111,9 @@ def beside(found: Comparison) -> SideBySide | None:
 
 def _base(variant: Variant) -> Path | None:
     """Return the folder that may hold the base model's answers beside a variant's: a run's does."""
-    return variant.runs[0].folder if variant.runs[0].model == TUNED else None
+    run = variant.runs[0]
+    # A model of an evaluation may have the same name, but has no plan.
+    return run.folder if run.model == TUNED and run.plan_id else None
 
 
 def _column(name: str, model: str, answers: Iterable[Answer], grades: Iterable[AnswerGrade]) -> _Column:

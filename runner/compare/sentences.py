@@ -1,5 +1,7 @@
 """A difference in words: who beats whom by how much, what is no worse, how many rows would tell. Pure."""
 
+import math
+
 from runner import methods
 from runner.compare.difference import LEAST_ROWS, Difference
 from runner.compare.interval import CONFIDENCE, rows_needed
@@ -79,5 +81,8 @@ def _margin(found: Difference) -> str:
     enough = rows_needed(behind.apart, sign * found.margin, found.confidence)
     if sign * (behind.low if sign > 0 else behind.high) > found.margin:
         return f"{told}{behind.name} is worse than {behind.other} by more than {margin}"
+    if not found.apart.any():
+        # The interval of rows that all come out alike shrinks as their number grows.
+        enough = math.ceil(behind.worst * (found.rows + 2) / found.margin)
     more = f"; about {enough:,} rows would be needed" if enough and enough > found.rows else ""
     return f"{told}whether {behind.name} is worse than {behind.other} by more than {margin} cannot be told{more}"

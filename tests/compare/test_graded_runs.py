@@ -24,7 +24,7 @@ def test_a_run_and_an_evaluation_are_compared_by_all_graders_and_a_page_shows_th
     warm.run(line, cwd=here.folder, env=here.environment(), check=True)
     (folder,) = here.folder.glob("runs/one-*")
     write(folder, {"base": {"right": BAD, "close": CLOSE}, "tuned": {"right": GOOD, "close": CLOSE}})
-    write_evaluation(here.folder / "runs" / "judged", {"hosted": {"right": BAD, "close": CLOSE}})
+    write_evaluation(here.folder / "runs" / "evaluations" / "judged", {"hosted": {"right": BAD, "close": CLOSE}})
     told = here.compare("one", "judged", "--metric", "graders", "--margin", "0.02", "--json", "--to", "out")
     assert told.returncode == 0, told.stderr
     found = json.loads(told.stdout)
@@ -44,10 +44,12 @@ def test_a_run_and_an_evaluation_are_compared_by_all_graders_and_a_page_shows_th
 
 
 def test_an_evaluation_is_compared_by_its_folder_and_keeps_what_came_out(here: Here) -> None:
-    write_evaluation(here.folder / "runs" / "judged", {"small": {"right": BAD}, "large": {"right": GOOD}})
+    write_evaluation(
+        here.folder / "runs" / "evaluations" / "judged", {"small": {"right": BAD}, "large": {"right": GOOD}}
+    )
     told = here.compare("judged")
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith("Best by right: model=large (1), better than every other beyond chance.")
-    assert {each.suffix for each in (here.folder / "runs" / "judged").glob("comparison.*")} == {
+    assert {each.suffix for each in (here.folder / "runs" / "evaluations" / "judged").glob("comparison.*")} == {
         ".json", ".md", ".html", ".png",
     }  # fmt: skip

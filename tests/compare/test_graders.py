@@ -111,6 +111,15 @@ def test_a_margin_says_which_is_no_worse_or_how_many_rows_would_tell() -> None:
     assert not worse.turned.no_worse
 
 
+def test_rows_that_all_come_out_alike_are_no_worse_where_they_are_many() -> None:
+    few, many = (
+        verdict.replace(compare("eval/correct", *pair([1.0] * count, [1.0] * count)), margin=0.02)
+        for count in (12, 200)
+    )
+    assert sentence(few).endswith("cannot be told; about 111 rows would be needed")
+    assert "A is no worse than B in correct by more than 2.0 points: 1.0 at worst" in sentence(many)
+
+
 def test_of_a_loss_no_worse_is_not_much_higher() -> None:
     low, high = (Variant(name, (run(Path(name), {}),)) for name in ("low", "high"))
     for variant, shift in ((low, 0.0), (high, 0.01)):
@@ -118,7 +127,7 @@ def test_of_a_loss_no_worse_is_not_much_higher() -> None:
     found = verdict.replace(compare("eval/loss", low, high), margin=0.02)
     assert found.no_worse
     assert found.turned.no_worse
-    assert "high is no worse than low in loss by more than 0.02: 0.0103 at worst" in sentence(found)
+    assert "high is no worse than low in loss by more than 0.02: 0.01 at worst" in sentence(found)
     assert not verdict.replace(found, margin=0.005).turned.no_worse
 
 
@@ -154,7 +163,7 @@ def test_each_model_is_compared_with_the_first_by_each_grader_corrected(tmp_path
     assert head == ["model", "correct", "close"]
     assert [row[0] for row in rows] == ["first", "second", "third"]
     assert "beyond chance" in rows[1][1]
-    assert "(-0.2, -0.202 to -0.194; beyond chance)" in rows[2][2]
+    assert "(-0.2, -0.2 to -0.2; beyond chance)" in rows[2][2]
     assert "first beats third: close +0.2" in found.sentences[3]
     told = as_json(found)
     assert [each["name"] for each in told["models"]] == ["first", "second", "third"]

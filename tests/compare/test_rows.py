@@ -61,6 +61,11 @@ def test_one_run_alone_is_marked_against_its_base_model(tmp_path: Path) -> None:
     assert [row.change for row in side.rows] == [1.0, 0.0]
 
 
+def test_models_of_an_evaluation_may_be_called_as_those_of_a_run(tmp_path: Path) -> None:
+    models = {"base": {"right": [0, 1]}, "tuned": {"right": [1, 1]}}
+    assert shown(verdict.make(read_all(write_evaluation(tmp_path, models)))).columns == ("model=tuned", "model=base")
+
+
 def test_words_are_marked_whole_and_both_texts_can_be_read_off() -> None:
     before, after = "Keep the bread in  a cloth.\nThen wait.", "Keep bread in  a paper bag.\nThen wait. Done."
     pieces = marked(before, after)
