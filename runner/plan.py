@@ -4,7 +4,7 @@ The sha256 of its canonical JSON is the plan id. Names, folders, tracking and ho
 same experiment has the same id wherever and whenever it is asked for. planning.py makes plans.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -17,6 +17,7 @@ from runner.data.rows import Row, canonical_lines
 from runner.data.splits import Selection, Split, row_blocks
 from runner.data.survey import Survey
 from runner.errors import DataError
+from runner.evaluation.rehearsal import Rehearsed
 from runner.models.source import ModelIdentity
 from runner.record import run_folders
 from runner.request.keys import Request
@@ -125,6 +126,8 @@ class Proposal:
     run: Run
     survey: Survey
     reasons: Mapping[str, str]
+    rehearsed: Sequence[Rehearsed] = ()
+    """What became of each grader on the answers that the data has."""
 
 
 def flat_params(run: Run) -> dict[str, Any]:

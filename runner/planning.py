@@ -3,7 +3,7 @@
 Nothing is guessed: where the model's tokens cannot be counted here there is no price and no time.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -17,19 +17,22 @@ from runner.data.splits import Selection, Split
 from runner.data.statistics import SplitSurvey
 from runner.data.survey import Report, Survey, survey
 from runner.errors import RequestError
+from runner.evaluation import configured
+from runner.evaluation.rehearsal import Rehearsed, rehearse
 from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
-from runner.record import run_folders
+from runner.record import run_folders, samples
 from runner.request import check
 from runner.request.keys import BackendKeys, Request
 
 
 @dataclass
 class PlanCache:
-    """Surveys and models shared by the trials of one sweep, so that each is looked at once."""
+    """Surveys, models and rehearsals shared by the trials of one sweep, so that each is looked at once."""
 
     surveys: dict[bytes, Survey] = field(default_factory=dict)
     models: dict[str, ModelIdentity] = field(default_factory=dict)
+    rehearsals: dict[bytes, Sequence[Rehearsed]] = field(default_factory=dict)
 
 
 def make(request: Request, known: PlanCache | None = None, report: Report = lambda progress: None) -> Proposal:
@@ -65,7 +68,8 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         evaluation=backend.evaluation(request.evaluation),
         seed=request.seed,
     )
-    return Proposal(run=_run(request, plan, _folder(request, plan)), survey=found, reasons=reasons)
+    run = _run(request, plan, _folder(request, plan))
+    return Proposal(run=run, survey=found, reasons=reasons, rehearsed=_rehearsed(run, known))
 
 
 def _located(request: Request) -> Request:
@@ -93,6 +97,19 @@ def _surveyed(request: Request, backend: backends.AnyBackend, known: PlanCache, 
     if key not in known.surveys:
         known.surveys[key] = survey(selection, backend.limit(request), report)
     return known.surveys[key]
+
+
+def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
+    """Try the graders of a run on the rows that will be asked."""
+    request = run.request
+    graders = configured.of_request(request)
+    if not graders or samples.most(request) == 0:
+        return ()
+    key = msgspec.json.encode([run.selection, request.evaluation, request.dataset.style])
+    if key not in known.rehearsals:
+        rows = samples.rows_to_ask(request, run.rows("validation" if run.plan.validation else "train"))
+        known.rehearsals[key] = rehearse(rows, graders)
+    return known.rehearsals[key]
 
 
 def load(folder: Path) -> Run:

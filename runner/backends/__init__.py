@@ -14,10 +14,10 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from runner.cost import Cost
+from runner.data.rows import Turns
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
 from runner.record.events import Created, Event
-from runner.record.samples import Prompt
 
 if TYPE_CHECKING:
     from runner.cost import Tokens
@@ -58,7 +58,7 @@ class Resolved(NamedTuple, Generic[Settings]):
 class Answerer(Protocol):
     """A model that answers a conversation."""
 
-    def answer(self, prompt: Prompt) -> str:
+    def answer(self, prompt: Turns) -> str:
         """Return the answer to one conversation."""
 
 

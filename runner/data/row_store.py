@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from runner import cache
-from runner.data.rows import Conversation, Kind, Pair, Row
+from runner.data import kinds
+from runner.data.rows import Row
 
 LINES, ENDS = "lines.jsonl", "ends.npy"
 
@@ -24,11 +25,11 @@ LINES, ENDS = "lines.jsonl", "ends.npy"
 class RowStore(Sequence[Row]):
     """The rows of a folder that `write_rows` wrote, in their order."""
 
-    def __init__(self, folder: Path, kind: Kind) -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
         self._ends = np.load(folder / ENDS, mmap_mode="r")
         with (folder / LINES).open("rb") as file:
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._decoder: msgspec.json.Decoder[Row] = msgspec.json.Decoder(Pair if kind == "preference" else Conversation)
+        self._decoder: msgspec.json.Decoder[Row] = msgspec.json.Decoder(kinds.load(kind))
 
     def __len__(self) -> int:
         return len(self._ends)

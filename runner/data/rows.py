@@ -1,4 +1,4 @@
-"""What every data format becomes: a `Pair` (preference data) or a `Conversation` (chat data).
+"""A row: what every data format becomes, of one of the kinds in `kinds/` (a pair, a conversation, a problem).
 
 A row's identity is the sha256 of its canonical bytes, so that the same content has the same identity in
 whatever format it came: files are fingerprinted, duplicates found, splits made and held-out rows matched
@@ -6,13 +6,12 @@ across runs by it.
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import msgspec
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-Kind = Literal["preference", "conversation"]
 
 
 class BadRow(ValueError):
@@ -41,34 +40,91 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_
     tool_call_id: str | None = None
 
 
-class Conversation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
-    """A whole conversation; the assistant's turns are what is learned."""
-
-    messages: tuple[Message, ...]
-    tools: list[dict[str, Any]] | None = None
-    parallel_tool_calls: bool | None = None
+Turns = tuple[Message, ...]
 
 
-class Pair(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A prompt with the answer people prefer and the one they do not."""
+class Learned(NamedTuple):
+    """A conversation as a model sees it, and which of its turns are learned: from a turn up to, not including, one."""
 
-    prompt: tuple[Message, ...]
-    chosen: tuple[Message, ...]
-    rejected: tuple[Message, ...]
-    tools: list[dict[str, Any]] | None = None
-    parallel_tool_calls: bool | None = None
-
-    def as_conversation(self) -> Conversation:
-        """Return the prompt with its chosen answer: what supervised learning takes from a pair."""
-        return Conversation(self.prompt + self.chosen, self.tools, self.parallel_tool_calls)
+    messages: Turns
+    spans: tuple[tuple[int, int], ...]
 
 
-Row = Pair | Conversation
+class Text(NamedTuple):
+    """A text of a row: where in the row it is, and whether it is learned as an answer."""
+
+    place: str
+    text: str
+    is_answer: bool
+
+
+class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A row of some kind. A new kind is a subclass in a file of `kinds/`, and says all of what follows."""
+
+    label: ClassVar[str]
+    """What rows of the kind are called in messages, in the plural."""
+    every_answer_is_good: ClassVar[bool] = False
+    """Whether all answers are imitated, so that a judgement beside them changes what a row means."""
+
+    @classmethod
+    def of(cls, row: "Row") -> Self | None:
+        """Return a row of another kind as one of this kind; None where that cannot be."""
+        return row if isinstance(row, cls) else None
+
+    @property
+    def tools(self) -> list[dict[str, Any]] | None:
+        """The tools that the row declares."""
+        raise NotImplementedError
+
+    @property
+    def question(self) -> Turns:
+        """The prompt: what the (last) answer replies to."""
+        raise NotImplementedError
+
+    @property
+    def answer(self) -> Turns:
+        """The turns that follow the prompt, of several answers the good one; none where the row has no answer."""
+        raise NotImplementedError
+
+    def learned(self) -> Sequence[Learned]:
+        """Return each conversation that is learned from; several have their first turns in common."""
+        raise NotImplementedError
+
+    def texts(self) -> Iterator[Text]:
+        """Yield each text."""
+        raise NotImplementedError
+
+    def is_plain(self) -> bool:
+        """Say whether the row is of the commonest sort, which `check` passes without oddities; quick."""
+        return False
+
+    def check(self) -> tuple[Oddity, ...]:
+        """Return what is odd but may stand; raise `BadRow` where there is nothing to learn."""
+        raise NotImplementedError
+
+    def wire(self) -> object:
+        """Return what a hosted service takes for the row, to be encoded as JSON; keys within tools keep their order."""
+        return self
+
+    def fields(self) -> dict[str, Any]:
+        """Return what a grader may compare an answer with, by name: `reference` is the good answer."""
+        return {}
+
+
+def numbered(turns: Turns) -> Iterator[tuple[int, str]]:
+    """Yield the text of each turn that has one, with the turn's number from 1."""
+    return ((number, each.content) for number, each in enumerate(turns, 1) if isinstance(each.content, str))
+
+
+def text_of(turns: Turns) -> str:
+    """Return the text of the last turn; empty where there is none."""
+    return (turns[-1].content or "") if turns else ""
+
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
-def canonical(value: Row | tuple[Message, ...]) -> bytes:
+def canonical(value: Row | Turns) -> bytes:
     """Return the canonical bytes of a row or some turns: one line of JSON, without absent fields."""
     return _encoder.encode(value)
 
@@ -81,13 +137,3 @@ def canonical_lines(rows: Sequence[Row]) -> bytes:
 def row_id(row: Row) -> bytes:
     """Return the 32-byte identity of a row: the sha256 of its canonical bytes."""
     return hashlib.sha256(canonical(row)).digest()
-
-
-def prompt_of(row: Row) -> tuple[Message, ...]:
-    """Return what a row's last answer replies to: a pair's prompt, or all before the last assistant turn."""
-    if isinstance(row, Pair):
-        return row.prompt
-    last = len(row.messages) - 1
-    while last > 0 and row.messages[last].role != "assistant":
-        last -= 1
-    return row.messages[:last]

@@ -13,7 +13,7 @@ from typing import Literal
 from runner.data.findings import Finding
 from runner.data.reading.files import DataFile, locate
 from runner.data.reading.row_reader import RowBlock, read_file
-from runner.data.rows import Kind, Row, canonical, prompt_of
+from runner.data.rows import Row, canonical
 
 Split = Literal["train", "validation"]
 
@@ -23,7 +23,7 @@ class Selection:
     """Which rows of which files are wanted; `runner.request.keys.Dataset` says what each key means."""
 
     train: str | Sequence[str]
-    kind: Kind
+    kind: str
     validation: str | Sequence[str] | None = None
     format: str = "auto"
     validation_fraction: float = 0.0
@@ -117,5 +117,5 @@ def is_held_out(row: Row, fraction: float, seed: int) -> bool:
     It is decided by the row's prompt alone: a row stays in its split when rows are added, removed or reordered, and
     rows that share a prompt are never divided between training and validation.
     """
-    digest = hashlib.sha256(b"%d " % seed + canonical(prompt_of(row))).digest()
+    digest = hashlib.sha256(b"%d " % seed + canonical(row.question)).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64

@@ -11,9 +11,7 @@ from runner.data.fingerprint import Fingerprint
 from runner.data.quality.duplicates import Seen
 from runner.data.quality.text_rules import holds
 from runner.data.reading.row_reader import RowBlock
-from runner.data.rows import Conversation, Message, Pair, Row, prompt_of
-
-Turns = tuple[Message, ...]
+from runner.data.rows import Row, Turns, text_of
 
 
 class Spread(NamedTuple):
@@ -62,7 +60,7 @@ class Tally:
         self.seen.add(block.file.name, block.lines, prompts, block.rows)
         self._with_tools += _lines_with_tools(canonical)
         self._turns.fromlist(list(map(add, map(len, prompts), map(len, answers))))
-        self._answers.fromlist([len(answer[-1].content or "") for answer in answers])
+        self._answers.fromlist([len(text_of(answer)) for answer in answers])
 
     def sum(self) -> SplitSurvey:
         """Return the numbers of all rows taken."""
@@ -77,14 +75,8 @@ class Tally:
 
 
 def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:
-    """Return prompts and answers, those of pairs the chosen ones, of rows of one kind."""
-    pairs = [row for row in rows if isinstance(row, Pair)]
-    if pairs:
-        return [pair.prompt for pair in pairs], [pair.chosen for pair in pairs]
-    conversations = [row for row in rows if isinstance(row, Conversation)]
-    asked = list(map(prompt_of, conversations))
-    answered = [row.messages[len(before) :] for row, before in zip(conversations, asked, strict=True)]
-    return asked, answered
+    """Return prompts and answers of rows, those of pairs the chosen ones."""
+    return [row.question for row in rows], [row.answer for row in rows]
 
 
 def _lines_with_tools(canonical: bytes) -> int:

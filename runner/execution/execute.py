@@ -20,9 +20,10 @@ from typing import Any
 import msgspec
 from filelock import FileLock, Timeout
 
-from runner import backends, distributed
+from runner import distributed
 from runner.backends import Step
 from runner.errors import STOPPED, BusyError, EndedError, LostError, RunnerError, StopAsked
+from runner.evaluation import steps as evaluation
 from runner.plan import Run
 from runner.record import run_folders
 from runner.record.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped, Wait
@@ -40,7 +41,7 @@ SLICE_SECONDS = 0.2
 def finished(run: Run) -> Results | None:
     """Return the results of a run that has its model and whose every step is done, else None. Touches nothing."""
     done = read_state(run.folder)
-    steps = backends.load(run.plan.backend).steps(run, done) if "save" in done.results else []
+    steps = evaluation.of(run, done) if "save" in done.results else []
     return done.results if steps and all(done.has(step.name, step.key) for step in steps) else None
 
 
@@ -102,7 +103,7 @@ def proceed(run: Run, listener: Listener) -> Generator[float, None, Results]:
 
 def _carry_out_all(run: Run, journal: Journal | MemoryJournal, listener: Listener) -> Generator[float, None, Results]:
     """Carry out each step that the journal does not hold."""
-    steps = backends.load(run.plan.backend).steps(run, journal.state)
+    steps = evaluation.of(run, journal.state)
 
     def note(event: Event) -> None:
         """Journal an event, then tell the listener; what the journal holds already is not told again."""

@@ -1,6 +1,6 @@
-"""What a grader is: a score of an answer, 0 to 1, with the reason. One file per type, its name the service's `type`.
+"""What a grader is: a score of an answer, 0 to 1, with the reason. One module per type, its name the service's `type`.
 
-A new grader is a module here that ends with `GRADER = …`, and a YAML file in `conf/grader/`. A grader *is* its
+A new grader is a module or package here that ends with `GRADER = …`, and a YAML file in `conf/grader/`. A grader *is* its
 configuration, in the service's own JSON, so that one pasted from the portal works. What a grader needs while it grades
 (a process, a judge) lives within `grading`; those without need only `grade`, a pure function.
 
@@ -19,6 +19,7 @@ from typing import ClassVar, Protocol
 import msgspec
 
 from runner.errors import RequestError
+from runner.graders import secret
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -85,10 +86,12 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The service's name of the type, and the module's."""
     concurrent: ClassVar[bool] = False
     """Whether several answers may be graded at a time, by threads: true for what waits for a network."""
+    compares: ClassVar[bool] = False
+    """Whether an answer is set beside the base model's (`Subject.other`), which itself has no score then."""
 
     name: str = ""
     pass_threshold: float | None = None
-    """The score from which an answer counts as passed; told beside the mean, never subtracted."""
+    """From where an answer counts as passed, in the service's units; told beside the mean, never subtracted."""
 
     def templates(self) -> Iterable[str]:
         """Return every text of the configuration that may hold `{{ item.KEY }}` or `{{ sample.KEY }}`."""
@@ -109,6 +112,10 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def grade(self, subject: Subject) -> Grade:
         """Grade one answer; a pure function, which returns what goes wrong as `Grade.error`."""
         raise NotImplementedError
+
+    def passing_score(self) -> float | None:
+        """Return the `Grade.score` from which an answer counts as passed; None where no threshold is set."""
+        return self.pass_threshold
 
     @contextmanager
     def grading(self, judge: Judge | None) -> Iterator[Grading]:
@@ -134,19 +141,24 @@ def make(configuration: Mapping[str, Json], place: str) -> Grader:
         raise RequestError(f"{place}: got type {kind!r}; allowed: {', '.join(names())}.")
     owner: type[Grader] = _module(str(kind)).GRADER
     try:
-        grader = msgspec.convert({key: value for key, value in configuration.items() if key != "type"}, owner)
+        grader = msgspec.convert(
+            {key: value for key, value in configuration.items() if key != "type"}, owner, dec_hook=secret.decode
+        )
     except msgspec.ValidationError as error:
         allowed = ", ".join(each.encode_name for each in msgspec.structs.fields(owner))
         raise RequestError(f"{place}: {kind}: {error}; its fields: {allowed}.") from error
     problems = list(grader.problems())
+    # Configurations within one are kept as they were typed, so a secret in them would show.
+    within = [path for path in secret.written(configuration) if not path.startswith("headers.")]
+    problems += [f"{path}: a secret is written down; fix: $NAME, and set that environment variable." for path in within]
     if problems:
         raise RequestError("\n".join(f"{place}: {each}" for each in problems))
     return grader
 
 
 def configuration(grader: Grader) -> dict[str, Json]:
-    """Return the service's JSON of a grader, from which `make` makes it again."""
-    fields: dict[str, Json] = msgspec.to_builtins(grader)
+    """Return the service's JSON of a grader, from which `make` makes it again; a secret is `***`, `$NAME` stays."""
+    fields: dict[str, Json] = msgspec.to_builtins(grader, enc_hook=secret.encode)
     return {"type": grader.type, **fields}
 
 

@@ -5,11 +5,8 @@ runner's own errors, in a sentence. A backend whose service has further SDKs add
 advice (`Connection.classify` and `error_for`).
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
 from typing import Literal
 
@@ -17,6 +14,7 @@ import httpx2
 import openai
 
 from runner.errors import AccessError, DataError, RequestError, RunnerError, ServiceError
+from runner.hosted.wording import line, retry_after
 
 FOREIGN = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, JSONDecodeError)
 """What the SDKs raise; the last is an answer that is no JSON."""
@@ -40,10 +38,6 @@ LAPSED: frozenset[Kind] = frozenset({"token", "credential"})
 """Faults of who we are: a new token may fix them."""
 UNCERTAIN: frozenset[Kind] = frozenset({"lost", "server"})
 """The service may have done what was asked, and only the answer did not come."""
-
-# Wide rather than narrow: a word too many that is struck out costs nothing.
-_NAMES = "api[-_ ]?key(?: provided)?|subscription-key|access_token|client_secret|accountkey|sharedaccesskey|sig"
-_SECRETS = re.compile(rf"(?i)(bearer\s+|(?:{_NAMES})[\\\"']*\s*[=:]\s*[\\\"']*)[^\s\"',;&\\]+")
 
 
 # openai makes a connection error of whatever is raised while an answer is read, with this as its cause.
@@ -94,21 +88,6 @@ def of_status(status: int, words: str, headers: Mapping[str, str]) -> Fault:
     return Fault(kinds.get(status, "refused"), text)
 
 
-def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for, given as seconds or as a date (RFC 9110, 10.2.3)."""
-    if not value:
-        return None
-    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
-        return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    # RFC 9110 dates are in GMT, and some servers forget to say so.
-    zoned = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (zoned - datetime.now(UTC)).total_seconds())
-
-
 def error_for(fault: Fault, what: str, endpoint: str) -> RunnerError:
     """Return the error for the user: what was being done, what came back, what to do."""
     head = f"{what}: {fault.text}"
@@ -139,11 +118,6 @@ def refused_data(words: str, file: str) -> DataError:
     )
 
 
-def redact(text: str) -> str:
-    """Return a text with what may be a secret struck out: tokens, keys, signatures."""
-    return _SECRETS.sub(lambda found: f"{found[1]}[…]", text)
-
-
 def _words(body: object) -> str:
     if isinstance(body, dict):
         inner = body.get("error", body)
@@ -152,12 +126,3 @@ def _words(body: object) -> str:
             return f"{code}: {message}" if code and message else str(code or message)
         return str(inner)
     return ""
-
-
-def line(text: str) -> str:
-    """Return a foreign text as part of a sentence: without markup, on one line, not too long, without secrets."""
-    # A proxy's page would come with its markup; 300 characters tell what it is.
-    plain = " ".join(re.sub(r"<[^>]+>", " ", text).split())
-    # Cut first: `redact` strikes out the beginning of a secret as well, and its pattern then sees no more
-    # text than is shown.
-    return redact(plain[:300] + ("…" if len(plain) > 300 else "")).rstrip(".")

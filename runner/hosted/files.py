@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from openai import NotFoundError
 
-from runner.data.rows import Pair, Row
+from runner.data.rows import Row
 from runner.hosted import faults
 from runner.hosted.connection import UPLOAD_SECONDS, Asking, Connection
 from runner.hosted.lock import Claim
@@ -38,22 +38,8 @@ class Content:
 
 
 def encode(row: Row) -> bytes:
-    """Return a row as the service takes it: `input` and two outputs for a pair, else `messages`.
-
-    Keys within tools keep their order: the model reads them in it.
-
-    Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-direct-preference-optimization
-    """
-    if not isinstance(row, Pair):
-        return msgspec.json.encode(row)
-    given = {"messages": row.prompt, "tools": row.tools, "parallel_tool_calls": row.parallel_tool_calls}
-    return msgspec.json.encode(
-        {
-            "input": {key: value for key, value in given.items() if value is not None},
-            "preferred_output": row.chosen,
-            "non_preferred_output": row.rejected,
-        }
-    )
+    """Return a row as the service takes it."""
+    return msgspec.json.encode(row.wire())
 
 
 def write(rows: Iterable[Row], path: Path) -> Content:

@@ -14,6 +14,7 @@ from runner.graders import Json
 from runner.hosted import faults, metrics
 from runner.hosted.connection import Connection, Failure, PageOptions
 from runner.hosted.jobs import ENDED, FAILED
+from runner.hosted.wording import line, redact
 from runner.record.events import Event, Metrics, Note, Progress, Said, State, Wait
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Followed:
                 self._total = metrics.step_of(data, "total_steps") or self._total
                 yield Metrics(step, values, at)
             elif event.message:
-                yield Said(str(event.id), faults.redact(str(event.message)), at)
+                yield Said(str(event.id), redact(str(event.message)), at)
 
     def _events(self, whole: bool) -> Generator[Event, None, list["FineTuningJobEvent"]]:
         """Return the events not seen yet, whichever end the service's list begins with; `whole` reads all of it."""
@@ -204,7 +205,7 @@ def _billed(trained_tokens: int | None) -> str:
 def _reason(error: "Error | None") -> str:
     """Return what a job's error says; it may be absent, empty, or have empty members."""
     parts = [str(part) for part in (getattr(error, "code", None), getattr(error, "message", None)) if part]
-    return faults.line(": ".join(parts)) or "the service gives no reason (the Foundry portal may)"
+    return line(": ".join(parts)) or "the service gives no reason (the Foundry portal may)"
 
 
 def checkpoints(listed: list["FineTuningJobCheckpoint"]) -> Iterator[dict[str, Json]]:

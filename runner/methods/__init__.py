@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from runner.data.rows import Kind
 from runner.request.types import Auto, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
@@ -75,8 +74,8 @@ class Method(ABC, Generic[Keys]):
 
     name: str
     """The method, as in `method=NAME` and in the prefix of its keys."""
-    kind: Kind
-    """The kind of rows that it learns from."""
+    kind: str
+    """The kind of rows that it learns from, a file of `runner/data/kinds/`."""
     hyperparameters: type[Keys]
     """The dataclass of its keys."""
     metrics: tuple[Metric, ...]

@@ -6,15 +6,15 @@ of prompt and prompt + answer part (as TRL does it): the same ids as theirs, whi
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from runner.data.rows import Conversation, Message, Pair, Row
+from runner.data.rows import Message, Row
 from runner.errors import DataError, ModelError
 from runner.models.chat_template import ChatTemplate
 
@@ -125,11 +125,11 @@ class ChatTokenizer:
 
     def rows(self, rows: Sequence[Row], max_length: int | None = None) -> Iterator[TokenRow]:
         """Yield the same for several rows, whose texts are encoded together on all cores."""
-        texts = [self._texts(row) for row in rows]
+        rendered = [self._rendered(row) for row in rows]
+        texts = [list(dict.fromkeys(text for each in row for text in each.texts)) for row in rendered]
         ids = self.encode_all([text for each in texts for text in each], max_length)
-        for row, each in zip(rows, texts, strict=True):
-            encoded = list(islice(ids, len(each)))
-            tokens = _pair(encoded) if isinstance(row, Pair) else self._conversation(row, encoded)
+        for row, each in zip(rendered, texts, strict=True):
+            tokens = self._tokens(row, dict(zip(each, islice(ids, len(each)), strict=True)))
             yield tokens if max_length is None else _cut(tokens, max_length)
 
     def counts(self, rows: Sequence[Row], at_most: int) -> list[int]:
@@ -146,62 +146,77 @@ class ChatTokenizer:
         return [min(len(ids), at_most + 1) for ids in self.encode_all([self._prompt(row) for row in rows], at_most + 1)]
 
     def _prompt(self, row: Row) -> str:
-        if isinstance(row, Pair):
-            return self.render(row.prompt, answer_next=True)
-        learned = _learned_turns(row)
-        return self.render(row.messages[: learned[0]], answer_next=True) if learned else ""
+        messages, spans = row.learned()[0]
+        return self.render(messages[: spans[0][0]], answer_next=True) if spans else ""
 
     def _wholes(self, row: Row) -> list[str]:
         """Return a row as the model sees it, a pair with each of its answers."""
-        wholes = [row.prompt + row.chosen, row.prompt + row.rejected] if isinstance(row, Pair) else [row.messages]
-        return [self.render(messages) for messages in wholes]
+        return [self.render(each.messages) for each in row.learned()]
 
     def total(self, row: Row) -> int:
         """Return all tokens of a row, a shared prompt counted once."""
         tokens = self.row(row)
         return len(tokens.prompt) + sum(map(len, tokens.answers))
 
-    def _texts(self, row: Row) -> list[str]:
-        """Return the texts whose tokens show where a row's answers begin and end, the whole first.
+    def _rendered(self, row: Row) -> list["_Rendered"]:
+        """Return the texts whose tokens show where a row's answers begin and end."""
+        found: list[_Rendered] = []
+        for messages, spans in row.learned():
+            turns: list[_Turn] = []
+            for start, end in spans:
+                shared = found and not turns  # what comes before the first answer is the same in all conversations
+                before = found[0].turns[0].before if shared else self.render(messages[:start], answer_next=True)
+                through = self.render(messages[:end]) if end < len(messages) else None
+                turns.append(_Turn(start + 1, before, through))
+            found.append(_Rendered(self.render(messages), turns))
+        return found
 
-        Of a pair: prompt, prompt + chosen, prompt + rejected. Of a conversation: all of it, then for each turn that
-        is learned what comes before it, and that with the turn.
+    def _tokens(self, row: Sequence["_Rendered"], ids: Mapping[str, list[int]]) -> TokenRow:
+        """Return a row's tokens, given those of its texts. Its answers begin where any of them differs from the prompt.
+
+        Raises `DataError` where the template writes earlier turns otherwise once others follow.
         """
-        if isinstance(row, Pair):
-            answers = (row.chosen, row.rejected)
-            return [self.render(row.prompt, answer_next=True), *(self.render(row.prompt + each) for each in answers)]
-        texts = [self.render(row.messages)]
-        for index in _learned_turns(row):
-            texts += self.render(row.messages[:index], answer_next=True), self.render(row.messages[: index + 1])
-        return texts
-
-    def _conversation(self, row: Conversation, encoded: Sequence[list[int]]) -> TokenRow:
-        ids = encoded[0]
-        learned = [False] * len(ids)
-        for index, before, through in zip(_learned_turns(row), encoded[1::2], encoded[2::2], strict=True):
-            end = min(len(through), len(ids))  # less than the turn where the row is cut
-            if _common_prefix(through, ids) < end:
-                raise DataError(
-                    f"{self.folder.name}: the chat template rewrites earlier turns, so the assistant's turn "
-                    f"{index + 1} cannot be told apart; give one row for each answer instead."
-                )
-            start = _common_prefix(before, ids)
-            learned[start:end] = [True] * max(0, end - start)
-        first = learned.index(True) if True in learned else len(ids)
-        return TokenRow(ids[:first], (ids[first:],), (learned[first:],))
+        wholes = [ids[each.whole] for each in row]
+        starts = [
+            [_common_prefix(ids[turn.before], whole) for turn in each.turns]
+            for each, whole in zip(row, wholes, strict=True)
+        ]
+        first = min(start[0] if start else len(whole) for start, whole in zip(starts, wholes, strict=True))
+        masks = []
+        for each, whole, begins in zip(row, wholes, starts, strict=True):
+            learned = [False] * len(whole)
+            for turn, start in zip(each.turns, [first, *begins[1:]], strict=False):
+                through = whole if turn.through is None else ids[turn.through]
+                end = min(len(through), len(whole))  # less than the turn where the row is cut
+                if _common_prefix(through, whole) < end:
+                    raise DataError(
+                        f"{self.folder.name}: the chat template rewrites earlier turns, so the assistant's turn "
+                        f"{turn.number} cannot be told apart; give one row for each answer instead."
+                    )
+                learned[start:end] = [True] * max(0, end - start)
+            masks.append(learned[first:])
+        return TokenRow(wholes[0][:first], tuple(whole[first:] for whole in wholes), tuple(masks))
 
 
-def _pair(encoded: Sequence[list[int]]) -> TokenRow:
-    prompt, chosen, rejected = encoded
-    start = min(_common_prefix(prompt, chosen), _common_prefix(prompt, rejected))
-    answers = (chosen[start:], rejected[start:])
-    return TokenRow(prompt[:start], answers, tuple([True] * len(answer) for answer in answers))
+class _Turn(NamedTuple):
+    """A learned turn: its number from 1, the text before it, and that with it, None where it is the last one."""
+
+    number: int
+    before: str
+    through: str | None
 
 
-def _learned_turns(row: Conversation) -> list[int]:
-    """Return the numbers of the turns that are learned."""
-    turns = enumerate(row.messages)
-    return [index for index, message in turns if message.role == "assistant" and message.weight != 0]
+class _Rendered(NamedTuple):
+    """A conversation as text, and of each turn that is learned where it begins and ends."""
+
+    whole: str
+    turns: list[_Turn]
+
+    @property
+    def texts(self) -> Iterator[str]:
+        """All texts whose tokens are needed."""
+        yield self.whole
+        yield from (text for turn in self.turns for text in turn[1:] if text is not None)
 
 
 def _batches(texts: Sequence[str], size: int) -> Iterator[list[str]]:

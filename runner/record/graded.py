@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from runner.data.rows import Message
+from runner.data.rows import Turns
 from runner.graders import Json
 
 PROBLEMS, ANSWERS, GRADES = "problems.jsonl", "answers.jsonl", "grades.jsonl"
@@ -25,8 +25,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A row that models are asked: `fields` are what graders find as `item.KEY` beside the prompt."""
 
     row: str
-    prompt: tuple[Message, ...]
+    prompt: Turns
     fields: dict[str, Json] = {}
+    tools: list[dict[str, Json]] | None = None
     place: str = ""
     """File and line, for messages."""
 
@@ -35,6 +36,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answer of a model; of several to one row each has its `sample` number, from zero."""
 
     model: str
+    """`base` or `tuned` (`Side`) in a run's folder, the model's name in an evaluation's."""
     row: str
     sample: int = 0
     text: str
@@ -53,6 +55,8 @@ class AnswerGrade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     reason: str = ""
     error: str = ""
     parts: dict[str, float] = {}
+    key: str = ""
+    """What the grade depends on: the grader's configuration and the answers it has seen."""
 
 
 Kept = TypeVar("Kept", Asked, Answer, AnswerGrade)
@@ -70,6 +74,16 @@ def read(path: Path, form: type[Kept]) -> Sequence[Kept]:
     if not path.exists():
         return []
     return [msgspec.json.decode(line, type=form) for line in path.read_bytes().splitlines()]
+
+
+def read_whole(path: Path, form: type[Kept]) -> Sequence[Kept]:
+    """Return the values of a file to which more are going to be appended; a line torn by a crash is cut off."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            path.write_bytes(whole)
+    return read(path, form)
 
 
 def row_scores(grades: Iterable[AnswerGrade], model: str) -> dict[str, dict[str, float]]:

@@ -1,76 +1,148 @@
-"""The same prompts answered before and after: rows to show, and which answers are in the style that is taught.
+"""Prompts answered by the base and the tuned model: how answers are sampled, and how they are kept in a run's folder.
 
-samples.json      each prompt with its answers
-in_style.jsonl    for each prompt, by its hash, whether the answer is in the style: what a hosted and a local run,
-                  or two methods, can be compared by row by row
+samples.json      each prompt with its first answers, for people
+problems.jsonl, answers.jsonl    all of them, for graders (graded.py)
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from runner.data.rows import Message, canonical
-from runner.record.answer_style import fault
-from runner.record.events import Event, Metrics, Samples
+from runner.data import problems
+from runner.data.kinds.problem import Problem
+from runner.data.reading.files import locate
+from runner.data.rows import Row, Turns, canonical, text_of
+from runner.record import graded
+from runner.record.events import Event, Samples
+from runner.record.graded import Answer, Asked, Side
+from runner.request.keys import Request
 
-Prompt = tuple[Message, ...]
-Answer = tuple[str, bool]
-"""A text, and whether it ended by itself, not at the token limit."""
-
-Compared = tuple[Sequence[Answer] | None, Sequence[Answer]]
-"""The answers before, None where the base model could not be asked, and those after."""
-
-NOT_ASKED: Answer = ("(no base model to ask)", True)
+Prompt = Turns
 
 
-def beside(prompts: Sequence[Prompt], before: Sequence[Answer] | None, after: Sequence[Answer]) -> list[dict[str, str]]:
-    """Return each prompt with its answers; `before` is None where the base model could not be asked."""
-    olds = before or [NOT_ASKED] * len(after)
-    return [
-        {"prompt": str(prompt[-1].content), "before": _shown(old), "after": _shown(new)}
-        for prompt, old, new in zip(prompts, olds, after, strict=True)
-    ]
+class Reply(NamedTuple):
+    """An answer: its text, whether it ended by itself (not at the token limit), and the tools it calls."""
+
+    text: str
+    ended: bool = True
+    tool_calls: list[Any] | None = None
 
 
-def in_style(
-    prompts: Sequence[Prompt], before: Sequence[Answer] | None, after: Sequence[Answer], style: str | None
-) -> dict[str, float]:
-    """Return the shares of answers in the data set's style, as metrics; none where it names no style."""
-    told = {"eval/in_style_before": before, "eval/in_style": after}
-    hits = {name: _hits(prompts, answers, style) for name, answers in told.items() if answers and style}
-    return {name: sum(each) / len(each) for name, each in hits.items()}
+Replies = Sequence[Sequence[Reply]]
+"""Of each prompt its answers, as many as `Sampling.per_prompt`."""
+
+GRADED_PROMPTS, SHOWN_PROMPTS = 32, 10
+"""Held-out prompts that are answered: so many that graders can tell models apart, or just to be looked at."""
+NOT_ASKED = Reply("(no base model to ask)")
 
 
-def compared(
-    folder: Path | None, prompts: Sequence[Prompt], answers: Compared, style: str | None, step: int
-) -> Generator[Event, None, dict[str, Any]]:
-    """Keep answers in a run's folder, if one is given, and tell of them, as measured after `at` optimizer steps.
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How answers are sampled. A temperature of 0 takes the likeliest token each time, so that answers do not vary."""
 
-    Returns their number and shares.
+    max_new_tokens: int
+    per_prompt: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+def sampling(request: Request) -> Sampling:
+    """Return how a request wants answers to be sampled."""
+    keys = request.evaluation
+    return Sampling(
+        max_new_tokens=keys.max_new_tokens, per_prompt=keys.samples_per_prompt, temperature=keys.temperature,
+        top_p=keys.top_p, seed=request.seed,
+    )  # fmt: skip
+
+
+def key(request: Request) -> str:
+    """Return what answers depend on beyond the plan: how many, how they are sampled, the content of own prompts."""
+    files = locate(request.evaluation.prompts) if request.evaluation.prompts else ()
+    content = sha256(b"".join(sha256(file.path.read_bytes()).digest() for file in files)).hexdigest()[:16]
+    how = ", ".join(f"{name} {value:g}" for name, value in asdict(sampling(request)).items())
+    return f"{most(request)} prompts{f' of {content}' if files else ''}, {how}"
+
+
+def most(request: Request) -> int | None:
+    """Return how many prompts are answered at most; None where all of the own ones are."""
+    keys = request.evaluation
+    if keys.samples != "auto":
+        return keys.samples
+    if keys.prompts:
+        return None
+    return GRADED_PROMPTS if keys.graders or request.dataset.style else SHOWN_PROMPTS
+
+
+def rows_to_ask(
+    request: Request, held_out: Iterable[Row], fits: Callable[[Row], bool] = lambda row: True
+) -> list[Asked]:
+    """Return the rows that models are asked: those of `evaluation.prompts`, else the first held-out ones that fit.
+
+    Raises `DataError` for own prompts that cannot be read.
     """
-    rows, counted = beside(prompts, *answers), in_style(prompts, *answers, style)
+    keys, count = request.evaluation, most(request)
+    if keys.prompts:
+        return asked(problems.read(keys.prompts), count, by_prompt=False)
+    held = ((problem, "") for row in held_out if fits(row) and (problem := Problem.of(row)) is not None)
+    return asked(held, count, by_prompt=True)
+
+
+def asked(found: Iterable[tuple[Problem, str]], most: int | None, by_prompt: bool) -> list[Asked]:
+    """Return the first problems that differ, each given with its place, as they are asked and kept.
+
+    With `by_prompt` a row's id is that of its prompt alone: what a pair and a conversation with the same prompt, and so
+    the runs of unlike methods, have in common. Else it is that of the prompt and all other keys.
+    """
+    rows: dict[str, Asked] = {}
+    for problem, place in found:
+        if most is not None and len(rows) >= most:
+            break
+        row = sha256(canonical(problem.prompt if by_prompt else problem)).hexdigest()
+        rows.setdefault(
+            row, Asked(row=row, prompt=problem.prompt, fields=problem.reference, tools=problem.tools, place=place)
+        )
+    return list(rows.values())
+
+
+def keep(
+    folder: Path | None, rows: Sequence[Asked], before: Replies | None, after: Replies
+) -> Generator[Event, None, dict[str, Any]]:
+    """Keep answers in a run's folder, if one is given, and yield some to show; return how many rows were asked.
+
+    `before` is None where the base model could not be asked.
+    """
+    told = beside(rows, before, after)
     if folder is not None:
-        (folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
-        if style:
-            hits = zip(prompts, _hits(prompts, answers[1], style), strict=True)
-            judged = [{"row": sha256(canonical(prompt)).hexdigest(), "in_style": float(hit)} for prompt, hit in hits]
-            (folder / "in_style.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(judged))
-    yield Samples(rows)
-    yield Metrics(step, counted)
-    return {"num_samples": len(rows), **counted}
+        (folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(told)))
+        graded.write(folder / graded.PROBLEMS, rows)
+        graded.write(folder / graded.ANSWERS, [*answers("base", rows, before or []), *answers("tuned", rows, after)])
+    yield Samples(told)
+    return {"num_samples": len(told)}
 
 
-def _hits(prompts: Sequence[Prompt], answers: Sequence[Answer], style: str) -> list[bool]:
+def answers(model: Side | str, rows: Sequence[Asked], replies: Replies) -> list[Answer]:
+    """Return a model's answers as they are kept."""
     return [
-        not fault(text, ended, str(prompt[-1].content), style)
-        for prompt, (text, ended) in zip(prompts, answers, strict=True)
+        Answer(model=model, row=row.row, sample=number, **reply._asdict())
+        for row, each in zip(rows, replies, strict=bool(replies))
+        for number, reply in enumerate(each)
     ]
 
 
-def _shown(answer: Answer) -> str:
+def beside(rows: Sequence[Asked], before: Replies | None, after: Replies) -> list[dict[str, str]]:
+    """Return each prompt with the first answer of both models; `before` is None where the base could not be asked."""
+    olds = before or [[NOT_ASKED]] * len(after)
+    return [
+        {"prompt": text_of(row.prompt), "before": _shown(old[0]), "after": _shown(new[0])}
+        for row, old, new in zip(rows, olds, after, strict=True)
+    ]
+
+
+def _shown(reply: Reply) -> str:
     """Return an answer's text, marked where the limit cut it off."""
-    text, ended = answer
-    return text if ended else text + " […]"
+    return reply.text if reply.ended else reply.text + " […]"

@@ -144,6 +144,8 @@ def _describe(kind: inspect.Type) -> str:
             return "null"
         case inspect.ListType(item_type=item):
             return f"a list of {_describe(item)}"
+        case inspect.DictType():
+            return "keys with values"
     raise AssertionError(f"a key has a type that check.py cannot describe: {kind}")
 
 

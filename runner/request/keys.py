@@ -4,10 +4,10 @@ A key is an annotated field; its docstring is its line in `docs/keys.md`. The ke
 stand beside their owners (`runner/methods/`, `runner/backends/`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from runner.request.types import Auto, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
+from runner.request.types import Auto, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +52,20 @@ class Evaluation:
     """Stop training when the held-out loss has not fallen in so many evaluations; local only."""
     max_rows: PositiveInt | None = None
     """Use only the first so many held-out rows."""
-    samples: NonNegativeInt = 10
-    """Held-out prompts answered by the base and the tuned model."""
+    prompts: str | list[str] | None = None
+    """File, glob or list of them with the prompts to answer, and fields for graders; null takes held-out rows."""
+    samples: NonNegativeInt | Auto = "auto"
+    """Prompts answered by the base and the tuned model; auto: all of `prompts`, 32 held-out ones if graded, else 10."""
+    samples_per_prompt: PositiveInt = 1
+    """Answers to each prompt."""
     max_new_tokens: PositiveInt = 128
     """Tokens an answer may take."""
+    temperature: NonNegativeFloat = 0.0
+    """Of the answers; 0 takes the likeliest token each time, so that several answers to a prompt are the same."""
+    top_p: Share = 1.0
+    """Only the likeliest tokens that together have this probability are sampled from."""
+    graders: list[str | dict[str, Any]] = field(default_factory=list)
+    """What grades answers: names of `conf/grader/NAME.yaml`, or graders as the service's JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)

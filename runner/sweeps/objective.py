@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from runner import methods
 from runner.errors import RequestError
+from runner.evaluation import configured
+from runner.record import samples
 from runner.sweeps import Trial
 
 HOSTED = "hosted/"
@@ -32,6 +34,7 @@ def _measured(trial: Trial) -> list[str]:
     names = [each.name for each in (methods.LOSS, *methods.load(request.method).metrics)]
     held_out = request.dataset.validation is not None or request.dataset.validation_fraction > 0
     judged = [f"eval/{name}" for name in names] if held_out else []
-    # Measured from sampled answers at the end: it ranks trials, but no pruner sees it on the way.
-    styled = ["eval/in_style"] if request.dataset.style is not None and request.evaluation.samples else []
-    return [*judged, *styled, *(f"train/{name}" for name in names)]
+    answered = samples.most(request) != 0
+    # Measured from sampled answers at the end: they rank trials, but no pruner sees them on the way.
+    graded = [f"eval/{each.name}" for each in configured.of_request(request)] if answered else []
+    return [*judged, *graded, *(f"train/{name}" for name in names)]

@@ -16,6 +16,7 @@ from rich.text import Text
 from runner import backends, methods
 from runner.cost import Tokens, duration
 from runner.errors import RequestError
+from runner.evaluation.rehearsal import Rehearsed
 from runner.plan import Proposal, Run
 from runner.tracking.sender import Position
 
@@ -91,6 +92,7 @@ def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
     _show_data(proposal, tokens)
     _show_findings(proposal)
     _show_values(proposal)
+    show_graders(proposal.rehearsed)
     # A plan keeps the folder that it was first given, so that a new name cannot make it a second run.
     name = run.request.name
     if name != "auto" and not run.folder.name.startswith(f"{name}-"):
@@ -120,6 +122,20 @@ def _show_findings(proposal: Proposal) -> None:
         say(f"{severity}: {group.examples[0]}{more}")
     if proposal.survey.findings:
         say()
+
+
+def show_graders(rehearsed: Sequence[Rehearsed]) -> None:
+    """Print how graders did on the answers that the data has, and what is odd."""
+    kinds = list(dict.fromkeys(kind for each in rehearsed for kind in each.scores))
+    rows = [
+        [each.name, each.type, *(f"{each.scores[kind]:.2f}" if kind in each.scores else "" for kind in kinds)]
+        for each in rehearsed
+    ]
+    if rows:
+        table("Graders, on the answers that the data has", ["grader", "type", *kinds], rows)
+    for each in rehearsed:
+        for warning in each.warnings:
+            say(f"warning: grader {each.name}: {warning}")
 
 
 def _show_values(proposal: Proposal) -> None:

@@ -21,10 +21,9 @@ from functools import cache
 from pathlib import Path
 from random import Random
 from types import FrameType
-from typing import Any, get_args
+from typing import Any
 
 from runner.data.formats import formats
-from runner.data.rows import Kind
 from runner.data.splits import Selection
 from runner.data.survey import TokenLimit, survey
 from runner.errors import DataError
@@ -174,7 +173,7 @@ def damaged(number: int) -> tuple[str, bytes, dict[str, Any]]:
     for mutation in chance.choices([*MUTATIONS], [*MUTATIONS.values()], k=chance.choice([1, 1, 2, 3])):
         content = mutation(chance, content)
     keys = {
-        "kind": chance.choice(get_args(Kind)),
+        "kind": chance.choice(["preference", "conversation"]),
         "format": chance.choice(["auto", "auto", *formats()]),
         "validation_fraction": chance.choice([0.0, 0.0, 0.5]),
         "max_rows": chance.choice([None, None, 1, 3]),

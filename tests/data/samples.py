@@ -9,7 +9,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
-from runner.data.rows import Kind, Message, Pair, Row
+from runner.data.kinds.preference import Pair
+from runner.data.rows import Message, Row
 from runner.data.splits import Selection, read_rows
 from runner.data.survey import Survey, survey
 
@@ -128,15 +129,15 @@ CONTAINERS: dict[str, Callable[[Path, Sequence[Raw]], None]] = {
 }
 
 
-def selection(path: Path, kind: Kind = "preference", **keys: Any) -> Selection:
+def selection(path: Path, kind: str = "preference", **keys: Any) -> Selection:
     return Selection(train=str(path), kind=kind, **keys)
 
 
-def look(path: Path, kind: Kind = "preference", **keys: Any) -> Survey:
+def look(path: Path, kind: str = "preference", **keys: Any) -> Survey:
     return survey(selection(path, kind, **keys))
 
 
-def rows_of(path: Path, kind: Kind = "preference", **keys: Any) -> list[Row]:
+def rows_of(path: Path, kind: str = "preference", **keys: Any) -> list[Row]:
     return list(read_rows(selection(path, kind, **keys), "train"))
 
 

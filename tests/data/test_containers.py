@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from runner.data.containers import read_blocks
 from runner.data.containers.array import BadArray, split_array
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
 from runner.data.reading.files import DataFile
-from runner.data.rows import Conversation, Pair
 from runner.errors import DataError
 from tests.data.samples import assistant, look, rows_of, simple_pair, told, trl_text, unhurried, user, write_parquet
 

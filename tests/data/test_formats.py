@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from runner.data.containers import read_blocks
 from runner.data.formats import formats, named
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
 from runner.data.reading.detect import detect
 from runner.data.reading.files import DataFile
-from runner.data.rows import Conversation, Message, Pair, Role
+from runner.data.rows import Message, Role
 from runner.errors import DataError
 from tests.data.samples import (
     CONTAINERS,
@@ -359,7 +361,7 @@ def test_pairs_cannot_be_learned_from_conversations(written: Callable[..., Path]
         look(written(CONVERSATIONS["chat"]))
     assert str(caught.value) == (
         f"{tmp_path}/data.jsonl: holds conversations (format chat), but the method learns from pairs of a chosen and "
-        "a rejected answer; give it such data, or learn from conversations with method=sft."
+        "a rejected answer; give it such data, or choose a method that learns from conversations."
     )
 
 

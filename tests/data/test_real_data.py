@@ -11,7 +11,6 @@ from runner.data.containers import container_of, head, read_blocks
 from runner.data.findings import Group
 from runner.data.reading.detect import detect
 from runner.data.reading.files import DataFile
-from runner.data.rows import Kind
 from runner.data.splits import Selection
 from runner.data.survey import Survey, survey
 
@@ -37,7 +36,7 @@ def folder() -> Path:
 
 @cache
 def look(path: Path, max_rows: int | None = None) -> Survey:
-    kind: Kind = "preference" if ".dpo." in path.name else "conversation"
+    kind: str = "preference" if ".dpo." in path.name else "conversation"
     return survey(Selection(train=str(path), kind=kind, max_rows=max_rows))
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
 from runner.data.row_store import RowStore, write_rows
-from runner.data.rows import Conversation, Message, Pair, Row, canonical, canonical_lines
+from runner.data.rows import Message, Row, canonical, canonical_lines
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
 PAIRS: list[Row] = [

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
 from runner.data.reading.files import locate
-from runner.data.rows import Kind, Pair, Row
+from runner.data.rows import Row
 from runner.data.splits import Selection, Split, read_rows, splits_of
 from runner.data.survey import survey
 from runner.errors import DataError
@@ -71,7 +73,7 @@ def test_rows_with_the_same_prompt_are_never_divided(tmp_path: Path) -> None:
 def test_a_pair_and_its_conversation_fall_to_the_same_split(tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", range(50))
     chosen = Selection(train=str(path), kind="conversation", validation_fraction=0.3)
-    pairs = [row.as_conversation() for row in divided(path)["validation"] if isinstance(row, Pair)]
+    pairs = [Conversation.of(row) for row in divided(path)["validation"] if isinstance(row, Pair)]
     assert list(read_rows(chosen, "validation")) == pairs
 
 
@@ -163,7 +165,7 @@ def test_embedded_files_are_called_by_their_name() -> None:
 
 
 def test_embedded_data_have_no_fault() -> None:
-    kinds: dict[str, Kind] = {"dpo": "preference", "sft": "conversation"}
+    kinds: dict[str, str] = {"dpo": "preference", "sft": "conversation"}
     for method, kind in kinds.items():
         name = "embedded:house_style.{}." + method + ".jsonl"
         found = survey(Selection(train=name.format("train"), validation=name.format("validation"), kind=kind))

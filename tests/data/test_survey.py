@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.data.rows import Message, Pair, Row, canonical, row_id
+from runner.data.kinds.preference import Pair
+from runner.data.rows import Message, Row, canonical, row_id
 from runner.data.splits import Selection
 from runner.data.survey import Progress, TokenLimit, survey
 from runner.errors import DataError

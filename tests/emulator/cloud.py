@@ -8,6 +8,7 @@ from tests.emulator.clock import Clock
 from tests.emulator.course import Course, disturbed
 from tests.emulator.faults import Faults
 from tests.emulator.identity import Tokens
+from tests.emulator.judge import Judge
 from tests.emulator.messages import Request
 from tests.emulator.records import Deployment, File, Job, Script, Signal
 from tests.emulator.script import Engine, Scripted
@@ -41,6 +42,7 @@ class Cloud:
         # Knobs, to be set at any time.
         self.script = Script()
         self.answer: Callable[[str, list[dict[str, Any]]], str] | None = None
+        self.judge = Judge()
         self.echo_metadata = True
         self.token_seconds = 3600.0
         self.file_seconds = 0.2

@@ -23,6 +23,7 @@ ORDERS: dict[str, Any] = {
     "POST /fine_tuning/jobs": job_create_params.JobCreateParams,
     "POST /responses": response_create_params.ResponseCreateParamsNonStreaming,
     "POST /chat/completions": completion_create_params.CompletionCreateParamsNonStreaming,
+    "POST judge": completion_create_params.CompletionCreateParamsNonStreaming,
 }
 STREAMED: dict[str, tuple[Any, Any]] = {
     "POST /responses": (response_create_params.ResponseCreateParamsStreaming, ResponseStreamEvent),
@@ -40,6 +41,7 @@ OBJECTS: dict[str, type[BaseModel]] = {
     "POST /fine_tuning/jobs/{id}/resume": FineTuningJob,
     "POST /responses": Response,
     "POST /chat/completions": ChatCompletion,
+    "POST judge": ChatCompletion,
 }
 LISTS: dict[str, type[BaseModel]] = {
     "GET /files": FileObject,

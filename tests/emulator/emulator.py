@@ -48,6 +48,11 @@ class Emulator(Cloud):
         """The project's endpoint."""
         return self.base + routes.PROJECT
 
+    @property
+    def judge_url(self) -> str:
+        """The address of the judge's API."""
+        return self.base + "/openai/v1"
+
     def environment(self) -> dict[str, str]:
         """Return the environment variables with which a client process finds this service, identity included.
 

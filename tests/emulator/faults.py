@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tests.emulator.messages import Answer, Refusal, Reply, Request
@@ -36,6 +37,8 @@ class Fault:
     - `shuffle_events`: a list out of order, some items twice; the last one stays last, so that paging still works
     - `vanish`: the service does not know the resource
     - `job_status` (`value`): a job shows this status
+    - `malformed`, `truncated`, `refusal`, `filtered`: a judge's answer is half a one that claims to be
+      whole, is cut off at the limit of tokens, is a refusal, is stopped by the content filter
     """
 
     def __init__(self, on: str, kind: str, times: int | None = 1, skip: int = 0, **details: Any) -> None:
@@ -132,6 +135,16 @@ def _job_status(request: Request, operation: Operation, value: str) -> Reply:
     return Reply.of(answer)
 
 
+def _judge(request: Request, operation: Operation, reason: str, refusal: str | None = None) -> Reply:
+    answer = operation(request)
+    if isinstance(answer.body, dict) and "choices" in answer.body:
+        (choice,) = answer.body["choices"]
+        text = choice["message"]["content"]
+        choice["message"] |= {"content": None if refusal else text[: len(text) // 2], "refusal": refusal}
+        choice["finish_reason"] = reason
+    return Reply.of(answer)
+
+
 KINDS: dict[str, Callable[..., Reply]] = {
     "status": _status,
     "reset_before": _reset_before,
@@ -142,4 +155,8 @@ KINDS: dict[str, Callable[..., Reply]] = {
     "shuffle_events": _shuffle_events,
     "vanish": _vanish,
     "job_status": _job_status,
+    "malformed": partial(_judge, reason="stop"),
+    "truncated": partial(_judge, reason="length"),
+    "refusal": partial(_judge, reason="stop", refusal="I'm sorry, I can't help with that."),
+    "filtered": partial(_judge, reason="content_filter"),
 }

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.emulator import deployments, files, identity, inference, jobs
+from tests.emulator import deployments, files, identity, inference, jobs, judge
 from tests.emulator.messages import Answer
 
 PROJECT = "/api/projects/rehearsal"
@@ -58,6 +58,9 @@ ROUTES = [
     *(_route(name, name.split()[0], f"{PROJECT}/openai/v1{name.split()[1]}", "data", handler)
       for name, handler in DATA.items()),
     *(_route(name, method, path, "management", handler) for name, (method, path, handler) in MANAGEMENT.items()),
+    # Endpoints of their own, with keys of their own: a judge, and a team's endpoint grader.
+    _route("POST judge", "POST", "/openai/v1/chat/completions", None, judge.chat),
+    _route("POST grade", "POST", "/grade", None, judge.grade),
     _route("GET token", "GET", "/msi/token", None, identity.token),
 ]  # fmt: skip
 NAMES = [route.name for route in ROUTES]

@@ -4,6 +4,8 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -30,6 +32,8 @@ class Server(ThreadingHTTPServer):
         self.closing = threading.Event()
         self.connections: set[socket.socket] = set()
         self.resets: set[socket.socket] = set()
+        self.under_way, self.most_under_way = 0, 0
+        self._counting = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
@@ -48,6 +52,18 @@ class Server(ThreadingHTTPServer):
             self.close_request(request)
         else:
             super().shutdown_request(request)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a request as under way; `most_under_way` is how many there ever were at a time."""
+        with self._counting:
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            yield
+        finally:
+            with self._counting:
+                self.under_way -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that hang up."""
@@ -79,9 +95,11 @@ class Handler(BaseHTTPRequestHandler):
         if request is None:
             self.close_connection = True
             return
-        reply = self.server.answering.reply(request)
-        if reply.delay:
-            self.server.closing.wait(reply.delay)
+        # Over before the answer leaves: whoever has it may send the next request at once.
+        with self.server.counted():
+            reply = self.server.answering.reply(request)
+            if reply.delay:
+                self.server.closing.wait(reply.delay)
         if reply.way == "reset":
             self.close_connection = True
             self.server.resets.add(self.connection)

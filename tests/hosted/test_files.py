@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("openai")
 
-from runner.data.rows import Conversation, Message, Pair, Row
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
+from runner.data.rows import Message, Row
 from runner.hosted.files import Content, encode, write
 from tests.data.samples import (
     CONTAINERS,
@@ -115,7 +117,7 @@ def test_the_service_reads_what_was_written_and_so_do_we(tmp_path_factory: pytes
 
 
 @unhurried
-@given(st.lists(pairs().map(Pair.as_conversation), min_size=1, max_size=5))
+@given(st.lists(pairs().map(Conversation.of), min_size=1, max_size=5))
 def test_the_service_reads_the_conversations_that_were_written_and_so_do_we(
     tmp_path_factory: pytest.TempPathFactory, rows: Any
 ) -> None:

@@ -19,8 +19,8 @@ from runner.backends.foundry import faults as foundry_faults
 from runner.backends.foundry.connect import Service
 from runner.backends.foundry.keys import Azure
 from runner.errors import RunnerError
-from runner.hosted import faults
 from runner.hosted.keys import Polling
+from runner.hosted.wording import retry_after
 from runner.record.events import Wait
 from tests.data.samples import unhurried
 from tests.hosted.test_classification import ERROR, AzureAnswer, response
@@ -33,7 +33,7 @@ from tests.hosted.test_classification import ERROR, AzureAnswer, response
      ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0)],
 )  # fmt: skip
 def test_retry_after_is_seconds_or_a_date_and_garbage_is_not_heard(value: str | None, seconds: float | None) -> None:
-    assert faults.retry_after(value) == seconds
+    assert retry_after(value) == seconds
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_retry_after_as_a_date_counts_from_now_in_any_zone(
     monkeypatch.setenv("TZ", "EST5EDT")
     time.tzset()
     try:
-        found = faults.retry_after(written(datetime.now(UTC) + timedelta(seconds=30)))
+        found = retry_after(written(datetime.now(UTC) + timedelta(seconds=30)))
         assert found == pytest.approx(29.5, abs=2)
     finally:
         monkeypatch.undo()
@@ -62,7 +62,7 @@ def test_retry_after_as_a_date_counts_from_now_in_any_zone(
 @unhurried
 @given(st.text() | st.from_regex(r"\A[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{2,5} \d{2}:\d{2}:\d{2}( [A-Z]{3})?\Z"))
 def test_no_retry_after_makes_it_fail(value: str) -> None:
-    found = faults.retry_after(value)
+    found = retry_after(value)
     assert found is None or found >= 0
 
 

@@ -10,7 +10,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from runner.data.rows import Conversation, Message, Pair, Row
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
+from runner.data.rows import Message, Row
 from runner.errors import DataError, ModelError
 from runner.models.chat_tokenizer import ChatTokenizer
 from tests import tiny
@@ -55,7 +57,7 @@ rows = st.builds(
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(rows | rows.map(Pair.as_conversation), max_size=5))
+@given(st.lists(rows | rows.map(Conversation.of), max_size=5))
 def test_rows_counted_together_have_the_tokens_of_their_longest_prompt_and_answer(
     folder: Path, together: list[Pair | Conversation]
 ) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from runner import models
-from runner.data.rows import Conversation, Message, Pair, Row
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
+from runner.data.rows import Message, Row
 from runner.errors import ModelError
 from runner.models import hosted_model
 from runner.models.hosted_model import HostedModel

@@ -19,6 +19,7 @@ from runner.graders import Json
 from runner.hosted import methods as wire_forms
 from runner.methods import AnyMethod, Hyperparameters
 from runner.plan import Proposal, Run
+from runner.record import samples
 from runner.record.events import Created
 from runner.record.journal import RunState
 from runner.request.keys import Request
@@ -111,7 +112,7 @@ class FoundryBackend(Backend[Foundry]):
             return DeployedSteps(run, state)
 
         step, later = partial(step_of, work), partial(step_of, deployed)
-        settings, wanted = Foundry.of(run.request), run.request.evaluation
+        settings = Foundry.of(run.request)
         _stay_where_it_began(settings, state)
         found = [step("upload"), step("create")]
         if not settings.follow:
@@ -124,7 +125,7 @@ class FoundryBackend(Backend[Foundry]):
         # Keys of the steps: another SKU, capacity or sampling does those steps again, and not the job.
         deployed_as = f"{settings.deploy} {wanted_deployment.name} {wanted_deployment.sku} {wanted_deployment.capacity}"
         deployed_as += f", beside {wanted_deployment.base}"
-        sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {run.request.dataset.style}"
+        sampling = samples.key(run.request)
         if settings.deploy == "keep":
             return [*found, later("deploy", deployed_as), later("sample", sampling)]
         both = f"{deployed_as}, {sampling}"  # other samples need the deployment once more

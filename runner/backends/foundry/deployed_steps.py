@@ -8,11 +8,13 @@ from runner.backends import Events
 from runner.backends.foundry import deployment
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
-from runner.data.rows import prompt_of
+from runner.data.rows import Row
 from runner.errors import RunnerError
 from runner.hosted import generate
 from runner.hosted.connection import Asking
-from runner.record.samples import Answer, Prompt, compared
+from runner.record import samples
+from runner.record.graded import Asked
+from runner.record.samples import Replies
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -36,7 +38,7 @@ class DeployedSteps:
     def deploy(self) -> Events:
         """Deploy the model, and find a deployment of the base model to set beside it."""
         wanted = self.settings.deployment
-        self._prompts()  # data that is gone is told before anything costs by the hour
+        self._rows()  # data that is gone is told before anything costs by the hour
         # By the journal: a deployment that somebody else has made is used, but never changed or removed.
         mine = ("deployment", self.deployment_name) in self.state.created
         deployer = deployment.Deployer(self.service, self.deployment_name)
@@ -60,16 +62,13 @@ class DeployedSteps:
             ) from error
 
     def _sample(self) -> Events:
-        prompts = self._prompts()
-        if not prompts:
+        rows = self._rows()
+        if not rows:
             return {}
         deployed = self.done["deploy"]
-        after = yield from self._answers(deployed["deployment"], prompts)
-        before = None
-        if deployed["base"]:
-            before = yield from self._answers(deployed["base"], prompts)
-        style, step = self.run.request.dataset.style, self.done["results"]["step"]
-        return (yield from compared(self.run.folder, prompts, (before, after), style, step))
+        after = yield from self._answers(deployed["deployment"], rows)
+        before = (yield from self._answers(deployed["base"], rows)) if deployed["base"] else None
+        return (yield from samples.keep(self.run.folder, rows, before, after))
 
     def undeploy(self) -> Events:
         """Remove the deployment; the model stays, and can be deployed again."""
@@ -84,19 +83,20 @@ class DeployedSteps:
         # The job's id in it: after again=true another model gets another deployment.
         return name if name != "auto" else f"r-{self.run.plan.id[:8]}-{self.job_id[-8:]}"
 
-    def _answers(self, name: str, prompts: Sequence[Prompt]) -> Asking[list[Answer]]:
-        limit = self.run.request.evaluation.max_new_tokens
-        return (yield from generate.answers(self.service, name, prompts, limit))
+    def _answers(self, name: str, rows: Sequence[Asked]) -> Asking[Replies]:
+        prompts = [row.prompt for row in rows]
+        return (yield from generate.answers(self.service, name, prompts, samples.sampling(self.run.request)))
 
-    def _prompts(self) -> list[Prompt]:
-        """Return the first prompts that can be asked; all rows are read, so that they are compared with the plan's."""
-        wanted = self.run.request.evaluation.samples
-        prompts: list[Prompt] = []
+    def _rows(self) -> list[Asked]:
+        """Return the rows that can be asked; all held-out ones are read, so that they are compared with the plan's."""
+        if samples.most(self.run.request) == 0:
+            return []
         # To the last row, though few are asked for: only at the end is the fingerprint known.
-        for row in self.run.rows("validation" if self.run.plan.validation else "train") if wanted else ():
-            if len(prompts) < wanted and not row.tools:
-                prompt = prompt_of(row)
-                # The responses API takes no answer of a tool without the call it belongs to, and no turn without
-                # content.
-                prompts += [prompt] if all(turn.role != "tool" and turn.content for turn in prompt) else []
-        return prompts
+        held_out = list(self.run.rows("validation" if self.run.plan.validation else "train"))
+        return samples.rows_to_ask(self.run.request, held_out, _can_be_asked)
+
+
+def _can_be_asked(row: Row) -> bool:
+    """Say whether a prompt is text alone, without tools."""
+    # The responses API takes no answer of a tool without the call it belongs to, and no turn without content.
+    return not row.tools and all(turn.role != "tool" and turn.content for turn in row.question)

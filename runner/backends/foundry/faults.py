@@ -8,6 +8,7 @@ from azure.core import exceptions as azure
 from runner.errors import AccessError, RunnerError
 from runner.hosted import faults
 from runner.hosted.faults import Fault
+from runner.hosted.wording import line
 
 FOREIGN = (*faults.FOREIGN, azure.AzureError, azure.DeserializationError)
 """What the SDKs of OpenAI and Azure raise for a request."""
@@ -17,7 +18,7 @@ def classify(error: Exception) -> Fault:
     """Return what an exception of the SDKs means."""
     # azure-identity raises it without a response: nothing has been sent to the service itself then.
     if isinstance(error, azure.ClientAuthenticationError) and error.response is None:
-        return Fault("credential", faults.line(str(error)))
+        return Fault("credential", line(str(error)))
     if isinstance(error, azure.HttpResponseError) and error.response is not None:
         words = (error.error.message or error.error.code) if error.error else error.message
         return faults.of_status(error.status_code or 0, str(words), getattr(error.response, "headers", {}))

@@ -21,6 +21,7 @@ from runner.methods import AnyMethod, Hyperparameters
 from runner.models import tokenizer_folder
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.plan import Proposal, Run
+from runner.record import samples
 from runner.record.journal import RunState
 from runner.request.keys import Evaluation, Request
 from runner.request.types import resolve_auto
@@ -120,10 +121,8 @@ class LocalBackend(Backend[Local]):
 
             return LocalSteps(run, state.results)
 
-        wanted = run.request.evaluation
-        sampling = f"{wanted.samples} answers of {wanted.max_new_tokens} tokens, style {run.request.dataset.style}"
         names = ("prepare", "train", "save", "evaluate")
-        return [*(step_of(work, name) for name in names), step_of(work, "sample", sampling)]
+        return [*(step_of(work, name) for name in names), step_of(work, "sample", samples.key(run.request))]
 
     def chat_models(self, run: Run, state: RunState) -> Mapping[str, Answerer]:
         """Load the base model and the tuned one; raises `ModelError` if the run has no model yet."""

@@ -9,26 +9,28 @@ from runner.backends.local import disk_cache
 from runner.backends.local.engine import LocalEngine
 from runner.data.rows import Message
 from runner.models.chat_tokenizer import ChatTokenizer
+from runner.record.samples import Replies, Reply, Sampling
 
 Prompts = Sequence[Sequence[Message]]
 Answers = list[tuple[str, bool]]
 """Each answer, and whether it ended by itself."""
 
 
-def answers_of(engine: LocalEngine, asked: Any, prompts: Prompts, max_new_tokens: int) -> Answers:
+def answers_of(engine: LocalEngine, asked: Any, prompts: Prompts, sampling: Sampling) -> Replies:
     """Return rank 0's answers; the others compute them, too, if it needs their part of the weights."""
     if not engine.group.rank.first and not engine.sharded:
-        return [("", True)] * len(prompts)
-    return answers(asked, engine.tokenizer, prompts, max_new_tokens)
+        return [[Reply("")]] * len(prompts)
+    found = answers(asked, engine.tokenizer, prompts, sampling.max_new_tokens)
+    return [[Reply(*each)] * sampling.per_prompt for each in found]
 
 
-def base_answers(engine: LocalEngine, prompts: Prompts, max_new_tokens: int) -> Answers:
+def base_answers(engine: LocalEngine, prompts: Prompts, sampling: Sampling) -> Replies:
     """Return the base model's answers: generated once per model and prompts, then cached on disk."""
-    path = disk_cache.place("answers", engine.base_identity, prompts, max_new_tokens)
-    known: Answers | None = engine.group.broadcast(disk_cache.read(path, Answers))
+    path = disk_cache.place("answers", engine.base_identity, prompts, sampling)
+    known: Replies | None = engine.group.broadcast(disk_cache.read(path, list[list[Reply]]))
     if known is None:
         with engine.base_model() as base:
-            known = answers_of(engine, base, prompts, max_new_tokens)
+            known = answers_of(engine, base, prompts, sampling)
         if engine.group.rank.first:
             disk_cache.keep(path, known)
     return known

@@ -36,10 +36,10 @@ from runner.backends.local.training.learner import Learner, trainable
 from runner.backends.local.training.loop import mean, result_weights, train
 from runner.backends.local.training.recipe import Recipe
 from runner.backends.local.training.training_data import TrainingData
-from runner.data.rows import prompt_of, row_id
+from runner.data.rows import row_id
 from runner.data.splits import Split
+from runner.record import samples
 from runner.record.events import Metrics, Note, Progress
-from runner.record.samples import compared
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -119,20 +119,17 @@ class LocalSteps:
 
     def sample(self) -> Events:
         """Answer held-out prompts with the untouched and with the tuned model."""
-        rows = self.data.rows.get("validation", self.data.rows["train"])
-        prompts = [prompt_of(row) for row in rows[: self.evaluation.samples]]
-        if not prompts:
+        rows = samples.rows_to_ask(self.run.request, self.data.rows.get("validation", self.data.rows["train"]))
+        if not rows:
             return {}
-        limit = self.evaluation.max_new_tokens
+        prompts, wanted = [row.prompt for row in rows], samples.sampling(self.run.request)
         self._load_result()
         with self.engine.scorer.released():
-            after = generate.answers_of(self.engine, self.engine.model, prompts, limit)
+            after = generate.answers_of(self.engine, self.engine.model, prompts, wanted)
             yield Progress("sample", 1, 2)
-            before = generate.base_answers(self.engine, prompts, limit)
+            before = generate.base_answers(self.engine, prompts, wanted)
         yield Progress("sample", 2, 2)
-        folder = self.run.folder if self.group.rank.first else None
-        style, step = self.run.request.dataset.style, self.results["train"]["step"]
-        return (yield from compared(folder, prompts, (before, after), style, step))
+        return (yield from samples.keep(self.run.folder if self.group.rank.first else None, rows, before, after))
 
     def examples(self, split: Split) -> StoredExamples:
         """Return a split's rows as the training loop asks for them; none where there is no such split."""

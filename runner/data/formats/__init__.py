@@ -18,7 +18,7 @@ import msgspec
 
 from runner.data.reading.content_parts import join_parts
 from runner.data.reading.unknown_keys import fit
-from runner.data.rows import BadRow, Kind, Message, Role, Row
+from runner.data.rows import BadRow, Message, Role, Row
 from runner.errors import DataError
 
 Text = str | tuple[Message, ...]
@@ -31,7 +31,8 @@ class Format:
     """A shape of rows; `name` is what `dataset.format` takes, the name of the file."""
 
     name: str
-    kind: Kind
+    kind: str
+    """The kind of its rows, a file of `runner/data/kinds/`."""
     raw: type[msgspec.Struct]
     to_row: Callable[[Any], Row]
 

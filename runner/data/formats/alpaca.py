@@ -7,7 +7,8 @@ https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md#alpaca-format
 import msgspec
 
 from runner.data.formats import Format
-from runner.data.rows import Conversation, Message
+from runner.data.kinds.conversation import Conversation
+from runner.data.rows import Message
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):

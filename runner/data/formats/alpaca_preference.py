@@ -7,7 +7,8 @@ import msgspec
 
 from runner.data.formats import Format
 from runner.data.formats.alpaca import prompt
-from runner.data.rows import Message, Pair
+from runner.data.kinds.preference import Pair
+from runner.data.rows import Message
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ Source: https://platform.openai.com/docs/guides/supervised-fine-tuning
 """
 
 from runner.data.formats import Format
-from runner.data.rows import Conversation
+from runner.data.kinds.conversation import Conversation
 
 
 def to_row(conversation: Conversation) -> Conversation:

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from runner.data.formats import Format
-from runner.data.rows import Message, Pair
+from runner.data.kinds.preference import Pair
+from runner.data.rows import Message
 
 
 class Input(msgspec.Struct, gc=False, forbid_unknown_fields=True):

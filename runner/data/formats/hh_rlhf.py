@@ -9,7 +9,8 @@ import msgspec
 
 from runner.data.formats import Format
 from runner.data.formats.trl_implicit import pair_of
-from runner.data.rows import BadRow, Message, Pair, Role
+from runner.data.kinds.preference import Pair
+from runner.data.rows import BadRow, Message, Role
 
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from runner.data.formats import Format
+from runner.data.kinds.conversation import Conversation
 from runner.data.quoting import shown
-from runner.data.rows import BadRow, Conversation, Message, Role
+from runner.data.rows import BadRow, Message, Role
 
 ROLES: dict[str, Role] = {
     "human": "user",

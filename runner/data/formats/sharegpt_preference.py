@@ -9,7 +9,7 @@ import msgspec
 
 from runner.data.formats import Format
 from runner.data.formats.sharegpt import Turn, messages, tools
-from runner.data.rows import Pair
+from runner.data.kinds.preference import Pair
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):

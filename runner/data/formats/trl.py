@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from runner.data.formats import Format, Text, prompt_turns, turns
-from runner.data.rows import Pair
+from runner.data.kinds.preference import Pair
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):

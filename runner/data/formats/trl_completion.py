@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from runner.data.formats import Format, Text, prompt_turns, turns
-from runner.data.rows import Conversation, Message
+from runner.data.kinds.conversation import Conversation
+from runner.data.rows import Message
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):

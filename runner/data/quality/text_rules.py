@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from runner.data.quoting import shown
-from runner.data.rows import Message, Oddity, Pair, Row
+from runner.data.rows import Oddity, Row
 
 INVISIBLE = {
     "control-character": [*map(chr, (*range(9), 11, 12, *range(14, 32), *range(127, 160)))],
@@ -146,28 +146,13 @@ def holds(text: bytes, word: bytes) -> bool:
 
 def odd_texts(row: Row) -> Iterator[Oddity]:
     """Yield what is odd in each text of a row."""
-    for where, text, is_answer in _texts(row):
+    for where, text, is_answer in row.texts():
         for rule in RULES:
             wanted = rule.texts == "all" or is_answer == (rule.texts == "answers")
             found = rule.pattern.findall(text) if wanted else []
             if found:
                 times = "" if len(found) == 1 else f" ({len(found)} times)"
                 yield Oddity(rule.name, f"{_shown(found[0])}{times} stands in {where}; {rule.advice}")
-
-
-def _texts(row: Row) -> Iterator[tuple[str, str, bool]]:
-    """Yield the texts of a row: where it stands, the text, and whether it is learned as an answer."""
-    if isinstance(row, Pair):
-        yield from ((f"the prompt (turn {place})", text, False) for place, text in _numbered(row.prompt))
-        yield from (("the chosen answer", text, True) for _, text in _numbered(row.chosen))
-        yield from (("the rejected answer", text, True) for _, text in _numbered(row.rejected))
-    else:
-        for place, text in _numbered(row.messages):
-            yield f"turn {place}", text, row.messages[place - 1].role == "assistant"
-
-
-def _numbered(messages: tuple[Message, ...]) -> Iterator[tuple[int, str]]:
-    return ((place, each.content) for place, each in enumerate(messages, 1) if isinstance(each.content, str))
 
 
 def _shown(found: str) -> str:

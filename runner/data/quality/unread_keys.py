@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from runner.data import kinds
 from runner.data.formats import Format
 from runner.data.quoting import shown
 from runner.data.reading.content_parts import join_parts
@@ -141,7 +142,7 @@ def _refuse(unread: Unread, format: Format) -> None:
             "or leave the key out",
         )
     judged = str(unread.value).strip().lower() in JUDGED
-    if key in JUDGEMENTS and not of and format.kind == "conversation" and judged:
+    if key in JUDGEMENTS and not of and kinds.load(format.kind).every_answer_is_good and judged:
         raise BadRow(
             "unpaired-judgement",
             f"the key `{key}` ({unread.value}) judges the answer: these are unpaired judgements (KTO data), of which "

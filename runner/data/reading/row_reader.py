@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from runner.data import kinds
 from runner.data.containers import BYTE_ORDER_MARK, Block, head, read_blocks
 from runner.data.findings import Finding
 from runner.data.formats import Format, named
-from runner.data.quality.checks import CHECKS
 from runner.data.quality.unread_keys import Reader
 from runner.data.reading.decode_errors import explain
 from runner.data.reading.detect import detect
 from runner.data.reading.files import DataFile
 from runner.data.reading.unknown_keys import Unread
-from runner.data.rows import Kind, Oddity, Pair, Row
+from runner.data.rows import Row
 from runner.errors import DataError
 
 
@@ -33,15 +33,13 @@ class RowBlock(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What makes lines rows; `reader` and `check` raise `ValueError` for a bad one, `check` returns what is odd."""
+    """What makes lines rows; `reader` and a row's own check raise `ValueError` for a bad one."""
 
     format: Format
     reader: Reader
-    passes: Callable[[Row], bool]
-    check: Callable[[Row], tuple[Oddity, ...]]
 
 
-def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock]:
+def read_file(file: DataFile, format_name: str, kind: str) -> Iterator[RowBlock]:
     """Yield the good rows of a file in the form of the kind wanted.
 
     Raises `DataError` if the file cannot be read, or if its format is not known or does not hold such rows.
@@ -52,13 +50,8 @@ def read_file(file: DataFile, format_name: str, kind: Kind) -> Iterator[RowBlock
     blocks = read_blocks(file)
     first = next(blocks, Block([], []))
     format = detect(file, first) if format_name == "auto" else named(format_name)
-    if format.kind == "conversation" and kind == "preference":
-        raise DataError(
-            f"{file.name}: holds conversations (format {format.name}), but the method learns from pairs of a "
-            "chosen and a rejected answer; give it such data, or learn from conversations with method=sft."
-        )
-    to_row = format.to_row if format.kind == kind else _chosen_only(format.to_row)
-    steps = Steps(format, Reader(format, to_row), *CHECKS[kind])
+    to_row = format.to_row if format.kind == kind else _converted(file, format, kinds.load(kind))
+    steps = Steps(format, Reader(format, to_row))
     for block in chain([first], blocks):
         yield good_rows(file, block, steps)._replace(share=block.share)
 
@@ -84,8 +77,8 @@ def _checked(
     findings = [
         Finding("warning", odd.rule, file.name, number, odd.message)
         for number, row in zip(numbers, rows, strict=True)
-        if not steps.passes(row)
-        for odd in steps.check(row)
+        if not row.is_plain()
+        for odd in row.check()
     ]
     return RowBlock(file, numbers, rows, ignored + findings)
 
@@ -110,11 +103,17 @@ def _joined(blocks: list[RowBlock]) -> RowBlock:
     return RowBlock(blocks[0].file, lines, rows, findings)
 
 
-def _chosen_only(to_row: Callable[[Any], Row]) -> Callable[[Any], Row]:
-    """Return what reads a format of pairs as conversations."""
+def _converted(file: DataFile, format: Format, kind: type[Row]) -> Callable[[Any], Row]:
+    """Return what reads a format of another kind as rows of the kind wanted."""
+    found = kinds.load(format.kind)
 
-    def to_conversation(raw: Any) -> Row:
-        row = to_row(raw)
-        return row.as_conversation() if isinstance(row, Pair) else row
+    def to_row(raw: Any) -> Row:
+        row = kind.of(format.to_row(raw))
+        if row is None:
+            raise DataError(
+                f"{file.name}: holds {found.label} (format {format.name}), but the method learns from {kind.label}; "
+                f"give it such data, or choose a method that learns from {found.label}."
+            )
+        return row
 
-    return to_conversation
+    return to_row

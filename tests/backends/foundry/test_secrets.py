@@ -10,6 +10,7 @@ import httpx2
 import openai
 
 from runner.hosted import faults
+from runner.hosted.wording import redact
 from tests.data.samples import unhurried
 
 URL_SAFE = st.text("abcXYZ0189-_.~%", min_size=8, max_size=60)
@@ -41,7 +42,7 @@ AROUND = st.text(st.characters(categories=["L", "N", "P", "Zs"], include_charact
 
 def assert_struck(place: tuple[str, str], secret: str, before: str, after: str) -> None:
     head, tail = place
-    found = faults.redact(f"{before} {head}{secret}{tail} {after}")
+    found = redact(f"{before} {head}{secret}{tail} {after}")
     assert secret not in found.removeprefix(before).removesuffix(after)
     assert "[…]" in found
     assert found.startswith(before)
@@ -72,7 +73,7 @@ def test_a_secret_in_a_place_less_usual_is_struck_out_too(place: str) -> None:
      "model gpt-4.1-mini, file-0123456789abcdef", "significant = yes"],
 )  # fmt: skip
 def test_words_that_hold_no_secret_stay(text: str) -> None:
-    assert faults.redact(text) == text
+    assert redact(text) == text
 
 
 @unhurried

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from runner.data.rows import Kind, Row, canonical
+from runner.data.rows import Row, canonical
 from runner.data.splits import Selection, read_rows
 from runner.errors import DataError
 from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
@@ -24,7 +24,7 @@ Turns = list[dict[str, str]]
 class Source:
     """Where a case's rows come from: a file of the data folder, or what makes up a row by its number."""
 
-    kind: Kind
+    kind: str
     count: int
     made: Callable[[random.Random], dict[str, Any]]
     file: str | None = None

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
 from runner.data.quality.text_rules import odd_rows, odd_texts
-from runner.data.rows import Conversation, Kind, Pair, canonical_lines
+from runner.data.rows import canonical_lines
 from tests.data.samples import assistant, look, rows_of, told, unhurried, user
 
 QUESTION, ANSWER = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Gas."}
@@ -34,7 +36,7 @@ def text_pair(prompt: str, chosen: str, rejected: str = "No.") -> str:
     return json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}, ensure_ascii=False)
 
 
-def after_a_good_row(folder: Path, kind: Kind, row: str) -> list[str]:
+def after_a_good_row(folder: Path, kind: str, row: str) -> list[str]:
     """Return what is told of a file with a good row in line 1 and this one in line 2."""
     good = pair([QUESTION], [ANSWER | {"content": "Yes."}], [OTHER]) if kind == "preference" else chat(QUESTION, ANSWER)
     path = folder / "data.jsonl"

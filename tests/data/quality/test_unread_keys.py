@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.data.formats import named
+from runner.data.kinds.conversation import Conversation
 from runner.data.quality.unread_keys import MAX_NAMED
 from runner.data.reading.unknown_keys import fit
-from runner.data.rows import Conversation, Kind, canonical
+from runner.data.rows import canonical
 from runner.data.survey import Survey
 from tests.data.samples import Raw, look, rows_of, simple_pair, told, trl, unhurried, write_csv, write_lines
 
@@ -20,12 +21,12 @@ SHAREGPT = {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt"
 ALPACA = {"instruction": "Why?", "output": "Gas."}
 
 
-def found_in(folder: Path, *rows: Raw, kind: Kind = "conversation") -> Survey:
+def found_in(folder: Path, *rows: Raw, kind: str = "conversation") -> Survey:
     write_lines(folder / "data.jsonl", rows)
     return look(folder / "data.jsonl", kind)
 
 
-def messages(folder: Path, *rows: Raw, kind: Kind = "conversation") -> list[str]:
+def messages(folder: Path, *rows: Raw, kind: str = "conversation") -> list[str]:
     found = found_in(folder, *rows, kind=kind)
     return [each for each in told(found, folder) if "duplicate-row" not in each]
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from runner.data.containers import Block
 from runner.data.formats import Format, named
-from runner.data.quality.checks import CHECKS, Checks
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
 from runner.data.quality.unread_keys import Reader
 from runner.data.reading.files import DataFile
 from runner.data.reading.row_reader import Steps, good_rows
-from runner.data.rows import Conversation, Kind, Message, Pair
+from runner.data.rows import Message
 from tests.data.samples import Raw, foundry, simple_pair, unhurried
 
 FILE = DataFile("pairs.jsonl", Path("pairs.jsonl"))
@@ -34,7 +35,7 @@ anything = st.lists(st.sampled_from(ROLES), max_size=3).flatmap(lambda roles: tu
 orders = [("user",), ("system", "user"), ("user", "user"), ("user", "assistant", "user"), ("user", "assistant")]
 prompts = st.sampled_from(orders).flatmap(lambda roles: turns(*roles)) | anything
 answers = turns("assistant") | turns("assistant") | anything
-rows: dict[Kind, st.SearchStrategy[Any]] = {
+rows: dict[str, st.SearchStrategy[Any]] = {
     "preference": st.builds(Pair, prompts, answers, answers),
     "conversation": st.builds(Conversation, turns("user", "assistant") | anything),
 }
@@ -43,18 +44,17 @@ rows: dict[Kind, st.SearchStrategy[Any]] = {
 @pytest.mark.parametrize("kind", ["preference", "conversation"])
 @settings(unhurried, max_examples=500)
 @given(st.data())
-def test_what_passes_at_once_has_no_fault_and_nothing_odd(kind: Kind, data: st.DataObject) -> None:
-    passes, check = CHECKS[kind]
+def test_what_passes_at_once_has_no_fault_and_nothing_odd(kind: str, data: st.DataObject) -> None:
     row = data.draw(rows[kind])
-    if passes(row):
-        assert check(row) == ()
+    if row.is_plain():
+        assert row.check() == ()
 
 
 @pytest.mark.parametrize("system", [(), (Message("system", "Be brief."),)])
 def test_ordinary_pairs_pass_at_once(system: tuple[Message, ...]) -> None:
     earlier = (Message("user", "Is it?"), Message("assistant", "Yes."))
     pair = simple_pair(1)
-    assert CHECKS["preference"].passes(Pair(system + earlier + pair.prompt, pair.chosen, pair.rejected))
+    assert Pair(system + earlier + pair.prompt, pair.chosen, pair.rejected).is_plain()
 
 
 def in_parts(row: Raw) -> Raw:
@@ -62,8 +62,8 @@ def in_parts(row: Raw) -> Raw:
     return row | {"input": {"messages": [question | {"content": [{"type": "text", "text": question["content"]}]}]}}
 
 
-def steps(format: Format, checks: Checks) -> Steps:
-    return Steps(format, Reader(format, format.to_row), *checks)
+def steps(format: Format) -> Steps:
+    return Steps(format, Reader(format, format.to_row))
 
 
 good = st.integers(0, 9).map(lambda number: foundry(simple_pair(number)))
@@ -79,7 +79,7 @@ damaged = st.builds(
 @unhurried
 @given(st.lists(whole | damaged | st.sampled_from([b"", b" \r", b"[]", b"1"]), max_size=8))
 def test_a_block_gives_the_same_whole_as_line_by_line(lines: list[bytes]) -> None:
-    both = steps(named("foundry"), CHECKS["preference"])
+    both = steps(named("foundry"))
     block = good_rows(FILE, Block(range(1, len(lines) + 1), lines), both)
     singles = [good_rows(FILE, Block([number], [line]), both) for number, line in enumerate(lines, 1)]
     assert list(block.lines) == list(chain.from_iterable(each.lines for each in singles))

@@ -12,7 +12,6 @@ from runner.backends import Events
 from runner.backends.local.keys import Local
 from runner.backends.local.training.token_store import TokenStore
 from runner.data.row_store import RowStore, write_rows
-from runner.data.rows import Kind
 from runner.data.splits import Split
 from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
 from runner.record.events import Progress
@@ -28,7 +27,7 @@ TELLING_TOKENS = 384
 class TrainingData:
     """The splits of a run. Another run with the same rows finds them in the user's cache."""
 
-    def __init__(self, run: "Run", kind: Kind, tokenizer: ChatTokenizer) -> None:
+    def __init__(self, run: "Run", kind: str, tokenizer: ChatTokenizer) -> None:
         self._run, self._kind, self._tokenizer = run, kind, tokenizer
 
     @cached_property

@@ -7,8 +7,10 @@ import pytest
 
 from runner.backends.local.training import token_store
 from runner.backends.local.training.token_store import Block, TokenStore
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
 from runner.data.row_store import RowStore, write_rows
-from runner.data.rows import Conversation, Message, Pair, Row, canonical_lines
+from runner.data.rows import Message, Row, canonical_lines
 from runner.errors import DataError
 from runner.models.chat_tokenizer import ChatTokenizer
 from tests.backends.local.plain import AWKWARD

@@ -18,7 +18,9 @@ from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training.examples import Example
 from runner.backends.local.training.learner import Learner
 from runner.backends.local.training.recipe import Recipe
-from runner.data.rows import Conversation, Message, Pair
+from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.preference import Pair
+from runner.data.rows import Message
 from runner.errors import DataError
 from runner.methods.dpo import DPO
 from runner.methods.sft import SFT

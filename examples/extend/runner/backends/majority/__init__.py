@@ -14,7 +14,8 @@ import msgspec
 
 from runner.backends import Answerer, Backend, Events, Lines, Resolved, Result, Step
 from runner.cost import Cost, Tokens
-from runner.data.rows import Conversation, Row
+from runner.data.kinds.conversation import Conversation
+from runner.data.rows import Row
 from runner.data.survey import Survey, TokenLimit
 from runner.errors import ModelError, RequestError
 from runner.methods import AnyMethod, Hyperparameters

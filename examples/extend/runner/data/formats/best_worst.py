@@ -6,7 +6,7 @@ python -m runner dataset=files dataset.train=ratings.jsonl
 import msgspec
 
 from runner.data.formats import Format, turns
-from runner.data.rows import Pair
+from runner.data.kinds.preference import Pair
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):

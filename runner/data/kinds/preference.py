@@ -1,0 +1,101 @@
+"""A pair: preference data, a prompt with the answer people prefer and the one they do not."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from runner.data.quality.checks import check_answer, check_order, has_text
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Turns, numbered, text_of
+
+
+class Pair(Row, frozen=True, gc=False, omit_defaults=True):
+    """A prompt with the answer people prefer and the one they do not."""
+
+    label: ClassVar[str] = "pairs of a chosen and a rejected answer"
+
+    prompt: Turns
+    chosen: Turns
+    rejected: Turns
+    tools: list[dict[str, Any]] | None = None
+    parallel_tool_calls: bool | None = None
+
+    @property
+    def question(self) -> Turns:
+        """The prompt."""
+        return self.prompt
+
+    @property
+    def answer(self) -> Turns:
+        """The chosen answer."""
+        return self.chosen
+
+    def learned(self) -> Sequence[Learned]:
+        """Return the prompt with each answer, the chosen one first."""
+        start = len(self.prompt)
+        wholes = (self.prompt + self.chosen, self.prompt + self.rejected)
+        return [Learned(whole, ((start, len(whole)),)) for whole in wholes]
+
+    def texts(self) -> Iterator[Text]:
+        """Yield each turn's text."""
+        yield from (Text(f"the prompt (turn {number})", text, False) for number, text in numbered(self.prompt))
+        yield from (Text("the chosen answer", text, True) for _, text in numbered(self.chosen))
+        yield from (Text("the rejected answer", text, True) for _, text in numbered(self.rejected))
+
+    def wire(self) -> object:
+        """Return `input` and two outputs.
+
+        Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-direct-preference-optimization
+        """
+        given = {"messages": self.prompt, "tools": self.tools, "parallel_tool_calls": self.parallel_tool_calls}
+        return {
+            "input": {key: value for key, value in given.items() if value is not None},
+            "preferred_output": self.chosen,
+            "non_preferred_output": self.rejected,
+        }
+
+    def fields(self) -> dict[str, Any]:
+        """Return both answers, and the chosen one as the reference."""
+        chosen = text_of(self.chosen)
+        return {"reference": chosen, "chosen": chosen, "rejected": text_of(self.rejected)}
+
+    def check(self) -> tuple[Oddity, ...]:
+        """Raise `BadRow` unless there is a prompt that asks for an answer, and two different answers."""
+        prompt = self.prompt
+        if not prompt or not has_text(prompt[-1].content):
+            raise BadRow("no-prompt", "the prompt is empty; both answers must reply to something; add it")
+        oddities = check_order(tuple([turn.role for turn in prompt]))
+        if prompt[-1].role not in ("user", "tool"):
+            raise BadRow(
+                "role-order",
+                f"the prompt ends with a turn of the {prompt[-1].role}; it must end with the user's or a tool's; "
+                "move that turn into both answers, or remove it",
+            )
+        check_answer("chosen", self.chosen)
+        check_answer("rejected", self.rejected)
+        if self.chosen == self.rejected:
+            raise BadRow(
+                "equal-answers",
+                "the chosen and the rejected answer are equal; they must differ; change one or remove the row",
+            )
+        return oddities
+
+    def is_plain(self) -> bool:
+        """Say whether user and assistant speak in turn, then one turn an answer; a third of the time of `check`."""
+        before, question, prompt = "assistant", None, self.prompt
+        for turn in prompt[1:] if prompt and prompt[0].role == "system" else prompt:
+            role, question = turn.role, turn.content
+            if role == before or (role != "user" and role != "assistant"):
+                return False
+            before = role
+        if before != "user" or len(self.chosen) != 1 or len(self.rejected) != 1:
+            return False
+        chosen, rejected = self.chosen[0], self.rejected[0]
+        return (
+            chosen.role == "assistant" == rejected.role
+            and chosen.content != rejected.content
+            and has_text(chosen.content)
+            and has_text(rejected.content)
+            and has_text(question)
+        )
+
+
+KIND = Pair

@@ -1,0 +1,70 @@
+"""A problem: a prompt, and what a grader compares an answer with. It has no answer to imitate."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+import msgspec
+
+from runner.data.quality.checks import check_order, has_text
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Turns, numbered
+
+
+class Problem(Row, frozen=True, gc=False, omit_defaults=True):
+    """A prompt, and the other keys of its row by name, which graders find as `{{ item.KEY }}`."""
+
+    label: ClassVar[str] = "prompts with reference fields for a grader"
+
+    prompt: Turns
+    reference: dict[str, Any] = msgspec.field(default_factory=dict)
+    tools: list[dict[str, Any]] | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> Self | None:
+        """Return the prompt of a row of any kind, with its answers as what a grader may compare with."""
+        return row if isinstance(row, cls) else cls(row.question, row.fields(), row.tools)
+
+    @property
+    def question(self) -> Turns:
+        """The prompt."""
+        return self.prompt
+
+    @property
+    def answer(self) -> Turns:
+        """None: a problem is answered by the model."""
+        return ()
+
+    def learned(self) -> Sequence[Learned]:
+        """Return the prompt, of which nothing is learned."""
+        return [Learned(self.prompt, ())]
+
+    def texts(self) -> Iterator[Text]:
+        """Yield each turn's text."""
+        return (Text(f"the prompt (turn {number})", text, False) for number, text in numbered(self.prompt))
+
+    def wire(self) -> object:
+        """Return `messages` and the other keys beside them.
+
+        Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/reinforcement-fine-tuning
+        """
+        tools = {"tools": self.tools} if self.tools else {}
+        return {"messages": self.prompt, **self.reference, **tools}
+
+    def fields(self) -> dict[str, Any]:
+        """Return the other keys of the row."""
+        return self.reference
+
+    def check(self) -> tuple[Oddity, ...]:
+        """Raise `BadRow` unless the prompt asks for an answer."""
+        if not self.prompt or not has_text(self.prompt[-1].content):
+            raise BadRow("no-prompt", "the prompt is empty; an answer must reply to something; add it")
+        oddities = check_order(tuple([turn.role for turn in self.prompt]))
+        if self.prompt[-1].role not in ("user", "tool"):
+            raise BadRow(
+                "role-order",
+                f"the prompt ends with a turn of the {self.prompt[-1].role}; it must end with the user's or a tool's; "
+                "remove that turn",
+            )
+        return oddities
+
+
+KIND = Problem

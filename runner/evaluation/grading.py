@@ -1,0 +1,108 @@
+"""Answers graded: each grade is on the disk before the next is asked for, and what is there is not graded again."""
+
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from runner.evaluation.configured import key_of
+from runner.graders import Grade, Grader, Grading, Json, Judge, Sample, Subject
+from runner.record import graded
+from runner.record.events import Event, Progress
+from runner.record.graded import Answer, AnswerGrade, Asked
+
+AT_ONCE = 8
+"""Answers that graders which wait for a network grade at a time; the judge limits its own requests further."""
+
+
+class Task(NamedTuple):
+    """An answer to be graded by a grader, by its place in the list of graders."""
+
+    grader: int
+    answer: Answer
+    subject: Subject
+    key: str
+
+
+def grade(
+    folder: Path, rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[Grader], judge: Judge | None
+) -> Generator[Event, None, list[AnswerGrade]]:
+    """Grade answers and return all grades, in order of graders, then of answers; those in the folder are taken as they
+    are. A killed process loses the grades that were under way, and no other.
+    """
+    path = folder / graded.GRADES
+    tasks = list(_tasks(rows, answers, graders))
+    known = {each.key: each for each in graded.read_whole(path, AnswerGrade)}
+    left = [task for task in tasks if task.key not in known]
+    yield Progress("grade", len(tasks) - len(left), len(tasks))
+    if left:
+        with ExitStack() as stack, path.open("ab") as file:
+            gradings = {each: stack.enter_context(graders[each].grading(judge)) for each in {t.grader for t in left}}
+            for done, (task, grade) in enumerate(_graded(left, graders, gradings), len(tasks) - len(left) + 1):
+                known[task.key] = _record(task, graders[task.grader].name, grade)
+                file.write(msgspec.json.encode(known[task.key]) + b"\n")
+                file.flush()
+                yield Progress("grade", done, len(tasks))
+    found = [known[task.key] for task in tasks]
+    graded.write(path, found)  # without those of other graders and answers, which are not asked for any more
+    return found
+
+
+def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[Grader]) -> Iterator[Task]:
+    asked = {row.row: row for row in rows}
+    base = {(each.row, each.sample): each for each in answers if each.model == "base"}
+    for number, grader in enumerate(graders):
+        identity = key_of(grader)
+        for answer in answers:
+            other = None if answer.model == "base" else base.get((answer.row, answer.sample))
+            if grader.compares and other is None:
+                continue  # there is nothing to set the answer beside
+            subject = Subject(item_of(asked[answer.row]), sample_of(answer), sample_of(other) if other else None)
+            seen = [identity, answer, subject.item, other if grader.compares else None]
+            yield Task(number, answer, subject, sha256(msgspec.json.encode(seen, order="sorted")).hexdigest()[:24])
+
+
+def item_of(row: Asked) -> dict[str, Json]:
+    """Return a row as graders see it: its prompt as `messages`, and each other key."""
+    item: dict[str, Json] = {"messages": [msgspec.to_builtins(turn) for turn in row.prompt], **row.fields}
+    return item | ({"tools": list(row.tools)} if row.tools else {})
+
+
+def sample_of(answer: Answer) -> Sample:
+    """Return an answer as graders see it."""
+    return Sample(answer.text, answer.ended, answer.tool_calls)
+
+
+def _graded(
+    tasks: Sequence[Task], graders: Sequence[Grader], gradings: dict[int, Grading]
+) -> Iterator[tuple[Task, Grade]]:
+    """Yield each task with its grade as it comes; those of graders that wait for a network several at a time."""
+    for task in tasks:
+        if not graders[task.grader].concurrent:
+            yield task, gradings[task.grader](task.subject)
+    waiting = iter([task for task in tasks if graders[task.grader].concurrent])
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running: dict[Future[Grade], Task] = {}
+        try:
+            while True:
+                for task in islice(waiting, AT_ONCE - len(running)):
+                    running[pool.submit(gradings[task.grader], task.subject)] = task
+                if not running:
+                    break
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(done), done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _record(task: Task, grader: str, grade: Grade) -> AnswerGrade:
+    answer = task.answer
+    return AnswerGrade(
+        model=answer.model, row=answer.row, sample=answer.sample, grader=grader, score=grade.score,
+        reason=grade.reason, error=grade.error, parts=dict(grade.parts), key=task.key,
+    )  # fmt: skip

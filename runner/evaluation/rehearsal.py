@@ -1,0 +1,106 @@
+"""Graders tried before anything is trained or paid for: fields that no row has, scores that tell nothing apart.
+
+A grader whose `{{ item.KEY }}` does not match the data gives 0 to every answer at a hosted service, without a word.
+Here the rows are looked at, and graders that cost nothing grade the answers that the data has: the good ones (the
+reference, or the chosen answer), those of other rows or the rejected ones, and empty ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from runner.errors import DataError
+from runner.evaluation.grading import item_of
+from runner.graders import Grader, Sample, Subject, templates
+from runner.record.graded import Asked
+
+TRIED = 32
+"""Rows whose answers are graded; a python grader takes well under a millisecond for each."""
+FOUND = 3
+"""Rows without a field that are named."""
+EMPTY = "empty"
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """How a grader did on the answers that the data has: its mean score by kind of answer, and what is odd."""
+
+    name: str
+    type: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def rehearse(rows: Sequence[Asked], graders: Sequence[Grader]) -> list[Rehearsed]:
+    """Return what became of each grader.
+
+    Raises `DataError` with file and line for a row without a field that a grader names.
+    """
+    for grader in graders:
+        _require_fields(rows, grader)
+    return [_tried(rows, grader) for grader in graders]
+
+
+def _require_fields(rows: Sequence[Asked], grader: Grader) -> None:
+    texts = list(grader.templates())
+    lacking = [(row, names) for row in rows if (names := templates.missing(texts, item_of(row)))]
+    if not lacking:
+        return
+    row, names = lacking[0]
+    places = ", ".join(each.place or "a held-out row" for each, _ in lacking[:FOUND])
+    more = f" and {len(lacking) - FOUND:,} more" if len(lacking) > FOUND else ""
+    keys = ", ".join(f"item.{key}" for key in item_of(row))
+    raise DataError(
+        f"{places}{more}: grader {grader.name} names {', '.join(names)}, which {len(lacking):,} of {len(rows):,} rows "
+        f"do not have; there is {keys}; add the field to each row, or fix the template."
+    )
+
+
+def _tried(rows: Sequence[Asked], grader: Grader) -> Rehearsed:
+    warnings = list(grader.warnings())
+    if list(grader.models()) or grader.compares or grader.concurrent:  # each grade would be paid for
+        return Rehearsed(grader.name, grader.type, warnings=tuple(warnings))
+    scores: dict[str, list[float]] = {}
+    with grader.grading(None) as grade:
+        for kind, subject in islice(_subjects(rows), TRIED * 3):
+            found = grade(subject)
+            if found.score is not None:
+                scores.setdefault(kind, []).append(found.score)
+            elif kind != EMPTY and len(warnings) < FOUND:
+                warnings.append(f"no grade for the {kind} answer of {_place(subject, rows)}: {found.error}")
+    means = {kind: sum(each) / len(each) for kind, each in scores.items()}
+    return Rehearsed(grader.name, grader.type, means, (*warnings, *_odd(scores, means)))
+
+
+def _odd(scores: Mapping[str, Sequence[float]], means: Mapping[str, float]) -> list[str]:
+    """Say what makes scores useless: none differ, or bad answers have better ones."""
+    told: list[str] = []
+    values = {value for each in scores.values() for value in each}
+    if len(values) == 1 and len(scores) > 1:
+        told.append(
+            f"every answer, good, bad or empty, has the score {values.pop():g}: it tells nothing apart"
+        )
+    for bad in ("rejected", "other", EMPTY):
+        if bad in means and "good" in means and means[bad] > means["good"]:
+            told.append(f"{bad} answers have a better score ({means[bad]:.3g}) than good ones ({means['good']:.3g})")
+    return told
+
+
+def _subjects(rows: Sequence[Asked]) -> list[tuple[str, Subject]]:
+    """Return answers that the data has, with what kind they are of: `good`, `rejected` or `other`, and `empty`."""
+    found: list[tuple[str, Subject]] = []
+    for number, row in enumerate(rows):
+        item, other = item_of(row), rows[(number + 1) % len(rows)]
+        good, bad = row.fields.get("reference"), row.fields.get("rejected")
+        if isinstance(good, str):
+            found.append(("good", Subject(item, Sample(good))))
+        if isinstance(bad, str):
+            found.append(("rejected", Subject(item, Sample(bad))))
+        elif isinstance(wrong := other.fields.get("reference"), str) and wrong != good:
+            found.append(("other", Subject(item, Sample(wrong))))
+        found.append((EMPTY, Subject(item, Sample(""))))
+    return found
+
+
+def _place(subject: Subject, rows: Sequence[Asked]) -> str:
+    return next((row.place for row in rows if item_of(row) == subject.item and row.place), "a held-out row")

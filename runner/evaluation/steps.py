@@ -1,0 +1,73 @@
+"""The step `grade`, which every run has after its answers where graders are configured, whatever its backend.
+
+grade    the answers of both models, by each grader        grades.jsonl
+"""
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from runner import backends, distributed
+from runner.backends import Events, Step
+from runner.evaluation import configured, grading, summary
+from runner.evaluation.judges import judge_of
+from runner.plan import Run
+from runner.record import graded
+from runner.record.events import Event, Metrics, Note
+from runner.record.graded import Answer, Asked
+from runner.record.journal import RunState
+
+
+def of(run: Run, state: RunState) -> Sequence[Step]:
+    """Return all steps of a run: those of its backend, and `grade` where they sample answers and graders are named."""
+    steps = backends.of(run).steps(run, state)
+    sampling = next((step for step in steps if step.name == "sample"), None)
+    graders = configured.of_request(run.request)
+    if sampling is None or not graders:
+        return steps
+    key = " ".join([sampling.key, *(f"{each.name}={configured.key_of(each)}" for each in graders)])
+    return [*steps, Step("grade", lambda: _in_lockstep(_grade(run, state)), key)]
+
+
+def _grade(run: Run, state: RunState) -> Events:
+    """Grade the answers that the run's folder holds."""
+    rows = graded.read(run.folder / graded.PROBLEMS, Asked)
+    answers = graded.read(run.folder / graded.ANSWERS, Answer)
+    graders = configured.of_request(run.request)
+    judge = judge_of(run.request, graders)
+    grades = yield from grading.grade(run.folder, rows, answers, graders, judge)
+    for each in graders:
+        errors = [grade for grade in grades if grade.grader == each.name and grade.error]
+        if errors:
+            yield Note(f"{each.name}: {len(errors)} of {len(answers)} answers have no grade: {errors[0].error}")
+    found = summary.metrics(grades, graders)
+    yield Metrics(_last_step(state), found)
+    return {"num_graded": len(grades), **found}
+
+
+def _last_step(state: RunState) -> int:
+    """Return how many optimizer steps the model has behind it."""
+    for name in ("train", "results"):
+        if "step" in state.results.get(name, {}):
+            return int(state.results[name]["step"])
+    return 0
+
+
+def _in_lockstep(work: Events) -> Events:
+    """Let rank 0 do the work, and the other ranks yield the same events, as all ranks agree after each on whether to
+    stop.
+    """
+    group = distributed.group()
+    if group.rank.world_size == 1:
+        return (yield from work)
+    while True:
+        event, result = group.broadcast(_next(work) if group.rank.first else None)
+        if event is None:
+            return dict(result)
+        yield event
+
+
+def _next(work: Generator[Event, None, dict[str, Any]]) -> tuple[Event | None, dict[str, Any]]:
+    try:
+        return next(work), {}
+    except StopIteration as done:
+        return None, done.value

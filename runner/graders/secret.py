@@ -1,0 +1,102 @@
+"""A text that nobody is to see: only who asks for it by name gets it, everything else shows `***`.
+
+`$NAME`, also behind a word as in `Bearer $NAME`, is read from the environment when it is used; such a value is no
+secret and shows as it was written, so that a configuration that is kept can be used again.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from runner.errors import AccessError
+
+HIDDEN = "***"
+_VARIABLE = re.compile(r"(?P<word>[A-Za-z]+ )?\$(?P<name>[A-Z][A-Z0-9_]*)")
+
+
+class Secret:
+    """A value that is shown as `***` by `repr`, `str`, f-strings and encoders, and that cannot be pickled."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    @property
+    def variable(self) -> str | None:
+        """The environment variable that holds the secret; None where the secret itself is written down."""
+        found = _VARIABLE.fullmatch(self._value)
+        return found["name"] if found else None
+
+    @property
+    def shown(self) -> str:
+        """What may be written anywhere: `$NAME` as it is, `***` in place of a secret."""
+        return self._value if self.variable else HIDDEN
+
+    def reveal(self, environment: Mapping[str, str] = os.environ) -> str:
+        """Return the secret itself, for a request's header and nothing else.
+
+        Raises `AccessError` where the variable is not set, or where only `***` was kept of the secret.
+        """
+        found = _VARIABLE.fullmatch(self._value)
+        if self._value == HIDDEN:
+            raise AccessError("the secret was not kept, only ***; write $NAME in its place and set that variable.")
+        if found is None:
+            return self._value
+        if not environment.get(found["name"]):
+            raise AccessError(f"{found['name']}: not set; put it into the environment or .env.")
+        return (found["word"] or "") + environment[found["name"]]
+
+    def __repr__(self) -> str:
+        return self.shown
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __copy__(self) -> "Secret":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Secret":
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled: it would be readable in whatever the pickle is written to")
+
+
+def written(configuration: object, path: str = "") -> Iterator[str]:
+    """Yield where a configuration, or one within it, has a secret written down: `graders.KEY.headers.NAME`."""
+    for key, value in configuration.items() if isinstance(configuration, Mapping) else ():
+        if key == "headers" and isinstance(value, Mapping):
+            yield from (f"{path}{key}.{name}" for name, each in value.items() if not Secret(str(each)).variable)
+        else:
+            yield from written(value, f"{path}{key}.")
+
+
+def hidden(configuration: Any) -> Any:
+    """Return a configuration as it was typed, with `***` in place of each secret: what may be kept of a request."""
+    if not isinstance(configuration, Mapping):
+        return configuration
+    return {
+        key: {name: Secret(str(each)).shown for name, each in value.items()}
+        if key == "headers" and isinstance(value, Mapping)
+        else hidden(value)
+        for key, value in configuration.items()
+    }
+
+
+def decode(kind: type, value: object) -> object:
+    """Make a `Secret` of a configuration's text: a `dec_hook` of msgspec, whose errors never quote the value."""
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+
+
+def encode(value: object) -> str:
+    """Return what may be written of a `Secret`: an `enc_hook` of msgspec, which without it refuses to encode one."""
+    if isinstance(value, Secret):
+        return value.shown
+    raise NotImplementedError(f"cannot encode {type(value).__name__}")

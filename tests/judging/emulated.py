@@ -1,0 +1,58 @@
+"""An emulator whose judge is where the environment says, with an empty cache of judgements."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.graders import Grade, Grader, Json, Sample, Subject
+from runner.judging.client import EndpointJudge
+from runner.judging.keys import JudgeKeys
+from tests.emulator import Emulator
+
+JUDGE, GRADE = "POST judge", "POST grade"
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
+    with Emulator() as cloud:
+        monkeypatch.setenv("OPENAI_BASE_URL", cloud.judge_url)
+        monkeypatch.setenv("OPENAI_API_KEY", cloud.judge.key)
+        monkeypatch.setenv("GRADER_KEY", cloud.judge.grader_key)
+        yield cloud
+    assert cloud.violations == []
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [str(path) for path in written if b"secret-token-" in path.read_bytes()] == []
+
+
+@pytest.fixture
+def judge(cloud: Emulator) -> Iterator[EndpointJudge]:
+    with EndpointJudge(JudgeKeys()) as judge:
+        yield judge
+
+
+def graded(grader: Grader, subject: Subject, judge: EndpointJudge | None = None) -> Grade:
+    """Grade one answer."""
+    with grader.grading(judge) as grade:
+        return grade(subject)
+
+
+def subject(
+    answer: str, other: str | None = None, question: str = "How long does bread keep?", **item: Json
+) -> Subject:
+    """Return an answer to a question, beside another model's where one is given."""
+    prompt: Json = [{"role": "user", "content": question}]
+    return Subject({"messages": prompt, **item}, Sample(answer), None if other is None else Sample(other))
+
+
+def messages(text: str) -> list[Any]:
+    """Return a question to a judge."""
+    return [{"role": "user", "content": text}]
+
+
+def asked(cloud: Emulator) -> list[Any]:
+    """Return the bodies of all requests that the judge received, in turn."""
+    return [request.json() for request in cloud.requests if request.path.endswith("/chat/completions")]
