@@ -3,6 +3,7 @@
 Needs the runner installed; the base model is fetched by its source and the adapters come with the reference.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Answerer:
         and `seed` (0).
         """
         given = params or {}
-        sampling = {name: given[name] for name in ("temperature", "top_p", "seed") if name in given}
+        sampling: dict[str, Any] = {name: given[name] for name in ("temperature", "top_p", "seed") if name in given}
         prompts = [(Message(role="user", content=str(text)),) for text in _texts(model_input)]
         return self._answers(prompts, given.get("max_new_tokens", 128), sampling)
 
@@ -35,7 +36,7 @@ class Answerer:
         """Return the greedy answer to one conversation."""
         return self._answers([prompt], max_new_tokens, {})[0]
 
-    def _answers(self, prompts: list[tuple[Message, ...]], limit: int, sampling: dict[str, Any]) -> list[str]:
+    def _answers(self, prompts: Sequence[tuple[Message, ...]], limit: int, sampling: dict[str, Any]) -> list[str]:
         from runner.backends.local.generate import answers
 
         return [text for text, _ in answers(self.model, self.tokenizer, prompts, limit, **sampling)]

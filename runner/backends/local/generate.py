@@ -24,9 +24,9 @@ def samples_of(
     group = engine.group
     if engine.sharded:
         # Ranks that bound their memory differently would call the model a different number of times.
-        sampling = {"memory": group.broadcast(generation.free_memory(engine.device) // 2)} | sampling
+        sampling.setdefault("memory", group.broadcast(generation.free_memory(engine.device) // 2))
         return generation.sample(asked, engine.tokenizer, prompts, max_new_tokens=max_new_tokens, **sampling)
-    lengths = [sum(len(message.content) for message in prompt) for prompt in prompts]
+    lengths = [sum(len(message.content or "") for message in prompt) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda index: -lengths[index])
     own = [prompts[index] for index in order[group.rank.rank :: group.rank.world_size]]
     found = generation.sample(asked, engine.tokenizer, own, max_new_tokens=max_new_tokens, **sampling)
