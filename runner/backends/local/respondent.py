@@ -62,7 +62,8 @@ class Checkpoint(Loaded):
         from runner.backends.local.training.learner import trainable
 
         found = LocalEngine(self.run, self.how).model
-        checkpoint.load_weights(self.weights, trainable(found))
+        inner = found.get_base_model() if hasattr(found, "get_base_model") else found  # whose names a checkpoint has
+        checkpoint.load_weights(self.weights, trainable(inner))
         return found
 
 

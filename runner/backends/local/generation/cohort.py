@@ -69,6 +69,7 @@ class Cohort:
         keys, values = (held[:count, :, :filled] for held in self._layers[layer])
         keys[:, :, -1], values[:, :, -1] = key, value
         mask = None if self._mask is None else self._mask[:count, :, :, :filled]
+        # The heads of a group as queries of one head: keys are read once for all, and no head is repeated in memory.
         by_group = query.unflatten(1, (key.shape[1], -1))
         return scaled_dot_product_attention(by_group, keys, values, attn_mask=mask, scale=scale).flatten(1, 2)
 
@@ -81,6 +82,7 @@ class Cohort:
             for row in rows:
                 keys[row, :, self.longest - end + start : self.longest] = k
                 values[row, :, self.longest - end + start : self.longest] = v
+            # Expanded without a copy; on a CPU `enable_gqa` is slower by a fifth.
             k, v = (each.unsqueeze(1).expand(-1, heads, -1, -1) for each in (k, v))
             out = scaled_dot_product_attention(q.unflatten(0, (-1, heads)), k, v, is_causal=True, scale=scale)
             parts.append(out.flatten(0, 1).transpose(0, 1))
@@ -91,7 +93,7 @@ class Cohort:
         held = states.new_empty(len(self.rows), states.shape[1], self._capacity, states.shape[2])
         pads = [self.longest - len(row.prompt) for row in self.rows]
         for row, pad in enumerate(pads):
-            held[row, :, :pad] = 0
+            held[row, :, :pad] = 0  # memory as it comes may hold NaN, which a weight of zero does not cancel
         if self._mask is None and any(pads):
             self._mask = states.new_zeros(len(self.rows), 1, 1, self._capacity)
             for row, pad in enumerate(pads):

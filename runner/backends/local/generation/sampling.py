@@ -89,6 +89,7 @@ def _inverse(probabilities: Tensor, numbers: Tensor) -> Tensor:
 
 def _nucleus(probabilities: Tensor, numbers: Tensor, top_p: float) -> Tensor:
     """Draw from the fewest tokens that together have `top_p` (Holtzman et al. 2020, arXiv:1904.09751)."""
+    # A sort of the whole only for vocabularies that are so flat: which way is taken does not change what is drawn.
     size = min(LIKELY, probabilities.shape[1])
     likely, order = probabilities.topk(size)
     if bool((likely.sum(-1) < top_p).any()):
