@@ -8,7 +8,7 @@ from runner import backends, planning
 from runner.execution import execute
 from runner.jobs import hosted_runs
 from runner.plan import Run
-from runner.record import run_folders
+from runner.record import layout, run_folders
 from runner.record.events import Created, Removed
 from runner.record.journal import Journal, read_state
 from runner.terminal import cli, console
@@ -54,7 +54,7 @@ def _agreed() -> bool:
 
 def _remove(run: Run) -> None:
     """Remove what a run left, and note in its journal what is gone."""
-    backend, journal = backends.of(run), Journal(run.folder / "journal.jsonl")
+    backend, journal = backends.of(run), Journal(run.folder / layout.JOURNAL)
     for removal in backend.remove(run, journal.state, backend.leftovers(journal.state)):
         each = removal.created
         if removal.used_by:

@@ -13,7 +13,7 @@ from runner import backends, planning
 from runner.backends import Jobs
 from runner.cost import duration
 from runner.errors import RequestError, RunnerError
-from runner.record import run_folders
+from runner.record import layout, run_folders
 from runner.record.journal import RunState, read_state
 from runner.terminal import cli, console
 
@@ -58,7 +58,7 @@ def hosted_runs(runs: Path) -> dict[Path, RunState]:
 
 def _service(runs_folder: Path) -> Jobs:
     """Return the jobs of the service of the newest hosted run, else of the hosted backend with its defaults."""
-    planned = [folder for folder in hosted_runs(runs_folder) if (folder / "request.json").exists()]
+    planned = [folder for folder in hosted_runs(runs_folder) if (folder / layout.REQUEST).exists()]
     if planned:
         run = planning.load(planned[-1])
         return backends.of(run).jobs(run.request.backend)

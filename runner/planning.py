@@ -22,7 +22,7 @@ from runner.evaluation.rehearsal import rehearse
 from runner.evaluation.rehearsed import Rehearsed
 from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
-from runner.record import run_folders, samples
+from runner.record import layout, run_folders, samples
 from runner.request import check
 from runner.request.keys import BackendKeys, Request
 
@@ -122,8 +122,8 @@ def load(folder: Path) -> Run:
     Raises `RequestError` where the folder holds no plan.
     """
     try:
-        plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
-        request = check.request(msgspec.json.decode((folder / "request.json").read_bytes()))
+        plan = msgspec.json.decode((folder / layout.PLAN).read_bytes(), type=Plan)
+        request = check.request(msgspec.json.decode((folder / layout.REQUEST).read_bytes()))
     except FileNotFoundError as error:
         raise RequestError(f"{error.filename}: not there, so {folder} is no run that was begun; name one.") from error
     return _run(request, plan, folder)

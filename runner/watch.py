@@ -14,7 +14,7 @@ from runner import backends, planning
 from runner.errors import BusyError, LeftRunning, RequestError, RunnerError, StopAsked
 from runner.execution import execute, report
 from runner.plan import Run
-from runner.record import run_folders
+from runner.record import layout, run_folders
 from runner.record.events import State
 from runner.record.journal import Record, read_state
 from runner.terminal import cli, console
@@ -48,7 +48,7 @@ def _under_way(runs: Path) -> list[Path]:
     found = []
     for folder in sorted(run_folders.every(runs)):
         known = read_state(folder)
-        if not (folder / "request.json").exists() or known.failed_for_good:
+        if not (folder / layout.REQUEST).exists() or known.failed_for_good:
             continue
         if "create" in known.results and execute.finished(_hosted(planning.load(folder))) is None:
             found.append(folder)

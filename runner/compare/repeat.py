@@ -10,7 +10,7 @@ from runner import planning
 from runner.errors import RunnerError
 from runner.execution import execute
 from runner.plan import Run
-from runner.record import journal
+from runner.record import journal, layout
 from runner.record.events import Started
 from runner.request import check, hydra_config
 
@@ -105,7 +105,7 @@ def _changes_of_plan(run: Run) -> Iterator[str]:
 
 def _changes_of_packages(folder: Path) -> Iterator[str]:
     """Yield which versions are not those of the process that ended the run."""
-    begun = [each.event for each in journal.read(folder / "journal.jsonl") if isinstance(each.event, Started)]
+    begun = [each.event for each in journal.read(folder / layout.JOURNAL) if isinstance(each.event, Started)]
     before, now = begun[-1].versions if begun else {}, execute.versions()
     for name in dict.fromkeys([*before, *now]):
         if before.get(name) != now.get(name):

@@ -18,7 +18,7 @@ from runner import methods, plan, planning
 from runner.errors import RequestError
 from runner.methods import Metric
 from runner.plan import Run
-from runner.record import graded, journal, outcome
+from runner.record import graded, journal, layout, outcome
 from runner.record.events import Metrics
 from runner.record.graded import AnswerGrade
 
@@ -27,9 +27,6 @@ Rows = dict[str, dict[str, float]]
 
 TUNED = "tuned"
 """The model of a run's answers that is compared; the other one is the base model."""
-EVALUATION = "evaluation.json"
-"""The file that tells an evaluation's folder from a run's: the names of its models and graders."""
-
 DATA = "dataset.fingerprint"
 """The key of what the rows are: files may hold others by now, and other keys may come to the same ones."""
 IGNORED = ("seed", "model.digest", *(f"dataset.{key}" for key in plan.DATA))
@@ -84,7 +81,7 @@ class Variant:
 def read(folder: Path) -> Result:
     """Return what a run's folder holds. Raises `RequestError` where it was never begun."""
     run = planning.load(folder)
-    records = journal.read(folder / "journal.jsonl")
+    records = journal.read(folder / layout.JOURNAL)
     content = outcome.read(folder) or {}
     grades = [each for each in graded.read(folder / graded.GRADES, AnswerGrade) if each.model == TUNED]
     scores = graded.row_scores(grades, TUNED)
@@ -97,7 +94,7 @@ def read(folder: Path) -> Result:
         metrics=_means(scores) | outcome.last_values(records),
         curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
         # Runs of earlier versions have the share of answers in style in a file of its own.
-        rows=_together(_rows(folder / "evaluation.jsonl"), _rows(folder / "in_style.jsonl"), scores),
+        rows=_together(_rows(folder / layout.HELD_OUT), _rows(folder / layout.IN_STYLE), scores),
         seconds=content.get("seconds") or {},
         graders=tuple(dict.fromkeys(each.grader for each in grades)),
         binary=_binary(grades),
@@ -106,7 +103,7 @@ def read(folder: Path) -> Result:
 
 def read_all(folder: Path) -> list[Result]:
     """Return what a folder holds: a run, or each model of an evaluation."""
-    return read_models(folder) if (folder / EVALUATION).exists() else [read(folder)]
+    return read_models(folder) if (folder / layout.EVALUATION).exists() else [read(folder)]
 
 
 def read_models(folder: Path) -> list[Result]:
@@ -117,7 +114,7 @@ def read_models(folder: Path) -> list[Result]:
     grades = graded.read(folder / graded.GRADES, AnswerGrade)
     if not grades:
         raise RequestError(f"{folder}: {graded.GRADES} not found or empty; python -m runner.evaluate writes it.")
-    named, path = list(dict.fromkeys(each.model for each in grades)), folder / EVALUATION
+    named, path = list(dict.fromkeys(each.model for each in grades)), folder / layout.EVALUATION
     models = msgspec.json.decode(path.read_bytes())["models"] if path.exists() else named
     return [_model(folder, str(name), [each for each in grades if each.model == name]) for name in models]
 

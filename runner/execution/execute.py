@@ -25,7 +25,7 @@ from runner.backends import Step
 from runner.errors import STOPPED, BusyError, EndedError, LostError, RunnerError, StopAsked
 from runner.evaluation import steps as evaluation
 from runner.plan import Run
-from runner.record import run_folders
+from runner.record import layout, run_folders
 from runner.record.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped, Wait
 from runner.record.journal import Journal, MemoryJournal, Record, read_state
 from runner.request import check
@@ -114,7 +114,7 @@ def proceed(run: Run, listener: Listener) -> Generator[float, None, Results]:
 
     Each yield is a safe point, where `StopAsked` may be thrown in, and gives the seconds that there is nothing to do.
     """
-    journal = Journal(run.folder / "journal.jsonl")
+    journal = Journal(run.folder / layout.JOURNAL)
     distributed.group().broadcast(journal.state)
     keep(run)
     return (yield from _carry_out_all(run, journal, listener))
@@ -167,9 +167,9 @@ def _carry_out(step: Step, note: Callable[[Event], None]) -> Generator[float, No
 
 def keep(run: Run) -> None:
     """Write into the run's folder what was planned and what was asked for."""
-    (run.folder / "plan.json").write_bytes(msgspec.json.format(run.plan.canonical))
+    (run.folder / layout.PLAN).write_bytes(msgspec.json.format(run.plan.canonical))
     asked = msgspec.json.encode(check.as_composed(run.request))
-    (run.folder / "request.json").write_bytes(msgspec.json.format(asked))
+    (run.folder / layout.REQUEST).write_bytes(msgspec.json.format(asked))
 
 
 def sleep(seconds: float, asked: Callable[[], bool]) -> None:
@@ -186,8 +186,8 @@ def alone(folder: Path) -> Iterator[None]:
     Raises `BusyError` with the process and machine that hold it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / "owner.json"
-    lock = FileLock(folder / ".lock", timeout=0)
+    owner = folder / layout.OWNER
+    lock = FileLock(folder / layout.LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:

@@ -11,7 +11,7 @@ from runner import methods
 from runner.errors import STOPPED, LeftRunning, Pruned, StopAsked
 from runner.execution.execute import versions
 from runner.plan import Run
-from runner.record import graded, journal
+from runner.record import graded, journal, layout
 from runner.record.events import Samples, StepDone
 from runner.record.journal import Record
 from runner.record.outcome import last_values
@@ -47,9 +47,9 @@ def failure(error: BaseException) -> Outcome:
 
 def write(run: Run, outcome: Outcome) -> dict[str, Any]:
     """Write both files from what the journal holds and return the content."""
-    content = build(run, outcome, journal.read(run.folder / "journal.jsonl"))
-    (run.folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(content)))
-    (run.folder / "report.md").write_text(markdown(content), "utf-8")
+    content = build(run, outcome, journal.read(run.folder / layout.JOURNAL))
+    (run.folder / layout.REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    (run.folder / layout.REPORT_PAGE).write_text(markdown(content), "utf-8")
     return content
 
 

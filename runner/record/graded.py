@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from runner.data.rows import Turns
+from runner.record.layout import ANSWERS as ANSWERS
+from runner.record.layout import GRADES as GRADES
+from runner.record.layout import PROBLEMS as PROBLEMS
 
-PROBLEMS, ANSWERS, GRADES = "problems.jsonl", "answers.jsonl", "grades.jsonl"
 SIDES = ("base", "tuned")
 """Of a run, its two models; an evaluation has the names of its models instead."""
 

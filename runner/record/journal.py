@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from runner.errors import RunnerError
+from runner.record import layout
 from runner.record.events import Created, Event, Failed, Intent, Metrics, Progress, Removed, Said, State, StepDone, Wait
 
 
@@ -151,7 +152,7 @@ def read(path: Path) -> list[Record]:
 
 def read_state(folder: Path) -> RunState:
     """Return how far the run of a folder has come; not at all where it has no journal. Touches nothing."""
-    return RunState(read(folder / "journal.jsonl"))
+    return RunState(read(folder / layout.JOURNAL))
 
 
 def _whole_bytes(path: Path) -> int:

@@ -16,7 +16,7 @@ from runner.data import problems
 from runner.data.kinds.problem import Problem
 from runner.data.reading.files import locate
 from runner.data.rows import Row, Turns, canonical, text_of
-from runner.record import graded
+from runner.record import graded, layout
 from runner.record.events import Event, Samples
 from runner.record.graded import Answer, Asked
 from runner.request.keys import Request
@@ -118,7 +118,7 @@ def keep(
     """
     told = beside(rows, before, after)
     if folder is not None:
-        (folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(told)))
+        (folder / layout.SAMPLES).write_bytes(msgspec.json.format(msgspec.json.encode(told)))
         graded.write(folder / graded.PROBLEMS, rows)
         graded.write(folder / graded.ANSWERS, [*answers("base", rows, before or []), *answers("tuned", rows, after)])
     yield Samples(told)

@@ -18,6 +18,7 @@ from runner.cost import Tokens, duration
 from runner.errors import RequestError
 from runner.evaluation.rehearsed import Rehearsed
 from runner.plan import Proposal, Run
+from runner.record import layout
 from runner.tracking.sender import Position
 
 sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (started with it closed; nobody reads on)
@@ -172,7 +173,7 @@ def show_outcome(run: Run, content: Mapping[str, Any], position: Position | None
     rows += [["time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())]]
     if content["model"]:
         rows.append(["model", content["model"]["model"]])
-    rows += [["MLflow", _tracked(position, problem)], ["report", f"{run.folder}/report.md"]]
+    rows += [["MLflow", _tracked(position, problem)], ["report", str(run.folder / layout.REPORT_PAGE)]]
     table(run.folder.name, ["", ""], rows)
     if content["status"] == "finished":
         _show_next(run, content, position)

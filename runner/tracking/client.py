@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import RequestError
-from runner.record import run_folders
+from runner.record import layout, run_folders
 from runner.request.keys import Request
 from runner.tracking.follower import demand_answer
 from runner.tracking.sender import KEPT, shown, store
@@ -65,7 +65,7 @@ def _folder(client: "MlflowClient", run: Any, runs_folder: Path) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="runner-"), str(run.info.run_name).replace("/", "-"))
     folder.mkdir()
     there = {each.path for each in client.list_artifacts(run.info.run_id)}
-    for name in ("plan.json", *KEPT):  # all that a comparison reads
+    for name in (layout.PLAN, *KEPT):  # all that a comparison reads
         if name in there:
             client.download_artifacts(run.info.run_id, name, str(folder))
     return folder

@@ -13,6 +13,7 @@ from contextlib import closing
 from urllib.parse import urlsplit
 
 from runner.plan import Run
+from runner.record import layout
 from runner.tracking.sender import Position, Sender, position_of, shown, store
 
 TICK_SECONDS = 2.0
@@ -66,7 +67,7 @@ class Follower:
         return any(each is run for each in self._runs)
 
     def _behind(self, run: Run, position: Position) -> bool:
-        journal = run.folder / "journal.jsonl"
+        journal = run.folder / layout.JOURNAL
         return journal.exists() and position.sent_bytes < journal.stat().st_size
 
     def _attempt(self, run: Run, status: str = "") -> None:

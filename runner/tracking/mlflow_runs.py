@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.plan import Run, flat_params
+from runner.record import layout
 from runner.record.journal import Record
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def find_or_create(client: "MlflowClient", run: Run, hosted_job: str) -> Any:
     _fold(client, mlflow_run, run.request.sweep)
     if not mlflow_run.inputs or not mlflow_run.inputs.dataset_inputs:
         client.log_inputs(mlflow_run.info.run_id, datasets=_datasets(run))
-    client.log_text(mlflow_run.info.run_id, run.plan.canonical.decode(), "plan.json")
+    client.log_text(mlflow_run.info.run_id, run.plan.canonical.decode(), layout.PLAN)
     return mlflow_run
 
 
@@ -59,7 +60,7 @@ def steps(client: "MlflowClient", mlflow_run: Any) -> dict[str, str]:
 
 def begun(run: Run) -> str:
     """Return the time of the first record of a run's journal, as the tag has it."""
-    with (run.folder / "journal.jsonl").open("rb") as file:
+    with (run.folder / layout.JOURNAL).open("rb") as file:
         return f"{msgspec.json.decode(next(file), type=Record).time:.6f}"
 
 

@@ -18,8 +18,8 @@ import msgspec
 
 from runner import backends, cache
 from runner.plan import Run, flat_params
+from runner.record import layout
 from runner.record.events import Metrics, Samples, StepDone
-from runner.record.graded import ANSWERS, GRADES, PROBLEMS
 from runner.record.journal import Record, read_state
 from runner.tracking import mlflow_runs, traces
 from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
@@ -34,8 +34,8 @@ PAGE_CHARACTERS = 7000
 CLAIM_SECONDS = 10.0
 """How long another process of this machine may take to find or create the MLflow run of the same plan."""
 KEPT = (
-    "report.json", "report.md", "request.json", "journal.jsonl", "evaluation.jsonl", "in_style.jsonl",
-    PROBLEMS, ANSWERS, GRADES,
+    layout.REPORT, layout.REPORT_PAGE, layout.REQUEST, layout.JOURNAL, layout.HELD_OUT, layout.IN_STYLE,
+    layout.PROBLEMS, layout.ANSWERS, layout.GRADES,
 )  # fmt: skip
 """Files of a run's folder that MLflow keeps as they are when the run ends."""
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}
@@ -76,7 +76,7 @@ def shown(uri: str) -> str:
 
 def position_of(run: Run) -> Position:
     """Return where a run stands in the store that it asks for."""
-    path, uri = run.folder / "tracking.json", shown(store(run.request.tracking.uri))
+    path, uri = run.folder / layout.TRACKING, shown(store(run.request.tracking.uri))
     found = Position(**json.loads(path.read_bytes())) if path.exists() else Position(uri)
     return found if found.uri == uri else Position(uri)
 
@@ -147,7 +147,7 @@ class Sender:
             self._keep(status="", taken_over="")
 
     def _new_records(self) -> tuple[list[Record], int]:
-        path = self.run.folder / "journal.jsonl"
+        path = self.run.folder / layout.JOURNAL
         data = path.read_bytes() if path.exists() else b""
         end = data.rfind(b"\n") + 1
         decoder = msgspec.json.Decoder(Record)
@@ -169,7 +169,7 @@ class Sender:
 
     def _log_samples(self, event: Samples) -> None:
         table = {key: [row[key] for row in event.rows] for key in event.rows[0]}
-        self.client.log_table(self.position.run_id, table, "samples.json")
+        self.client.log_table(self.position.run_id, table, layout.SAMPLES)
 
     def _log_model(self, event: StepDone) -> None:
         from mlflow.entities import LoggedModelOutput
@@ -217,7 +217,7 @@ class Sender:
         for name in KEPT:
             if (self.run.folder / name).exists():
                 self.client.log_artifact(self.position.run_id, str(self.run.folder / name))
-        page = (self.run.folder / "report.md").read_text("utf-8")
+        page = (self.run.folder / layout.REPORT_PAGE).read_text("utf-8")
         self.client.set_tag(self.position.run_id, "mlflow.note.content", page[:PAGE_CHARACTERS])
         if status == "running":
             self.client.update_run(self.position.run_id, STATUSES[status])
@@ -228,9 +228,9 @@ class Sender:
     def _keep(self, **changes: Any) -> None:
         for name, value in changes.items():
             setattr(self.position, name, value)
-        draft = self.run.folder / ".tracking.json"
+        draft = self.run.folder / f".{layout.TRACKING}"
         draft.write_text(json.dumps(asdict(self.position)))
-        draft.rename(self.run.folder / "tracking.json")
+        draft.rename(self.run.folder / layout.TRACKING)
 
 
 def external_tags(result: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,8 @@ import msgspec
 from runner.data.rows import Turns
 from runner.graders import Json
 from runner.record import graded
-from runner.record.graded import ANSWERS, GRADES, PROBLEMS, Answer, AnswerGrade, Asked
+from runner.record.graded import Answer, AnswerGrade, Asked
+from runner.record.layout import ANSWERS, GRADES, PROBLEMS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

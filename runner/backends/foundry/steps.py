@@ -21,6 +21,7 @@ from runner.hosted import files, follow, jobs, metrics
 from runner.hosted.connection import Asking, PageOptions
 from runner.models import hosted_model
 from runner.models.hosted_model import HostedModel
+from runner.record import layout
 from runner.record.events import Metrics, Note, State
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class FoundrySteps:
         raise `DataError` there.
         """
         found: Result = {"endpoint": self.service.endpoint}
-        paths = {split: self.run.folder / f"{split}.jsonl" for split in self.run.plan.splits}
+        paths = {split: self.run.folder / layout.ROWS[split] for split in self.run.plan.splits}
         try:
             contents = {split: files.write(self.run.rows(split), path) for split, path in paths.items()}
             for split, content in contents.items():

@@ -21,7 +21,7 @@ from runner.methods import AnyMethod, Hyperparameters
 from runner.models import model_reference, tokenizer_folder
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.plan import Proposal, Run
-from runner.record import samples
+from runner.record import layout, samples
 from runner.record.journal import RunState
 from runner.request.keys import Evaluation, Request
 from runner.request.types import resolve_auto
@@ -131,7 +131,7 @@ class LocalBackend(Backend[Local]):
         """
         from runner.backends.local.respondent import Checkpoint, Loaded, kept_steps
 
-        found = model_reference.demand(run.folder / "model", run.folder.name)
+        found = model_reference.demand(run.folder / layout.MODEL, run.folder.name)
         checkpoints = {str(step): Checkpoint(run, state.results["prepare"], step) for step in kept_steps(run.folder)}
         base, tuned = Loaded(found.base.source, found.base.digest), Loaded(f"run:{run.folder}", found.digest)
         return {"base": base, "tuned": tuned, **checkpoints}
@@ -199,5 +199,5 @@ def _speed(run: Run) -> float | None:
 @lru_cache(1)
 def _reports(runs: Path, changed: int) -> list[dict[str, Any]]:
     """Return the reports of all runs, the latest first; read once for all trials, while the folder is the same."""
-    paths = sorted(runs.glob("*/report.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = sorted(runs.glob(f"*/{layout.REPORT}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [msgspec.json.decode(path.read_bytes()) for path in paths]
