@@ -14,17 +14,13 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
+from runner.data.json_value import Json as Json
 from runner.errors import RequestError
 from runner.graders import secret
-
-if TYPE_CHECKING:
-    Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-else:
-    Json = Any  # msgspec 0.22 does not decode types that name themselves
 
 
 @dataclass(frozen=True)
