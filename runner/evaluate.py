@@ -49,7 +49,7 @@ def _evaluate(arguments: list[str]) -> None:
         console.say(f"{len(planned.rows)} rows, {sampling.per_prompt} answers each, by {', '.join(names)}")
         console.show_graders(rehearsed)
     console.confirm_price(judges.total(rehearsed), request.max_price)
-    with execute.alone(planned.folder), Live() as live:
+    with execute.alone(planned.folder), Live(console.errors if asked.json else console.terminal) as live:
         execute.to_its_end(evaluate.carry_out(planned), lambda event: live(Record(time.time(), event)))
     found = models.compare_models(planned.folder, asked.margin)
     if asked.json:

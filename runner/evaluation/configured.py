@@ -56,6 +56,12 @@ def _make(wanted: str | Mapping[str, Any], place: str) -> Grader:
         wanted, place, name = _loaded(path), str(path), path.stem
     else:
         name = str(wanted.get("type"))
+        # A request is written into the run's folder and to MLflow; a file in conf/grader/ stays where it is.
+        if graders.hidden(dict(wanted)) != wanted:
+            raise RequestError(
+                f"{place}: {name}: a secret is written down in a request; write $NAME and set that variable in .env, "
+                "or put the grader into a file in conf/grader/."
+            )
     grader = graders.make(dict(wanted), place)
     return grader if grader.name else msgspec.structs.replace(grader, name=name)
 

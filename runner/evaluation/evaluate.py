@@ -73,7 +73,9 @@ def carry_out(evaluation: Evaluation) -> Generator[Event, None, list[AnswerGrade
         answers += yield from _answers(evaluation, name, respondent)
     with judge_of(keys, evaluation.graders) as judge:
         first = next(iter(evaluation.respondents))
-        grades = yield from grading.grade(folder, evaluation.rows, answers, evaluation.graders, judge, base=first)
+        grades = yield from grading.grade(
+            folder, evaluation.rows, answers, evaluation.graders, judge, first, keys.concurrency
+        )
         if judge is not None:
             yield Note(judges.told(judge.usage, keys))
     (folder / layout.EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(_summed(evaluation, grades))))

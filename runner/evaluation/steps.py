@@ -35,7 +35,7 @@ def _grade(run: Run, state: RunState) -> Events:
     graders = configured.of_request(run.request)
     keys = run.request.evaluation.judge
     with judge_of(keys, graders) as judge:
-        grades = yield from grading.grade(run.folder, rows, answers, graders, judge)
+        grades = yield from grading.grade(run.folder, rows, answers, graders, judge, at_once=keys.concurrency)
         if judge is not None:
             yield Note(judges.told(judge.usage, keys))
     for each in graders:

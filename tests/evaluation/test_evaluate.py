@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,15 +49,17 @@ evaluate.main()
 def here(tmp_path: Path) -> Path:
     lines = [json.dumps({"prompt": f"What is {number}?", "answer": f"{number}"}) + "\n" for number in range(ROWS)]
     (tmp_path / "prompts.jsonl").write_text("".join(lines), "utf-8")
+    for grader in (JUDGED, EXACT):
+        (tmp_path / f"{grader['name']}.json").write_text(json.dumps(grader), "utf-8")
     return tmp_path
 
 
 def line(cloud: Emulator, *more: str) -> list[str]:
     url = cloud.judge_environment()["OPENAI_BASE_URL"]
-    graders = json.dumps([JUDGED, EXACT]).replace('"', "'")
     return [
         f"endpoint:{url}#first", f"endpoint:{url}#second", "evaluation.prompts=prompts.jsonl", "dataset.style=null",
-        f"evaluation.graders={graders}", "evaluation.max_new_tokens=20", *more,
+        "evaluation.graders=[right.json,says_rule.json]", "evaluation.max_new_tokens=20",
+        "evaluation.judge.concurrency=1", *more,
     ]  # fmt: skip
 
 
@@ -100,11 +103,13 @@ def test_the_same_command_asks_nothing_again(cloud: Emulator, here: Path) -> Non
     assert [each["name"].rpartition("#")[2] for each in found["models"]] == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_pays_each_judgement_once(cloud: Emulator, here: Path) -> None:
     cloud.judge.rule = scores("JUDGE 1")
     undisturbed = here / "undisturbed"
     undisturbed.mkdir()
-    (undisturbed / "prompts.jsonl").write_bytes((here / "prompts.jsonl").read_bytes())
+    for path in here.glob("*.json*"):
+        shutil.copy(path, undisturbed)
     os.environ["RUNNER_CACHE"] = str(here / "other-cache")
     command(undisturbed, *line(cloud))
     os.environ["RUNNER_CACHE"] = str(here / "cache")
