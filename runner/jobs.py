@@ -68,7 +68,7 @@ def _service(runs_folder: Path) -> Jobs:
 
 def _list(runs_folder: Path) -> None:
     service = _service(runs_folder)
-    names = {_job_of(known): folder.name for folder, known in hosted_runs(runs_folder).items()}
+    names = {known.job: folder.name for folder, known in hosted_runs(runs_folder).items()}
     rows = []
     for job in service.list():
         where = names.get(job.id) or (f"plan {job.plan_id[:8]}, not here" if job.plan_id else "not the runner's")
@@ -86,14 +86,9 @@ def _job(name: str, runs: Path) -> str:
     if name.startswith(("ftjob-", "ft-")):
         return name
     folder = run_folders.find(name, runs)
-    job = _job_of(read_state(folder))
-    if job is None:
+    job = read_state(folder).job
+    if not job:
         raise RequestError(f"{name}: this run has no hosted job; python -m runner.jobs lists those there are.")
-    return job
-
-
-def _job_of(known: RunState) -> str | None:
-    job: str | None = known.results.get("create", {}).get("job")
     return job
 
 

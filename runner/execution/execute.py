@@ -15,7 +15,7 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -26,12 +26,12 @@ from runner.errors import STOPPED, BusyError, EndedError, LostError, RunnerError
 from runner.evaluation import steps as evaluation
 from runner.plan import Run
 from runner.record import layout, run_folders
-from runner.record.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped, Wait
+from runner.record.events import Event, Failed, Progress, Result, Started, StepDone, StepStarted, Stopped, Wait
 from runner.record.journal import Journal, MemoryJournal, Record, read_state
 from runner.request import check
 
 Listener = Callable[[Record], None]
-Results = dict[str, dict[str, Any]]
+Results = dict[str, Result]
 Done = TypeVar("Done")
 
 PACKAGES = ("runner", "torch", "transformers", "peft", "mlflow", "hydra-core", "openai", "azure-ai-projects")

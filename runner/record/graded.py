@@ -9,11 +9,12 @@ Rows have the same id wherever they are asked, so that two runs, two methods or 
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from runner.data.rows import Turns
+from runner.data.json_value import Json
+from runner.data.rows import Tools, Turns
 from runner.record.layout import ANSWERS as ANSWERS
 from runner.record.layout import GRADES as GRADES
 from runner.record.layout import PROBLEMS as PROBLEMS
@@ -27,9 +28,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     row: str
     prompt: Turns
-    # `Json`, but msgspec decodes no type that refers to itself.
-    fields: dict[str, Any] = {}
-    tools: list[dict[str, Any]] | None = None
+    fields: dict[str, Json] = {}
+    tools: Tools | None = None
     place: str = ""
     """File and line, for messages."""
 
@@ -43,7 +43,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sample: int = 0
     text: str
     ended: bool = True
-    tool_calls: list[Any] | None = None
+    tool_calls: list[Json] | None = None
 
 
 class AnswerGrade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,15 +7,27 @@ from a checkpoint, behind which metrics were noted already, or hears again what 
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from runner.errors import RunnerError
 from runner.record import layout
-from runner.record.events import Created, Event, Failed, Intent, Metrics, Progress, Removed, Said, State, StepDone, Wait
+from runner.record.events import (
+    Created,
+    Event,
+    Failed,
+    Intent,
+    Metrics,
+    Progress,
+    Removed,
+    Result,
+    Said,
+    State,
+    StepDone,
+    Wait,
+)  # fmt: skip
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -29,8 +41,8 @@ class RunState:
     """How far a run has come by its records: what was done, measured, created and heard; grows as it goes on."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self.results: dict[str, dict[str, Any]] = {}
-        self.intents: dict[str, dict[str, Any]] = {}
+        self.results: dict[str, Result] = {}
+        self.intents: dict[str, Mapping[str, object]] = {}
         self.created: dict[tuple[str, str], Created] = {}
         self.states: dict[str, str] = {}
         self.failed_for_good = False
@@ -47,6 +59,11 @@ class RunState:
     def latest(self, *steps: str) -> str | None:
         """Return which of some steps was done last, for whatever key, and not undone since."""
         return next((step for step in reversed(self._keys) if step in steps), None)
+
+    @property
+    def job(self) -> str:
+        """The id of the run's job at a hosted service; empty where there is none yet."""
+        return str(self.results.get("create", {}).get("job", ""))
 
     def news(self, event: Event) -> Event | None:
         """Return what of an event is not known yet, None where nothing is."""

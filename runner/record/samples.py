@@ -8,16 +8,17 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from runner.data import problems
+from runner.data.json_value import Json
 from runner.data.kinds.problem import Problem
 from runner.data.reading.files import locate
 from runner.data.rows import Row, Turns, canonical, text_of
 from runner.record import graded, layout
-from runner.record.events import Event, Samples
+from runner.record.events import Event, Result, Samples
 from runner.record.graded import Answer, Asked
 from runner.request.keys import Request
 
@@ -29,7 +30,7 @@ class Reply(NamedTuple):
 
     text: str
     ended: bool = True
-    tool_calls: list[Any] | None = None
+    tool_calls: list[Json] | None = None
 
 
 Replies = Sequence[Sequence[Reply]]
@@ -111,7 +112,7 @@ def asked(found: Iterable[tuple[Problem, str]], most: int | None, by_prompt: boo
 
 def keep(
     folder: Path | None, rows: Sequence[Asked], before: Replies | None, after: Replies
-) -> Generator[Event, None, dict[str, Any]]:
+) -> Generator[Event, None, Result]:
     """Keep answers in a run's folder, if one is given, and yield some to show; return how many rows were asked.
 
     `before` is None where the base model could not be asked.

@@ -8,7 +8,7 @@ there (run, model, version) is looked for first: a process may have died before 
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from runner.plan import Run, flat_params
 from runner.record import layout
 from runner.record.events import Metrics, Samples, StepDone
 from runner.record.journal import Record, read_state
+from runner.record.outcome import Saved, saved
 from runner.tracking import mlflow_runs, traces
 from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
 
@@ -119,7 +120,7 @@ class Sender:
         """Find or create the MLflow run, or reopen it; return whether there is one to send to."""
         hosted, hosted_job = backends.load(self.run.plan.backend).hosted, self.position.hosted_job
         if hosted and not hosted_job:
-            hosted_job = read_state(self.run.folder).results.get("create", {}).get("job", "")
+            hosted_job = read_state(self.run.folder).job
             if not hosted_job and not status:
                 return False
         if not self.position.run_id or hosted_job != self.position.hosted_job:
@@ -178,11 +179,12 @@ class Sender:
             known = f"source_run_id = '{self.position.run_id}'"
             made = self.client.search_logged_models([self.position.experiment_id], known, max_results=1)
             self._keep(model_id=(made[0] if made else self._create_model(event)).model_id)
-        if event.result.get("external"):
-            describe_external(self.client, self.position.model_id, event.result)
+        model = saved(event.result)
+        if model.get("external"):
+            describe_external(self.client, self.position.model_id, model)
         else:
-            describe_for_mlflow(Path(event.result["model"]))
-            self.client.log_model_artifacts(self.position.model_id, event.result["model"])
+            describe_for_mlflow(Path(model["model"]))
+            self.client.log_model_artifacts(self.position.model_id, model["model"])
         self.client.finalize_logged_model(self.position.model_id, "READY")
         outputs = self.client.get_run(self.position.run_id).outputs
         if self.position.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else ())]:
@@ -191,7 +193,7 @@ class Sender:
 
     def _create_model(self, event: StepDone) -> Any:
         params = {key: str(value) for key, value in flat_params(self.run).items()}
-        tags = {PLAN_ID: self.run.plan.id, **external_tags(event.result)}
+        tags = {PLAN_ID: self.run.plan.id, **external_tags(saved(event.result))}
         return self.client.create_logged_model(
             self.position.experiment_id, self.run.folder.name, self.position.run_id, tags, params
         )
@@ -233,14 +235,14 @@ class Sender:
         draft.rename(self.run.folder / layout.TRACKING)
 
 
-def external_tags(result: Mapping[str, Any]) -> dict[str, str]:
+def external_tags(result: Saved) -> dict[str, str]:
     """Return the tags of a logged model that lives elsewhere, as `mlflow.create_external_model` does; else none."""
     if not result.get("external"):
         return {}
     return {"mlflow.model.isExternal": "true", "runner.model": result["model"], HOSTED_JOB: result["job"]}
 
 
-def describe_external(client: "MlflowClient", model_id: str, result: Mapping[str, Any]) -> None:
+def describe_external(client: "MlflowClient", model_id: str, result: Saved) -> None:
     """Leave the file that lets a model that lives elsewhere be registered, and what is known of it."""
     from mlflow.models.utils import get_external_mlflow_model_spec
 

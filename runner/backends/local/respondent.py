@@ -50,7 +50,7 @@ class Loaded:
 class Checkpoint(Loaded):
     """A run's model after so many optimizer steps, by the weights that the run has kept of it."""
 
-    def __init__(self, run: "Run", how: Mapping[str, Any], step: int) -> None:
+    def __init__(self, run: "Run", how: Mapping[str, object], step: int) -> None:
         super().__init__(run.plan.model.source, f"{run.plan.id} {step}")
         self.run, self.how = run, how
         self.weights = weights_at(run.folder, step)

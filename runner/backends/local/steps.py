@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import torch
 
 from runner import cache, distributed, methods, models
-from runner.backends import Events
+from runner.backends import Events, Result
 from runner.backends.local import generate, model
 from runner.backends.local.engine import LocalEngine
 from runner.backends.local.keys import Local
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 class LocalSteps:
     """A run's work on this machine, and what it holds in memory between steps."""
 
-    def __init__(self, run: "Run", results: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, run: "Run", results: Mapping[str, Result]) -> None:
         self.run, self.results = run, results
         self.settings, self.evaluation = Local.of(run.request), run.request.evaluation
         self.method = methods.load(run.plan.method)
@@ -114,8 +114,8 @@ class LocalSteps:
             ]
             (self.run.folder / layout.HELD_OUT).write_bytes(b"\n".join(lines) + b"\n")
         values = mean(rows)
-        yield Metrics(self.results["train"]["step"], values)
-        return values
+        yield Metrics(msgspec.convert(self.results["train"]["step"], int), values)
+        return dict(values)
 
     def sample(self) -> Events:
         """Answer held-out prompts with the untouched and with the tuned model."""
