@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from runner.data.json_value import Json
 from runner.data.rows import Row, canonical_lines
 from runner.data.splits import Selection, Split, row_blocks
 from runner.data.survey import Survey
@@ -42,13 +43,13 @@ class Plan:
 
     format: int
     method: str
-    hyperparameters: dict[str, Any]
+    hyperparameters: dict[str, Json]
     train: DataIdentity
     validation: DataIdentity | None
     model: ModelIdentity
     backend: str
-    settings: dict[str, Any]
-    evaluation: dict[str, Any]
+    settings: dict[str, Json]
+    evaluation: dict[str, Json]
     seed: int
 
     @property
@@ -130,7 +131,7 @@ class Proposal:
     """What became of each grader on the answers that the data has."""
 
 
-def flat_params(run: Run) -> dict[str, Any]:
+def flat_params(run: Run) -> dict[str, object]:
     """Return the resolved plan by the keys people type: `dpo.n_epochs`, `backend.lora.rank`, `model.source`."""
     plan, dataset = run.plan, run.request.dataset
     nested = {
@@ -159,7 +160,7 @@ def _changed(selection: Selection, split: Split, planned: int, found: int) -> st
     )
 
 
-def _flatten(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(prefix: str, values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flatten(f"{prefix}{key}.", value)

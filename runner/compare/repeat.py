@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runner import planning
 from runner.errors import RunnerError
@@ -59,15 +58,15 @@ def _with(chosen: Sequence[str], group: str, name: str) -> list[str]:
     return [*chosen, f"{group}={name}"] if name else [*chosen]
 
 
-def _flat(values: Mapping[str, Any] | Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
+def _flat(values: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items() if isinstance(values, Mapping) else ():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _typed(value: Any) -> str:
+def _typed(value: object) -> str:
     """Return a value in Hydra's grammar."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -41,7 +40,7 @@ class Result:
     plan_id: str
     status: str
     message: str
-    params: Mapping[str, Any]
+    params: Mapping[str, object]
     metrics: Mapping[str, float]
     curves: Mapping[str, Sequence[tuple[int, float]]]
     rows: Rows
@@ -57,10 +56,10 @@ class Result:
     @property
     def seed(self) -> int:
         """The seed of the run."""
-        return int(self.params["seed"])
+        return msgspec.convert(self.params["seed"], int)
 
     @property
-    def request(self) -> dict[str, Any]:
+    def request(self) -> dict[str, object]:
         """Its configuration but for the seed."""
         return {key: value for key, value in self.params.items() if key not in IGNORED}
 

@@ -7,7 +7,7 @@ output.py.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 from runner import methods
 from runner.compare.difference import Difference, compare, corrected, mean, rank, spread
@@ -26,6 +26,37 @@ EVERY_GRADER = "graders"
 """In place of a metric: all the graders that all have."""
 NEXT = 20
 """With so many that come next the best one is compared; what lies behind them is nobody's question."""
+
+
+class RunJson(TypedDict):
+    """A run as a comparison names it."""
+
+    folder: str
+    seed: int
+    status: str
+
+
+class VariantJson(TypedDict):
+    """A variant: the keys that set it apart, its metrics as means over its runs, and these."""
+
+    name: str
+    values: dict[str, object]
+    metrics: dict[str, float]
+    runs: list[RunJson]
+
+
+class ComparisonJson(TypedDict):
+    """What `comparison.json` holds: the variants, best first, and how the best one differs from each other one."""
+
+    metric: str
+    further: list[str]
+    graders: list[str]
+    lower_is_better: bool
+    verdict: str
+    sentences: list[str]
+    keys: list[str]
+    variants: list[VariantJson]
+    differences: list[dict[str, object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +210,7 @@ def _called(run: Result) -> str:
     return run.folder.name + (f" ({run.status})" if run.status != "finished" else "")
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
+def as_json(found: Comparison) -> ComparisonJson:
     """Return the comparison as a JSON value."""
     return {
         "metric": found.metric,
@@ -202,7 +233,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
     }
 
 
-def difference_as_json(each: Difference) -> dict[str, Any]:
+def difference_as_json(each: Difference) -> dict[str, object]:
     """Return a difference as a JSON value; bounds that are not known are None."""
     names = ("metric", "name", "other", "mean", "low", "high", "p", "rows", "seeds", "family", "margin", "enough")
     values = {name: getattr(each, name) for name in names}

@@ -165,10 +165,9 @@ def configuration(grader: Grader) -> dict[str, Json]:
     return {"type": grader.type, **fields}
 
 
-def hidden(configuration: Json) -> Json:
+def hidden(configuration: object) -> object:
     """Return configurations of graders as they were typed, with `***` in place of each secret: for what is kept."""
-    found: Json = secret.hidden(configuration, _secrets)
-    return found
+    return secret.hidden(configuration, _secrets)
 
 
 def _secrets(kind: object) -> tuple[str, ...]:

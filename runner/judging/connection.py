@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from runner.errors import AccessError, JudgeError, RequestError
@@ -19,7 +19,8 @@ from runner.judging.cache import Judgement
 from runner.judging.keys import JudgeKeys
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import APIStatusError, OpenAI
+    from openai.types.chat import ChatCompletion
 
 OFFICIAL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
@@ -174,7 +175,7 @@ def find_url(keys: JudgeKeys, environment: Mapping[str, str] = os.environ) -> st
     return found
 
 
-def _judgement(completion: Any) -> Judgement:
+def _judgement(completion: "ChatCompletion | str") -> Judgement:
     """Return what is kept of a chat completion.
 
     Raises `AccessError` for a web page, which the SDK hands on as a text, and `ValueError` for any other thing.
@@ -186,7 +187,8 @@ def _judgement(completion: Any) -> Judgement:
     choice, usage = completion.choices[0], completion.usage
     return Judgement(
         text=choice.message.content or "",
-        finish_reason=choice.finish_reason or "",
+        # Endpoints of others leave out what OpenAI's own always has.
+        finish_reason=getattr(choice, "finish_reason", None) or "",
         refusal=getattr(choice.message, "refusal", None) or "",
         model=completion.model or "",
         input_tokens=usage.prompt_tokens if usage else 0,
@@ -194,7 +196,7 @@ def _judgement(completion: Any) -> Judgement:
     )
 
 
-def _words(error: Any) -> str:
+def _words(error: "APIStatusError") -> str:
     """Return a refusal's own words."""
     words = error.body.get("message") if isinstance(error.body, dict) else None
     return str(words or error.response.text)

@@ -4,7 +4,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.errors import RequestError
 from runner.record import layout, run_folders
@@ -14,6 +14,7 @@ from runner.tracking.sender import KEPT, shown, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
 
 MOST = 50_000
 """Runs that MLflow finds at a time at most."""
@@ -58,7 +59,7 @@ def folders(name: str, expression: str, runs_folder: Path) -> list[Path]:
     return [_folder(client, run, runs_folder) for run in runs if "runner.plan_id" in run.data.tags]
 
 
-def _folder(client: "MlflowClient", run: Any, runs_folder: Path) -> Path:
+def _folder(client: "MlflowClient", run: "MlflowRun", runs_folder: Path) -> Path:
     here = run_folders.of_plan(run.data.tags["runner.plan_id"], runs_folder)
     if here:
         return here

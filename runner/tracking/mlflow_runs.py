@@ -9,7 +9,7 @@ import json
 import re
 import subprocess
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,6 +19,8 @@ from runner.record.journal import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
+    from mlflow.entities import Run as MlflowRun
 
 PLAN_ID, BEGUN, HOSTED_JOB = "runner.plan_id", "runner.begun", "runner.job"
 """Tags of a run: its plan, the time of its journal's first record, and the id of the job at the service."""
@@ -26,7 +28,7 @@ SWEEP = "runner.sweep"
 """The tag of a sweep's parent run, with the sweep's id."""
 
 
-def find_or_create(client: "MlflowClient", run: Run, hosted_job: str) -> Any:
+def find_or_create(client: "MlflowClient", run: Run, hosted_job: str) -> "MlflowRun":
     """Return the MLflow run of an execution; `hosted_job` is the id of the job at the service, empty if there is none.
 
     What a run that is found has already stays as it is: from another folder, paths among the parameters may differ.
@@ -52,7 +54,7 @@ def find_or_create(client: "MlflowClient", run: Run, hosted_job: str) -> Any:
     return mlflow_run
 
 
-def steps(client: "MlflowClient", mlflow_run: Any) -> dict[str, str]:
+def steps(client: "MlflowClient", mlflow_run: "MlflowRun") -> dict[str, str]:
     """Return the steps for which a run has each metric: a bit each, in hexadecimal."""
     histories = {name: client.get_metric_history(mlflow_run.info.run_id, name) for name in mlflow_run.data.metrics}
     return {name: f"{sum({1 << each.step for each in history}):x}" for name, history in histories.items()}
@@ -82,7 +84,7 @@ def git_commit() -> str:
         return ""
 
 
-def _find(client: "MlflowClient", experiment: str, tags: Mapping[str, str]) -> Any:
+def _find(client: "MlflowClient", experiment: str, tags: Mapping[str, str]) -> "MlflowRun | None":
     """Return the first MLflow run of the same hosted job, else that of the same journal; None where there is none."""
     for key in (HOSTED_JOB, BEGUN):
         if key in tags:
@@ -93,7 +95,7 @@ def _find(client: "MlflowClient", experiment: str, tags: Mapping[str, str]) -> A
     return None
 
 
-def _fold(client: "MlflowClient", mlflow_run: Any, sweep: str | None) -> None:
+def _fold(client: "MlflowClient", mlflow_run: "MlflowRun", sweep: str | None) -> None:
     """Put a trial's run under its sweep's, as soon as it is there to be seen."""
     known = f"tags.`{SWEEP}` = '{sweep}'"
     for parent in client.search_runs([mlflow_run.info.experiment_id], known, max_results=1) if sweep else ():
@@ -106,7 +108,7 @@ def _tags(run: Run) -> dict[str, str]:
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
 
 
-def _datasets(run: Run) -> list[Any]:
+def _datasets(run: Run) -> list["DatasetInput"]:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     plan, dataset = run.plan, run.request.dataset

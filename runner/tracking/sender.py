@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -27,6 +27,8 @@ from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities import Run as MlflowRun
 
 BATCH = 1000
 """Metrics a request: the store's own limit."""
@@ -131,9 +133,9 @@ class Sender:
             self._reopen()
         return True
 
-    def _take(self, mlflow_run: Any, hosted_job: str) -> None:
+    def _take(self, mlflow_run: "MlflowRun", hosted_job: str) -> None:
         """Send to an MLflow run from now on; what another folder has sent there is not sent again."""
-        changes: dict[str, Any] = {"hosted_job": hosted_job}
+        changes: dict[str, object] = {"hosted_job": hosted_job}
         if mlflow_run.info.run_id != self.position.run_id:
             changes |= {"run_id": mlflow_run.info.run_id, "experiment_id": mlflow_run.info.experiment_id}
             changes |= {"model_id": "", "sent_bytes": 0}
@@ -191,7 +193,7 @@ class Sender:
             self.client.log_outputs(self.position.run_id, [LoggedModelOutput(self.position.model_id, 0)])
         self._register()
 
-    def _create_model(self, event: StepDone) -> Any:
+    def _create_model(self, event: StepDone) -> "LoggedModel":
         params = {key: str(value) for key, value in flat_params(self.run).items()}
         tags = {PLAN_ID: self.run.plan.id, **external_tags(saved(event.result))}
         return self.client.create_logged_model(
@@ -227,7 +229,7 @@ class Sender:
             self.client.set_terminated(self.position.run_id, STATUSES[status])
         self._keep(status=status, taken_over="")
 
-    def _keep(self, **changes: Any) -> None:
+    def _keep(self, **changes: object) -> None:
         for name, value in changes.items():
             setattr(self.position, name, value)
         draft = self.run.folder / f".{layout.TRACKING}"

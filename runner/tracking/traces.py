@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -268,7 +268,7 @@ def _span(trace_id: str, row: GradedAnswer, time: int) -> "Span":
     from mlflow.entities import Span, SpanType
     from mlflow.tracing.constant import SpanAttributeKey
 
-    attributes: dict[str, Any] = {
+    attributes: dict[str, object] = {
         SpanAttributeKey.REQUEST_ID: trace_id,
         SpanAttributeKey.SPAN_TYPE: SpanType.LLM,
         SpanAttributeKey.INPUTS: row.inputs,
