@@ -84,9 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
     """Return the folders of the runs that are meant, and the sweep's own folder where it is one."""
     if asked.experiment:
-        from runner.tracking import client
+        from runner.tracking import folders as tracked
 
-        found = client.folders(asked.experiment, asked.filter, asked.runs_folder)
+        found = tracked.found(asked.experiment, asked.filter, asked.runs_folder)
         if not found:
             raise RequestError(
                 f"--experiment: {asked.experiment} has no run of the runner's that the filter lets through."

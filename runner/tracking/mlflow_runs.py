@@ -16,6 +16,7 @@ import msgspec
 from runner.plan import Run, flat_params
 from runner.record import layout
 from runner.record.journal import Record
+from runner.tracking.client import experiment as experiment_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,9 +36,7 @@ def find_or_create(client: "MlflowClient", run: Run, hosted_job: str) -> "Mlflow
     """
     from mlflow.entities import Param, RunTag
 
-    name = run.request.tracking.experiment
-    found = client.get_experiment_by_name(name)
-    experiment = found.experiment_id if found else client.create_experiment(name)
+    experiment = experiment_id(client, run.request.tracking.experiment)
     tags = _tags(run) | ({HOSTED_JOB: hosted_job} if hosted_job else {})
     trial = run.trial_name
     called = in_column(trial) if trial else run.folder.name

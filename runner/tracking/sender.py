@@ -6,13 +6,11 @@ there (run, model, version) is looked for first: a process may have died before 
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
@@ -23,6 +21,7 @@ from runner.record.events import Metrics, Samples, StepDone
 from runner.record.journal import Record, read_state
 from runner.record.outcome import Saved, saved
 from runner.tracking import mlflow_runs, traces
+from runner.tracking.client import connect, shown, store
 from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
 
 if TYPE_CHECKING:
@@ -64,19 +63,6 @@ class Position:
     known: dict[str, str] = field(default_factory=dict)
 
 
-def store(uri: str | None) -> str:
-    """Return the tracking URI: as asked for, else from the environment, else MLflow's own default."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-
-
-def shown(uri: str) -> str:
-    """Return a URI as it may be written down: without a password."""
-    where = urlsplit(uri)
-    if where.password is None:
-        return uri
-    return urlunsplit(where._replace(netloc=f"{where.username}:***@{where.netloc.rpartition('@')[2]}"))
-
-
 def position_of(run: Run) -> Position:
     """Return where a run stands in the store that it asks for."""
     path, uri = run.folder / layout.TRACKING, shown(store(run.request.tracking.uri))
@@ -85,17 +71,14 @@ def position_of(run: Run) -> Position:
 
 
 class Sender:
-    """Sends what a journal holds beyond a position to MLflow, and moves the position."""
+    """Sends what a journal holds beyond a position to MLflow, and moves the position.
+
+    Raises what `client.demand_answer` raises where no store answers.
+    """
 
     def __init__(self, run: Run, position: Position) -> None:
-        import logging
-
-        from mlflow import MlflowClient as Client
-
-        for name in ("mlflow", "alembic"):  # they tell of every table they create
-            logging.getLogger(name).setLevel(logging.WARNING)
         self.run, self.position = run, position
-        self.client: MlflowClient = Client(store(run.request.tracking.uri))
+        self.client = connect(store(run.request.tracking.uri))
 
     def send(self, status: str = "") -> None:
         """Send new events; with a status also the report, and close the run.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runner.tracking.client import connect, experiment, store, told
 from runner.tracking.mlflow_runs import SWEEP, in_column
 from runner.tracking.sender import PAGE_CHARACTERS, position_of
 
@@ -44,15 +45,13 @@ class Parent:
         return self.problem
 
     def _attempt(self, work: Callable[[], None]) -> None:
-        from runner.tracking.client import told
-
         if not self.request.tracking.enabled:
             return
         try:
             work()
             self.problem = ""
         except Exception as error:
-            self.problem = told(error, self.request)
+            self.problem = told(error, store(self.request.tracking.uri))
 
     def _open(self) -> None:
         client, experiment = self._client()
@@ -113,10 +112,8 @@ class Parent:
                 "attributes.`Models`", "tags.`runner.plan_id`"]  # fmt: skip
 
     def _client(self) -> tuple["MlflowClient", str]:
-        from runner.tracking import client
-
-        made = client.connect(self.request)
-        return made, client.experiment(made, self.request.tracking.experiment)
+        client = connect(store(self.request.tracking.uri))
+        return client, experiment(client, self.request.tracking.experiment)
 
 
 def find(client: "MlflowClient", experiment: str, sweep_id: str) -> str | None:
