@@ -62,6 +62,7 @@ def _service(runs_folder: Path) -> Jobs:
     if planned:
         run = planning.load(planned[-1])
         return backends.of(run).jobs(run.request.backend)
+    # No run yet, so nothing says which service: the environment has to.
     hosted = next(found for name in backends.names() if (found := backends.load(name)).hosted)
     return hosted.jobs(hosted.settings())
 

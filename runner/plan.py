@@ -60,6 +60,7 @@ class Plan:
     @cached_property
     def canonical(self) -> bytes:
         """The plan as JSON with sorted keys and no spaces."""
+        # Sorted keys: the id must not hang on the order in which fields were written, or a key was typed.
         return msgspec.json.encode(msgspec.to_builtins(self), order="deterministic")
 
     @cached_property
@@ -110,6 +111,7 @@ class Run:
         planned = self.plan.splits.get(split)
         if planned is None:
             return
+        # Over the lines as they are read, not a file's own hash: the same rows in another format are the same plan.
         digest, count = sha256(), 0
         for _, block in row_blocks(self.selection, (split,), lambda finding: None):
             lines = canonical_lines(block.rows)

@@ -26,6 +26,7 @@ def draw(found: Comparison) -> "Figure":
 
     # The models of an evaluation were not trained here, and have no curves.
     curved = any(run.curves for run in found.results)
+    # Not pyplot's: that keeps every figure in memory, and may look for a display.
     figure = Figure(figsize=(12 if curved else 6, 4.5), layout="constrained")
     if curved:
         _curves(figure.add_subplot(1, 2, 1), found)
@@ -74,6 +75,7 @@ def _sweep(axes: "Axes", found: Comparison) -> None:
     if places:
         swept, heights, errors = zip(*sorted(zip(places, values, around, strict=True)), strict=True)
         axes.errorbar(swept, heights, errors, fmt="o-", capsize=4)
+        # Rates and betas are swept by factors; 0.5, 1, 2 is still readable on a linear axis.
         if min(places) > 0 and max(places) >= 5 * min(places):
             axes.set_xscale("log")
         axes.set(xlabel=found.keys[0])

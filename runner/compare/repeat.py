@@ -39,6 +39,7 @@ def overrides(run: Run) -> list[str]:
     from omegaconf import OmegaConf
 
     hydra_config.register()
+    # From the whole request, not from what was typed: the defaults of today may be others.
     wanted = {key: value for key, value in _flat(check.as_composed(run.request)) if key not in PASSING}
     chosen: list[str] = []
     with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
@@ -49,6 +50,7 @@ def overrides(run: Run) -> list[str]:
 
         for group in GROUPS:
             names = sorted(path.stem for path in (hydra_config.home() / "conf" / group).glob("*.yaml"))
+            # The option from which the fewest keys differ; each group in turn, as they set different keys.
             nearest = min(["", *names], key=lambda name: len(differing(_with(chosen, group, name))))
             chosen = _with(chosen, group, nearest)
         return [*chosen, *(f"{key}={_typed(wanted[key])}" for key in differing(chosen))]

@@ -80,6 +80,7 @@ class Variant:
 def read(folder: Path) -> Result:
     """Return what a run's folder holds. Raises `RequestError` where it was never begun."""
     run = planning.load(folder)
+    # From the journal and not the report: a run that was killed, or goes on, has none, or an old one.
     records = journal.read(folder / layout.JOURNAL)
     content = outcome.read(folder) or {}
     grades = [each for each in graded.read(folder / graded.GRADES, AnswerGrade) if each.model == TUNED]
@@ -114,6 +115,7 @@ def read_models(folder: Path) -> list[Result]:
     if not grades:
         raise RequestError(f"{folder}: {graded.GRADES} not found or empty; python -m runner.evaluate writes it.")
     named, path = list(dict.fromkeys(each.model for each in grades)), folder / layout.EVALUATION
+    # In the order they were named: the first is the one that others are compared with.
     models = msgspec.json.decode(path.read_bytes())["models"] if path.exists() else named
     return [_model(folder, str(name), [each for each in grades if each.model == name]) for name in models]
 
@@ -192,6 +194,7 @@ def differing(results: Sequence[Result]) -> list[str]:
     """
     keys = dict.fromkeys(key for result in results for key in result.params)
     found = [key for key in keys if len({repr(each.params[key]) for each in results if key in each.params}) > 1]
+    # Rows may differ though every key is equal (the file has changed), or be equal though keys differ (a copy).
     why = [key for key in found if key in IGNORED and key.startswith("dataset.")] if DATA in found else []
     unsaid = DATA in found and not why and "method" not in found
     return [*(key for key in found if key not in IGNORED and key != DATA), *why, *([DATA] if unsaid else [])]
@@ -207,6 +210,7 @@ def variants(results: Sequence[Result]) -> list[Variant]:
     keys = differing(results)
     together: dict[str, list[Result]] = {}
     for result in results:
+        # repr tells 1 from 1.0 and "1": other values are another request, even where they compare as equal.
         together.setdefault(repr(sorted(map(repr, result.request.items()))), []).append(result)
     names = [_name(runs[0], keys) for runs in together.values()]
     taken = Counter(names)

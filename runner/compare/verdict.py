@@ -105,6 +105,7 @@ class Comparison:
         best = self.ranked[0]
         least = "least " if self.kind.lower_is_better else ""
         told = f"best by {least}{words(self.metric, self.kind)}: {best.name} ({figure(best, self.metric)})"
+        # A difference in answers, in place of a metric without rows, decides nothing about the metric.
         unsure = [each for each in self.leading if each.metric != self.metric or not each.better]
         if not self.leading:
             return told
@@ -127,6 +128,7 @@ def make(
     asked = [metric] if isinstance(metric, str) else metric or []
     metrics = _known(asked, results) or [_metric(results)]
     ranked = rank(metrics[0], taking_part)
+    # The best with each other one, not all pairs: of a thousand trials these would be half a million.
     others = ranked[1 : 1 + NEXT]
     found = [_difference(metrics[0], ranked[0], each) for each in others]
     found += [compare(name, ranked[0], each) for name in metrics[1:] for each in others]
@@ -159,6 +161,7 @@ def _difference(metric: str, one: Variant, other: Variant) -> Difference:
     """Compare two by a metric, or by their answers where no row was judged by it: a hosted job's are not."""
     found = compare(metric, one, other)
     answers = _answers([*one.runs, *other.runs])
+    # A hosted job tells no losses of single rows, but its answers may be graded like anybody's.
     return found if found.rows else max((found, compare(answers, one, other)), key=lambda each: each.rows)
 
 
@@ -192,6 +195,7 @@ def figure(variant: Variant, metric: str) -> str:
 def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of the table of variants: what sets them apart, and their metrics."""
     everyone = (*found.ranked, *found.unranked)
+    # Each once, in this order: what was asked for, what methods show, then graders.
     shown = dict.fromkeys(
         [*found.further, *MEASURED, *(f"eval/{name}" for each in found.results for name in each.graders)]
     )

@@ -34,6 +34,7 @@ def named(wanted: Sequence[str | Mapping[str, Json]], key: str = "evaluation.gra
     Raises `RequestError` for one that is not found, or cannot work, or whose name another has, too.
     """
     found = [_make(each, f"{key}[{number}]") for number, each in enumerate(wanted)]
+    # `eval/NAME` would be two things at once. The grader of `dataset.style` bears a metric's name on purpose.
     taken = methods.metrics().keys() - {IN_STYLE}
     for number, grader in enumerate(found):
         if not re.fullmatch(r"\w[\w.-]*", grader.name):
@@ -47,6 +48,7 @@ def named(wanted: Sequence[str | Mapping[str, Json]], key: str = "evaluation.gra
 
 def key_of(grader: Grader) -> str:
     """Return what identifies a grader: a hash of its configuration, without its secrets."""
+    # Secrets show as `$NAME` or `***` there, so that another key at the same place grades nothing again.
     return sha256(msgspec.json.encode(graders.configuration(grader), order="sorted")).hexdigest()[:16]
 
 

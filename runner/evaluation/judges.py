@@ -44,6 +44,7 @@ def price(rows: Sequence[Asked], grader: Grader, keys: JudgeKeys, sampling: Samp
     """
     if not list(grader.models()):
         return None
+    # A pairwise judge sees the base model's answers beside the others', and gives them no grade of their own.
     counted = 1 if grader.compares else num_models
     longest = "x" * (CHARACTERS_PER_TOKEN * sampling.max_new_tokens)
     subjects = []

@@ -23,6 +23,7 @@ def of(run: Run, state: RunState) -> Sequence[Step]:
     graders = configured.of_request(run.request)
     if sampling is None or not graders:
         return steps
+    # Other graders grade again and sample nothing; other samples do both.
     key = " ".join([sampling.key, *(f"{each.name}={configured.key_of(each)}" for each in graders)])
     return [*steps, Step("grade", lambda: _in_lockstep(_grade(run, state)), key)]
 
@@ -61,6 +62,7 @@ def _in_lockstep(work: Events) -> Events:
     if group.rank.world_size == 1:
         return (yield from work)
     while True:
+        # Judges are asked by one rank only: each question is paid for.
         event, result = group.broadcast(_next(work) if group.rank.first else None)
         if event is None:
             return dict(result)

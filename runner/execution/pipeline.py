@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 hydra_config.register()  # where a launcher has started this process, it composes a trial's request before it calls
 
+# A list of the module, as `hydra.main` returns nothing and a launcher's own results do not reach `__main__`.
 ENDED: list[int] = []
 """The exit codes of what this process has been given."""
 
@@ -103,6 +104,7 @@ def run_and_report(run: "Run", train: bool = True) -> None:
     from runner.tracking.follower import Follower
 
     with execute.alone(run.folder), distributed.joined(run.plan.id) as group:
+        # The other ranks have made the same plan, but only this one has looked at what is done, and where.
         group.broadcast((run.folder, train))
         follower = Follower([run])
         outcome = report.Outcome("finished")
@@ -110,12 +112,14 @@ def run_and_report(run: "Run", train: bool = True) -> None:
             if train:
                 with Live() as live:
                     outcome = report.outcome(run, _execute(run, live))
+        # Of a search, no failure: the trial's code stays 0, so that its sweep ends well.
         except Pruned as end:
             outcome = report.failure(end)
         except BaseException as error:
             outcome = report.failure(error)
             raise
         finally:
+            # A finished run keeps its report: versions and times there are those of the training.
             content = None if train else record_outcome.read(run.folder)
             content = content or report.write(run, outcome)
             position = follower.finish(run, outcome.status)

@@ -47,6 +47,7 @@ def failure(error: BaseException) -> Outcome:
 def write(run: Run, outcome: Outcome) -> Report:
     """Write both files from what the journal holds and return the content."""
     content = build(run, outcome, journal.read(run.folder / layout.JOURNAL))
+    # Indented, as people open it, too.
     (run.folder / layout.REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(content)))
     (run.folder / layout.REPORT_PAGE).write_text(markdown(run.plan, content), "utf-8")
     return content
@@ -54,6 +55,7 @@ def write(run: Run, outcome: Outcome) -> Report:
 
 def build(run: Run, outcome: Outcome, records: Sequence[Record]) -> Report:
     """Return the report as a JSON value."""
+    # Of a step that was done twice, for other samples say, the later result.
     steps = {each.event.step: each.event for each in records if isinstance(each.event, StepDone)}
     samples = [each.event.rows for each in records if isinstance(each.event, Samples)]
     return {

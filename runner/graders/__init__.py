@@ -150,6 +150,7 @@ def make(configuration: Mapping[str, Json], place: str) -> Grader:
     except msgspec.ValidationError as error:
         allowed = ", ".join(each.encode_name for each in msgspec.structs.fields(owner))
         raise RequestError(f"{place}: {kind}: {error}; its fields: {allowed}.") from error
+    # All at once: a configuration with three mistakes is not sent back three times.
     problems = list(grader.problems())
     # Configurations within one are kept as they were typed, so a secret in them would show.
     within = [path for path in secret.written(configuration, _secrets) if path.split(".")[0] not in owner.secrets]

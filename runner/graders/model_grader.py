@@ -157,6 +157,7 @@ def ask(
     """
     text = judge.ask(model, messages, {**sampling.options, "response_format": response_format})
     try:
+        # Strictly, though the endpoint promises the form: not every one that calls itself compatible keeps to it.
         return msgspec.json.decode(text, type=form)
     except msgspec.DecodeError as error:
         raise JudgeError(

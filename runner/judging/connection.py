@@ -72,11 +72,13 @@ class Connection:
             if left <= 0:
                 raise JudgeError(f"{self._host}: {said}; no answer within {self._keys.timeout:g} s.")
             try:
+                # What is left, not a time-out of its own for each try: retries and pauses are within the limit.
                 client = self._client().with_options(timeout=left)
                 return _judgement(client.chat.completions.create(**request))  # type: ignore[call-overload]
             except (openai.OpenAIError, ValueError) as error:
                 said, wait, was_sent = self._classified(error)
             failures, lost = failures + 1, lost + was_sent
+            # Doubled from half a second to 8, less up to half: who failed together must not come back together.
             pause = wait if wait is not None else min(8.0, 0.5 * 2 ** (failures - 1)) * random.uniform(0.5, 1.0)
             if pause > LONGEST_PAUSE or time.monotonic() + pause > until or lost == MOST_LOST:
                 asked = "" if wait is None else f" and asks to wait {wait:,.0f} s"
@@ -100,6 +102,7 @@ class Connection:
         import openai
 
         if isinstance(error, openai.APIConnectionError):
+            # Nothing was sent, so nothing can have been paid for.
             if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
                 return "it cannot be reached", None, False
             late = isinstance(error, openai.APITimeoutError)
@@ -111,11 +114,14 @@ class Connection:
             raise AccessError(
                 f"{self._host}: {told}; it does not take the key in {self._keys.key_variable}; check both."
             )
+        # OpenAI says 429 of a used-up account, too, and no pause helps there:
+        # https://platform.openai.com/docs/guides/error-codes
         if status == 404 or error.code == "insufficient_quota":
             raise AccessError(
                 f"{self._host}: {told}; check evaluation.judge.url, the account, and the grader's model, which "
                 "evaluation.judge.model_names can map to a deployment of yours."
             )
+        # Those that the SDK itself would repeat (openai._base_client, _should_retry).
         if status in (408, 409, 429) or status >= 500:
             return f"it answers {told}", retry_after(error.response.headers.get("retry-after")), False
         raise JudgeError(f"{self._host}: {told}; it refuses the question as it stands.")
@@ -135,6 +141,7 @@ class Connection:
 
         with self._opening:
             if self._opened is None:
+                # Opened when it is first needed: judgements that are all on disk need neither key nor package.
                 timeout = Timeout(self._keys.timeout, connect=CONNECT_SECONDS)
                 self._opened = OpenAI(base_url=self.url, api_key=self._key(), max_retries=0, timeout=timeout)
                 if self.url != OFFICIAL:  # they leak in from the environment and are nobody else's business

@@ -13,6 +13,8 @@ Result = dict[str, object]
 """
 
 
+# tag=True writes the class's name into each line of the journal, and field names are its keys: to rename either
+# makes the journals of earlier runs unreadable.
 class Started(msgspec.Struct, frozen=True, tag=True):
     """A process begins, or takes up again, to work on a plan."""
 

@@ -68,6 +68,7 @@ def write(path: Path, values: Iterable[Kept]) -> None:
     """Write values as JSON lines, in place of what was there, at once."""
     draft = path.with_suffix(".draft")
     draft.write_bytes(msgspec.json.Encoder().encode_lines(list(values)))
+    # The thread that sends to MLflow reads these files meanwhile: it finds the old one or the new one.
     draft.replace(path)
 
 
@@ -82,6 +83,7 @@ def read_whole(path: Path, form: type[Kept]) -> Sequence[Kept]:
     """Return the values of a file to which more are going to be appended; a line torn by a crash is cut off."""
     if path.exists():
         content = path.read_bytes()
+        # Appended to a torn line, the next answer would be lost with it.
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             path.write_bytes(whole)
@@ -99,6 +101,7 @@ def row_scores(grades: Iterable[AnswerGrade], model: str) -> dict[str, dict[str,
             found.setdefault((each.row, each.grader), []).append(each.score)
     scores: dict[str, dict[str, float]] = {}
     for (row, grader), values in found.items():
+        # The samples that could be graded may be the easy ones; docs/comparison.md, "What is compared".
         if None not in values:
             scores.setdefault(row, {})[grader] = sum(v for v in values if v is not None) / len(values)
     return scores

@@ -68,15 +68,18 @@ class RunState:
     def news(self, event: Event) -> Event | None:
         """Return what of an event is not known yet, None where nothing is."""
         match event:
+            # For the eye and the clock only: a resumed run needs neither.
             case Wait() | Progress():
                 return None
             case Metrics(step, values, time):
+                # A resumed run measures again what came after its last checkpoint, and perhaps further metrics.
                 fresh = {name: value for name, value in values.items() if not self._measured.get(name, 0) >> step & 1}
                 return Metrics(step, fresh, time) if fresh else None
             case Said(id=name) if name in self._said:
                 return None
             case State(what, value) if self.states.get(what) == value:
                 return None
+            # A step looks before it makes anything, and says of what it finds that it was made.
             case Created(what, name) if (what, name) in self.created:
                 return None
         return event
@@ -118,6 +121,7 @@ class Journal:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
+            # A torn line goes now: what is appended would continue it, and neither could be read.
             file.truncate(_whole_bytes(path))
 
     def add(self, event: Event) -> Record | None:
@@ -125,15 +129,19 @@ class Journal:
         news = self.state.news(event)
         if news is None:
             return None
+        # A service's own time, where an event has one: it is heard of minutes later.
         record = Record(getattr(event, "time", None) or time.time(), news)
         try:
             with self._path.open("ab") as file:
                 file.write(msgspec.json.encode(record) + b"\n")
+                # A sync waits for the disk. Metrics come at each step, and what a power cut has taken of them is
+                # computed or heard again.
                 if not isinstance(event, Metrics | Said):
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:  # a full disk's names no file
             raise OSError(error.errno, error.strerror, str(self._path)) from error
+        # After the file: what could not be written has not happened.
         self.state.apply(news)
         return record
 

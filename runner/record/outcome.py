@@ -52,6 +52,7 @@ def last_values(records: Sequence[Record]) -> dict[str, float]:
     """Return the last value of each metric: that of its latest step, whenever it was heard."""
     measured = [record.event for record in records if isinstance(record.event, Metrics)]
     values: dict[str, float] = {}
+    # Not as they were heard: a hosted job's events come late and out of order.
     for event in sorted(measured, key=lambda event: event.step):
         values |= event.values
     return values
@@ -59,6 +60,7 @@ def last_values(records: Sequence[Record]) -> dict[str, float]:
 
 def saved(result: Result) -> Saved:
     """Return the result of the step `save` by its fields. Raises `msgspec.ValidationError` for any other."""
+    # Checked here, where it is read: the journal may be an earlier version's.
     return msgspec.convert(result, Saved)
 
 

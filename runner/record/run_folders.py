@@ -16,6 +16,7 @@ from runner.record import layout
 USUAL = Path("runs")
 SET_ASIDE = ".before-"
 """In the name of a folder that `again=true` has renamed, so that its plan can be run once more."""
+# In hexadecimal: among 1,000 plans two are taken for one with a probability of 1 in 8,600.
 PLAN_ID_CHARACTERS = 8
 
 
@@ -26,6 +27,7 @@ def default() -> Path:
 
 def every(runs: Path, set_aside: bool = False) -> list[Path]:
     """Return the folders of all runs that have started, the last changed one last; on request also those set aside."""
+    # By the journal's time: a folder's own changes with each file that is renamed into it, as MLflow's position is.
     journals = sorted(runs.glob(f"*/{layout.JOURNAL}"), key=lambda path: path.stat().st_mtime)
     return [path.parent for path in journals if set_aside or SET_ASIDE not in path.parent.name]
 
@@ -44,6 +46,7 @@ def find(name: str, runs: Path) -> Path:
         if (folder / layout.JOURNAL).exists():
             return folder
     existing = sorted(every(runs))
+    # Names have hyphens themselves, so the plan id is what comes after the last one.
     fitting = [path for path in existing if path.name.startswith(name) or path.name.rpartition("-")[2].startswith(name)]
     if len(fitting) == 1:
         return fitting[0]
@@ -65,6 +68,7 @@ def new(name: str, plan_id: str, runs: Path) -> Path:
 
 def latest_with_model(runs: Path) -> Path | None:
     """Return the folder of the run that made its model last, if any has one."""
+    # The reference of a local run, or the name of a hosted one's model; both are written last.
     made = sorted(runs.glob(f"*/{layout.MODEL}/*.json"), key=lambda path: path.stat().st_mtime)
     return made[-1].parent.parent if made else None
 

@@ -64,6 +64,7 @@ def sampling(request: Request) -> Sampling:
 def key(request: Request) -> str:
     """Return what answers depend on beyond the plan: how many, how they are sampled, the content of own prompts."""
     files = locate(request.evaluation.prompts) if request.evaluation.prompts else ()
+    # The content, not the path: a prompt that was changed is answered anew, a file that was moved is not.
     content = sha256(b"".join(sha256(file.path.read_bytes()).digest() for file in files)).hexdigest()[:16]
     how = ", ".join(f"{name} {value:g}" for name, value in asdict(sampling(request)).items())
     return f"{most(request)} prompts{f' of {content}' if files else ''}, {how}"
@@ -101,9 +102,11 @@ def asked(found: Iterable[tuple[Problem, str]], most: int | None, by_prompt: boo
     """
     rows: dict[str, Asked] = {}
     for problem, place in found:
+        # By those that differ, not by those that were read.
         if most is not None and len(rows) >= most:
             break
         row = sha256(canonical(problem.prompt if by_prompt else problem)).hexdigest()
+        # A prompt that stands in the data twice is asked once: rows are the unit of a comparison.
         rows.setdefault(
             row, Asked(row=row, prompt=problem.prompt, fields=problem.reference, tools=problem.tools, place=place)
         )
@@ -130,6 +133,7 @@ def answers(model: str, rows: Sequence[Asked], replies: Replies) -> list[Answer]
     """Return a model's answers as they are kept."""
     return [
         Answer(model=model, row=row.row, sample=number, **reply._asdict())
+        # None at all where the base model could not be asked.
         for row, each in zip(rows, replies, strict=bool(replies))
         for number, reply in enumerate(each)
     ]

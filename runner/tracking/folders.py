@@ -43,6 +43,7 @@ def _folder(client: "MlflowClient", run: "MlflowRun", runs_folder: Path) -> Path
     here = run_folders.of_plan(run.data.tags[PLAN_ID], runs_folder)
     if here:
         return here
+    # In a folder of its own, with the run's name: comparisons call a run by its folder.
     folder = Path(tempfile.mkdtemp(prefix="runner-"), str(run.info.run_name).replace("/", "-"))
     folder.mkdir()
     there = {each.path for each in client.list_artifacts(run.info.run_id)}

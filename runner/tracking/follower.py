@@ -24,6 +24,7 @@ class Follower:
         self._problems: dict[str, str] = {}
         self._over = threading.Event()
         self._lock = threading.Lock()
+        # daemon: a store that does not answer must not keep a process alive that is done.
         self._thread = threading.Thread(target=self._follow, name="tracking", daemon=True)
         if self._runs:
             self._thread.start()
@@ -35,6 +36,7 @@ class Follower:
                 return None
             self._runs = [each for each in self._runs if each is not run]
             position = position_of(run)
+            # A finished run that MLflow has whole is not touched: the same command again would only renew its times.
             if position.status != status or self._behind(run, position):
                 self._attempt(run, status)
         return position_of(run)
@@ -51,6 +53,7 @@ class Follower:
 
     def _follow(self) -> None:
         while not self._over.wait(TICK_SECONDS):
+            # A copy, as `finish` takes runs out meanwhile. It waits for one at most: each has the lock alone.
             for run in list(self._runs):
                 with self._lock:
                     if not self._over.is_set() and self._follows(run) and self._behind(run, position_of(run)):
@@ -67,5 +70,6 @@ class Follower:
         try:
             Sender(run, position_of(run)).send(status)
             self._problems.pop(run.plan.id, None)
+        # Whatever it is: MLflow, SQLAlchemy, drivers of databases and the network have no common root.
         except Exception as error:
             self._problems[run.plan.id] = told(error, store(run.request.tracking.uri))

@@ -37,12 +37,16 @@ def find_or_create(client: "MlflowClient", run: Run, hosted_job: str) -> "Mlflow
     from mlflow.entities import Param, RunTag
 
     experiment = experiment_id(client, run.request.tracking.experiment)
+    # Looked for first, by tags: a process may have been killed after it made the run, before it could note its id.
     tags = _tags(run) | ({HOSTED_JOB: hosted_job} if hosted_job else {})
     trial = run.trial_name
     called = in_column(trial) if trial else run.folder.name
     mlflow_run = _find(client, experiment, tags) or client.create_run(experiment, tags=tags, run_name=called)
     params = [
-        Param(key, str(value)[:6000]) for key, value in flat_params(run).items() if key not in mlflow_run.data.params
+        # The store's limit is 6,000 characters (mlflow.utils.validation.MAX_PARAM_VAL_LENGTH).
+        Param(key, str(value)[:6000])
+        for key, value in flat_params(run).items()
+        if key not in mlflow_run.data.params
     ]
     missing = [RunTag(key, value) for key, value in tags.items() if key not in mlflow_run.data.tags]
     client.log_batch(mlflow_run.info.run_id, params=params, tags=missing)
@@ -88,6 +92,7 @@ def _find(client: "MlflowClient", experiment: str, tags: Mapping[str, str]) -> "
     for key in (HOSTED_JOB, BEGUN):
         if key in tags:
             same = " and ".join(f"tags.`{each}` = '{tags[each]}'" for each in (PLAN_ID, key))
+            # Two folders may have made one each before they could see the other's: both go on with the same.
             oldest = ["attributes.start_time ASC"]
             if found := client.search_runs([experiment], same, max_results=1, order_by=oldest):
                 return found[0]

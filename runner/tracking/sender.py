@@ -87,7 +87,7 @@ class Sender:
         """
         if not self._open(status):
             return
-        records, end = self._new_records()
+        records, end = new_records(self.run.folder / layout.JOURNAL, self.position.sent_bytes)
         self._log_metrics([record for record in records if isinstance(record.event, Metrics)])
         for record in records:
             if isinstance(record.event, Samples):
@@ -97,6 +97,7 @@ class Sender:
             elif isinstance(record.event, StepDone) and record.event.step == "grade":
                 to = self.position
                 traces.write(self.client, to.experiment_id, to.run_id, self.run.folder, record.time)
+        # Only after all of it was taken: what is sent twice does no harm, what is skipped would be missing for good.
         self._keep(sent_bytes=end)
         if status:
             self._close(status)
@@ -104,6 +105,7 @@ class Sender:
     def _open(self, status: str) -> bool:
         """Find or create the MLflow run, or reopen it; return whether there is one to send to."""
         hosted, hosted_job = backends.load(self.run.plan.backend).hosted, self.position.hosted_job
+        # The job is what its MLflow run is known by: before it exists nobody knows which run to send to.
         if hosted and not hosted_job:
             hosted_job = read_state(self.run.folder).job
             if not hosted_job and not status:
@@ -122,6 +124,7 @@ class Sender:
         if mlflow_run.info.run_id != self.position.run_id:
             changes |= {"run_id": mlflow_run.info.run_id, "experiment_id": mlflow_run.info.experiment_id}
             changes |= {"model_id": "", "sent_bytes": 0}
+            # Another folder's process began it: what it has sent is asked for once, instead of being sent again.
             if mlflow_run.data.tags[mlflow_runs.BEGUN] != mlflow_runs.begun(self.run):
                 changes |= {"taken_over": mlflow_run.info.status, "known": mlflow_runs.steps(self.client, mlflow_run)}
         self._keep(**changes)
@@ -131,13 +134,6 @@ class Sender:
         if self.position.taken_over != "FINISHED" and (self.position.status or self.position.taken_over):
             self.client.update_run(self.position.run_id, "RUNNING")
             self._keep(status="", taken_over="")
-
-    def _new_records(self) -> tuple[list[Record], int]:
-        path = self.run.folder / layout.JOURNAL
-        data = path.read_bytes() if path.exists() else b""
-        end = data.rfind(b"\n") + 1
-        decoder = msgspec.json.Decoder(Record)
-        return [decoder.decode(line) for line in data[self.position.sent_bytes : end].splitlines()], end
 
     def _log_metrics(self, records: Sequence[Record]) -> None:
         from mlflow.entities import Metric
@@ -150,6 +146,7 @@ class Sender:
             for name, value in record.event.values.items()
             if not known.get(name, 0) >> record.event.step & 1
         ]
+        # MLflow refuses a larger batch (mlflow.utils.validation.MAX_METRICS_PER_BATCH).
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(self.position.run_id, metrics=metrics[start : start + BATCH])
 
@@ -172,6 +169,7 @@ class Sender:
             self.client.log_model_artifacts(self.position.model_id, model["model"])
         self.client.finalize_logged_model(self.position.model_id, "READY")
         outputs = self.client.get_run(self.position.run_id).outputs
+        # Sent twice, the model would stand twice among the run's outputs.
         if self.position.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else ())]:
             self.client.log_outputs(self.position.run_id, [LoggedModelOutput(self.position.model_id, 0)])
         self._register()
@@ -206,6 +204,7 @@ class Sender:
                 self.client.log_artifact(self.position.run_id, str(self.run.folder / name))
         page = (self.run.folder / layout.REPORT_PAGE).read_text("utf-8")
         self.client.set_tag(self.position.run_id, "mlflow.note.content", page[:PAGE_CHARACTERS])
+        # `set_terminated` would give it an end; a hosted job that goes on has none.
         if status == "running":
             self.client.update_run(self.position.run_id, STATUSES[status])
         else:
@@ -215,9 +214,19 @@ class Sender:
     def _keep(self, **changes: object) -> None:
         for name, value in changes.items():
             setattr(self.position, name, value)
+        # Renamed when it is whole: a torn position would begin another MLflow run.
         draft = self.run.folder / f".{layout.TRACKING}"
         draft.write_text(json.dumps(asdict(self.position)))
         draft.rename(self.run.folder / layout.TRACKING)
+
+
+def new_records(path: Path, sent_bytes: int) -> tuple[list[Record], int]:
+    """Return the whole records of a journal beyond so many bytes, and where they end."""
+    data = path.read_bytes() if path.exists() else b""
+    # The process that writes may be in the middle of a line.
+    end = data.rfind(b"\n") + 1
+    decoder = msgspec.json.Decoder(Record)
+    return [decoder.decode(line) for line in data[sent_bytes:end].splitlines()], end
 
 
 def external_tags(result: Saved) -> dict[str, str]:

@@ -87,6 +87,7 @@ class Parent:
             try:
                 client.set_tag(child, "mlflow.parentRunId", parent)
                 client.update_run(child, name=in_column(name))
+            # A trial's run that somebody has deleted stays deleted, and costs no summary.
             except MlflowException as error:
                 if error.error_code not in DELETED:
                     raise
