@@ -23,8 +23,11 @@ from runner.models.source import ModelIdentity
 from runner.record import run_folders
 from runner.request.keys import Request
 
-FORMAT = 1
-"""Version of what a plan holds; raised when the same request comes to another result."""
+FORMAT = 2
+"""Version of what a plan holds; raised when the same request comes to another result.
+
+It is in the plan id: what an earlier version has finished is another plan, and is not taken for this one's result.
+"""
 DATA = ("train", "validation", "validation_fraction", "split_seed", "max_rows")
 """Keys under `dataset` that say which rows are taken."""
 

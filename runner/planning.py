@@ -122,13 +122,18 @@ def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
 def load(folder: Path) -> Run:
     """Return the run of a run's folder, as it was planned; the data is not read.
 
-    Raises `RequestError` where the folder holds no plan.
+    Raises `RequestError` where the folder holds no plan, or one of another version that cannot be read.
     """
     try:
         plan = msgspec.json.decode((folder / layout.PLAN).read_bytes(), type=Plan)
         request = check.request(msgspec.json.decode((folder / layout.REQUEST).read_bytes()))
     except FileNotFoundError as error:
         raise RequestError(f"{error.filename}: not there, so {folder} is no run that was begun; name one.") from error
+    except msgspec.MsgspecError as error:
+        raise RequestError(
+            f"{folder / layout.PLAN}: is no plan that this version reads ({error}); it makes and reads plans of format "
+            f"{FORMAT}; give the run's command again, or read the run with the version that made it."
+        ) from error
     return _run(request, plan, folder)
 
 
