@@ -61,6 +61,7 @@ def composed(*overrides: str) -> Mapping[str, Any]:
     hydra_config.register()
     try:
         with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
+            # `resolve=True`: what `${…}` means is settled here, and no later code knows OmegaConf.
             composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
     except Exception as error:
         sentence = hydra_errors.sentence(error)

@@ -22,7 +22,7 @@ from runner.evaluation.rehearsal import rehearse
 from runner.evaluation.rehearsed import Rehearsed
 from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
-from runner.record import run_folders, samples
+from runner.record import layout, run_folders, samples
 from runner.request import check
 from runner.request.keys import BackendKeys, Request
 
@@ -53,6 +53,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
     known = known or PlanCache()
     identity = _identified(request, known)
     found = _surveyed(request, backend, known, report)
+    # Data first: what a backend refuses may hang on it, and so does `auto` (the number of rows).
     found.require_trainable(request.dataset.on_bad_row)
     backend.check(request, found)
     splits = {name: _identity(split) for name, split in found.splits.items()}
@@ -94,6 +95,7 @@ def _identified(request: Request, known: PlanCache) -> ModelIdentity:
 
 def _surveyed(request: Request, backend: backends.AnyBackend, known: PlanCache, report: Report) -> Survey:
     wanted = selection(request)
+    # The backend and the model, too: they say how many tokens a row may have.
     key = msgspec.json.encode([wanted, request.model, request.backend])
     if key not in known.surveys:
         known.surveys[key] = survey(wanted, backend.limit(request), report)
@@ -108,6 +110,7 @@ def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
         return ()
     keys = request.evaluation.judge
     if request.mode == "run":
+        # A plan can be made where no key is; a run would only fail after it has trained.
         judges.demand_key(keys, graders)
     key = msgspec.json.encode([run.selection, request.evaluation, request.dataset.style])
     if key not in known.rehearsals:
@@ -119,13 +122,18 @@ def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
 def load(folder: Path) -> Run:
     """Return the run of a run's folder, as it was planned; the data is not read.
 
-    Raises `RequestError` where the folder holds no plan.
+    Raises `RequestError` where the folder holds no plan, or one of another version that cannot be read.
     """
     try:
-        plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
-        request = check.request(msgspec.json.decode((folder / "request.json").read_bytes()))
+        plan = msgspec.json.decode((folder / layout.PLAN).read_bytes(), type=Plan)
+        request = check.request(msgspec.json.decode((folder / layout.REQUEST).read_bytes()))
     except FileNotFoundError as error:
         raise RequestError(f"{error.filename}: not there, so {folder} is no run that was begun; name one.") from error
+    except msgspec.MsgspecError as error:
+        raise RequestError(
+            f"{folder / layout.PLAN}: is no plan that this version reads ({error}); it makes and reads plans of format "
+            f"{FORMAT}; give the run's command again, or read the run with the version that made it."
+        ) from error
     return _run(request, plan, folder)
 
 
@@ -191,6 +199,7 @@ def count_tokens(proposal: Proposal) -> Tokens | None:
 
 
 def _count(proposal: Proposal, split: Split, count: Callable[[Row], int], sample_rows: int) -> int:
+    # The first rows stand for all, as their order says nothing of their length.
     counted = [count(row) for row in islice(proposal.run.rows(split), sample_rows)]
     return round(sum(counted) / len(counted) * proposal.survey.splits[split].rows)
 
@@ -201,6 +210,7 @@ def total_cost(proposals: Iterable[Proposal]) -> Cost:
     found = Cost(0.0, 0.0)
     for proposal in proposals:
         plan = proposal.run.plan
+        # Six trials over the same rows count their tokens once.
         rows = repr((plan.model, plan.train, plan.validation))
         if rows not in counted:
             counted[rows] = count_tokens(proposal)

@@ -18,6 +18,7 @@ from runner.data.rows import Turns
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
 from runner.record.events import Created, Event
+from runner.record.events import Result as Result
 
 if TYPE_CHECKING:
     from runner.cost import Tokens
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from runner.request.keys import BackendKeys, Evaluation, Request
 
 Settings = TypeVar("Settings", bound="BackendKeys")
-Result = dict[str, Any]
-"""The small JSON result of a step, which the journal keeps."""
 Events = Generator[Event, None, Result]
 Lines = Sequence[tuple[str, str]]
 """Rows of two texts for the terminal: a name or a command, and what it is."""

@@ -59,6 +59,7 @@ _SCRIPT = """
   show();
 """
 
+# `drawing | safe` is our own: matplotlib draws text as outlines, and escapes names in its comments.
 _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
     """<!doctype html>
 <meta charset="utf-8">

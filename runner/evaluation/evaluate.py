@@ -21,14 +21,13 @@ from runner.errors import DataError
 from runner.evaluation import configured, grading, judges, summary
 from runner.evaluation.judges import judge_of
 from runner.graders import Grader
-from runner.record import graded, run_folders, samples
+from runner.record import graded, layout, run_folders, samples
 from runner.record.events import Event, Note, Progress
 from runner.record.graded import Answer, AnswerGrade, Asked
 from runner.request.keys import Request
 
 AT_ONCE = 64
 """Prompts that a model is asked together, before their answers are kept; a killed process asks them again."""
-EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,7 @@ def carry_out(evaluation: Evaluation) -> Generator[Event, None, list[AnswerGrade
         )
         if judge is not None and judge.usage.asked + judge.usage.cached:
             yield Note(judges.told(judge.usage, keys))
-    (folder / EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(_summed(evaluation, grades))))
+    (folder / layout.EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(_summed(evaluation, grades))))
     return grades
 
 

@@ -50,6 +50,7 @@ def price(
     if not list(grader.models()):
         return None
     known = {(each.model, each.row, each.sample): sample_of(each) for each in answers}
+    # A pairwise judge sees the first model's answers beside the others', and gives them no grade of their own.
     subjects = []
     for row, number in product(rows, range(sampling.per_prompt)):
         samples = [known.get((name, row.row, number)) or _unknown(row, name, number, sampling) for name in models]

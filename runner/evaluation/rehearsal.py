@@ -76,6 +76,7 @@ def _odd(scores: Mapping[str, Sequence[float]], means: Mapping[str, float]) -> l
     """Say what makes scores useless: none differ, or bad answers have better ones."""
     told: list[str] = []
     values = {value for each in scores.values() for value in each}
+    # As a hosted service grades where `{{ item.KEY }}` does not match the data: 0 for every answer, without a word.
     if len(values) == 1 and len(scores) > 1:
         told.append(f"every answer, good, bad or empty, has the score {values.pop():g}: it tells nothing apart")
     for bad in ("rejected", "other", EMPTY):

@@ -4,7 +4,6 @@ grade    the answers of both models, by each grader        grades.jsonl
 """
 
 from collections.abc import Generator, Sequence
-from typing import Any
 
 from runner import backends, distributed
 from runner.backends import Events, Step
@@ -12,7 +11,7 @@ from runner.evaluation import configured, grading, judges, summary
 from runner.evaluation.judges import judge_of
 from runner.plan import Run
 from runner.record import graded
-from runner.record.events import Event, Metrics, Note
+from runner.record.events import Event, Metrics, Note, Result
 from runner.record.graded import Answer, Asked
 from runner.record.journal import RunState
 
@@ -24,6 +23,7 @@ def of(run: Run, state: RunState) -> Sequence[Step]:
     graders = configured.of_request(run.request)
     if sampling is None or not graders:
         return steps
+    # Other graders grade again and sample nothing; other samples do both.
     key = " ".join([sampling.key, *(f"{each.name}={configured.key_of(each)}" for each in graders)])
     return [*steps, Step("grade", lambda: _in_lockstep(_grade(run, state)), key)]
 
@@ -49,10 +49,9 @@ def _grade(run: Run, state: RunState) -> Events:
 
 def _last_step(state: RunState) -> int:
     """Return how many optimizer steps the model has behind it."""
-    for name in ("train", "results"):
-        if "step" in state.results.get(name, {}):
-            return int(state.results[name]["step"])
-    return 0
+    # The local backend trains in a step of that name; a hosted job's results say how far it came.
+    found = (state.results.get(name, {}).get("step") for name in ("train", "results"))
+    return next((step for step in found if isinstance(step, int)), 0)
 
 
 def _in_lockstep(work: Events) -> Events:
@@ -63,13 +62,14 @@ def _in_lockstep(work: Events) -> Events:
     if group.rank.world_size == 1:
         return (yield from work)
     while True:
+        # Judges are asked by one rank only: each question is paid for.
         event, result = group.broadcast(_next(work) if group.rank.first else None)
         if event is None:
             return dict(result)
         yield event
 
 
-def _next(work: Generator[Event, None, dict[str, Any]]) -> tuple[Event | None, dict[str, Any]]:
+def _next(work: Generator[Event, None, Result]) -> tuple[Event | None, Result]:
     try:
         return next(work), {}
     except StopIteration as done:

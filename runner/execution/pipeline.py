@@ -8,7 +8,7 @@ import platform
 from dataclasses import replace
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner import distributed
 from runner.errors import EndedError, Pruned, RequestError, StopAsked
@@ -16,16 +16,19 @@ from runner.request import check, hydra_config
 from runner.terminal import cli
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from runner.execution.execute import Listener, Results
     from runner.plan import Proposal, Run
 
 hydra_config.register()  # where a launcher has started this process, it composes a trial's request before it calls
 
+# A list of the module, as `hydra.main` returns nothing and a launcher's own results do not reach `__main__`.
 ENDED: list[int] = []
 """The exit codes of what this process has been given."""
 
 
-def task(composed: Any) -> int:
+def task(composed: "DictConfig") -> int:
     """Plan and execute one composed request; return its exit code, so that a sweep's other trials go on.
 
     Once asked to stop, a process begins nothing more.
@@ -35,7 +38,7 @@ def task(composed: Any) -> int:
     return ENDED[-1]
 
 
-def _arrive_and_do(composed: Any) -> None:
+def _arrive_and_do(composed: "DictConfig") -> None:
     _arrive()
     if distributed.this_rank().first:
         plan_and_run(composed)
@@ -62,7 +65,7 @@ def _arrive() -> None:
         cli.read_dotenv()
 
 
-def plan_and_run(composed: Any) -> None:
+def plan_and_run(composed: "DictConfig") -> None:
     """Check a request and make its plan; with `mode=run`, carry it out unless that was done before."""
     from runner import planning
     from runner.execution import execute
@@ -101,6 +104,7 @@ def run_and_report(run: "Run", train: bool = True) -> None:
     from runner.tracking.follower import Follower
 
     with execute.alone(run.folder), distributed.joined(run.plan.id) as group:
+        # The other ranks have made the same plan, but only this one has looked at what is done, and where.
         group.broadcast((run.folder, train))
         follower = Follower([run])
         outcome = report.Outcome("finished")
@@ -108,12 +112,14 @@ def run_and_report(run: "Run", train: bool = True) -> None:
             if train:
                 with Live() as live:
                     outcome = report.outcome(run, _execute(run, live))
+        # Of a search, no failure: the trial's code stays 0, so that its sweep ends well.
         except Pruned as end:
             outcome = report.failure(end)
         except BaseException as error:
             outcome = report.failure(error)
             raise
         finally:
+            # A finished run keeps its report: versions and times there are those of the training.
             content = None if train else record_outcome.read(run.folder)
             content = content or report.write(run, outcome)
             position = follower.finish(run, outcome.status)
@@ -134,7 +140,7 @@ def _execute(run: "Run", listener: "Listener") -> "Results":
     return execute.execute(run, pruner, pruner.reason)
 
 
-def help_with(composed: Any) -> None:
+def help_with(composed: "DictConfig") -> None:
     """Execute the same steps as rank 0 on another rank; write and print nothing."""
     from runner.execution import execute
 
@@ -146,7 +152,7 @@ def help_with(composed: Any) -> None:
                 execute.assist(replace(run, folder=folder))
 
 
-def _plan(composed: Any) -> "Proposal":
+def _plan(composed: "DictConfig") -> "Proposal":
     """Check a request and make its plan."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
@@ -157,6 +157,7 @@ def ask(
     """
     text = judge.ask(model, messages, {**sampling.options, "response_format": response_format})
     try:
+        # Strictly, though the endpoint promises the form: not every one that calls itself compatible keeps to it.
         return msgspec.json.decode(text, type=form)
     except msgspec.DecodeError as error:
         raise JudgeError(
@@ -175,5 +176,5 @@ def quoted(text: str) -> str:
     return json.dumps(shortened(text, 80), ensure_ascii=False)
 
 
-def _closed(properties: dict[str, Any]) -> dict[str, Json]:
+def _closed(properties: dict[str, Json]) -> dict[str, Json]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

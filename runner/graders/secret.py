@@ -7,7 +7,7 @@ secret and shows as it was written, so that a configuration that is kept can be 
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from runner.errors import AccessError
 
@@ -62,7 +62,7 @@ class Secret:
     def __copy__(self) -> "Secret":
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Secret":
+    def __deepcopy__(self, memo: dict[int, object]) -> "Secret":
         return self
 
     def __reduce__(self) -> NoReturn:
@@ -84,7 +84,7 @@ def written(configuration: object, fields: Fields, path: str = "") -> Iterator[s
             yield from written(value, fields, f"{path}{key}.")
 
 
-def hidden(configuration: Any, fields: Fields) -> Any:
+def hidden(configuration: object, fields: Fields) -> object:
     """Return a configuration as it was typed, with `***` in place of each secret."""
     if isinstance(configuration, list | tuple):
         return [hidden(each, fields) for each in configuration]

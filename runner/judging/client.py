@@ -54,6 +54,7 @@ class EndpointJudge:
         answer, paid = self._judgements.find(name), False
         if answer is None:
             try:
+                # Only what is not on disk takes a place: answers from there are never behind others' questions.
                 with self._connection.slot() as until:
                     answer, paid = self._judgements.get(name, lambda: self._connection.post(request, until), until)
             except JudgeError as error:

@@ -10,6 +10,7 @@ from runner.graders import Grader, Json, Subject
 from runner.judging.client import EndpointJudge
 from runner.judging.keys import JudgeKeys
 
+# Of English text; fewer of others, so that the price of those is told too low.
 BYTES_PER_TOKEN = 4
 MESSAGE_TOKENS = 4
 """What frames a message, and the answer's beginning (openai-cookbook, "How to count tokens with tiktoken", about)."""
@@ -75,12 +76,14 @@ class Counter:
         content = msgspec.json.encode([model, messages, options], order="deterministic")
         if self._known(model, messages, options):
             self.cached += 1
+        # Two answers that are alike are one question, and paid once.
         elif content not in self._seen:
             self._seen.add(content)
             self.questions += 1
             self.input_tokens += tokens(messages) + tokens(options.get("response_format"))
             limit = options.get("max_completion_tokens")
             self.output_tokens += min(limit, ANSWER_TOKENS) if isinstance(limit, int) else ANSWER_TOKENS
+        # Of the form asked for, so that a grader goes on and asks whatever it would ask next.
         return msgspec.json.encode({"steps": [], "result": _example(options)}).decode()
 
 

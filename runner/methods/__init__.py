@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from runner.data.json_value import Json
 from runner.request.types import Auto, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Method(ABC, Generic[Keys]):
         """Return the keys that have no effect given the others; they are not printed."""
         return ()
 
-    def shown(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    def shown(self, hyperparameters: Mapping[str, Json]) -> dict[str, Json]:
         """Return the hyperparameters of a plan that make a difference, by the keys people type: `dpo.beta`."""
         unused = set(self.unused(msgspec.convert(hyperparameters, self.hyperparameters)))
         return {f"{self.name}.{key}": value for key, value in hyperparameters.items() if key not in unused}

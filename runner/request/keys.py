@@ -7,6 +7,7 @@ stand beside their owners (`runner/methods/`, `runner/backends/`).
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from runner.data.json_value import Json
 from runner.judging.keys import JudgeKeys
 from runner.request.types import Auto, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Share
 
@@ -65,7 +66,7 @@ class Evaluation:
     """Of the answers; 0 takes the likeliest token each time, so that several answers to a prompt are the same."""
     top_p: Share = 1.0
     """Only the likeliest tokens that together have this probability are sampled from."""
-    graders: list[str | dict[str, Any]] = field(default_factory=list)
+    graders: list[str | dict[str, Json]] = field(default_factory=list)
     """What grades answers: names of `conf/grader/NAME.yaml`, or graders as the service's JSON."""
     judge: JudgeKeys = field(default_factory=JudgeKeys)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
@@ -28,6 +28,7 @@ from runner.record import layout, run_folders
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from runner.compare.verdict import ComparisonJson
     from runner.plan import Proposal, Run
     from runner.planning import PlanCache
     from runner.request.keys import Request
@@ -36,6 +37,17 @@ Compose = Callable[[list[str]], "DictConfig"]
 """Returns the configuration that overrides make."""
 ONWARD = "run:"
 """How a model source begins that another run makes."""
+
+
+class Summary(TypedDict, total=False):
+    """What `summary.json` holds: how the trials came out, and from the first that has metrics on, their comparison."""
+
+    trials: int
+    failed: list[dict[str, str]]
+    seconds: float
+    comparison: "ComparisonJson"
+    page: str
+    dollars: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from runner.cost import Cost, duration
 from runner.errors import RunnerError, StopAsked
 from runner.record import layout
 from runner.record import outcome as record_outcome
-from runner.sweeps import Sweep, Trial, keep
+from runner.sweeps import Summary, Sweep, Trial, keep
 from runner.terminal import console
 from runner.tracking.follower import Follower
 
@@ -104,7 +104,7 @@ def _catch_up(sweep: Sweep) -> None:
     follower.end()
 
 
-def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Mapping[str, object]:
+def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Summary:
     """Compare what is there, show and write it; return the summary as a JSON value."""
     from runner.compare import output, results, verdict
 
@@ -114,7 +114,7 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Ma
     ended = [result for result in found.values() if result.metrics]
     failed = [_failure(name, found.get(name), code) for name, code in codes.items() if code]
     seconds = sum(sum(result.seconds.values()) for result in found.values())
-    content: dict[str, object] = {"trials": len(sweep.trials), "failed": failed, "seconds": seconds}
+    content: Summary = {"trials": len(sweep.trials), "failed": failed, "seconds": seconds}
     for each in failed:
         console.complain(f"{each['name']}: {each['status']}: {each['message']}")
     if ended:

@@ -3,11 +3,11 @@
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rich.console import Console as Terminal
 from rich.table import Table
@@ -18,6 +18,8 @@ from runner.cost import Tokens, duration
 from runner.errors import RequestError
 from runner.evaluation.rehearsed import Rehearsed
 from runner.plan import Proposal, Run
+from runner.record import layout
+from runner.record.outcome import Report
 from runner.tracking.sender import Position
 
 sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (started with it closed; nobody reads on)
@@ -154,7 +156,7 @@ def _show_values(proposal: Proposal) -> None:
     table("Plan", ["key", "value", "auto, because"], rows)
 
 
-def show_outcome(run: Run, content: Mapping[str, Any], position: Position | None, problem: str) -> None:
+def show_outcome(run: Run, content: Report, position: Position | None, problem: str) -> None:
     """Print how a run came out: metrics, answers before and after, where everything is, what to do next."""
     say()
     # Three show the style; all of them are in report.md and MLflow.
@@ -172,7 +174,7 @@ def show_outcome(run: Run, content: Mapping[str, Any], position: Position | None
     rows += [["time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())]]
     if content["model"]:
         rows.append(["model", content["model"]["model"]])
-    rows += [["MLflow", _tracked(position, problem)], ["report", f"{run.folder}/report.md"]]
+    rows += [["MLflow", _tracked(position, problem)], ["report", str(run.folder / layout.REPORT_PAGE)]]
     table(run.folder.name, ["", ""], rows)
     if content["status"] == "finished":
         _show_next(run, content, position)
@@ -188,7 +190,7 @@ def show_trial_begun(run: Run, called: str) -> None:
     say(f"{run.folder.name}: {called}")
 
 
-def show_trial(run: Run, content: Mapping[str, Any], position: Position | None, problem: str) -> None:
+def show_trial(run: Run, content: Report, position: Position | None, problem: str) -> None:
     """Print in a line how a trial came out; the sweep's summary is printed at the end."""
     parts = [f"{name} {content['metrics'][name]:.4g}" for name in TRIAL_METRICS if name in content["metrics"]]
     parts += [duration(sum(content["seconds"].values()))]
@@ -208,7 +210,7 @@ def _tracked(position: Position | None, problem: str) -> str:
     return f"{position.uri}, run {position.run_id}{model}"
 
 
-def _show_next(run: Run, content: Mapping[str, Any], position: Position | None) -> None:
+def _show_next(run: Run, content: Report, position: Position | None) -> None:
     lines = [("mlflow ui", "all runs, side by side")] if position is not None else []
     lines += backends.load(run.plan.backend).advice(run, content["results"])
     typed = [in_this_shell(each) for each, _ in lines]

@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.data.rows import Turns
 from runner.graders import Json
 from runner.record import graded
-from runner.record.graded import ANSWERS, GRADES, PROBLEMS, Answer, AnswerGrade, Asked
+from runner.record.graded import Answer, AnswerGrade, Asked
+from runner.record.layout import ANSWERS, GRADES, PROBLEMS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,6 +81,7 @@ def write(
     """
     answers = graded.read(folder / ANSWERS, Answer)
     problems = graded.read(folder / PROBLEMS, Asked)
+    # Whole rows, the same of both models: half a row could not be set beside the other run's.
     kept = first_rows(problems, answers, cap)
     rows = f"{len(kept)} of {len(problems)} rows"
     if len(kept) < len(problems):
@@ -153,6 +155,7 @@ def _write(
     there = _there(client, experiment_id, run_id)
     gone = [each for each, info in there.items() if each not in wanted or not _has_answer(info, wanted[each])]
     for start in range(0, len(gone), BATCH):
+        # An answer that was sampled anew is another row; its old grades would otherwise stand beside the new ones.
         tracing.delete_traces(experiment_id, trace_ids=gone[start : start + BATCH])
     there = {trace_id: info for trace_id, info in there.items() if trace_id not in gone}
     # the page shows the newest first: so that is the first row
@@ -165,6 +168,7 @@ def _write(
             if each not in there or there[each].tags.get(GRADED) != trace.tags[GRADED]:
                 _drop_stale(tracing, there.get(each), trace)
                 tracing.start_trace(trace)
+        # A process may have died between trace and span: a trace without one cannot be opened on the page.
         bare = [each for each in batch if each not in there or not _has_span(there[each])]
         tracing.log_spans(experiment_id, [_span(each, wanted[each], times[each]) for each in bare])
 
@@ -177,6 +181,7 @@ def _there(client: "MlflowClient", experiment_id: str, run_id: str) -> dict[str,
         page = client.search_traces(
             locations=[experiment_id], run_id=run_id, max_results=500, page_token=token, include_spans=False
         )
+        # Without spans, which hold answers in full: only the tags are looked at.
         found |= {trace.info.trace_id: trace.info for trace in page if ANSWER in trace.info.tags}
         token = page.token
         if not token:
@@ -267,7 +272,7 @@ def _span(trace_id: str, row: GradedAnswer, time: int) -> "Span":
     from mlflow.entities import Span, SpanType
     from mlflow.tracing.constant import SpanAttributeKey
 
-    attributes: dict[str, Any] = {
+    attributes: dict[str, object] = {
         SpanAttributeKey.REQUEST_ID: trace_id,
         SpanAttributeKey.SPAN_TYPE: SpanType.LLM,
         SpanAttributeKey.INPUTS: row.inputs,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from runner.data.problems import problem_of, read
-from runner.data.rows import Message
+from runner.data.rows import BadRow, Message
 from runner.errors import DataError
 
 ASKED = (Message("user", "2 + 2?"),)
@@ -42,6 +42,17 @@ def test_a_row_is_a_prompt_and_its_other_keys(row: dict[str, Any], fields: dict[
 def test_tools_are_carried_to_the_grader() -> None:
     tools = [{"type": "function", "function": {"name": "add"}}]
     assert problem_of({"messages": [USER], "tools": tools}).tools == tools
+
+
+def test_tools_that_a_format_has_as_text_are_a_list() -> None:
+    turns = [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]
+    row = {"conversations": turns, "tools": '[{"type": "function", "function": {"name": "add"}}]'}
+    assert problem_of(row).tools == [{"type": "function", "function": {"name": "add"}}]
+
+
+def test_tools_that_are_no_list_of_objects_are_refused() -> None:
+    with pytest.raises(BadRow, match="`tools` are no list of objects"):
+        problem_of({"messages": [USER], "tools": "add"})
 
 
 @pytest.mark.parametrize(

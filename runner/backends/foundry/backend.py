@@ -7,9 +7,11 @@ from functools import cache, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from runner import distributed, models
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
-from runner.backends.foundry import endpoint, price
+from runner.backends.foundry import endpoint, price, results
 from runner.backends.foundry.catalogue import catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, Tokens
@@ -151,26 +153,13 @@ class FoundryBackend(Backend[Foundry]):
 
     def respondents(self, run: Run, state: RunState) -> Mapping[str, Respondent]:
         """Return the deployments of the base and the tuned model; raises `ModelError` if the latter has none."""
-        from runner.backends.foundry.connect import service
-        from runner.hosted.generate import Deployed
-
-        if "save" not in state.results:
-            raise ModelError(f"model.source: {run.folder.name} has no model yet; let that run finish first.")
-        if state.latest("deploy", "undeploy") != "deploy":
-            raise ModelError(
-                f"{run.folder}: its model is not deployed; give the run's command again with backend.deploy=keep."
-            )
-        names = {"base": state.results["deploy"]["base"], "tuned": state.results["deploy"]["deployment"]}
-        there = service(Foundry.of(run.request))
-        return {name: Deployed(there, deployment) for name, deployment in names.items() if deployment}
+        names = _deployments(run, state)
+        return {name: _deployed(Foundry.of(run.request), deployment) for name, deployment in names.items()}
 
     def respondent(self, reference: str, settings: Foundry) -> Respondent | None:
         """Return a deployment of the project, by `deployment:NAME`."""
-        from runner.backends.foundry.connect import service
-        from runner.hosted.generate import Deployed
-
         scheme, _, name = reference.partition(":")
-        return Deployed(service(settings), name) if scheme == "deployment" and name else None
+        return _deployed(settings, name) if scheme == "deployment" and name else None
 
     def to_its_end(self, run: Run) -> Run:
         """Return the run with `backend.follow=true`."""
@@ -244,6 +233,25 @@ def _demand_way_there(settings: Foundry) -> None:
     endpoint.find_endpoint(settings.azure)
     if settings.deploy != "none":
         endpoint.control_plane(settings.azure)
+
+
+def _deployed(settings: Foundry, deployment: str) -> Respondent:
+    from runner.backends.foundry.connect import service
+    from runner.hosted.generate import Deployed
+
+    return Deployed(service(settings), deployment)
+
+
+def _deployments(run: Run, state: RunState) -> Mapping[str, str]:
+    """Return the names of a run's deployments by model. Raises `ModelError` if the tuned model has none."""
+    if "save" not in state.results:
+        raise ModelError(f"model.source: {run.folder.name} has no model yet; let that run finish first.")
+    if state.latest("deploy", "undeploy") != "deploy":
+        raise ModelError(
+            f"{run.folder}: its model is not deployed; give the run's command again with backend.deploy=keep."
+        )
+    found = msgspec.convert(state.results["deploy"], results.Deployed)
+    return {"base": found["base"], "tuned": found["deployment"]} if found["base"] else {"tuned": found["deployment"]}
 
 
 def _stay_where_it_began(settings: Foundry, state: RunState) -> None:

@@ -34,15 +34,21 @@ def forecast(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[st
 def cost(run: "Run", tokens: "Tokens | None") -> Cost:
     """Return the price of training by the table: to be spent, or spent where the job exists, as it is paid once."""
     model = catalogue(Foundry.of(run.request).models).find(models.hosted_name(run.plan.model.source) or "")
-    rate, n_epochs = _rate(run, model), run.plan.hyperparameters["n_epochs"]
+    rate, n_epochs = _rate(run, model), _n_epochs(run)
     price = None
     # With n_epochs=auto the service decides how often it reads the rows, and nobody knows the price before.
-    if rate is not None and tokens is not None and n_epochs != "auto":
+    if rate is not None and tokens is not None and n_epochs is not None:
         price = tokens.splits["train"] * n_epochs * rate / 1e6
     # Paid once: the same plan again finds its job.
     if "create" in read_state(run.folder).results:
         return Cost(None, 0.0, price)
     return Cost(None, price)
+
+
+def _n_epochs(run: "Run") -> int | None:
+    """Return how often the rows are read; None with `auto`, where only the service decides it."""
+    found = run.plan.hyperparameters["n_epochs"]
+    return found if isinstance(found, int) else None
 
 
 def _rate(run: "Run", model: Model | None) -> float | None:
@@ -51,11 +57,11 @@ def _rate(run: "Run", model: Model | None) -> float | None:
 
 
 def _trained(run: "Run", tokens: "Tokens | None") -> str:
-    n_epochs = run.plan.hyperparameters["n_epochs"]
+    n_epochs = _n_epochs(run)
     if tokens is None:
         return "tokens not counted: pip install 'runner[foundry]' counts them"
     about, each = "" if tokens.exact else "about ", f"{tokens.splits['train']:,}"
-    if n_epochs == "auto":
+    if n_epochs is None:
         return f"{about}{each} tokens an epoch; the service chooses how many (n_epochs=auto)"
     times = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
     return f"{about}{tokens.splits['train'] * n_epochs:,} tokens: {times} of {each}"
@@ -66,12 +72,12 @@ def _price(run: "Run", model: Model | None, tokens: "Tokens | None") -> str:
     rate = _rate(run, model)
     if rate is None:
         return f"not known: {models.hosted_name(run.plan.model.source)} with {kind} is not in the table"
-    n_epochs = run.plan.hyperparameters["n_epochs"]
+    n_epochs = _n_epochs(run)
     per_token = f"${rate:.2f} a million tokens, {kind}"
     if tokens is None:
         return per_token
     dollars = tokens.splits["train"] * rate / 1e6
-    if n_epochs == "auto":
+    if n_epochs is None:
         return f"{_dollars(dollars)} an epoch: {per_token}"
     return f"{_dollars(dollars * n_epochs)}: {per_token}"
 

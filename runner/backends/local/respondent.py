@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import models
 from runner.errors import ModelError
+from runner.record import layout
 from runner.record.samples import Prompt, Reply, Sampling
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Loaded:
 class Checkpoint(Loaded):
     """A run's model after so many optimizer steps, by the weights that the run has kept of it."""
 
-    def __init__(self, run: "Run", how: Mapping[str, Any], step: int) -> None:
+    def __init__(self, run: "Run", how: Mapping[str, object], step: int) -> None:
         super().__init__(run.plan.model.source, f"{run.plan.id} {step}")
         self.run, self.how = run, how
         self.weights = weights_at(run.folder, step)
@@ -69,7 +70,7 @@ class Checkpoint(Loaded):
 
 def kept_steps(folder: Path) -> list[int]:
     """Return after how many optimizer steps a run's folder holds weights."""
-    return sorted(int(path.name.rpartition("-")[2]) for path in (folder / "checkpoints").glob("step-*"))
+    return sorted(int(path.name.rpartition("-")[2]) for path in (folder / layout.CHECKPOINTS).glob("step-*"))
 
 
 def weights_at(folder: Path, step: int) -> Path:
@@ -77,7 +78,7 @@ def weights_at(folder: Path, step: int) -> Path:
 
     Raises `ModelError` with those that are kept, where these are not.
     """
-    for path in (folder / "checkpoints").glob("step-*"):
+    for path in (folder / layout.CHECKPOINTS).glob("step-*"):
         if int(path.name.rpartition("-")[2]) == step:
             averaged = path / "averaged.safetensors"
             return averaged if averaged.exists() else path / "weights.safetensors"

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import torch
 
 from runner import cache, distributed, methods, models
-from runner.backends import Events
+from runner.backends import Events, Result
 from runner.backends.local import generate, model
 from runner.backends.local.engine import LocalEngine
 from runner.backends.local.keys import Local
@@ -38,7 +38,7 @@ from runner.backends.local.training.recipe import Recipe
 from runner.backends.local.training.training_data import TrainingData
 from runner.data.rows import row_id
 from runner.data.splits import Split
-from runner.record import samples
+from runner.record import layout, samples
 from runner.record.events import Metrics, Note, Progress
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 class LocalSteps:
     """A run's work on this machine, and what it holds in memory between steps."""
 
-    def __init__(self, run: "Run", results: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, run: "Run", results: Mapping[str, Result]) -> None:
         self.run, self.results = run, results
         self.settings, self.evaluation = Local.of(run.request), run.request.evaluation
         self.method = methods.load(run.plan.method)
-        self.checkpoints: Path = run.folder / "checkpoints"
+        self.checkpoints: Path = run.folder / layout.CHECKPOINTS
         self.group = distributed.group()
         self.engine = LocalEngine(run, results.get("prepare", {}))
         self._kept_examples: dict[str, StoredExamples] = {}
@@ -95,7 +95,7 @@ class LocalSteps:
         self._load_result()
         digest = self._save() if self.group.rank.first else ""
         yield Progress("save", 1, 1)
-        return {"model": str(self.run.folder / "model"), "digest": self.group.broadcast(digest)}
+        return {"model": str(self.run.folder / layout.MODEL), "digest": self.group.broadcast(digest)}
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""
@@ -112,10 +112,10 @@ class LocalSteps:
                 msgspec.json.encode({"row": row_id(row).hex(), **values})
                 for row, values in zip(self.data.rows["validation"], rows, strict=True)
             ]
-            (self.run.folder / "evaluation.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+            (self.run.folder / layout.HELD_OUT).write_bytes(b"\n".join(lines) + b"\n")
         values = mean(rows)
-        yield Metrics(self.results["train"]["step"], values)
-        return values
+        yield Metrics(msgspec.convert(self.results["train"]["step"], int), values)
+        return dict(values)
 
     def sample(self) -> Events:
         """Answer held-out prompts with the untouched and with the tuned model."""
@@ -188,4 +188,4 @@ class LocalSteps:
             trained = self.engine.load(torch.device("cpu"))
             result = result_weights(self.checkpoints, self.evaluation.keep == "best")
             checkpoint.load_weights(result, trainable(Scorer(trained, packed=False).model))
-        return model.save(trained, self.run.folder / "model", self.run.plan.id, self.run.plan.model).digest
+        return model.save(trained, self.run.folder / layout.MODEL, self.run.plan.id, self.run.plan.model).digest

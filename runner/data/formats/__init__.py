@@ -23,6 +23,8 @@ from runner.errors import DataError
 
 Text = str | tuple[Message, ...]
 """What many formats allow for a prompt or an answer: plain text, or turns."""
+ToRow = Callable[[Any], Row]
+"""Makes a row of what a line holds: of a format's own `raw` type, which no other module knows."""
 TRANSCRIPT_ENDS = ("Assistant:", "Assistant: ", "Assistant:\n")
 
 
@@ -34,7 +36,7 @@ class Format:
     kind: str
     """The kind of its rows, a file of `runner/data/kinds/`."""
     raw: type[msgspec.Struct]
-    to_row: Callable[[Any], Row]
+    to_row: ToRow
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -64,7 +66,7 @@ def named(name: str) -> Format:
     return known[name]
 
 
-def recognise(sample: Mapping[str, Any]) -> list[Format]:
+def recognise(sample: Mapping[str, object]) -> list[Format]:
     """Return the formats a row may be of: those it has most keys of and, if several, whose types it fits."""
     complete = [each for each in formats().values() if sample.keys() >= set(each.keys)]
     most = max((len(each.keys) for each in complete), default=0)
@@ -92,7 +94,7 @@ def prompt_turns(prompt: Text) -> tuple[Message, ...]:
     return turns("user", prompt)
 
 
-def _fits(sample: Mapping[str, Any], format: Format) -> bool:
+def _fits(sample: Mapping[str, object], format: Format) -> bool:
     try:
         fit(join_parts(sample), format.raw)
     except ValueError:

@@ -4,12 +4,11 @@ Answers that repeat the prompt's turns before their own, as in UltraFeedback, ar
 Source: https://huggingface.co/docs/trl/dataset_formats#preference
 """
 
-from typing import Any
-
 import msgspec
 
 from runner.data.formats import Format, Text, prompt_turns, turns
 from runner.data.kinds.preference import Pair
+from runner.data.rows import Tools
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -18,7 +17,7 @@ class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     prompt: Text
     chosen: Text
     rejected: Text
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
 
 
 def to_row(raw: Raw) -> Pair:

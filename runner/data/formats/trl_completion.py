@@ -3,13 +3,11 @@
 Source: https://huggingface.co/docs/trl/dataset_formats#prompt-completion
 """
 
-from typing import Any
-
 import msgspec
 
 from runner.data.formats import Format, Text, prompt_turns, turns
 from runner.data.kinds.conversation import Conversation
-from runner.data.rows import Message
+from runner.data.rows import Message, Tools
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -17,7 +15,7 @@ class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
     prompt: Text
     completion: Text
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
 
 
 def to_row(raw: Raw) -> Conversation:

@@ -3,13 +3,11 @@
 Source: https://huggingface.co/docs/trl/dataset_formats#preference
 """
 
-from typing import Any
-
 import msgspec
 
 from runner.data.formats import Format
 from runner.data.kinds.preference import Pair
-from runner.data.rows import Message
+from runner.data.rows import Message, Tools
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -17,7 +15,7 @@ class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
 
 
 def to_row(raw: Raw) -> Pair:
@@ -25,9 +23,7 @@ def to_row(raw: Raw) -> Pair:
     return pair_of(raw.chosen, raw.rejected, raw.tools)
 
 
-def pair_of(
-    chosen: tuple[Message, ...], rejected: tuple[Message, ...], tools: list[dict[str, Any]] | None = None
-) -> Pair:
+def pair_of(chosen: tuple[Message, ...], rejected: tuple[Message, ...], tools: Tools | None = None) -> Pair:
     """Return two conversations as a pair: the prompt is what both share, up to a turn not the assistant's."""
     shared = 0
     for one, other in zip(chosen, rejected, strict=False):

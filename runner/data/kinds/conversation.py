@@ -1,11 +1,12 @@
 """A conversation: chat data, of which the assistant's turns are learned."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
+from runner.data.json_value import Json
 from runner.data.kinds.preference import Pair
 from runner.data.quality.checks import check_order, has_text
-from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Turns, numbered, text_of
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
 
 
 class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
@@ -15,7 +16,7 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
     every_answer_is_good: ClassVar[bool] = True
 
     messages: Turns
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
     parallel_tool_calls: bool | None = None
 
     @classmethod
@@ -51,7 +52,7 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
         for number, text in numbered(self.messages):
             yield Text(f"turn {number}", text, self.messages[number - 1].role == "assistant")
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Json]:
         """Return the last answer as the reference."""
         return {"reference": text_of(self.answer)}
 

@@ -1,10 +1,11 @@
 """A pair: preference data, a prompt with the answer people prefer and the one they do not."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from runner.data.json_value import Json
 from runner.data.quality.checks import check_answer, check_order, has_text
-from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Turns, numbered, text_of
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
 
 
 class Pair(Row, frozen=True, gc=False, omit_defaults=True):
@@ -15,7 +16,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
     prompt: Turns
     chosen: Turns
     rejected: Turns
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
     parallel_tool_calls: bool | None = None
 
     @property
@@ -52,7 +53,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
             "non_preferred_output": self.rejected,
         }
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Json]:
         """Return both answers, and the chosen one as the reference."""
         chosen = text_of(self.chosen)
         return {"reference": chosen, "chosen": chosen, "rejected": text_of(self.rejected)}

@@ -1,12 +1,13 @@
 """A problem: a prompt, and what a grader compares an answer with. It has no answer to imitate."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import msgspec
 
+from runner.data.json_value import Json
 from runner.data.quality.checks import check_order, has_text
-from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Turns, numbered
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered
 
 
 class Problem(Row, frozen=True, gc=False, omit_defaults=True):
@@ -15,8 +16,8 @@ class Problem(Row, frozen=True, gc=False, omit_defaults=True):
     label: ClassVar[str] = "prompts with reference fields for a grader"
 
     prompt: Turns
-    reference: dict[str, Any] = msgspec.field(default_factory=dict)
-    tools: list[dict[str, Any]] | None = None
+    reference: dict[str, Json] = msgspec.field(default_factory=dict)
+    tools: Tools | None = None
 
     @classmethod
     def of(cls, row: Row) -> Self | None:
@@ -49,7 +50,7 @@ class Problem(Row, frozen=True, gc=False, omit_defaults=True):
         tools = {"tools": self.tools} if self.tools else {}
         return {"messages": self.prompt, **self.reference, **tools}
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Json]:
         """Return the other keys of the row."""
         return self.reference
 

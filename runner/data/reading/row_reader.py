@@ -1,15 +1,15 @@
 """From a file to good rows: decoded, brought into our form and checked; bad rows are set aside."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from runner.data import kinds
 from runner.data.containers import BYTE_ORDER_MARK, Block, head, read_blocks
 from runner.data.findings import Finding
-from runner.data.formats import Format, named
+from runner.data.formats import Format, ToRow, named
 from runner.data.quality.unread_keys import Reader
 from runner.data.reading.decode_errors import explain
 from runner.data.reading.detect import detect
@@ -103,11 +103,11 @@ def _joined(blocks: list[RowBlock]) -> RowBlock:
     return RowBlock(blocks[0].file, lines, rows, findings)
 
 
-def _converted(file: DataFile, format: Format, kind: type[Row]) -> Callable[[Any], Row]:
+def _converted(file: DataFile, format: Format, kind: type[Row]) -> ToRow:
     """Return what reads a format of another kind as rows of the kind wanted."""
     found = kinds.load(format.kind)
 
-    def to_row(raw: Any) -> Row:
+    def to_row(raw: msgspec.Struct) -> Row:
         row = kind.of(format.to_row(raw))
         if row is None:
             raise DataError(

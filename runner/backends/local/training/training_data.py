@@ -14,6 +14,7 @@ from runner.backends.local.training.token_store import TokenStore
 from runner.data.row_store import RowStore, write_rows
 from runner.data.splits import Split
 from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+from runner.record import layout
 from runner.record.events import Progress
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class TrainingData:
         # A read-only home, as in many containers, is no reason not to train.
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-        return folder if os.access(folder, os.W_OK) else self._run.folder / "cache"
+        return folder if os.access(folder, os.W_OK) else self._run.folder / layout.CACHE
 
     @cached_property
     def rows(self) -> dict[Split, RowStore]:

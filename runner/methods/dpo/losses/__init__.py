@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Loss = Callable[..., "Tensor"]
 """`(chosen, rejected, *, beta, …) -> losses`, all of shape (rows,)."""
-Choices = dict[str, tuple[Any, str]]
+Choices = dict[str, tuple[object, str]]
 """What `auto` means, and why, by key."""
 
 
@@ -57,7 +57,7 @@ LOSSES: dict[str, LossType] = {}
 
 
 def loss_type(
-    *, reference: bool = True, per_token: bool = False, needs: tuple[str, ...] = (), **choices: tuple[Any, str]
+    *, reference: bool = True, per_token: bool = False, needs: tuple[str, ...] = (), **choices: tuple[object, str]
 ) -> Callable[[Loss], Loss]:
     """Return a decorator that puts a function among the losses, under its own name."""
 
@@ -71,7 +71,7 @@ def loss_type(
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-NEUTRAL: Mapping[str, Any] = {"label_smoothing": 0.0, "length_normalised": False, "gamma": 0.0}
+NEUTRAL: Mapping[str, object] = {"label_smoothing": 0.0, "length_normalised": False, "gamma": 0.0}
 """What a key that not every loss knows must be where the loss does not know it."""
 
 # The type of the key is made of the names that were registered, so that a wrong one is refused with all of them.
