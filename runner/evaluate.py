@@ -126,6 +126,7 @@ def _calibrate(asked: argparse.Namespace, graders: Sequence[str], overrides: Seq
     """Let graders grade labelled answers, and print how far they agree with people and with themselves."""
     from runner import api
     from runner.evaluation import calibration, judges
+    from runner.judging.price import total
     from runner.request import check
 
     request = check.request(api.composed(*overrides))
@@ -135,7 +136,7 @@ def _calibrate(asked: argparse.Namespace, graders: Sequence[str], overrides: Seq
     prices = calibration.prices(planned)
     for name, price in () if asked.json else prices.items():
         console.say(f"grader {name}: {price.sentence}")
-    console.confirm_price(calibration.total(prices.values()), request.max_price)
+    console.confirm_price(total(prices.values()), request.max_price)
     found = calibration.carry_out(planned)
     if asked.json:
         _print(found)

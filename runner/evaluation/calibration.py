@@ -4,7 +4,7 @@ A row is one of `evaluation.prompts` with two more keys, or three: `sample`, the
 it; and for a pair `other`, the second answer. docs/judges.md has the labels.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isnan
@@ -87,12 +87,6 @@ def prices(planned: Calibration) -> dict[str, Price]:
             each.name: forecast(each, (_subject(row, each) for row in planned.rows), planned.keys, judge, (OTHER_SEED,))
             for each in asking
         }
-
-
-def total(found: Iterable[Price]) -> float | None:
-    """Return the dollars of several prices; None where one is not known."""
-    paid = [each.dollars for each in found]
-    return None if None in paid else sum(filter(None, paid))
 
 
 def carry_out(planned: Calibration) -> list[Calibrated]:

@@ -46,6 +46,12 @@ def dollars(input_tokens: int, output_tokens: int, keys: JudgeKeys) -> float | N
     return (input_tokens * keys.input_price + output_tokens * keys.output_price) / 1e6
 
 
+def total(prices: Iterable[Price]) -> float | None:
+    """Return the dollars of several prices; None where one is not known."""
+    paid = [each.dollars for each in prices]
+    return None if None in paid else sum(filter(None, paid))
+
+
 def forecast(
     grader: Grader,
     subjects: Iterable[Subject],

@@ -165,12 +165,27 @@ class FoundryBackend(Backend[Foundry]):
         return {name: Deployed(there, deployment) for name, deployment in names.items() if deployment}
 
     def respondent(self, reference: str, settings: Foundry) -> Respondent | None:
-        """Return a deployment of the project, by `deployment:NAME`."""
+        """Return a deployment of the project, by `deployment:NAME`, or one of a base model, by `hosted:NAME`.
+
+        Raises `ModelError` where no deployment of that base model stands.
+        """
+        from runner.backends.foundry import deployment
         from runner.backends.foundry.connect import service
+        from runner.hosted.connection import now
         from runner.hosted.generate import Deployed
 
         scheme, _, name = reference.partition(":")
-        return Deployed(service(settings), name) if scheme == "deployment" and name else None
+        if scheme == "deployment" and name:
+            return Deployed(service(settings), name)
+        base = models.hosted_name(reference)
+        if base is None:
+            return None
+        there, found = service(settings), settings.deployment.base
+        if found == "auto":
+            found = now(deployment.find_base(there, base))
+        if found is None:
+            raise ModelError(f"{reference}: no deployment of it stands; deploy it, or set backend.deployment.base.")
+        return Deployed(there, found)
 
     def to_its_end(self, run: Run) -> Run:
         """Return the run with `backend.follow=true`."""
