@@ -186,5 +186,8 @@ def _label(row: Asked, grader: Grader) -> float | bool:
     passing, labels = getattr(grader, "passing_labels", None), getattr(grader, "labels", None)
     if passing and isinstance(label, str) and label in (labels or ()):
         return label in passing
+    if isinstance(label, int | float) and grader.pass_threshold is not None:
+        return label >= grader.pass_threshold
     own = ", " + ", ".join(labels) if labels else ""
+    own += ", a number where the grader has a pass_threshold" * isinstance(label, int | float)
     raise DataError(f"{row.place}: label: got {label!r}; allowed: true (the answer passes), false{own}.")

@@ -56,7 +56,7 @@ def line(cloud: Emulator, *more: str) -> list[str]:
     graders = json.dumps([JUDGED, EXACT]).replace('"', "'")
     return [
         f"endpoint:{url}#first", f"endpoint:{url}#second", "evaluation.prompts=prompts.jsonl", "dataset.style=null",
-        f"evaluation.graders={graders}", "evaluation.max_new_tokens=20", *more,
+        f"evaluation.graders={graders}", "evaluation.max_new_tokens=20", "tracking=none", *more,
     ]  # fmt: skip
 
 

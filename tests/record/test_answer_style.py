@@ -1,7 +1,6 @@
 """The rule by which answers in the house style are counted."""
 
 import pytest
-
 from runner.record.answer_style import fault
 
 STYLE = r"In short: [^:\n]{15,}\.\nWhy: [^:\n]{15,}\."
