@@ -59,7 +59,7 @@ def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) ->
         respondents=respondents,
         rows=rows,
         graders=configured.of_request(request),
-        folder=run_folders.evaluations_in(runs) / f"{_stem(list(respondents)[-1])}-{identity}",
+        folder=run_folders.evaluations_in(runs) / f"{stem(list(respondents)[-1])}-{identity}",
     )
 
 
@@ -125,6 +125,6 @@ def _summed(evaluation: Evaluation, grades: Sequence[AnswerGrade]) -> dict[str, 
     }
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """Return what a folder is called by a model's name."""
     return "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name).strip("-.")[-60:]

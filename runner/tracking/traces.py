@@ -79,6 +79,27 @@ def write(
     answers of a model stay out, the same of both models; the tag `runner.graded_rows` says so. Raises whatever MLflow
     does.
     """
+    models = {each.model for each in graded.read(folder / ANSWERS, Answer)}
+    runs = {"tuned": run_id}
+    if "base" in models:
+        runs = {"base": _base_run(client, experiment_id, run_id, graded_at), **runs}
+    write_models(client, experiment_id, runs, folder, graded_at, cap)
+    if "base" in models:
+        client.update_run(runs["base"], "FINISHED")
+
+
+def write_models(
+    client: "MlflowClient",
+    experiment_id: str,
+    runs: Mapping[str, str],
+    folder: Path,
+    graded_at: float,
+    cap: int = CAP,
+) -> None:
+    """Write the graded rows of a folder as traces, each model's to the run whose id `runs` has by the model's name.
+
+    What is said of `write` holds.
+    """
     answers = graded.read(folder / ANSWERS, Answer)
     problems = graded.read(folder / PROBLEMS, Asked)
     # Whole rows, the same of both models: half a row could not be set beside the other run's.
@@ -87,14 +108,10 @@ def write(
     if len(kept) < len(problems):
         rows += f"; all of them are in the artifacts {ANSWERS} and {GRADES}"
     by_model = join(kept, answers, graded.read(folder / GRADES, AnswerGrade))
-    if "base" in by_model:
-        base_id = _base_run(client, experiment_id, run_id, graded_at)
-        _write(client, experiment_id, base_id, by_model["base"], graded_at)
-        client.set_tag(base_id, ROWS, rows)
-        client.update_run(base_id, "FINISHED")
-    if "tuned" in by_model:
-        _write(client, experiment_id, run_id, by_model["tuned"], graded_at)
-        client.set_tag(run_id, ROWS, rows)
+    for model, run_id in runs.items():
+        if model in by_model:
+            _write(client, experiment_id, run_id, by_model[model], graded_at)
+            client.set_tag(run_id, ROWS, rows)
 
 
 def first_rows(problems: Sequence[Asked], answers: Iterable[Answer], cap: int) -> Sequence[Asked]:
