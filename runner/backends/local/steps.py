@@ -27,6 +27,7 @@ from runner.backends.local.keys import Local
 from runner.backends.local.machine import hardware
 from runner.backends.local.machine.profile import Profile
 from runner.backends.local.machine.throughput import flops_per_token
+from runner.backends.local.parallel import schedule
 from runner.backends.local.scoring.reference_cache import ReferenceLogps
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training import checkpoint, recipe
@@ -71,7 +72,9 @@ class LocalSteps:
         if self.group.any_of(not engine.packs_well(scorer, self.data.telling_rows(engine.model.config.to_dict()))):
             yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
             scorer = scorer.unpacked()
-        engine.how = self.group.broadcast(recipe.how(self.settings, scorer, self.group.rank.world_size))
+        device, threads = str(scorer.model.device), torch.get_num_threads()
+        how = schedule.choose(self.settings, scorer.packed, device, threads, self.group.rank.world_size)
+        engine.how = self.group.broadcast(how)
         engine.scorer = engine.with_lanes(scorer)
         if fetched:  # else the data check has had the tokenizer, and found them
             yield from self.data.check_long_rows()

@@ -5,7 +5,6 @@ from functools import partial
 
 import torch
 
-from runner.backends.local.parallel import schedule
 from runner.backends.local.scoring.packing import num_tokens
 from runner.backends.local.training.examples import Example, Examples
 from runner.backends.local.training.learner import Learner
@@ -26,9 +25,9 @@ def evaluate(learner: Learner, examples: Examples, step: str = "evaluate") -> Ge
     lengths = [num_tokens(examples[number].tokens) for number in range(len(examples))]
     # In their order, not balanced: the packs are the same however many ranks there are, and so is each row's
     # last bit.
-    parts = list(schedule.pack_neighbours(lengths, learner.room))
+    parts = learner.schedule.neighbours(lengths)
     found: dict[int, Rows] = {}
-    for turns in learner.rounds([sum(lengths[index] for index in part) for part in parts]):
+    for turns in learner.schedule.rounds([sum(lengths[index] for index in part) for part in parts]):
         numbers = [number for number, _ in turns]
         works = [partial(_values, learner, [examples[index] for index in parts[number]]) for number in numbers]
         found |= zip(numbers, learner.lanes.run(works), strict=True)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from runner import distributed
 from runner.backends.local.machine.profile import Profile
-from runner.backends.local.parallel import schedule, sharding
+from runner.backends.local.parallel import sharding
+from runner.backends.local.parallel.schedule import Schedule
 from runner.backends.local.scoring.packing import num_tokens
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training import checkpoint
@@ -58,7 +59,7 @@ class Learner:
 
     def __init__(self, scorer: Scorer, recipe: Recipe, profile: Profile | None = None) -> None:
         self.scorer, self.model, self.recipe = scorer, scorer.model, recipe
-        self.lanes, self.room = scorer.lanes, max(1, recipe.tokens_at_once // scorer.lanes.count)
+        self.lanes = scorer.lanes
         self.profile = profile or Profile()
         self.weights = trainable(self.model)
         # Weight decay pulls matrices; biases and the gains of norms are left alone, as is usual.
@@ -68,6 +69,7 @@ class Learner:
         # fused: one pass over all weights, on CPUs too since torch 2.4.
         self.adam = torch.optim.AdamW([each for each in groups if each["params"]], lr=recipe.learning_rate, fused=True)
         self.group = distributed.group()
+        self.schedule = Schedule(self.group.rank, self.lanes.count, recipe.tokens_at_once)
         self.averaged = {name: tensor.detach().clone() for name, tensor in self.weights.items() if recipe.ema_decay}
 
     def losses(self, examples: Sequence[Example], policy: Scores | None = None) -> dict[str, Tensor]:
@@ -89,9 +91,9 @@ class Learner:
         lengths = [num_tokens(example.tokens) for example in examples]
         # The packs are those of the whole batch on every rank: their numbers, from which random numbers follow,
         # do not depend on who computes them.
-        packs = schedule.pack_rows(lengths, self.room, self.group.rank.world_size * self.lanes.count)
+        packs = self.schedule.batch(lengths)
         parts = [[examples[index] for index in indices] for indices in packs]
-        for turns in self.rounds([sum(lengths[index] for index in indices) for indices in packs]):
+        for turns in self.schedule.rounds([sum(lengths[index] for index in indices) for indices in packs]):
             # Dropout draws the same numbers wherever a process has resumed.
             torch.manual_seed((self.recipe.seed * 1_000_003 + step) * 1_009 + turns[0][0])
             works = []
@@ -126,10 +128,6 @@ class Learner:
         for weight, grad in zip(self.weights.values(), grads, strict=bool(grads)):
             if grad is not None:
                 weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
-
-    def rounds(self, sizes: Sequence[int]) -> Iterator[list[tuple[int, bool]]]:
-        """Yield the packs that this rank computes side by side, each with whether it counts."""
-        return schedule.rounds(sizes, self.group.rank, self.lanes.count, self.recipe.tokens_at_once)
 
     def _add(self, values: dict[str, Tensor]) -> None:
         """Add up values and gradients over the processes; sharded gradients are added up in the backward pass."""

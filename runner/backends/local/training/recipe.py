@@ -2,13 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypedDict
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from runner.backends.local.keys import Local
-from runner.backends.local.parallel import lanes
-from runner.backends.local.scoring.scorer import Scorer
+from runner.backends.local.parallel.schedule import How
 from runner.methods import AnyMethod
 
 if TYPE_CHECKING:
@@ -21,18 +18,6 @@ class Hyperparameters(Protocol):
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
-
-
-class How(TypedDict, total=False):
-    """How the work is done on a machine: the result of the step `prepare`, empty before it."""
-
-    packed: bool
-    """Whether rows share a forward call."""
-    tokens_at_once: int
-    lanes: int
-    threads: int
-    device: str
-    processes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,35 +43,10 @@ class Recipe:
     tokens_at_once: int = 1
 
 
-TOKENS_AT_ONCE = {"cpu": 1_280, "cuda": 16_384}
-"""What fills the machine: on a CPU a few hundred tokens a lane do, and more only take memory."""
-
-
 def count_steps(settings: Local, hyperparameters: Hyperparameters, num_rows: int) -> int:
     """Return the number of optimizer steps of a run over so many training rows."""
     num_steps = hyperparameters.n_epochs * math.ceil(num_rows / hyperparameters.batch_size)
     return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps)
-
-
-def how(settings: Local, scorer: Scorer, num_processes: int) -> How:
-    """Return how the work is done on this machine, which a resumed run keeps: it decides the result's last bits."""
-    device, at_once = scorer.model.device, settings.runtime.tokens_at_once
-    if at_once == "auto":
-        at_once = TOKENS_AT_ONCE.get(device.type, 4096)
-    # Gradients of packs side by side are held apart for a while, which is expensive where all weights learn; and
-    # there is one stream of random numbers only, from which nobody may draw then. Several processes are side by side
-    # already.
-    draws = settings.lora.dropout or settings.neftune_alpha
-    alone = num_processes == 1 and device.type == "cpu"
-    may_have_lanes = alone and scorer.packed and settings.tuning == "lora" and not draws
-    return {
-        "packed": scorer.packed,
-        "tokens_at_once": at_once,
-        "lanes": lanes.count(torch.get_num_threads(), at_once) if may_have_lanes else 1,
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "processes": num_processes,
-    }
 
 
 def make(run: "Run", method: AnyMethod, num_rows: int, how: How) -> Recipe:
