@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from runner import distributed
 from runner.backends.local.parallel.schedule import Schedule, pack_neighbours
-from runner.backends.local.scoring.packing import num_tokens
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training.token_store import TokenStore, block_rows
 from runner.models.chat_tokenizer import TokenRow
 from runner.record.events import Event, Note, Progress
+from runner.training.examples import num_tokens
 
 PHASE = "reference log-probabilities"
 Array = NDArray[np.float32]

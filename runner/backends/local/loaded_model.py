@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runner.plan import Run
 
 
-class LocalEngine:
+class LoadedModel:
     """The model that training starts from, and changes. Nothing is loaded before it is asked for.
 
     `how` says how the work is done here (packing, lanes, threads, device). The step `prepare` chooses it; a resumed run
