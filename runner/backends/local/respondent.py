@@ -73,11 +73,11 @@ class Checkpoint(Loaded):
     @cached_property
     def model(self) -> Any:
         """The model with those weights in place of the untrained ones."""
-        from runner.backends.local.engine import LocalEngine
+        from runner.backends.local.loaded_model import LoadedModel
         from runner.backends.local.training import checkpoint
         from runner.backends.local.training.learner import trainable
 
-        found = LocalEngine(self.run, self.how).model
+        found = LoadedModel(self.run, self.how).model
         inner = found.get_base_model() if hasattr(found, "get_base_model") else found  # whose names a checkpoint has
         checkpoint.load_weights(self.weights, trainable(inner))
         return found
