@@ -71,7 +71,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         model=identity,
         backend=request.backend.name,
         settings=backend.identity(settings),
-        evaluation=backend.evaluation(request.evaluation),
+        evaluation=backend.evaluation(request),
         seed=request.seed,
     )
     run = _run(request, plan, _folder(request, plan))

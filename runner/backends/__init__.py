@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runner.plan import Proposal, Run
     from runner.record.journal import RunState
     from runner.record.samples import Reply, Sampling
-    from runner.request.keys import BackendKeys, Evaluation, Request
+    from runner.request.keys import BackendKeys, Request
 
 Settings = TypeVar("Settings", bound="BackendKeys")
 Events = Generator[Event, None, Result]
@@ -119,7 +119,7 @@ class Backend(ABC, Generic[Settings]):
     def identity(self, settings: Settings) -> dict[str, Json]:
         """Return the part of the settings that decides the result; it is part of the plan id."""
 
-    def evaluation(self, keys: "Evaluation") -> dict[str, Json]:
+    def evaluation(self, request: "Request") -> dict[str, Json]:
         """Return the part of the keys under `evaluation` that decides the result; it is part of the plan id."""
         return {}
 

@@ -3,7 +3,7 @@
 grade    the answers of both models, by each grader        grades.jsonl
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 from runner import backends, distributed
 from runner.backends import Events, Step
@@ -11,7 +11,7 @@ from runner.evaluation import configured, grading, judges, summary
 from runner.evaluation.judges import judge_of
 from runner.plan import Run
 from runner.record import graded
-from runner.record.events import Event, Metrics, Note, Result
+from runner.record.events import Metrics, Note
 from runner.record.graded import Answer, Asked
 from runner.record.journal import RunState
 
@@ -25,7 +25,7 @@ def of(run: Run, state: RunState) -> Sequence[Step]:
         return steps
     # Other graders grade again and sample nothing; other samples do both.
     key = " ".join([sampling.key, *(f"{each.name}={configured.key_of(each)}" for each in graders)])
-    return [*steps, Step("grade", lambda: _in_lockstep(_grade(run, state)), key)]
+    return [*steps, Step("grade", lambda: distributed.in_lockstep(_grade(run, state)), key)]
 
 
 def _grade(run: Run, state: RunState) -> Events:
@@ -52,25 +52,3 @@ def _last_step(state: RunState) -> int:
     # The local backend trains in a step of that name; a hosted job's results say how far it came.
     found = (state.results.get(name, {}).get("step") for name in ("train", "results"))
     return next((step for step in found if isinstance(step, int)), 0)
-
-
-def _in_lockstep(work: Events) -> Events:
-    """Let rank 0 do the work, and the other ranks yield the same events, as all ranks agree after each on whether to
-    stop.
-    """
-    group = distributed.group()
-    if group.rank.world_size == 1:
-        return (yield from work)
-    while True:
-        # Judges are asked by one rank only: each question is paid for.
-        event, result = group.broadcast(_next(work) if group.rank.first else None)
-        if event is None:
-            return dict(result)
-        yield event
-
-
-def _next(work: Generator[Event, None, Result]) -> tuple[Event | None, Result]:
-    try:
-        return next(work), {}
-    except StopIteration as done:
-        return None, done.value

@@ -34,6 +34,8 @@ SAMPLES = "samples.json"
 """Prompts with the first answer of both models, for people."""
 PROBLEMS, ANSWERS, GRADES = "problems.jsonl", "answers.jsonl", "grades.jsonl"
 """What models were asked, all their answers, and what graders said of them (graded.py)."""
+CHECKPOINT_GRADES = "checkpoint_grades"
+"""In a run's folder: answers and grades on the way, a folder for each evaluation, with `evaluation.keep_by`."""
 EVALUATION, BENCHMARKS = "evaluation.json", "harness.json"
 """In an evaluation's folder, beside these three: its models, its graders, how each did; results of benchmarks."""
 

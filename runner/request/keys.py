@@ -50,8 +50,10 @@ class Evaluation:
     """Optimizer steps between evaluations on the held-out rows; auto: at the start, half-way, at the end."""
     keep: Literal["best", "last"] = "last"
     """Which checkpoint becomes the result: the last, or the one with the lowest held-out loss."""
+    keep_by: str | None = None
+    """What `keep=best` and `patience` go by: null the held-out loss, else a grader's name, by its mean; local only."""
     patience: PositiveInt | None = None
-    """Stop training when the held-out loss has not fallen in so many evaluations; local only."""
+    """Stop training when the held-out loss (or `keep_by`) has not improved in so many evaluations; local only."""
     max_rows: PositiveInt | None = None
     """Use only the first so many held-out rows, and rows of each benchmark."""
     prompts: str | list[str] | None = None

@@ -122,7 +122,7 @@ class Engine(ABC):
 
     @abstractmethod
     def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Sampled]]:
-        """Return `sampling.per_prompt` answers to each prompt, all as token ids, by the weights as they are."""
+        """Return `sampling.per_prompt` answers to each prompt, all as token ids, by the weights that would be kept."""
 
     def close(self) -> None:
         """Let go of what is held at a service; saved states stay."""

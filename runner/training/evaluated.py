@@ -14,7 +14,10 @@ class EvaluationState(msgspec.Struct):
     """Whether the model has been measured as it was before training."""
 
     def update(self, step: int, loss: float) -> bool:
-        """Take note of a loss; return whether it is the lowest so far. The untrained model (step 0) is no result."""
+        """Take note of a loss, or of what is to fall in its place; return whether it is the lowest so far.
+
+        The untrained model (step 0) is no result.
+        """
         self.evaluated_step = step
         # Equal is not better: of two equal ones the earlier is kept, which has trained less.
         better = step > 0 and (self.best_loss is None or loss < self.best_loss)

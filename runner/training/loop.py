@@ -9,6 +9,7 @@ from collections.abc import Generator
 
 from runner.errors import RequestError, StopAsked
 from runner.record.events import Event, Metrics, Note
+from runner.training.answers import GradedAnswers
 from runner.training.engine import Engine, problems
 from runner.training.evaluated import EvaluationState, Saved
 from runner.training.evaluation import evaluate, evaluate_reference, mean
@@ -18,8 +19,12 @@ from runner.training.recipe import Recipe
 from runner.training.schedule import batch
 
 
-def train(engine: Engine, recipe: Recipe, rows: Examples, held_out: Examples) -> Generator[Event, None, int]:
+def train(
+    engine: Engine, recipe: Recipe, rows: Examples, held_out: Examples, answers: GradedAnswers | None = None
+) -> Generator[Event, None, int]:
     """Train from the engine's latest saved state, or the start, to the end; yield metrics as they come.
+
+    With `answers` each evaluation has the model's answers graded, and their mean decides which weights are the best.
 
     Returns the step whose weights are the result: the last, or the best one. Asked to stop, it saves the state first.
     Raises `RequestError` where the recipe asks for what the engine lacks.
@@ -44,10 +49,11 @@ def train(engine: Engine, recipe: Recipe, rows: Examples, held_out: Examples) ->
                 if due and (step or not recipe.loss.knows_untrained):
                     yield from meter.flush()
                     with engine.timed("evaluation"):
-                        yield from _evaluate(engine, recipe, held_out, step, evaluated)
+                        yield from _evaluate(engine, recipe, held_out, step, evaluated, answers)
                     meter.restart()
                 if recipe.patience is not None and evaluated.since_best >= recipe.patience:
-                    yield Note(f"stopped after {step} steps: eval/loss has not fallen in {recipe.patience} evaluations")
+                    what = "eval/loss has not fallen" if answers is None else f"{answers.metric} has not risen"
+                    yield Note(f"stopped after {step} steps: {what} in {recipe.patience} evaluations")
                     break
                 chosen = yield from _batch(engine, recipe, rows, step, meter)
                 values = engine.forward_backward_custom(chosen, recipe.loss), engine.optim_step(recipe.adam(step))
@@ -60,7 +66,7 @@ def train(engine: Engine, recipe: Recipe, rows: Examples, held_out: Examples) ->
                     engine.save_state(Saved(step, evaluated))
             yield from meter.flush()
             if len(held_out) and recipe.keep_best and evaluated.evaluated_step != step:
-                yield from _evaluate(engine, recipe, held_out, step, evaluated)
+                yield from _evaluate(engine, recipe, held_out, step, evaluated, answers)
             # Not evaluated at the end, so the untrained values are all that is missing, if anything.
             elif len(held_out) and recipe.loss.knows_untrained:
                 yield from _evaluate_untrained(recipe, held_out, evaluated)
@@ -87,15 +93,24 @@ def _batch(
 
 
 def _evaluate(
-    engine: Engine, recipe: Recipe, held_out: Examples, step: int, evaluated: EvaluationState
+    engine: Engine,
+    recipe: Recipe,
+    held_out: Examples,
+    step: int,
+    evaluated: EvaluationState,
+    answers: GradedAnswers | None,
 ) -> Generator[Event, None, None]:
     """Evaluate after `step` steps and save the weights if they are the best so far and best is asked for."""
     if recipe.loss.knows_untrained:
         yield from _evaluate_untrained(recipe, held_out, evaluated)
     values = mean((yield from evaluate(engine, held_out, recipe.loss, "train")))
+    # The method's own loss decides unless a grader is to, as it is what training lowers.
+    objective = values["eval/loss"]
+    if answers is not None:
+        values |= yield from answers.graded(engine, step)
+        objective = -values[answers.metric]
     yield Metrics(step, values)
-    # The method's own loss decides, as it is what training lowers; other metrics are reported beside it.
-    if evaluated.update(step, values["eval/loss"]) and recipe.keep_best:
+    if evaluated.update(step, objective) and recipe.keep_best:
         engine.save_best()
 
 

@@ -206,6 +206,10 @@ def _check(request: Request, survey: Survey) -> None:
     catalogue(settings.models).demand(name, request.method)
     if request.evaluation.keep == "best":
         raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
+    if request.evaluation.keep_by is not None:
+        raise RequestError(
+            f"evaluation.keep_by: got {request.evaluation.keep_by}; a hosted job ends with its last weights; use null."
+        )
     if request.evaluation.patience is not None:
         raise RequestError(
             f"evaluation.patience: got {request.evaluation.patience}; a hosted job goes to its end; use patience=null."

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner import models
+from runner import graders, models
 from runner.backends import Backend, Lines, Resolved, Respondent, Result, Step, step_of
 from runner.backends.local.keys import Local
 from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
 from runner.data.survey import Survey, TokenLimit
 from runner.errors import DataError, RequestError
+from runner.evaluation.on_the_way import grader_of
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
 from runner.models import model_reference, tokenizer_folder
@@ -52,6 +53,7 @@ class LocalBackend(Backend[Local]):
                 )
         if "validation" not in survey.splits:
             _refuse_judging(request.evaluation)
+        grader_of(request)
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return `max_length`, where the model is here to count tokens."""
@@ -89,9 +91,13 @@ class LocalBackend(Backend[Local]):
         unused = {"runtime", "profile"} | ({"lora"} if settings.tuning == "full" else set())
         return {key: value for key, value in asdict(settings).items() if key not in unused}
 
-    def evaluation(self, keys: Evaluation) -> dict[str, Json]:
+    def evaluation(self, request: Request) -> dict[str, Json]:
         """Return what decides which weights are kept and what is measured on the way."""
-        return {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
+        keys, grader = request.evaluation, grader_of(request)
+        found: dict[str, Json] = {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
+        if grader is not None:  # its code and its prompts then decide which weights are kept
+            found |= {"keep_by": keys.keep_by, "grader": graders.configuration(grader), "answers": samples.key(request)}
+        return found
 
     def cost(self, run: Run, tokens: Tokens | None) -> Cost:
         """Return how long training takes at the pace of the latest run of the same kind; here it costs nothing."""

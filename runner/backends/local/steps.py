@@ -37,8 +37,10 @@ from runner.backends.local.training.recipe import LocalRecipe
 from runner.backends.local.training.training_data import TrainingData
 from runner.data.rows import row_id
 from runner.data.splits import Split
+from runner.evaluation import on_the_way
 from runner.record import layout, samples
 from runner.record.events import Metrics, Note, Progress
+from runner.record.graded import Asked
 from runner.training.evaluation import evaluate, mean
 from runner.training.examples import StoredExamples
 from runner.training.loop import train
@@ -86,7 +88,10 @@ class LocalSteps:
         """Run the training loop from where it stands."""
         yield Progress("train", 0, self.recipe.num_steps)
         rows, held_out = self.examples("train"), self.examples("validation")
-        step = yield from train(self.engine, self.recipe, rows, held_out)
+        answers = on_the_way.of_run(self.run, self.rows_to_ask, self.loaded.tokenizer)
+        step = yield from train(self.engine, self.recipe, rows, held_out, answers)
+        if answers is not None:
+            yield from answers.chance(step)
         if self.profile.folder is not None:
             lengths = self.data.tokens["train"].lengths(0)  # the mean of the first block stands for all rows
             tokens = sum(lengths) / len(lengths) * self.run.hyperparameters.batch_size * self.profile.steps
@@ -124,7 +129,7 @@ class LocalSteps:
 
     def sample(self) -> Events:
         """Answer held-out prompts with the untouched and with the tuned model."""
-        rows = samples.rows_to_ask(self.run.request, self.data.rows.get("validation", self.data.rows["train"]))
+        rows = self.rows_to_ask
         if not rows:
             return {}
         prompts, wanted = [row.prompt for row in rows], samples.sampling(self.run.request)
@@ -166,6 +171,11 @@ class LocalSteps:
     def data(self) -> TrainingData:
         """The rows, and their tokens."""
         return TrainingData(self.run, self.method.kind, self.loaded.tokenizer)
+
+    @cached_property
+    def rows_to_ask(self) -> list[Asked]:
+        """The rows whose prompts are answered."""
+        return samples.rows_to_ask(self.run.request, self.data.rows.get("validation", self.data.rows["train"]))
 
     @cached_property
     def learner(self) -> Learner:

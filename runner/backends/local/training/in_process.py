@@ -163,13 +163,13 @@ class InProcessEngine(Engine):
         self._writer.flush()
 
     def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Sampled]]:
-        """Return answers to each prompt, computed on this rank alone."""
+        """Return answers to each prompt by the weights that would be kept; each rank computes all of them."""
         model = self.learner.model
         how = Drawing(
             sampling.max_new_tokens, frozenset(generation.ends(model)), sampling.temperature, sampling.top_p,
             sampling.seed,
         )  # fmt: skip
-        with self.learner.scorer.released():
+        with self.learner.result_in_place(), self.learner.scorer.released():
             found = generation.sample_tokens(model, prompts, how, sampling.per_prompt)
         return [[Sampled(row.ids, row.logps, row.ended) for row in rows] for rows in found]
 
