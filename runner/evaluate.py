@@ -33,7 +33,7 @@ from runner.request.keys import Request
 from runner.terminal import cli, console
 
 if TYPE_CHECKING:
-    from runner.evaluation.benchmarks import BenchmarkMetric
+    from runner.evaluation.benchmark.measured import BenchmarkMetric
 
 
 def main() -> None:
@@ -78,12 +78,12 @@ def _prompts(request: Request, names: Sequence[str], asked: argparse.Namespace) 
 
 def _benchmarks(request: Request, names: Sequence[str], asked: argparse.Namespace) -> Path:
     """Measure models by benchmarks, and print each metric with its error; return the folder that holds them."""
-    from runner.evaluation import harness
+    from runner.evaluation import benchmark
     from runner.execution import execute
 
-    planned = harness.plan(request, requests.respondents(names, request, asked.runs_folder), asked.runs_folder)
+    planned = benchmark.plan(request, requests.respondents(names, request, asked.runs_folder), asked.runs_folder)
     with execute.alone(planned.folder):
-        found = harness.carry_out(planned, lambda text: None if asked.json else console.say(f"benchmark: {text}"))
+        found = benchmark.carry_out(planned, lambda text: None if asked.json else console.say(f"benchmark: {text}"))
     if not asked.json:
         rows = [_benchmark_row(each) for measured in found for each in measured.metrics]
         console.table("Benchmarks", ["model", "task", "metric", "value", "standard error", "rows"], rows, fold=False)

@@ -169,23 +169,14 @@ class FoundryBackend(Backend[Foundry]):
 
         Raises `ModelError` where no deployment of that base model stands.
         """
-        from runner.backends.foundry import deployment
         from runner.backends.foundry.connect import service
-        from runner.hosted.connection import now
         from runner.hosted.generate import Deployed
 
         scheme, _, name = reference.partition(":")
-        if scheme == "deployment" and name:
-            return Deployed(service(settings), name)
-        base = models.hosted_name(reference)
-        if base is None:
-            return None
-        there, found = service(settings), settings.deployment.base
-        if found == "auto":
-            found = now(deployment.find_base(there, base))
-        if found is None:
-            raise ModelError(f"{reference}: no deployment of it stands; deploy it, or set backend.deployment.base.")
-        return Deployed(there, found)
+        if scheme != "deployment":
+            base = models.hosted_name(reference)
+            name = _base_deployment(base, settings) if base else ""
+        return Deployed(service(settings), name) if name else None
 
     def to_its_end(self, run: Run) -> Run:
         """Return the run with `backend.follow=true`."""
@@ -259,6 +250,19 @@ def _demand_way_there(settings: Foundry) -> None:
     endpoint.find_endpoint(settings.azure)
     if settings.deploy != "none":
         endpoint.control_plane(settings.azure)
+
+
+def _base_deployment(model: str, settings: Foundry) -> str:
+    """Return the name of the deployment by which a base model is asked; raises `ModelError` where there is none."""
+    from runner.backends.foundry import deployment
+    from runner.backends.foundry.connect import service
+    from runner.hosted.connection import now
+
+    found = settings.deployment.base
+    found = now(deployment.find_base(service(settings), model)) if found == "auto" else found
+    if found is None:
+        raise ModelError(f"hosted:{model}: no deployment of it stands; deploy it, or set backend.deployment.base.")
+    return found
 
 
 def _stay_where_it_began(settings: Foundry, state: RunState) -> None:

@@ -6,20 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from runner.backends import Measurable
 from runner.errors import RequestError, ServiceError
-from runner.evaluation.benchmarks import Measurement, measurement
+from runner.evaluation.benchmark.measured import Measurement, measurement
 from runner.hosted.wording import line
 
 BOOTSTRAP = 1_000
 """Resamples for the standard error of metrics that are no means; the harness's own 100,000 take minutes."""
-
-
-def stderr() -> IO[str]:
-    """Return where the harness's output goes, so that `--json` prints JSON alone."""
-    return sys.stderr
 
 
 def measure(name: str, respondent: Measurable, model: Any, task: str, limit: int | None) -> Measurement:
