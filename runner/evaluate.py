@@ -1,9 +1,10 @@
 """Evaluate models: the same prompts answered by each, and the answers graded.
 
 MODEL is a run (its folder, its name under `runs/`, or the start of its plan id), RUN@base for the model that it was
-made from, RUN@STEP for a checkpoint, a source as in `model.source` (hf:…, path:…, models:/…), deployment:NAME, or
-endpoint:URL#NAME for any OpenAI-compatible endpoint. The others are compared with the first one; a run alone is
-compared with its base model. Rows and graders are those of the first run, changed by KEY=VALUE.
+made from, RUN@STEP for a checkpoint, a source as in `model.source` (hf:…, path:…, models:/…), deployment:NAME,
+hosted:NAME for a deployment of that base model, or endpoint:URL#NAME for any OpenAI-compatible endpoint. The others
+are compared with the first one; a run alone is compared with its base model. Rows and graders are those of the first
+run, changed by KEY=VALUE.
 
   python -m runner.evaluate dpo-house_style
   python -m runner.evaluate RUN RUN evaluation.graders=[house_style,length]
@@ -33,7 +34,7 @@ from runner.request.keys import Request
 from runner.terminal import cli, console
 
 if TYPE_CHECKING:
-    from runner.evaluation.benchmarks import BenchmarkMetric
+    from runner.evaluation.benchmark.measured import BenchmarkMetric
 
 
 def main() -> None:
@@ -78,12 +79,12 @@ def _prompts(request: Request, names: Sequence[str], asked: argparse.Namespace) 
 
 def _benchmarks(request: Request, names: Sequence[str], asked: argparse.Namespace) -> Path:
     """Measure models by benchmarks, and print each metric with its error; return the folder that holds them."""
-    from runner.evaluation import harness
+    from runner.evaluation import benchmark
     from runner.execution import execute
 
-    planned = harness.plan(request, requests.respondents(names, request, asked.runs_folder), asked.runs_folder)
+    planned = benchmark.plan(request, requests.respondents(names, request, asked.runs_folder), asked.runs_folder)
     with execute.alone(planned.folder):
-        found = harness.carry_out(planned, lambda text: None if asked.json else console.say(f"benchmark: {text}"))
+        found = benchmark.carry_out(planned, lambda text: None if asked.json else console.say(f"benchmark: {text}"))
     if not asked.json:
         rows = [_benchmark_row(each) for measured in found for each in measured.metrics]
         console.table("Benchmarks", ["model", "task", "metric", "value", "standard error", "rows"], rows, fold=False)
@@ -106,7 +107,11 @@ def _show(folder: Path, request: Request, asked: argparse.Namespace) -> None:
     compared = bool(graded.read(folder / graded.GRADES, graded.AnswerGrade))
     found = models.compare_models(folder, asked.margin) if compared else None
     problem = evaluation_runs.write(request, folder)
+    where = shown(store(request.tracking.uri))
+    failed = f"MLflow: {where} could not be reached ({problem}); the same command sends what is missing"
     if asked.json:
+        if problem:
+            console.complain(failed)
         told: dict[str, Any] = models.as_json(found) if found else {}
         benchmarks = folder / layout.BENCHMARKS
         _print({**told, "benchmarks": msgspec.json.decode(benchmarks.read_bytes())} if request.harness else told)
@@ -116,9 +121,7 @@ def _show(folder: Path, request: Request, asked: argparse.Namespace) -> None:
         for sentence in found.sentences:
             console.say(f"{sentence}.")
     if request.tracking.enabled:
-        where = shown(store(request.tracking.uri))
-        failed = f"{where} could not be reached ({problem}); the same command sends what is missing"
-        console.say(f"\nMLflow: {failed if problem else where}")
+        console.say(f"\n{failed if problem else f'MLflow: {where}'}")
     console.say(f"\nkept in {folder}; python -m runner.compare {folder} shows the answers side by side")
 
 

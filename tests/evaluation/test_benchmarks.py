@@ -10,8 +10,9 @@ import pytest
 from runner import api, planning
 from runner.backends import Respondent
 from runner.errors import RequestError
-from runner.evaluation import benchmarks, harness
-from runner.evaluation.benchmarks import BenchmarkMetric
+from runner.evaluation import benchmark
+from runner.evaluation.benchmark import measured
+from runner.evaluation.benchmark.measured import BenchmarkMetric
 from runner.evaluation.models import Endpoint
 from runner.judging.keys import JudgeKeys
 from runner.record.samples import Reply
@@ -51,7 +52,7 @@ PROMPTS = {"sum": {0: "3 + 4?", 1: "2 + 5?"}, "parity": {0: "Is 3 even?"}}
 
 
 def test_each_metric_has_its_standard_error_and_its_rows() -> None:
-    metrics = benchmarks.measurement("m", FOUND, PROMPTS).metrics
+    metrics = measured.measurement("m", FOUND, PROMPTS).metrics
     assert metrics[0] == BenchmarkMetric(
         model="m",
         task="sum",
@@ -67,7 +68,7 @@ def test_each_metric_has_its_standard_error_and_its_rows() -> None:
 
 
 def test_filters_of_one_answer_are_scores_of_one_row_and_what_is_no_score_is_left_out() -> None:
-    problems, answers, grades = benchmarks.graded_rows([benchmarks.measurement("m", FOUND, PROMPTS)])
+    problems, answers, grades = measured.graded_rows([measured.measurement("m", FOUND, PROMPTS)])
     assert [each.prompt[0].content for each in problems] == ["3 + 4?", "2 + 5?", "Is 3 even?"]
     assert [each.text for each in answers] == ["It is 0.", "It is 1.", "even"]
     assert [each.fields["reference"] for each in problems] == ["7", "7", "odd"]
@@ -78,9 +79,9 @@ def test_filters_of_one_answer_are_scores_of_one_row_and_what_is_no_score_is_lef
 
 
 def test_a_row_is_the_same_whichever_model_is_measured() -> None:
-    one, other = (benchmarks.measurement(name, FOUND, PROMPTS) for name in "ab")
+    one, other = (measured.measurement(name, FOUND, PROMPTS) for name in "ab")
     assert [row.row for row in one.rows] == [row.row for row in other.rows]
-    problems, answers, _ = benchmarks.graded_rows([one, other])
+    problems, answers, _ = measured.graded_rows([one, other])
     assert (len(problems), len(answers)) == (3, 6)
 
 
@@ -112,7 +113,7 @@ def test_what_cannot_be_measured_is_told_before_anything_is_loaded(
     monkeypatch.chdir(tmp_path)
     request = check.request(api.composed(f"harness=[{','.join(tasks)}]"))
     with pytest.raises(RequestError) as caught:
-        harness.plan(request, {"there": model}, tmp_path)
+        benchmark.plan(request, {"there": model}, tmp_path)
     assert str(caught.value).startswith(message)
 
 
@@ -120,7 +121,7 @@ def test_a_missing_package_is_a_sentence_with_what_to_type(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "lm_eval", None)  # as find_spec finds a package that is not installed
     request = check.request(api.composed("harness=[gsm8k]"))
     with pytest.raises(RequestError, match=r"needs lm_eval, which is not installed; pip install 'runner\[harness\]'"):
-        harness.plan(request, {"there": ENDPOINT}, tmp_path)
+        benchmark.plan(request, {"there": ENDPOINT}, tmp_path)
 
 
 def test_a_run_does_not_pass_over_benchmarks_in_silence() -> None:

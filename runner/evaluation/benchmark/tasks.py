@@ -3,23 +3,17 @@
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from runner.backends import Measurable
 from runner.errors import RequestError, ServiceError
-from runner.evaluation.benchmarks import Measurement, measurement
+from runner.evaluation.benchmark.measured import Measurement, measurement
 from runner.hosted.wording import line
 
 BOOTSTRAP = 1_000
 """Resamples for the standard error of metrics that are no means; the harness's own 100,000 take minutes."""
-
-
-def stderr() -> IO[str]:
-    """Return where the harness's output goes, so that `--json` prints JSON alone."""
-    return sys.stderr
 
 
 def measure(name: str, respondent: Measurable, model: Any, task: str, limit: int | None) -> Measurement:
@@ -30,24 +24,24 @@ def measure(name: str, respondent: Measurable, model: Any, task: str, limit: int
     """
     from lm_eval import simple_evaluate
 
-    with _log_shown(respondent):
-        loaded = _loaded(task)
-        try:
-            found = simple_evaluate(
-                model=model, tasks=list(loaded.values()), limit=limit, apply_chat_template=True,
-                bootstrap_iters=BOOTSTRAP, log_samples=True,
-            )  # fmt: skip
-        except NotImplementedError as error:
-            raise RequestError(
-                f"harness: {task} needs the probabilities of given answers, which {name} does not tell; choose tasks "
-                "whose answers are written (generate_until), or a model that is loaded here."
-            ) from error
-        except OSError as error:  # requests' and aiohttp's errors, too
-            raise ServiceError(f"harness: {name}: {respondent.without_secrets(line(str(error)))}") from None
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] not in ("aiohttp", "tenacity", "requests"):
-                raise
-            raise ServiceError(f"harness: {name}: {respondent.without_secrets(line(str(error)))}") from None
+    _show_log(respondent)
+    loaded = _loaded(task)
+    try:
+        found = simple_evaluate(
+            model=model, tasks=list(loaded.values()), limit=limit, apply_chat_template=True,
+            bootstrap_iters=BOOTSTRAP, log_samples=True,
+        )  # fmt: skip
+    except NotImplementedError as error:
+        raise RequestError(
+            f"harness: {task} needs the probabilities of given answers, which {name} does not tell; choose tasks "
+            "whose answers are written (generate_until), or a model that is loaded here."
+        ) from error
+    except OSError as error:  # requests' and aiohttp's errors, too
+        raise ServiceError(f"harness: {name}: {respondent.without_secrets(line(str(error)))}") from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("aiohttp", "tenacity", "requests"):
+            raise
+        raise ServiceError(f"harness: {name}: {respondent.without_secrets(line(str(error)))}") from None
     return measurement(name, found, _prompts(loaded, found))
 
 
@@ -99,18 +93,16 @@ class _Without(logging.Formatter):
         return self.respondent.without_secrets(super().format(record))
 
 
-@contextmanager
-def _log_shown(respondent: Measurable) -> Iterator[None]:
-    """Show the harness's own log on standard error, without secrets."""
-    logger, handler = logging.getLogger("lm_eval"), logging.StreamHandler(sys.stderr)
+def _show_log(respondent: Measurable) -> None:
+    """Show the harness's own log on standard error, without secrets, until the process ends.
+
+    asyncio's, too: it tells of a request that failed with all its headers, the key among them, and does so late, when
+    the memory is cleared.
+    """
+    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Without(respondent))
-    level, spreads = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
+    for name, level in (("lm_eval", logging.INFO), ("asyncio", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
         logger.setLevel(level)
-        logger.propagate = spreads
+        logger.propagate = False

@@ -7,6 +7,7 @@
 Source: https://github.com/EleutherAI/lm-evaluation-harness, its interface for Python.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ import msgspec
 
 from runner.backends import Measurable, Respondent
 from runner.errors import RequestError
-from runner.evaluation import benchmarks
-from runner.evaluation.benchmarks import Measurement
+from runner.evaluation.benchmark import measured
+from runner.evaluation.benchmark.measured import Measurement
 from runner.evaluation.evaluate import stem
 from runner.record import graded, layout, run_folders
 from runner.request.keys import Request
@@ -77,12 +78,12 @@ def carry_out(plan: Benchmarks, tell: Callable[[str], None]) -> list[Measurement
         for task in plan.tasks:
             path = plan.folder / HARNESS / f"{_key(name, respondent, task, plan.limit)}.json"
             if not path.exists():
-                from runner.evaluation import harness_tasks
+                from runner.evaluation.benchmark import tasks
 
                 tell(f"{name}: {task}")
-                with redirect_stdout(harness_tasks.stderr()):
+                with redirect_stdout(sys.stderr):  # so that `--json` prints JSON alone
                     model = model or respondent.harness_model()
-                    _keep(path, harness_tasks.measure(name, respondent, model, task, plan.limit))
+                    _keep(path, tasks.measure(name, respondent, model, task, plan.limit))
             found.append(msgspec.json.decode(path.read_bytes(), type=Measurement))
     _sum_up(plan, found)
     return found
@@ -129,7 +130,7 @@ def _sum_up(plan: Benchmarks, found: Sequence[Measurement]) -> None:
     """Write the metrics, and the rows as any evaluation's."""
     metrics = [metric for each in found for metric in each.metrics]
     _keep(plan.folder / RESULTS, {"version": version("lm_eval"), "limit": plan.limit, "results": metrics})
-    problems, answers, grades = benchmarks.graded_rows(found)
+    problems, answers, grades = measured.graded_rows(found)
     graded.write(plan.folder / graded.PROBLEMS, problems)
     graded.write(plan.folder / graded.ANSWERS, answers)
     graded.write(plan.folder / graded.GRADES, grades)
