@@ -210,7 +210,7 @@ def total_cost(proposals: Iterable[Proposal]) -> Cost:
     found = Cost(0.0, 0.0)
     for proposal in proposals:
         plan = proposal.run.plan
-        # Six trials over the same rows count their tokens once.
+        # Trials over the same rows count their tokens once.
         rows = repr((plan.model, plan.train, plan.validation))
         if rows not in counted:
             counted[rows] = count_tokens(proposal)

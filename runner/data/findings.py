@@ -54,6 +54,7 @@ class Findings:
 
     def __iter__(self) -> Iterator[Group]:
         """Yield the groups, errors first, then as they were met."""
+        # What stops a run comes first; within that, the order of the file.
         order: tuple[Severity, ...] = ("error", "warning", "note")
         yield from sorted(self._groups.values(), key=lambda group: order.index(group.severity))
 

@@ -85,6 +85,7 @@ def survey(selection: Selection, limit: TokenLimit | None = None, report: Report
         tallies = {split: Tally(helper) for split in splits}
         share = _share(selection)
         for split, block in row_blocks(selection, splits, findings.add):
+            # Encoded once: the fingerprint, the search for odd texts and the count of bytes share these lines.
             lines = canonical_lines(block.rows)
             tallies[split].take(block, lines)
             for finding in chain(_odd_texts(block, lines), _too_long(block, limit) if limit else ()):
@@ -106,6 +107,7 @@ def _share(selection: Selection) -> Callable[[RowBlock, int], float]:
     wanted = sum(map(selection.room, splits_of(selection)))
 
     def share(block: RowBlock, rows: int) -> float:
+        # By file, as the last block of one is followed by the first of the next.
         sizes[block.file.name] = block.share * block.file.path.stat().st_size
         return min(1.0, max(sum(sizes.values()) / total, rows / wanted))
 
@@ -137,6 +139,7 @@ def _too_long(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:
     long = [
         (number, row)
         for number, row in zip(block.lines, block.rows, strict=True)
+        # A token takes a byte at least, so most rows need no tokenizer.
         if len(canonical(row)) > limit.max_tokens
     ]
     counts = limit.count_tokens([row for _, row in long]) if long else []

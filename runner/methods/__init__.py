@@ -119,6 +119,7 @@ class Method(ABC, Generic[Keys]):
 
     def shown(self, hyperparameters: Mapping[str, Json]) -> dict[str, Json]:
         """Return the hyperparameters of a plan that make a difference, by the keys people type: `dpo.beta`."""
+        # Converted again: a plan from a folder has plain JSON, and `unused` is asked of the dataclass.
         unused = set(self.unused(msgspec.convert(hyperparameters, self.hyperparameters)))
         return {f"{self.name}.{key}": value for key, value in hyperparameters.items() if key not in unused}
 
@@ -152,5 +153,6 @@ def metric(full_name: str) -> Metric:
 
 def headlines() -> list[str]:
     """Return the metrics that runs are ranked by, by name; a method's own come before the loss."""
+    # The loss last: all methods have one, but of unlike methods it means unlike things.
     own = dict.fromkeys(load(name).headline for name in names())
     return sorted(own, key=lambda name: name == LOSS.name)

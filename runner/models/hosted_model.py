@@ -19,6 +19,7 @@ class HostedModel(msgspec.Struct, frozen=True):
 
 def read(folder: Path) -> HostedModel | None:
     """Return what a run's folder says of its hosted model, None where it has none."""
+    # No weights are here, so it is told from a local model by this file.
     path = folder / layout.MODEL / layout.HOSTED
     return msgspec.json.decode(path.read_bytes(), type=HostedModel) if path.exists() else None
 

@@ -34,6 +34,7 @@ def prompt(
     before = [Message("system", system)] if system else []
     for asked, answered in history or ():
         before += [Message("user", asked), Message("assistant", answered)]
+    # Without Stanford's `### Instruction:` frame: the chat template of the model marks the turns.
     return (*before, Message("user", f"{instruction}\n{input}" if input else instruction))
 
 

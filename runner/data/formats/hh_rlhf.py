@@ -33,6 +33,7 @@ def turns(transcript: str) -> tuple[Message, ...]:
 
     Raises `BadRow` if it does not begin with a speaker.
     """
+    # With a group in the pattern, `split` gives the speakers between the texts.
     before, *parts = SPEAKER.split(transcript)
     if before.strip() or not parts:
         raise BadRow(

@@ -67,6 +67,7 @@ def messages(system: str | None, *turns: Turn) -> tuple[Message, ...]:
     call = ""
     for place, turn in enumerate(turns):
         if turn.sender == "function_call":
+            # An id of our own: ShareGPT's turns have none, and the tool's reply has to name the call.
             call = f"call_{place}"
             result.append(Message("assistant", tool_calls=[_function_call(call, turn.value)]))
         else:

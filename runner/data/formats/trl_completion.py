@@ -20,6 +20,7 @@ class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 def to_row(raw: Raw) -> Conversation:
     """Join both; the assistant's turns in the prompt get weight 0."""
+    # A turn of the assistant in the prompt is an example, which TRL does not learn either.
     prompt = tuple(map(_unlearned, prompt_turns(raw.prompt)))
     return Conversation(prompt + turns("assistant", raw.completion), raw.tools)
 
