@@ -44,9 +44,9 @@ def _evaluate(arguments: list[str]) -> None:
     planned = evaluate.plan(request, requests.respondents(names, request, asked.runs_folder), asked.runs_folder)
     keys, sampling = request.evaluation.judge, samples.sampling(request)
     judges.demand_key(keys, planned.graders)
-    rehearsed = rehearsal.rehearse(planned.rows, planned.graders, keys, sampling, len(names))
+    rehearsed = rehearsal.rehearse(planned.rows, planned.graders, keys, sampling, names, evaluate.answered(planned))
     if not asked.json:
-        console.say(f"{len(planned.rows)} rows, {sampling.per_prompt} answers each, by {', '.join(names)}")
+        console.say(f"{len(planned.rows)} rows, answered by {', '.join(names)}")
         console.show_graders(rehearsed)
     console.confirm_price(judges.total(rehearsed), request.max_price)
     with execute.alone(planned.folder), Live(console.errors if asked.json else console.terminal) as live:

@@ -115,7 +115,7 @@ def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
     key = msgspec.json.encode([run.selection, request.evaluation, request.dataset.style])
     if key not in known.rehearsals:
         rows = samples.rows_to_ask(request, run.rows("validation" if run.plan.validation else "train"))
-        known.rehearsals[key] = rehearse(rows, graders, keys, samples.sampling(request), num_models=2)
+        known.rehearsals[key] = rehearse(rows, graders, keys, samples.sampling(request))
     return known.rehearsals[key]
 
 

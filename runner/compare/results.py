@@ -26,6 +26,8 @@ Rows = dict[str, dict[str, float]]
 
 TUNED = "tuned"
 """The model of a run's answers that is compared; the other one is the base model."""
+TIE = 0.5
+"""What an answer is worth beside itself."""
 DATA = "dataset.fingerprint"
 """The key of what the rows are: files may hold others by now, and other keys may come to the same ones."""
 IGNORED = ("seed", "model.digest", *(f"dataset.{key}" for key in plan.DATA))
@@ -114,10 +116,22 @@ def read_models(folder: Path) -> list[Result]:
     grades = graded.read(folder / graded.GRADES, AnswerGrade)
     if not grades:
         raise RequestError(f"{folder}: {graded.GRADES} not found or empty; python -m runner.evaluate writes it.")
-    named, path = list(dict.fromkeys(each.model for each in grades)), folder / layout.EVALUATION
+    path = folder / layout.EVALUATION
+    named = [name for name in graded.SIDES if any(each.model == name for each in grades)]
     # In the order they were named: the first is the one that others are compared with.
     models = msgspec.json.decode(path.read_bytes())["models"] if path.exists() else named
+    grades = [*grades, *_ties(grades, models[0])]
     return [_model(folder, str(name), [each for each in grades if each.model == name]) for name in models]
+
+
+def _ties(grades: Sequence[AnswerGrade], first: str) -> list[AnswerGrade]:
+    """Return the grades of the first model by graders that set the others' answers beside its own: each is a tie.
+
+    So a win rate is compared with a half, row by row as any other score.
+    """
+    has = {each.grader for each in grades if each.model == first}
+    rows = {(each.row, each.grader) for each in grades if each.grader not in has}
+    return [AnswerGrade(model=first, row=row, grader=grader, score=TIE) for row, grader in sorted(rows)]
 
 
 def _model(folder: Path, name: str, grades: Sequence[AnswerGrade]) -> Result:

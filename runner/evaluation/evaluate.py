@@ -76,7 +76,7 @@ def carry_out(evaluation: Evaluation) -> Generator[Event, None, list[AnswerGrade
         grades = yield from grading.grade(
             folder, evaluation.rows, answers, evaluation.graders, judge, first, keys.concurrency
         )
-        if judge is not None:
+        if judge is not None and judge.usage.asked + judge.usage.cached:
             yield Note(judges.told(judge.usage, keys))
     (folder / layout.EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(_summed(evaluation, grades))))
     return grades
@@ -97,6 +97,11 @@ def _answers(evaluation: Evaluation, name: str, respondent: Respondent) -> Gener
                 file.flush()
                 yield Progress("answer", len(evaluation.rows) - len(left) + done, len(evaluation.rows), what=name)
     return [answer for row in evaluation.rows for answer in known[row.row]]
+
+
+def answered(evaluation: Evaluation) -> Sequence[Answer]:
+    """Return the answers that the folder holds already."""
+    return graded.read_whole(evaluation.folder / graded.ANSWERS, Answer)
 
 
 def _by_row(path: Path, model: str) -> dict[str, list[Answer]]:

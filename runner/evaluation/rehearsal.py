@@ -15,7 +15,7 @@ from runner.evaluation.grading import item_of
 from runner.evaluation.rehearsed import Rehearsed
 from runner.graders import Grader, Sample, Subject, templates
 from runner.judging.keys import JudgeKeys
-from runner.record.graded import Asked
+from runner.record.graded import SIDES, Answer, Asked
 from runner.record.samples import Sampling
 
 TRIED = 32
@@ -26,16 +26,17 @@ EMPTY = "empty"
 
 
 def rehearse(
-    rows: Sequence[Asked], graders: Sequence[Grader], keys: JudgeKeys, sampling: Sampling, num_models: int
-) -> list[Rehearsed]:
-    """Return what became of each grader, and what its judge will cost for the answers of so many models.
+    rows: Sequence[Asked], graders: Sequence[Grader], keys: JudgeKeys, sampling: Sampling,
+    models: Sequence[str] = SIDES, answers: Sequence[Answer] = (),
+) -> list[Rehearsed]:  # fmt: skip
+    """Return what became of each grader, and what its judge will cost for some models, whose answers may be there.
 
     Raises `DataError` with file and line for a row without a field that a grader names.
     """
     for grader in graders:
         _require_fields(rows, grader)
     return [
-        replace(_tried(rows, grader), price=judges.price(rows, grader, keys, sampling, num_models))
+        replace(_tried(rows, grader), price=judges.price(rows, grader, keys, sampling, models, answers))
         for grader in graders
     ]
 

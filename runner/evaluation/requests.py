@@ -1,6 +1,7 @@
 """What `python -m runner.evaluate` is asked for: models, and the request whose rows and graders are taken."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from runner import api, planning
@@ -9,7 +10,7 @@ from runner.errors import ModelError
 from runner.evaluation import models
 from runner.record import run_folders
 from runner.request import check
-from runner.request.keys import Request
+from runner.request.keys import Request, RootKeys
 
 
 def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -30,7 +31,8 @@ def of(names: Sequence[str], overrides: Sequence[str], runs: Path) -> tuple[Requ
     (`dataset=files`), it is composed as `python -m runner` composes it.
     """
     folder = next((found for name in names if (found := _run(name, runs))), None)
-    groups = [each for each in overrides if "." not in each.partition("=")[0]]
+    at_root = {each.name for each in fields(RootKeys)}
+    groups = [key for key in (each.partition("=")[0] for each in overrides) if "." not in key and key not in at_root]
     if folder is None or groups:
         return check.request(api.composed(*overrides)), list(names)
     run = planning.load(folder)

@@ -36,7 +36,7 @@ def _grade(run: Run, state: RunState) -> Events:
     keys = run.request.evaluation.judge
     with judge_of(keys, graders) as judge:
         grades = yield from grading.grade(run.folder, rows, answers, graders, judge, at_once=keys.concurrency)
-        if judge is not None:
+        if judge is not None and judge.usage.asked + judge.usage.cached:
             yield Note(judges.told(judge.usage, keys))
     for each in graders:
         errors = [grade for grade in grades if grade.grader == each.name and grade.error]
