@@ -31,6 +31,11 @@ class Cost:
         return Cost(*(None if None in pair else sum(filter(None, pair)) for pair in pairs))
 
 
+def price(dollars: float) -> str:
+    """Return `about $1,234.50`, or `less than $0.01`."""
+    return f"about ${dollars:,.2f}" if dollars >= 0.01 else "less than $0.01"
+
+
 def duration(seconds: float) -> str:
     """Return `0.4 s`, `8 s`, `2 min 5 s` or `1 h 10 min`."""
     if seconds < 60:

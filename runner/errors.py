@@ -54,7 +54,7 @@ class AccessError(RunnerError):
 
 
 class ServiceError(RunnerError):
-    """A hosted service fails or cannot be reached; what was created there stands, and the same command goes on."""
+    """A hosted service fails or cannot be reached; what was created there exists, and the same command resumes."""
 
 
 class JudgeError(RunnerError):
@@ -62,7 +62,7 @@ class JudgeError(RunnerError):
 
 
 class LostError(RunnerError):
-    """Another of the processes that work on the plan together is gone; what is on disk stands."""
+    """Another of the processes that work on the plan together is gone; what is on disk is kept."""
 
 
 class EndedError(RunnerError):

@@ -23,6 +23,7 @@ from runner.evaluation.rehearsed import Rehearsed
 from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
 from runner.record import layout, run_folders, samples
+from runner.record.files import safe_name
 from runner.request import check
 from runner.request.keys import BackendKeys, Request
 
@@ -53,7 +54,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
     known = known or PlanCache()
     identity = _identified(request, known)
     found = _surveyed(request, backend, known, report)
-    # Data first: what a backend refuses may hang on it, and so does `auto` (the number of rows).
+    # Data first: what a backend refuses may depend on it, and so does `auto` (the number of rows).
     found.require_trainable(request.dataset.on_bad_row)
     backend.check(request, found)
     splits = {name: _identity(split) for name, split in found.splits.items()}
@@ -184,8 +185,7 @@ def _folder(request: Request, plan: Plan) -> Path:
 
 def _stem(train: str | list[str]) -> str:
     first = train if isinstance(train, str) else train[0]
-    stem = Path(first.rpartition(":")[2]).name.partition(".")[0]
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem).strip("-") or "data"
+    return safe_name(Path(first.rpartition(":")[2]).name.partition(".")[0]) or "data"
 
 
 def count_tokens(proposal: Proposal) -> Tokens | None:

@@ -23,6 +23,7 @@ from runner.evaluation.judges import judge_of
 from runner.graders import Grader
 from runner.record import graded, layout, run_folders, samples
 from runner.record.events import Event, Note, Progress
+from runner.record.files import safe_name, write_json
 from runner.record.graded import Answer, AnswerGrade, Asked
 from runner.request.keys import Request
 
@@ -59,7 +60,7 @@ def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) ->
         respondents=respondents,
         rows=rows,
         graders=configured.of_request(request),
-        folder=run_folders.evaluations_in(runs) / f"{_stem(list(respondents)[-1])}-{identity}",
+        folder=run_folders.evaluations_in(runs) / f"{safe_name(list(respondents)[-1])}-{identity}",
     )
 
 
@@ -78,7 +79,7 @@ def carry_out(evaluation: Evaluation) -> Generator[Event, None, list[AnswerGrade
         )
         if judge is not None and judge.usage.asked + judge.usage.cached:
             yield Note(judges.told(judge.usage, keys))
-    (folder / layout.EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(_summed(evaluation, grades))))
+    write_json(folder / layout.EVALUATION, _summed(evaluation, grades))
     return grades
 
 
@@ -123,8 +124,3 @@ def _summed(evaluation: Evaluation, grades: Sequence[AnswerGrade]) -> dict[str, 
             name: summary.means(grades, name) | summary.rates(grades, graders, name) for name in evaluation.respondents
         },
     }
-
-
-def _stem(name: str) -> str:
-    """Return what a folder is called by a model's name."""
-    return "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name).strip("-.")[-60:]

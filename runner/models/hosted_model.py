@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from runner.record import layout
+from runner.record.files import write_json
 
 
 class HostedModel(msgspec.Struct, frozen=True):
@@ -27,4 +28,4 @@ def read(folder: Path) -> HostedModel | None:
 def write(folder: Path, model: HostedModel) -> None:
     """Leave in a run's folder what its hosted model is."""
     (folder / layout.MODEL).mkdir(exist_ok=True)
-    (folder / layout.MODEL / layout.HOSTED).write_bytes(msgspec.json.format(msgspec.json.encode(model)))
+    write_json(folder / layout.MODEL / layout.HOSTED, model)

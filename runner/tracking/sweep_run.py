@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.tracking.client import connect, experiment, store, told
+from runner.tracking.client import connect, error_line, experiment, store
 from runner.tracking.mlflow_runs import SWEEP, in_column
 from runner.tracking.sender import PAGE_CHARACTERS, position_of
 
@@ -51,7 +51,7 @@ class Parent:
             work()
             self.problem = ""
         except Exception as error:
-            self.problem = told(error, store(self.request.tracking.uri))
+            self.problem = error_line(error, store(self.request.tracking.uri))
 
     def _open(self) -> None:
         client, experiment = self._client()

@@ -39,7 +39,7 @@ FIELDS = 5
 BASE_OF, ROWS = "runner.base_of", "runner.graded_rows"
 """Tags: of a base model's run, the run that it belongs to; of both, how many of the rows are there."""
 ANSWER, GRADED = "runner.answer", "runner.graded"
-"""Tags of a trace: hashes of the answer, and of the grades and fields, that it shows. A run may be graded anew."""
+"""Tags of a trace: hashes of the answer, and of the grades and fields, that it shows. A run may be graded again."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class GradedAnswer:
     def inputs(self) -> dict[str, Json]:
         """What was asked, the row's id first; of several answers to a row each but the first has its number."""
         sample: dict[str, Json] = {"sample": self.answer.sample} if self.answer.sample else {}
-        return {"id": self.asked.row[:ID_CHARACTERS], **sample, "prompt": told(self.asked.prompt)}
+        return {"id": self.asked.row[:ID_CHARACTERS], **sample, "prompt": prompt_text(self.asked.prompt)}
 
     @property
     def outputs(self) -> Json:
@@ -121,7 +121,7 @@ def join(
     return found
 
 
-def told(prompt: Turns) -> str:
+def prompt_text(prompt: Turns) -> str:
     """Return a prompt as text: a single turn is its content, of several each begins with its role."""
     if len(prompt) == 1:
         return prompt[0].content or ""
@@ -155,7 +155,7 @@ def _write(
     there = _there(client, experiment_id, run_id)
     gone = [each for each, info in there.items() if each not in wanted or not _has_answer(info, wanted[each])]
     for start in range(0, len(gone), BATCH):
-        # An answer that was sampled anew is another row; its old grades would otherwise stand beside the new ones.
+        # An answer that was sampled again is another row; its old grades would otherwise be shown with the new ones.
         tracing.delete_traces(experiment_id, trace_ids=gone[start : start + BATCH])
     there = {trace_id: info for trace_id, info in there.items() if trace_id not in gone}
     # the page shows the newest first: so that is the first row

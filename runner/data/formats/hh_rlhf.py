@@ -17,7 +17,7 @@ ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file."""
+    """A row as it is in the file."""
 
     chosen: str
     rejected: str

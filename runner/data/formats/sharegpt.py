@@ -32,14 +32,14 @@ Decoded = TypeVar("Decoded")
 
 
 class Turn(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """One turn as it stands in the file."""
+    """One turn as it is in the file."""
 
     sender: str = msgspec.field(name="from")
     value: str
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file; `tools` is a list, or the JSON text of one."""
+    """A row as it is in the file; `tools` is a list, or the JSON text of one."""
 
     conversations: tuple[Turn, ...]
     system: str | None = None

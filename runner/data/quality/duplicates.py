@@ -9,7 +9,7 @@ from runner.data.rows import Message, Row, canonical
 
 
 class Seen:
-    """The rows met so far, in order: where each stands, and the hashes of it and of its prompt."""
+    """The rows met so far, in order: the place of each, and the hashes of it and of its prompt."""
 
     def __init__(self) -> None:
         # 64 bits: of a million different rows, two are taken for the same with a probability of 1 in 37 million.
@@ -36,7 +36,7 @@ class Seen:
 def _hashes(values: Sequence[Row | tuple[Message, ...]]) -> list[int]:
     """Return 64 bits of each value, the same for equal values while this process lives."""
     try:
-        # Python's own hash, seeded anew in each process: nobody can write two rows that are alike by it.
+        # Python's own hash, seeded by each process: nobody can write two rows that are alike by it.
         return list(map(hash, values))
     except TypeError:
         return list(map(_hash, values))

@@ -108,7 +108,7 @@ def _positions(canonical: bytes) -> Iterator[int]:
 
 
 def _has_escape(canonical: bytes) -> bool:
-    """Say whether a control character stands there, escaped.
+    """Say whether there is an escaped control character.
 
     Formulas are full of backslashes that stand for themselves (`\\\\frac`): without these, few are left to look at.
     """
