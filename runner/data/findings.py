@@ -48,6 +48,7 @@ class Findings:
         """Count a finding, and keep it while its rule has few examples."""
         key = finding.severity, finding.rule
         group = self._groups.setdefault(key, Group(*key))
+        # Counted always, kept only while there are few: a bad file of a million rows is a line in the report.
         group.count += finding.times
         if len(group.examples) < EXAMPLES:
             group.examples.append(finding)

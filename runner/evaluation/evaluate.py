@@ -53,6 +53,7 @@ def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) ->
     if not rows:
         raise DataError("evaluation.samples: there is no row to ask; set it, dataset.validation or evaluation.prompts.")
     sampling = samples.sampling(request)
+    # Graders are not in it: other graders grade the answers that this folder has.
     seen = [[each.identity for each in respondents.values()], list(respondents), [row.row for row in rows], sampling]
     identity = sha256(msgspec.json.encode(seen)).hexdigest()[:8]
     return Evaluation(
@@ -94,6 +95,7 @@ def _answers(evaluation: Evaluation, name: str, respondent: Respondent) -> Gener
         with path.open("ab") as file:
             for done, (row, each) in enumerate(zip(part, replies, strict=True), start + 1):
                 known[row.row] = samples.answers(name, [row], [each])
+                # A row's answers in one write: a kill leaves all of them or a torn line, which the next start cuts off.
                 file.write(msgspec.json.Encoder().encode_lines(known[row.row]))
                 file.flush()
                 yield Progress("answer", len(evaluation.rows) - len(left) + done, len(evaluation.rows), what=name)

@@ -40,6 +40,7 @@ def failure(error: BaseException) -> Outcome:
     if isinstance(error, Pruned):
         return Outcome("pruned", str(error))
     if isinstance(error, StopAsked | KeyboardInterrupt):
+        # What a step has added to the usual words: what goes on at a service, say.
         more = str(error).removeprefix(STOPPED)
         return Outcome("stopped", f"give the same command again to go on{'.' if more else ''}{more}")
     return Outcome("failed", str(hydra_errors.sentence(error) or error))

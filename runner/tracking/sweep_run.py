@@ -77,6 +77,7 @@ class Parent:
             client.log_metric(run, metric, value)
         for path in sorted(self.sweep.folder.iterdir()):
             client.log_artifact(run, str(path))
+        # 130 is Ctrl-C, which is no failure.
         client.set_terminated(run, "KILLED" if code == 130 else "FAILED" if code else "FINISHED")
 
     def _fold(self, client: "MlflowClient", parent: str) -> None:

@@ -85,6 +85,7 @@ def prompt_turns(prompt: Text) -> tuple[Message, ...]:
 
     Raises `BadRow` for the transcript of a conversation up to where the assistant speaks.
     """
+    # Anthropic's transcripts in TRL's keys: the roles in the text would be learned as words.
     if isinstance(prompt, str) and prompt.endswith(TRANSCRIPT_ENDS) and prompt.lstrip().startswith("Human:"):
         raise BadRow(
             "transcript-prompt",
