@@ -49,6 +49,10 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
 
     Raises `DataError`, `ModelError` or `RequestError` for what cannot be trained.
     """
+    if request.harness:
+        raise RequestError(
+            "harness: benchmarks are run by python -m runner.evaluate MODEL harness=[TASK]; leave it out."
+        )
     request = _located(request)
     backend = backends.load(request.backend.name)
     known = known or PlanCache()

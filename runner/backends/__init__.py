@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from runner.cost import Cost
 from runner.data.rows import Turns
@@ -64,6 +64,17 @@ class Respondent(Protocol):
 
     def replies(self, prompts: Sequence[Turns], sampling: "Sampling") -> Iterator[Sequence["Reply"]]:
         """Yield the answers to each prompt in turn, `sampling.per_prompt` of them."""
+
+
+@runtime_checkable
+class Measurable(Respondent, Protocol):
+    """A respondent that benchmarks can measure, too: an optional capability."""
+
+    def harness_model(self) -> Any:
+        """Return the model as an `lm_eval.api.model.LM`, loaded or ready to be asked."""
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text of the harness without what nobody may read: the key of an endpoint."""
 
 
 @dataclass(frozen=True)

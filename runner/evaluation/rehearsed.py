@@ -1,5 +1,6 @@
-"""What became of a grader that was tried before the start (rehearsal.py), as a plan shows it."""
+"""What was found out before the start, as a plan shows it: of graders, and of the base model by them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,3 +17,23 @@ class Rehearsed:
     warnings: tuple[str, ...] = ()
     price: Price | None = None
     """What its judge will cost at most."""
+
+
+SAMPLES = 4
+"""How often the base model answers each prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseScores:
+    """How the base model does by a grader, over so many prompts that have a grade."""
+
+    grader: str
+    prompts: int
+    mean: float = math.nan
+    pass_rate: float | None = None
+    """The share of answers that pass; None where nothing says what passes."""
+    spread: float = math.nan
+    """The standard deviation of the scores of one prompt's answers: the root of the mean variance within prompts."""
+    varied: int = 0
+    """Prompts of which not all answers score the same."""
+    warnings: tuple[str, ...] = ()

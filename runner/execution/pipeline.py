@@ -5,6 +5,7 @@ A launcher imports this module in processes of its own, on other machines too, a
 
 import os
 import platform
+import time
 from dataclasses import replace
 from multiprocessing import parent_process
 from pathlib import Path
@@ -80,6 +81,8 @@ def plan_and_run(composed: "DictConfig") -> None:
         console.show_trial_begun(run, run.trial_name or _typed())
     else:
         console.show_plan(proposal, done, planning.count_tokens(proposal))
+    if run.request.rehearse and not done:
+        _rehearse_base(run)
     if run.request.mode == "run":
         if not run.request.sweep and not done:  # of a sweep's price the sweep has asked
             console.confirm_price(planning.total_cost([proposal]).dollars, run.request.max_price)
@@ -93,6 +96,28 @@ def plan_and_run(composed: "DictConfig") -> None:
                 raise
             execute.set_aside(run.folder)  # only now is it known that the hosted job has ended
             run_and_report(run)
+
+
+def _rehearse_base(run: "Run") -> None:
+    """Let the base model answer some prompts several times, and print how it does by each grader."""
+    from runner.evaluation import base_rehearsal
+    from runner.execution import execute
+    from runner.judging.price import total as price_total
+    from runner.record.journal import Record
+    from runner.terminal import console
+    from runner.terminal.progress import Live
+
+    planned = base_rehearsal.plan(run)
+    if isinstance(planned, str):
+        console.say(f"note: rehearse=true: {planned}")
+        return
+    prices = base_rehearsal.prices(planned)
+    for name, price in prices.items():
+        console.say(f"rehearsal, grader {name}: {price.sentence}")
+    console.confirm_price(price_total(prices.values()), run.request.max_price)
+    with execute.alone(planned.folder), Live() as live:
+        found = execute.to_its_end(base_rehearsal.carry_out(planned), lambda event: live(Record(time.time(), event)))
+    console.show_base_scores(found)
 
 
 def run_and_report(run: "Run", train: bool = True) -> None:

@@ -53,7 +53,7 @@ class Evaluation:
     patience: PositiveInt | None = None
     """Stop training when the held-out loss has not fallen in so many evaluations; local only."""
     max_rows: PositiveInt | None = None
-    """Use only the first so many held-out rows."""
+    """Use only the first so many held-out rows, and rows of each benchmark."""
     prompts: str | list[str] | None = None
     """File, glob or list of them with the prompts to answer, and fields for graders; null takes held-out rows."""
     samples: NonNegativeInt | Auto = "auto"
@@ -103,6 +103,10 @@ class RootKeys:
     """Dollars; a hosted run or sweep that costs more by the table of prices, or has no price, starts if agreed to."""
     sweep: str | None = None
     """The sweep that a trial belongs to; `-m` sets it by itself."""
+    rehearse: bool = False
+    """Before the start, let the base model answer some prompts several times: pass rate and spread by each grader."""
+    harness: list[str] = field(default_factory=list)
+    """Benchmarks that `runner.evaluate` runs: tasks of lm-evaluation-harness, own ones as a YAML file or its folder."""
     search: str | None = None
     """The search that proposed a trial, `FILE#NUMBER`; `hydra/sweeper=optuna` sets it by itself."""
 

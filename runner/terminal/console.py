@@ -16,7 +16,7 @@ from rich.text import Text
 from runner import backends, methods
 from runner.cost import Tokens, duration
 from runner.errors import RequestError
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsed import SAMPLES, BaseScores, Rehearsed
 from runner.plan import Proposal, Run
 from runner.record import layout
 from runner.record.outcome import Report
@@ -140,6 +140,25 @@ def show_graders(rehearsed: Sequence[Rehearsed]) -> None:
             say(f"grader {each.name}: {each.price.sentence}")
         for warning in each.warnings:
             say(f"warning: grader {each.name}: {warning}")
+
+
+def show_base_scores(found: Sequence[BaseScores]) -> None:
+    """Print how the base model does by each grader, and what stands in the way of learning by it."""
+    rows = [
+        [
+            each.grader,
+            "?" if each.pass_rate is None else f"{each.pass_rate:.0%}",
+            f"{each.mean:.3f}",
+            f"{each.spread:.3f}",
+            f"{each.varied} of {each.prompts}",
+        ]
+        for each in found
+    ]
+    head = ["grader", "pass rate", "mean score", "spread within a prompt", "prompts whose answers differ"]
+    table(f"Base model, {SAMPLES} answers to each of {max(each.prompts for each in found)} prompts", head, rows)
+    for each in found:
+        for warning in each.warnings:
+            say(f"warning: grader {each.grader}: {warning}")
 
 
 def _show_values(proposal: Proposal) -> None:

@@ -157,9 +157,15 @@ class FoundryBackend(Backend[Foundry]):
         return {name: _deployed(Foundry.of(run.request), deployment) for name, deployment in names.items()}
 
     def respondent(self, reference: str, settings: Foundry) -> Respondent | None:
-        """Return a deployment of the project, by `deployment:NAME`."""
+        """Return a deployment of the project, by `deployment:NAME`, or one of a base model, by `hosted:NAME`.
+
+        Raises `ModelError` where no deployment of that base model stands.
+        """
         scheme, _, name = reference.partition(":")
-        return _deployed(settings, name) if scheme == "deployment" and name else None
+        if scheme == "deployment" and name:
+            return _deployed(settings, name)
+        base = models.hosted_name(reference)
+        return None if base is None else _deployed(settings, _base_deployment(settings, base))
 
     def to_its_end(self, run: Run) -> Run:
         """Return the run with `backend.follow=true`."""
@@ -233,6 +239,20 @@ def _demand_way_there(settings: Foundry) -> None:
     endpoint.find_endpoint(settings.azure)
     if settings.deploy != "none":
         endpoint.control_plane(settings.azure)
+
+
+def _base_deployment(settings: Foundry, base: str) -> str:
+    """Return the deployment of a base model. Raises `ModelError` where none stands."""
+    from runner.backends.foundry import deployment
+    from runner.backends.foundry.connect import service
+    from runner.hosted.connection import now
+
+    found = settings.deployment.base
+    if found == "auto":
+        found = now(deployment.find_base(service(settings), base))
+    if found is None:
+        raise ModelError(f"hosted:{base}: no deployment of it stands; deploy it, or set backend.deployment.base.")
+    return found
 
 
 def _deployed(settings: Foundry, deployment: str) -> Respondent:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from runner.models.chat_tokenizer import ChatTokenizer
     from runner.plan import Run
 
+HARNESS_BATCH = 8
+"""Rows that a benchmark computes together."""
+
 
 class Loaded:
     """The model of a source; `identity` is the digest of its weights."""
@@ -45,6 +48,18 @@ class Loaded:
         from runner.backends.local.generate import replies
 
         yield from replies(self.model, self.tokenizer, prompts, sampling)
+
+    def harness_model(self) -> Any:
+        """Return the model for lm-evaluation-harness, as it is loaded here."""
+        from lm_eval.models.huggingface import HFLM
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(models.tokenizer_folder(self.folder))
+        return HFLM(pretrained=self.model.eval(), tokenizer=tokenizer, batch_size=HARNESS_BATCH)
+
+    def without_secrets(self, text: str) -> str:
+        """Return the text: a model that is loaded has no secrets."""
+        return text
 
 
 class Checkpoint(Loaded):
