@@ -72,6 +72,7 @@ class EndedError(RunnerError):
 STOPPED = "stopped on request"
 
 
+# An exception and not a flag: thrown into a generator at its yield, it stops a step at a place that the step knows.
 class StopAsked(RunnerError):
     """The process was asked to stop; thrown into the running step, which saves what it has."""
 

@@ -184,6 +184,7 @@ def _folder(request: Request, plan: Plan) -> Path:
     if name == "auto":  # what differs comes first: the same name is MLflow's, in a narrow column
         where = "hosted-" if backends.load(plan.backend).hosted else ""
         name = f"{where}{plan.method}-{_stem(request.dataset.train)}"
+    # By the plan and not by the name: a request that was only renamed has been done already.
     return run_folders.of_plan(plan.id, runs) or run_folders.new(name, plan.id, runs)
 
 

@@ -94,4 +94,5 @@ def _spread(values: "array[int]") -> Spread:
     if not values:
         return Spread(0, 0, 0)
     numbers = np.asarray(values)
+    # The median, as means of lengths are drawn by a few very long rows.
     return Spread(int(numbers.min()), int(np.median(numbers)), int(numbers.max()))

@@ -60,6 +60,7 @@ class Survey:
     def require_trainable(self, on_bad_row: Literal["stop", "skip"]) -> None:
         """Raise `DataError` if rows were refused and are not to be skipped, or if a split has none left."""
         found = self.refused + sum(split.rows for split in self.splits.values())
+        # A few of each kind: a file with a million bad rows has the same fault a million times.
         reasons = "\n".join(str(each) for each in self.errors)
         refused = f"{reasons}; {self.refused} of {found} rows cannot be trained on"
         if self.refused and on_bad_row == "stop":

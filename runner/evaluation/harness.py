@@ -23,7 +23,7 @@ from runner.errors import RequestError
 from runner.evaluation import benchmarks
 from runner.evaluation.benchmarks import Measurement
 from runner.record import graded, layout, run_folders
-from runner.record.files import safe_name
+from runner.record.files import safe_name, write_json
 from runner.request.keys import Request
 
 HARNESS = "harness"
@@ -79,10 +79,12 @@ def carry_out(plan: Benchmarks, tell: Callable[[str], None]) -> list[Measurement
             if not path.exists():
                 from runner.evaluation import harness_tasks
 
+                # The model is loaded once for all of its tasks, and not at all where each was measured before.
                 tell(f"{name}: {task}")
                 with redirect_stdout(harness_tasks.stderr()):
                     model = model or respondent.harness_model()
-                    _keep(path, harness_tasks.measure(name, respondent, model, task, plan.limit))
+                    write_json(path, harness_tasks.measure(name, respondent, model, task, plan.limit))
+            # From the disk in either case, so that a measurement made now is the one that a later command reads.
             found.append(msgspec.json.decode(path.read_bytes(), type=Measurement))
     _sum_up(plan, found)
     return found
@@ -119,16 +121,10 @@ def _key(name: str, respondent: Respondent, task: str, limit: int | None) -> str
     return f"{safe_name(task)}-{sha256(msgspec.json.encode(seen)).hexdigest()[:16]}"
 
 
-def _keep(path: Path, value: object) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(value)))
-    draft.replace(path)
-
-
 def _sum_up(plan: Benchmarks, found: Sequence[Measurement]) -> None:
     """Write the metrics, and the rows as any evaluation's."""
     metrics = [metric for each in found for metric in each.metrics]
-    _keep(plan.folder / RESULTS, {"version": version("lm_eval"), "limit": plan.limit, "results": metrics})
+    write_json(plan.folder / RESULTS, {"version": version("lm_eval"), "limit": plan.limit, "results": metrics})
     problems, answers, grades = benchmarks.graded_rows(found)
     graded.write(plan.folder / graded.PROBLEMS, problems)
     graded.write(plan.folder / graded.ANSWERS, answers)
@@ -140,7 +136,7 @@ def _sum_up(plan: Benchmarks, found: Sequence[Measurement]) -> None:
         "rows": len(problems),
         "metrics": {name: dict(_values(name, found)) for name in plan.models},
     }
-    _keep(plan.folder / layout.EVALUATION, summed)
+    write_json(plan.folder / layout.EVALUATION, summed)
 
 
 def _values(model: str, found: Sequence[Measurement]) -> Iterator[tuple[str, float]]:

@@ -37,6 +37,7 @@ def of(names: Sequence[str], overrides: Sequence[str], runs: Path) -> tuple[Requ
         return check.request(api.composed(*overrides)), list(names)
     run = planning.load(folder)
     request = check.request(_changed(check.as_composed(run.request), overrides))
+    # One run by itself is compared with the model that it was made from.
     alone = len(names) == 1 and "@" not in names[0]
     return request, [f"{names[0]}@base", names[0]] if alone else list(names)
 

@@ -134,6 +134,7 @@ def names() -> list[str]:
 
 def load(name: str) -> AnyMethod:
     """Return the method of that name; `name` comes from a checked request."""
+    # A method is a module, and modules are imported once: no registry, and no list to be kept.
     method: AnyMethod = import_module(f"runner.methods.{name}").METHOD
     return method
 

@@ -67,6 +67,7 @@ def _problems(prefix: str, values: object, owner: type) -> Iterator[str]:
     for key in values:
         if key not in known:
             yield f"{prefix}{key}: no such key; {_allowed_keys(key, prefix, known)}."
+    # With extras: `Annotated` holds the ranges, which msgspec checks.
     hints = get_type_hints(owner, include_extras=True)
     for key in known:
         value = values.get(key, "???" if known[key].default is MISSING else known[key].default)

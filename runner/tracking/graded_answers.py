@@ -35,6 +35,7 @@ class GradedAnswer:
         """The answer's text; with what else there is to say of it, if it was cut off or calls tools."""
         said: dict[str, Json] = msgspec.to_builtins(self.answer)
         said = {key: value for key, value in said.items() if key not in ("model", "row", "sample")}
+        # Text alone is shown as text on MLflow's page, everything else as JSON.
         return said["text"] if list(said) == ["text"] else said
 
     @property
@@ -45,6 +46,7 @@ class GradedAnswer:
 
 def first_rows(problems: Sequence[Asked], answers: Iterable[Answer], cap: int) -> Sequence[Asked]:
     """Return the first rows, as many as no model has more than `cap` answers to; at least one."""
+    # By the model with most answers to a row: rows are kept whole for all models.
     samples = max(Counter((each.model, each.row) for each in answers).values(), default=1)
     return problems[: max(1, cap // samples)]
 

@@ -159,6 +159,7 @@ def _drop_stale(tracing: "TracingClient", old: "TraceInfo | None", new: "TraceIn
 
 
 def _trace_id(run_id: str, row: GradedAnswer) -> str:
+    # By content and not at random, so that a second process writes the same traces and no others.
     return f"tr-{_hash(run_id, row.answer.row, row.answer.sample)}"
 
 
@@ -224,6 +225,7 @@ def _span(trace_id: str, row: GradedAnswer, time: int) -> "Span":
     from mlflow.entities import Span, SpanType
     from mlflow.tracing.constant import SpanAttributeKey
 
+    # As MLflow's own tracing writes them: each value is JSON within the JSON of the span.
     attributes: dict[str, object] = {
         SpanAttributeKey.REQUEST_ID: trace_id,
         SpanAttributeKey.SPAN_TYPE: SpanType.LLM,
