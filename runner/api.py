@@ -26,6 +26,7 @@ def plan(*overrides: str) -> Proposal:
     from runner import planning
     from runner.request import check
 
+    # `mode` is left as it is: a plan that is going to run may ask a hub, one with mode=plan may not.
     return planning.make(check.request(composed(*overrides)))
 
 

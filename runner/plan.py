@@ -63,7 +63,7 @@ class Plan:
     @cached_property
     def canonical(self) -> bytes:
         """The plan as JSON with sorted keys and no spaces."""
-        # Sorted keys: the id must not hang on the order in which fields were written, or a key was typed.
+        # Sorted keys: the id must not depend on the order in which fields were written, or a key was typed.
         return msgspec.json.encode(msgspec.to_builtins(self), order="deterministic")
 
     @cached_property
@@ -148,7 +148,7 @@ def flat_params(run: Run) -> dict[str, object]:
         "evaluation": plan.evaluation,
         "seed": plan.seed,
     }
-    return dict(_flatten("", nested))
+    return dict(flatten(nested))
 
 
 def _changed(selection: Selection, split: Split, planned: int, found: int) -> str:
@@ -165,9 +165,10 @@ def _changed(selection: Selection, split: Split, planned: int, found: int) -> st
     )
 
 
-def _flatten(prefix: str, values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    for key, value in values.items():
+def flatten(values: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield nested values by the keys people type, `backend.lora.rank`."""
+    for key, value in values.items() if isinstance(values, Mapping) else ():
         if isinstance(value, Mapping):
-            yield from _flatten(f"{prefix}{key}.", value)
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

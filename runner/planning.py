@@ -23,6 +23,7 @@ from runner.evaluation.rehearsed import Rehearsed
 from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
 from runner.record import layout, run_folders, samples
+from runner.record.files import safe_name
 from runner.request import check
 from runner.request.keys import BackendKeys, Request
 
@@ -57,7 +58,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
     known = known or PlanCache()
     identity = _identified(request, known)
     found = _surveyed(request, backend, known, report)
-    # Data first: what a backend refuses may hang on it, and so does `auto` (the number of rows).
+    # Data first: what a backend refuses may depend on it, and so does `auto` (the number of rows).
     found.require_trainable(request.dataset.on_bad_row)
     backend.check(request, found)
     splits = {name: _identity(split) for name, split in found.splits.items()}
@@ -183,13 +184,13 @@ def _folder(request: Request, plan: Plan) -> Path:
     if name == "auto":  # what differs comes first: the same name is MLflow's, in a narrow column
         where = "hosted-" if backends.load(plan.backend).hosted else ""
         name = f"{where}{plan.method}-{_stem(request.dataset.train)}"
+    # By the plan and not by the name: a request that was only renamed has been done already.
     return run_folders.of_plan(plan.id, runs) or run_folders.new(name, plan.id, runs)
 
 
 def _stem(train: str | list[str]) -> str:
     first = train if isinstance(train, str) else train[0]
-    stem = Path(first.rpartition(":")[2]).name.partition(".")[0]
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem).strip("-") or "data"
+    return safe_name(Path(first.rpartition(":")[2]).name.partition(".")[0]) or "data"
 
 
 def count_tokens(proposal: Proposal) -> Tokens | None:
@@ -214,7 +215,7 @@ def total_cost(proposals: Iterable[Proposal]) -> Cost:
     found = Cost(0.0, 0.0)
     for proposal in proposals:
         plan = proposal.run.plan
-        # Six trials over the same rows count their tokens once.
+        # Trials over the same rows count their tokens once.
         rows = repr((plan.model, plan.train, plan.validation))
         if rows not in counted:
             counted[rows] = count_tokens(proposal)

@@ -82,6 +82,7 @@ class _Watch:
             self._runs = [run for run in self._runs if self._held(stack, run)]
             follower = Follower(self._runs)
             works = [execute.proceed(run, _Listener(run)) for run in self._runs]
+            # A heap by time: the next one that is due, whatever the pace of the others.
             self._due = [(time.monotonic(), number) for number in range(len(works))]
             while self._due:
                 due, number = heapq.heappop(self._due)

@@ -203,6 +203,7 @@ def names() -> list[str]:
 @cache
 def load(name: str) -> AnyBackend:
     """Return the backend of that name; `name` comes from a checked request."""
+    # By name and late: a plan for one backend never imports what another one needs.
     backend: AnyBackend = import_module(f"runner.backends.{name}").BACKEND
     return backend
 
@@ -214,4 +215,5 @@ def of(run: "Run") -> AnyBackend:
 
 def step_of(work: Callable[[], object], name: str, key: str = "") -> Step:
     """Return the step that a method of the backend's steps does; `work` makes them, once, when the first begins."""
+    # Only now: torch, or a service's SDK, is imported when the first step begins.
     return Step(name, lambda: getattr(work(), name)(), key)

@@ -38,6 +38,7 @@ def _compare(arguments: list[str]) -> None:
     if asked.repeat:
         return _repeat(run_folders.find(asked.repeat, asked.runs_folder))
     folders, place = _found(asked)
+    # Trials of a sweep that have not begun have no folder yet: the others are compared meanwhile.
     there = [folder for folder in folders if any((folder / name).exists() for name in (layout.PLAN, layout.EVALUATION))]
     read = [each for folder in there for each in results.read_all(folder)]
     found = verdict.make(read, asked.metric, asked.margin)

@@ -138,7 +138,7 @@ def _together(each: Difference, p: float, family: int) -> Difference:
 def rank(metric: str, all_of_them: Sequence[Variant]) -> list[Variant]:
     """Return variants that have a metric, the best first, by the mean over their seeds.
 
-    Those that tie go by the held-out loss, then by name, so that the order does not hang on that of the runs.
+    Those that tie go by the held-out loss, then by name, so that the order does not depend on that of the runs.
     """
     sign = 1 if kind(metric, [run for each in all_of_them for run in each.runs]).lower_is_better else -1
 

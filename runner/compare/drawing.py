@@ -91,7 +91,7 @@ def _short(name: str) -> str:
 
 
 def _numbers(ranked: Sequence[Variant], keys: Sequence[str]) -> list[float]:
-    """Return where each variant stands on the one key in which they differ, if that is a number."""
+    """Return the value of each variant for the one key in which they differ, if that is a number."""
     if len(keys) != 1 or len(ranked) < 2:
         return []
     values = [each.runs[0].params.get(keys[0]) for each in ranked]

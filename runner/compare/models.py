@@ -51,6 +51,7 @@ def compare_models(folder: Path, margin: float | None = None) -> Models:
 
     Raises `RequestError` where nothing was graded.
     """
+    # Each model by itself: models of one folder were asked the same rows, and have no seeds.
     variants = [Variant(each.model, (each,)) for each in results.read_models(folder)]
     metrics = list(dict.fromkeys(f"eval/{name}" for each in variants for name in each.runs[0].graders))
     found = [compare(name, each, variants[0]) for each in variants[1:] for name in metrics]

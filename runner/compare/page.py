@@ -1,4 +1,4 @@
-"""A comparison as a page that stands alone: the verdict, the table, the drawing, and rows side by side.
+"""A comparison as a self-contained page: the verdict, the table, the drawing, and rows side by side.
 
 Answers of models are text of strangers: everything is escaped, and the page's own policy lets it load nothing.
 """

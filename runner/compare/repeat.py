@@ -1,14 +1,14 @@
 """`--repeat RUN`: the command that asks for a run again, and what has changed since: data, model, code, packages."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner import planning
 from runner.errors import RunnerError
 from runner.execution import execute
-from runner.plan import Run
+from runner.plan import Run, flatten
 from runner.record import journal, layout
 from runner.record.events import Started
 from runner.request import check, hydra_config
@@ -40,12 +40,12 @@ def overrides(run: Run) -> list[str]:
 
     hydra_config.register()
     # From the whole request, not from what was typed: the defaults of today may be others.
-    wanted = {key: value for key, value in _flat(check.as_composed(run.request)) if key not in PASSING}
+    wanted = {key: value for key, value in flatten(check.as_composed(run.request)) if key not in PASSING}
     chosen: list[str] = []
     with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
 
         def differing(options: Sequence[str]) -> list[str]:
-            composed = dict(_flat(OmegaConf.to_container(compose("config", list(options)), resolve=True)))
+            composed = dict(flatten(OmegaConf.to_container(compose("config", list(options)), resolve=True)))
             return [key for key, value in wanted.items() if composed.get(key, "???") != value]
 
         for group in GROUPS:
@@ -58,14 +58,6 @@ def overrides(run: Run) -> list[str]:
 
 def _with(chosen: Sequence[str], group: str, name: str) -> list[str]:
     return [*chosen, f"{group}={name}"] if name else [*chosen]
-
-
-def _flat(values: object, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in values.items() if isinstance(values, Mapping) else ():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _typed(value: object) -> str:
@@ -98,7 +90,7 @@ def _changes_of_plan(run: Run) -> Iterator[str]:
     if run.plan.model != now.model:
         yield f"model.source: other weights, {run.plan.model.digest[:12]} then and {now.model.digest[:12]} now"
     for part in ("hyperparameters", "settings", "evaluation"):
-        before, after = dict(_flat(getattr(run.plan, part))), dict(_flat(getattr(now, part)))
+        before, after = dict(flatten(getattr(run.plan, part))), dict(flatten(getattr(now, part)))
         for key in dict.fromkeys([*before, *after]):
             if before.get(key) != after.get(key):
                 yield f"{key}: {before.get(key)} then and {after.get(key)} now"

@@ -168,6 +168,7 @@ def _difference(metric: str, one: Variant, other: Variant) -> Difference:
 def _metric(results: Sequence[Result]) -> str:
     if _unlike(results):
         return _answers(results)
+    # Runs that are under way have no say in what all are compared by.
     having = [result for result in results if result.metrics and result.status == "finished"]
     wanted = [*HEADLINES, *(graders(having) if having else ()), ANSWERS, "train/loss"]
     return next((name for name in wanted if all(name in each.metrics for each in having)), HEADLINES[0])
@@ -241,6 +242,7 @@ def difference_as_json(each: Difference) -> dict[str, object]:
     """Return a difference as a JSON value; bounds that are not known are None."""
     names = ("metric", "name", "other", "mean", "low", "high", "p", "rows", "seeds", "family", "margin", "enough")
     values = {name: getattr(each, name) for name in names}
+    # JSON knows neither infinity nor nan: a bound that is not known is null.
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }

@@ -58,6 +58,7 @@ def problem_of(row: Mapping[str, Json]) -> Problem:
     if "messages" in row:
         turns = _as_turns(row["messages"])
         answer = turns[-1:] if turns and turns[-1].role == "assistant" else ()
+        # Each other key, unlike training, which reads only its own: a grader may name any of them.
         fields = {key: value for key, value in row.items() if key not in RESERVED}
         if answer:
             fields.setdefault("reference", text_of(answer))
@@ -82,6 +83,7 @@ def problem_of(row: Mapping[str, Json]) -> Problem:
     value = row[key]
     turns = (Message("user", value),) if isinstance(value, str) else _as_turns(value)
     fields = {name: each for name, each in row.items() if name not in (*RESERVED, key)}
+    # gsm8k and others call the reference `answer`; our own graders' templates name it `reference`.
     if isinstance(fields.get("answer"), str):
         fields.setdefault("reference", fields["answer"])
     return Problem(turns, fields, _tools(row))
@@ -97,6 +99,7 @@ def _tools(row: Mapping[str, Json]) -> Tools | None:
 
 def _as_turns(value: object) -> Turns:
     """Return decoded turns; keys of a turn that are null, as the service adds them, are none."""
+    # Files from the service have keys that are null in each turn.
     turns = [_without_nulls(each) for each in value] if isinstance(value, list) else value
     try:
         return msgspec.convert(join_parts(turns), tuple[Message, ...])

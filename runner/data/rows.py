@@ -62,6 +62,8 @@ class Text(NamedTuple):
     is_answer: bool
 
 
+# gc=False: rows hold texts and tuples of turns, and never each other, so that the collector need not follow them:
+# https://jcristharif.com/msgspec/structs.html#disabling-garbage-collection-advanced
 class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A row of some kind. A new kind is a subclass in a file of `kinds/`, and says all of what follows."""
 
@@ -125,6 +127,8 @@ def text_of(turns: Turns) -> str:
     return (turns[-1].content or "") if turns else ""
 
 
+# Keys within tools are sorted, too; those of a row stand in the order of its fields. Absent ones are left out
+# (omit_defaults), so that a field which a later version adds changes no row's identity.
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 

@@ -70,7 +70,7 @@ def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[G
             if grader.compares and other is None:
                 continue  # there is nothing to set the answer beside
             subject = Subject(item_of(asked[answer.row]), sample_of(answer), sample_of(other) if other else None)
-            # What decides a grade and nothing else: what is sampled anew or has another reference is graded anew.
+            # What decides a grade and nothing else: what is sampled again or has another reference is graded again.
             seen = [identity, answer, subject.item, other if grader.compares else None]
             yield Task(number, answer, subject, sha256(msgspec.json.encode(seen, order="sorted")).hexdigest()[:24])
 

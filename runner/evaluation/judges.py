@@ -50,10 +50,10 @@ def price(
     if not list(grader.models()):
         return None
     known = {(each.model, each.row, each.sample): sample_of(each) for each in answers}
-    # A pairwise judge sees the first model's answers beside the others', and gives them no grade of their own.
     subjects = []
     for row, number in product(rows, range(sampling.per_prompt)):
         samples = [known.get((name, row.row, number)) or _unknown(row, name, number, sampling) for name in models]
+        # The first model's answers are what a pairwise judge sets the others' beside; they get no grade of their own.
         graded = samples[1:] if grader.compares else samples
         subjects += [Subject(item_of(row), sample, samples[0]) for sample in graded]
     with EndpointJudge(keys) as judge:

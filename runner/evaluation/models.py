@@ -41,6 +41,7 @@ def find(name: str, request: Request, runs: Path) -> Respondent:
     if scheme not in models.schemes() and scheme == name:
         return _of_run(run_folders.find(run, runs), which or "tuned")
     ours = request.backend.name
+    # The request's own backend first: it has settings, while the others are asked with their defaults.
     for backend in sorted(backends.names(), key=lambda each: each != ours):
         loaded = backends.load(backend)
         found = loaded.respondent(name, request.backend if backend == ours else loaded.settings(name=backend))
@@ -132,6 +133,7 @@ class Endpoint:
 
     def _request(self, prompt: Turns, sampling: Sampling, number: int) -> dict[str, Json]:
         messages: list[Json] = [{"role": turn.role, "content": turn.content or ""} for turn in prompt]
+        # Another seed for each sample, else an endpoint that obeys it gives the same answer each time.
         seed = {"seed": sampling.seed + number} if sampling.temperature else {}
         return {
             "model": self.model, "messages": messages, "max_completion_tokens": sampling.max_new_tokens,

@@ -27,6 +27,7 @@ from runner.evaluation import steps as evaluation
 from runner.plan import Run
 from runner.record import layout, run_folders
 from runner.record.events import Event, Failed, Progress, Result, Started, StepDone, StepStarted, Stopped, Wait
+from runner.record.files import write_json
 from runner.record.journal import Journal, MemoryJournal, Record, read_state
 from runner.request import check
 
@@ -172,9 +173,8 @@ def _carry_out(step: Step, note: Callable[[Event], None]) -> Generator[float, No
 def keep(run: Run) -> None:
     """Write into the run's folder what was planned and what was asked for."""
     # At each start, as the request may differ in what the plan does not hold: samples, graders, tracking.
-    (run.folder / layout.PLAN).write_bytes(msgspec.json.format(run.plan.canonical))
-    asked = msgspec.json.encode(check.as_composed(run.request))
-    (run.folder / layout.REQUEST).write_bytes(msgspec.json.format(asked))
+    write_json(run.folder / layout.PLAN, msgspec.Raw(run.plan.canonical))
+    write_json(run.folder / layout.REQUEST, check.as_composed(run.request))
 
 
 def sleep(seconds: float, asked: Callable[[], bool]) -> None:
@@ -232,7 +232,7 @@ def stop_flag() -> Iterator[Callable[[], bool]]:
 
 
 def set_aside(folder: Path) -> None:
-    """Rename a run's folder, so that the same plan begins anew; nothing is deleted."""
+    """Rename a run's folder, so that the same plan can be run again; nothing is deleted."""
     if folder.exists():
         with alone(folder):
             number = 1 + len(run_folders.set_aside(folder))

@@ -75,8 +75,8 @@ def plan_and_run(composed: "DictConfig") -> None:
     proposal = _plan(composed)
     run = proposal.run
     finished = execute.finished(run) is not None
-    anew = run.request.again and (finished or execute.stuck(run))
-    done = finished and not anew
+    rerun = run.request.again and (finished or execute.stuck(run))
+    done = finished and not rerun
     if run.request.sweep:
         console.show_trial_begun(run, run.trial_name or _typed())
     else:
@@ -87,12 +87,12 @@ def plan_and_run(composed: "DictConfig") -> None:
         if not run.request.sweep and not done:  # of a sweep's price the sweep has asked
             console.confirm_price(planning.total_cost([proposal]).dollars, run.request.max_price)
         _point_to(run)
-        if anew:
+        if rerun:
             execute.set_aside(run.folder)
         try:
             run_and_report(run, train=not done)
         except EndedError:
-            if anew or not run.request.again:
+            if rerun or not run.request.again:
                 raise
             execute.set_aside(run.folder)  # only now is it known that the hosted job has ended
             run_and_report(run)

@@ -12,6 +12,7 @@ from runner.execution.execute import versions
 from runner.plan import Plan, Run
 from runner.record import graded, journal, layout
 from runner.record.events import Samples, StepDone
+from runner.record.files import write_json
 from runner.record.journal import Record
 from runner.record.outcome import Report, Saved, last_values, saved
 from runner.request import hydra_errors
@@ -39,6 +40,7 @@ def failure(error: BaseException) -> Outcome:
     if isinstance(error, Pruned):
         return Outcome("pruned", str(error))
     if isinstance(error, StopAsked | KeyboardInterrupt):
+        # What a step has added to the usual words: what goes on at a service, say.
         more = str(error).removeprefix(STOPPED)
         return Outcome("stopped", f"give the same command again to go on{'.' if more else ''}{more}")
     return Outcome("failed", str(hydra_errors.sentence(error) or error))
@@ -47,8 +49,7 @@ def failure(error: BaseException) -> Outcome:
 def write(run: Run, outcome: Outcome) -> Report:
     """Write both files from what the journal holds and return the content."""
     content = build(run, outcome, journal.read(run.folder / layout.JOURNAL))
-    # Indented, as people open it, too.
-    (run.folder / layout.REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    write_json(run.folder / layout.REPORT, content)
     (run.folder / layout.REPORT_PAGE).write_text(markdown(run.plan, content), "utf-8")
     return content
 

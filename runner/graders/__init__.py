@@ -135,7 +135,7 @@ def names() -> list[str]:
 
 
 def make(configuration: Mapping[str, Json], place: str) -> Grader:
-    """Return the grader of a configuration; `place` says where that stands, for errors.
+    """Return the grader of a configuration; `place` says where that is, for errors.
 
     Raises `RequestError` with a sentence for what is wrong.
     """

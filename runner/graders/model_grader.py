@@ -49,6 +49,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def options(self) -> dict[str, Json]:
         """The fields of a chat request, where it is `max_completion_tokens`."""
         found = {key: value for key, value in msgspec.to_builtins(self).items() if value is not None}
+        # Chat completions know `max_completion_tokens`; the grader's JSON has one s more (docs/judges.md).
         limit = found.pop("max_completions_tokens", None)
         return found if limit is None else found | {"max_completion_tokens": limit}
 
@@ -105,6 +106,7 @@ class ModelGrader(Grader, frozen=True, kw_only=True):
         def grade(subject: Subject) -> Grade:
             try:
                 return self.judged(subject, judge)
+            # AccessError passes: every other question would fail in the same way, so the grading ends.
             except (JudgeError, templates.MissingValueError) as error:
                 return Grade(None, error=str(error))
 
@@ -143,6 +145,7 @@ def answer_form(name: str, result: Mapping[str, Json]) -> dict[str, Json]:
 
     It is what the service asks its judges for (guide on graders, "Score model graders").
     """
+    # The steps come before the result, so that the judge reasons before it decides.
     step = _closed({"description": {"type": "string"}, "conclusion": {"type": "string"}})
     schema = _closed({"steps": {"type": "array", "items": step}, "result": dict(result)})
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}

@@ -14,6 +14,7 @@ from runner.errors import AccessError
 HIDDEN = "***"
 Fields = Callable[[object], Collection[str]]
 """Which fields of a grader's type are mappings from a name to a secret."""
+# Whole values only: `$NAME` within other text may belong to the secret itself.
 _VARIABLE = re.compile(r"(?P<word>[A-Za-z]+ )?\$(?P<name>[A-Z][A-Z0-9_]*)")
 
 
@@ -42,6 +43,7 @@ class Secret:
         Raises `AccessError` where the variable is not set, or where only `***` was kept of the secret.
         """
         found = _VARIABLE.fullmatch(self._value)
+        # A request that was read from a run's folder has this in place of a secret that was written down.
         if self._value == HIDDEN:
             raise AccessError("the secret was not kept, only ***; write $NAME in its place and set that variable.")
         if found is None:

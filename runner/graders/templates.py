@@ -1,6 +1,6 @@
 """`{{ item.KEY }}` and `{{ sample.KEY }}` in the texts of a grader, with the service's meaning.
 
-A path is a key, then `.key` or `[0]` as often as wanted. Text is inserted as it stands, any other value as JSON.
+A path is a key, then `.key` or `[0]` as often as wanted. Text is inserted as it is, any other value as JSON.
 What is inserted is never read as a template again. Source: https://platform.openai.com/docs/guides/graders
 """
 
@@ -128,7 +128,7 @@ def _text(value: Json) -> str:
 
 @cache
 def _parts(template: str) -> tuple[str | Reference, ...]:
-    pieces = _BRACES.split(template)  # texts at even places, what stands in braces at odd ones
+    pieces = _BRACES.split(template)  # texts at even places, the insides of braces at odd ones
     return tuple(
         Reference(*piece.split(".", 1)) if odd and _is_reference(piece) else f"{{{{ {piece} }}}}" if odd else piece
         for odd, piece in ((index % 2, piece) for index, piece in enumerate(pieces))

@@ -70,7 +70,7 @@ class Judgements:
                 answer = found or ask()
                 if found is None:
                     self._write(path, answer)
-                # Whoever waits for this lock makes it anew, and finds the answer.
+                # Whoever waits for this lock creates it again, and finds the answer.
                 (path.parent / f"{name}.lock").unlink(missing_ok=True)
                 return answer, found is None
         except Timeout:

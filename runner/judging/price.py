@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from runner.cost import price
 from runner.graders import Grader, Json, Judge, Subject
 from runner.judging.client import EndpointJudge, Reseeded
 from runner.judging.keys import JudgeKeys
@@ -36,7 +37,7 @@ class Price:
         if self.dollars is None:
             money = "price not known: set evaluation.judge.input_price and output_price"
         else:
-            money = f"about ${self.dollars:,.2f}" if self.dollars >= 0.01 else "less than $0.01"
+            money = price(self.dollars)
         return f"{self.questions:,} questions{known}; {tokens}; {money}"
 
 

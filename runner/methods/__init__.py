@@ -158,6 +158,7 @@ class Method(ABC, Generic[Keys]):
 
     def shown(self, hyperparameters: Mapping[str, Json]) -> dict[str, Json]:
         """Return the hyperparameters of a plan that make a difference, by the keys people type: `dpo.beta`."""
+        # Converted again: a plan from a folder has plain JSON, and `unused` is asked of the dataclass.
         unused = set(self.unused(msgspec.convert(hyperparameters, self.hyperparameters)))
         return {f"{self.name}.{key}": value for key, value in hyperparameters.items() if key not in unused}
 
@@ -172,6 +173,7 @@ def names() -> list[str]:
 
 def load(name: str) -> AnyMethod:
     """Return the method of that name; `name` comes from a checked request."""
+    # A method is a module, and modules are imported once: no registry, and no list to be kept.
     method: AnyMethod = import_module(f"runner.methods.{name}").METHOD
     return method
 
@@ -191,5 +193,6 @@ def metric(full_name: str) -> Metric:
 
 def headlines() -> list[str]:
     """Return the metrics that runs are ranked by, by name; a method's own come before the loss."""
+    # The loss last: all methods have one, but of unlike methods it means unlike things.
     own = dict.fromkeys(load(name).headline for name in names())
     return sorted(own, key=lambda name: name == LOSS.name)

@@ -39,6 +39,7 @@ class SupervisedFineTuning(Method[SFT]):
 
     def weight(self, num_tokens: tuple[int, ...]) -> float:
         """Return the number of answer tokens: each token counts the same."""
+        # A mean over rows would let each token of a short answer count more than one of a long answer.
         return float(num_tokens[0])
 
     def resolve(self, hyperparameters: SFT, num_rows: int) -> tuple[SFT, Mapping[str, str]]:

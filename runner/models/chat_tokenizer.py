@@ -95,6 +95,7 @@ class ChatTokenizer:
     def _start(self, text: str, ids: list[int], size: int, at_most: int) -> list[int]:
         """Return the first `at_most` ids of a text, given those of its first `size` characters."""
         while len(ids) <= at_most + CUT_TOKENS and size < len(text):
+            # Until enough tokens are there: how many characters a token takes depends on the language.
             size *= 4
             ids = self.encode(text[:size])
         return ids[:at_most] if size < len(text) else ids
@@ -126,6 +127,7 @@ class ChatTokenizer:
         All rows are encoded together, very long ones only until they are over `at_most`.
         """
         texts = [[self.render(each.messages) for each in row.learned()] for row in rows]
+        # One more than is allowed is enough to say that a row is too long.
         lengths = map(len, self.encode_all([text for each in texts for text in each], at_most + 1))
         return [max(islice(lengths, len(each))) for each in texts]
 

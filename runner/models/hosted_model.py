@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from runner.record import layout
+from runner.record.files import write_json
 
 
 class HostedModel(msgspec.Struct, frozen=True):
@@ -19,6 +20,7 @@ class HostedModel(msgspec.Struct, frozen=True):
 
 def read(folder: Path) -> HostedModel | None:
     """Return what a run's folder says of its hosted model, None where it has none."""
+    # No weights are here, so it is told from a local model by this file.
     path = folder / layout.MODEL / layout.HOSTED
     return msgspec.json.decode(path.read_bytes(), type=HostedModel) if path.exists() else None
 
@@ -26,4 +28,4 @@ def read(folder: Path) -> HostedModel | None:
 def write(folder: Path, model: HostedModel) -> None:
     """Leave in a run's folder what its hosted model is."""
     (folder / layout.MODEL).mkdir(exist_ok=True)
-    (folder / layout.MODEL / layout.HOSTED).write_bytes(msgspec.json.format(msgspec.json.encode(model)))
+    write_json(folder / layout.MODEL / layout.HOSTED, model)

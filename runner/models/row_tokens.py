@@ -66,6 +66,7 @@ def rendered(row: Row, render: Render) -> list[Rendered]:
         for start, end in spans:
             shared = found and not turns  # what comes before the first answer is the same in all conversations
             before = found[0].turns[0].before if shared else render(messages[:start], answer_next=True)
+            # Of the last turn the whole text shows it: one rendering less for most rows.
             through = render(messages[:end]) if end < len(messages) else None
             turns.append(Turn(start + 1, before, through))
         found.append(Rendered(render(messages), turns))
@@ -83,6 +84,7 @@ def token_row(row: Sequence[Rendered], ids: Mapping[str, list[int]], model: str)
         [_common_prefix(ids[turn.before], whole) for turn in each.turns]
         for each, whole in zip(row, wholes, strict=True)
     ]
+    # Where a token joins the end of the prompt and the beginning of one answer, both answers begin there.
     first = min(start[0] if start else len(whole) for start, whole in zip(starts, wholes, strict=True))
     masks = []
     for each, whole, begins in zip(row, wholes, starts, strict=True):

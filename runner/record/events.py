@@ -68,7 +68,7 @@ class Intent(msgspec.Struct, frozen=True, tag=True):
 
 
 class Created(msgspec.Struct, frozen=True, tag=True):
-    """Something was created elsewhere (`what`: file, job, deployment), and stands there until it is removed."""
+    """Something was created elsewhere (`what`: file, job, deployment), and exists there until it is removed."""
 
     what: str
     id: str

@@ -15,6 +15,7 @@ import msgspec
 
 from runner.data.json_value import Json
 from runner.data.rows import Tools, Turns
+from runner.record import files
 from runner.record.layout import ANSWERS as ANSWERS
 from runner.record.layout import GRADES as GRADES
 from runner.record.layout import PROBLEMS as PROBLEMS
@@ -66,10 +67,8 @@ Kept = TypeVar("Kept", Asked, Answer, AnswerGrade)
 
 def write(path: Path, values: Iterable[Kept]) -> None:
     """Write values as JSON lines, in place of what was there, at once."""
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(msgspec.json.Encoder().encode_lines(list(values)))
     # The thread that sends to MLflow reads these files meanwhile: it finds the old one or the new one.
-    draft.replace(path)
+    files.write(path, msgspec.json.Encoder().encode_lines(list(values)))
 
 
 def read(path: Path, form: type[Kept]) -> Sequence[Kept]:

@@ -125,7 +125,7 @@ class Journal:
             file.truncate(_whole_bytes(path))
 
     def add(self, event: Event) -> Record | None:
-        """Note an event and return its record; None where it stands here already or is not worth keeping."""
+        """Note an event and return its record; None where it is known already or is not worth keeping."""
         news = self.state.news(event)
         if news is None:
             return None

@@ -68,7 +68,7 @@ def new(name: str, plan_id: str, runs: Path) -> Path:
 
 def latest_with_model(runs: Path) -> Path | None:
     """Return the folder of the run that made its model last, if any has one."""
-    # The reference of a local run, or the name of a hosted one's model; both are written last.
+    # Any JSON there: a local run's reference among others, or what a hosted run's model is called.
     made = sorted(runs.glob(f"*/{layout.MODEL}/*.json"), key=lambda path: path.stat().st_mtime)
     return made[-1].parent.parent if made else None
 

@@ -10,8 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from runner.data import problems
 from runner.data.json_value import Json
 from runner.data.kinds.problem import Problem
@@ -19,6 +17,7 @@ from runner.data.reading.files import locate
 from runner.data.rows import Row, Turns, canonical, text_of
 from runner.record import graded, layout
 from runner.record.events import Event, Result, Samples
+from runner.record.files import write_json
 from runner.record.graded import Answer, Asked
 from runner.request.keys import Request
 
@@ -64,7 +63,7 @@ def sampling(request: Request) -> Sampling:
 def key(request: Request) -> str:
     """Return what answers depend on beyond the plan: how many, how they are sampled, the content of own prompts."""
     files = locate(request.evaluation.prompts) if request.evaluation.prompts else ()
-    # The content, not the path: a prompt that was changed is answered anew, a file that was moved is not.
+    # The content, not the path: a prompt that was changed is answered again, a file that was moved is not.
     content = sha256(b"".join(sha256(file.path.read_bytes()).digest() for file in files)).hexdigest()[:16]
     how = ", ".join(f"{name} {value:g}" for name, value in asdict(sampling(request)).items())
     return f"{most(request)} prompts{f' of {content}' if files else ''}, {how}"
@@ -106,7 +105,7 @@ def asked(found: Iterable[tuple[Problem, str]], most: int | None, by_prompt: boo
         if most is not None and len(rows) >= most:
             break
         row = sha256(canonical(problem.prompt if by_prompt else problem)).hexdigest()
-        # A prompt that stands in the data twice is asked once: rows are the unit of a comparison.
+        # A prompt that the data has twice is asked once: rows are the unit of a comparison.
         rows.setdefault(
             row, Asked(row=row, prompt=problem.prompt, fields=problem.reference, tools=problem.tools, place=place)
         )
@@ -122,7 +121,7 @@ def keep(
     """
     told = beside(rows, before, after)
     if folder is not None:
-        (folder / layout.SAMPLES).write_bytes(msgspec.json.format(msgspec.json.encode(told)))
+        write_json(folder / layout.SAMPLES, told)
         graded.write(folder / graded.PROBLEMS, rows)
         graded.write(folder / graded.ANSWERS, [*answers("base", rows, before or []), *answers("tuned", rows, after)])
     yield Samples(told)

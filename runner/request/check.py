@@ -25,12 +25,14 @@ def request(composed: Any) -> Request:
     if gone:
         raise RequestError(f"{gone[0]}: missing; every request needs one; leave out ~{gone[0]}.")
     method, backend = str(composed["method"]), str(composed["backend"]["name"])
+    # Each section by its owner's dataclass: a method's or a backend's keys stand in its own package.
     owners = SECTIONS | {method: methods.load(method).hyperparameters}
     owners["backend"] = backends.load(backend).settings
     root = {key: value for key, value in composed.items() if key not in owners and key != "method"}
     problems = [*_problems("", root, RootKeys)]
     for section, owner in owners.items():
         problems += _problems(f"{section}.", composed.get(section) or {}, owner)
+    # What values mean together is looked at only where each is right by itself.
     problems = problems or [
         *_name_problems(root),
         *_dataset_problems(composed["dataset"]),
@@ -65,6 +67,7 @@ def _problems(prefix: str, values: object, owner: type) -> Iterator[str]:
     for key in values:
         if key not in known:
             yield f"{prefix}{key}: no such key; {_allowed_keys(key, prefix, known)}."
+    # With extras: `Annotated` holds the ranges, which msgspec checks.
     hints = get_type_hints(owner, include_extras=True)
     for key in known:
         value = values.get(key, "???" if known[key].default is MISSING else known[key].default)
@@ -81,6 +84,7 @@ def _problems(prefix: str, values: object, owner: type) -> Iterator[str]:
 
 def _name_problems(root: Mapping[str, object]) -> Iterator[str]:
     name = str(root.get("name", "auto"))
+    # No leading dot, which hides the folder; no leading dash, which commands would take for an option.
     if not re.fullmatch(r"\w[\w.-]{0,79}", name) or run_folders.SET_ASIDE in name:
         yield f"name: got '{name}'; allowed: up to 80 letters, digits, - _ and ., as it becomes a folder's name."
 
@@ -110,6 +114,7 @@ def _secret_problems(tracking: Mapping[str, object]) -> Iterator[str]:
 
 def holds_password(text: str) -> bool:
     """Say whether a text holds a URI with a password."""
+    # USER:PASSWORD@ of a URI, with an empty user, too; a port has no @ behind it.
     return re.search(r"://[^/\s:@]*:[^/\s@]+@", text) is not None
 
 

@@ -22,6 +22,7 @@ Values = TypeVar("Values")
 
 def resolve_auto(values: Values, choices: Mapping[str, tuple[object, str]]) -> tuple[Values, dict[str, str]]:
     """Replace each field of a dataclass that is `auto` by its choice; return it and the reasons used, by field."""
+    # A value that somebody gave needs no reason.
     used = {key: choice for key, choice in choices.items() if getattr(values, key) == "auto"}
     resolved: Values = replace(values, **{key: value for key, (value, _) in used.items()})  # type: ignore[type-var]
     return resolved, {key: reason for key, (_, reason) in used.items()}

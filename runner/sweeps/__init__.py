@@ -19,11 +19,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-import msgspec
-
 from runner import backends
 from runner.errors import ModelError, RequestError
 from runner.record import layout, run_folders
+from runner.record.files import write_json
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -164,8 +163,7 @@ def keep(sweep: Sweep) -> None:
     """Write down which trials there are and where they live, so that they can be compared before the end."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
     listed = [{"name": name, "folder": str(run.folder), "plan_id": run.plan.id} for name, run in sweep.runs.items()]
-    content = msgspec.json.encode({"id": sweep.id, "trials": listed})
-    (sweep.folder / layout.SWEEP).write_bytes(msgspec.json.format(content))
+    write_json(sweep.folder / layout.SWEEP, {"id": sweep.id, "trials": listed})
 
 
 def _request(composed: "DictConfig") -> "Request":

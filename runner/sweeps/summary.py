@@ -3,13 +3,12 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from runner import backends, planning
 from runner.cost import Cost, duration
 from runner.errors import RunnerError, StopAsked
 from runner.record import layout
 from runner.record import outcome as record_outcome
+from runner.record.files import write_json
 from runner.sweeps import Summary, Sweep, Trial, keep
 from runner.terminal import console
 from runner.tracking.follower import Follower
@@ -130,7 +129,7 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Su
     if spent != 0:  # 0.0 is free, None is not known
         console.say(f"money spent, by the table of prices: {'not known' if spent is None else f'about ${spent:,.2f}'}")
     # Beside MLflow's copy, so that a sweep without tracking has it, too.
-    (sweep.folder / layout.SUMMARY).write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    write_json(sweep.folder / layout.SUMMARY, content)
     return content
 
 

@@ -65,7 +65,7 @@ def experiment(client: "MlflowClient", name: str) -> str:
     return str(found.experiment_id if found else client.create_experiment(name))
 
 
-def told(error: Exception, uri: str) -> str:
+def error_line(error: Exception, uri: str) -> str:
     """Return an error of the store as a line, with its address, but without a password."""
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}".replace(uri, shown(uri))

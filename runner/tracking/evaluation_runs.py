@@ -3,16 +3,16 @@
 A run is known by the tags `runner.evaluation`, the folder's name, and `runner.model`. The same command finds it again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.record import layout
 from runner.request.keys import Request
 from runner.tracking import traces
-from runner.tracking.client import connect, experiment, store, told
+from runner.tracking.client import connect, error_line, experiment, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,7 +36,7 @@ def write(request: Request, folder: Path) -> str:
     try:
         _write(connect(uri), request, folder)
     except Exception as error:
-        return told(error, uri)
+        return error_line(error, uri)
     return ""
 
 
@@ -62,7 +62,7 @@ def _run(client: "MlflowClient", to: str, folder: Path, name: str, identity: str
     tags = {EVALUATION: folder.name, MODEL: name, IDENTITY: identity}
     tags = {key: value.replace("'", "_") for key, value in tags.items()}  # a search knows no way to quote a quote
     same = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in (EVALUATION, MODEL))
-    found: Sequence[Any] = client.search_runs([to], same, max_results=1, order_by=["attributes.start_time ASC"])
+    found = client.search_runs([to], same, max_results=1, order_by=["attributes.start_time ASC"])
     made = found[0] if found else client.create_run(to, tags=tags, run_name=f"evaluation of {name}"[:250])
     if "model" not in made.data.params:
         client.log_param(made.info.run_id, "model", name)

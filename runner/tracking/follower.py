@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from runner.plan import Run
 from runner.record import layout
-from runner.tracking.client import store, told
+from runner.tracking.client import error_line, store
 from runner.tracking.sender import Position, Sender, position_of
 
 TICK_SECONDS = 2.0
@@ -30,7 +30,7 @@ class Follower:
             self._thread.start()
 
     def finish(self, run: Run, status: str) -> Position | None:
-        """Send what is left of a run, its report and its status; return where it stands, None if it is not tracked."""
+        """Send what is left of a run, its report and its status; return its position, None if it is not tracked."""
         with self._lock:
             if not self._follows(run):
                 return None
@@ -72,4 +72,4 @@ class Follower:
             self._problems.pop(run.plan.id, None)
         # Whatever it is: MLflow, SQLAlchemy, drivers of databases and the network have no common root.
         except Exception as error:
-            self._problems[run.plan.id] = told(error, store(run.request.tracking.uri))
+            self._problems[run.plan.id] = error_line(error, store(run.request.tracking.uri))

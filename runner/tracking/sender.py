@@ -18,6 +18,7 @@ from runner import backends, cache
 from runner.plan import Run, flat_params
 from runner.record import layout
 from runner.record.events import Metrics, Samples, StepDone
+from runner.record.files import write, write_json
 from runner.record.journal import Record, read_state
 from runner.record.outcome import Saved, saved
 from runner.tracking import mlflow_runs, traces
@@ -45,7 +46,7 @@ STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "fa
 
 @dataclass
 class Position:
-    """Where a run stands in MLflow: how many bytes of its journal have been sent, and what exists there.
+    """The position of a run in MLflow: how many bytes of its journal have been sent, and what exists there.
 
     `uri` is without its password, if it has one. `hosted_job` is the id of the job at the service, once it is known.
     `taken_over` is the MLflow status that another folder's run had when this one began to send to it, and `known` the
@@ -64,7 +65,7 @@ class Position:
 
 
 def position_of(run: Run) -> Position:
-    """Return where a run stands in the store that it asks for."""
+    """Return the position of a run in the store that it asks for."""
     path, uri = run.folder / layout.TRACKING, shown(store(run.request.tracking.uri))
     found = Position(**json.loads(path.read_bytes())) if path.exists() else Position(uri)
     return found if found.uri == uri else Position(uri)
@@ -214,10 +215,8 @@ class Sender:
     def _keep(self, **changes: object) -> None:
         for name, value in changes.items():
             setattr(self.position, name, value)
-        # Renamed when it is whole: a torn position would begin another MLflow run.
-        draft = self.run.folder / f".{layout.TRACKING}"
-        draft.write_text(json.dumps(asdict(self.position)))
-        draft.rename(self.run.folder / layout.TRACKING)
+        # Whole or not at all: a torn position would begin another MLflow run.
+        write(self.run.folder / layout.TRACKING, json.dumps(asdict(self.position)).encode())
 
 
 def new_records(path: Path, sent_bytes: int) -> tuple[list[Record], int]:
@@ -242,7 +241,7 @@ def describe_external(client: "MlflowClient", model_id: str, result: Saved) -> N
 
     with tempfile.TemporaryDirectory() as folder:
         get_external_mlflow_model_spec(client.get_logged_model(model_id)).save(str(Path(folder, "MLmodel")))
-        Path(folder, "model.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+        write_json(Path(folder, "model.json"), result)
         client.log_model_artifacts(model_id, folder)
 
 

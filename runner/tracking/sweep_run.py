@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.tracking.client import connect, experiment, store, told
+from runner.tracking.client import connect, error_line, experiment, store
 from runner.tracking.mlflow_runs import SWEEP, in_column
 from runner.tracking.sender import PAGE_CHARACTERS, position_of
 
@@ -51,7 +51,7 @@ class Parent:
             work()
             self.problem = ""
         except Exception as error:
-            self.problem = told(error, store(self.request.tracking.uri))
+            self.problem = error_line(error, store(self.request.tracking.uri))
 
     def _open(self) -> None:
         client, experiment = self._client()
@@ -77,6 +77,7 @@ class Parent:
             client.log_metric(run, metric, value)
         for path in sorted(self.sweep.folder.iterdir()):
             client.log_artifact(run, str(path))
+        # 130 is Ctrl-C, which is no failure.
         client.set_terminated(run, "KILLED" if code == 130 else "FAILED" if code else "FINISHED")
 
     def _fold(self, client: "MlflowClient", parent: str) -> None:

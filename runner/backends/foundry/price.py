@@ -7,6 +7,7 @@ from runner import models
 from runner.backends.foundry.catalogue import SHIPPED, Model, catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost
+from runner.cost import price as in_words
 from runner.record.journal import read_state
 
 if TYPE_CHECKING:
@@ -78,12 +79,8 @@ def _price(run: "Run", model: Model | None, tokens: "Tokens | None") -> str:
         return per_token
     dollars = tokens.splits["train"] * rate / 1e6
     if n_epochs is None:
-        return f"{_dollars(dollars)} an epoch: {per_token}"
-    return f"{_dollars(dollars * n_epochs)}: {per_token}"
-
-
-def _dollars(amount: float) -> str:
-    return f"about ${amount:,.2f}" if amount >= 0.01 else "less than $0.01"
+        return f"{in_words(dollars)} an epoch: {per_token}"
+    return f"{in_words(dollars * n_epochs)}: {per_token}"
 
 
 def _standing(run: "Run", model: Model | None) -> str:

@@ -69,6 +69,7 @@ def named(name: str) -> Format:
 def recognise(sample: Mapping[str, object]) -> list[Format]:
     """Return the formats a row may be of: those it has most keys of and, if several, whose types it fits."""
     complete = [each for each in formats().values() if sample.keys() >= set(each.keys)]
+    # Of `chosen` and `rejected` alone, and with `prompt`, the latter says more: it is the format with most keys.
     most = max((len(each.keys) for each in complete), default=0)
     likely = [each for each in complete if len(each.keys) == most]
     return likely if len(likely) == 1 else [each for each in likely if _fits(sample, each)]
@@ -84,6 +85,7 @@ def prompt_turns(prompt: Text) -> tuple[Message, ...]:
 
     Raises `BadRow` for the transcript of a conversation up to where the assistant speaks.
     """
+    # Anthropic's transcripts in TRL's keys: the roles in the text would be learned as words.
     if isinstance(prompt, str) and prompt.endswith(TRANSCRIPT_ENDS) and prompt.lstrip().startswith("Human:"):
         raise BadRow(
             "transcript-prompt",

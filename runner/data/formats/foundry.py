@@ -19,7 +19,7 @@ class Input(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file."""
+    """A row as it is in the file."""
 
     input: Input
     preferred_output: tuple[Message, ...]

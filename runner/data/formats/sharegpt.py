@@ -32,14 +32,14 @@ Decoded = TypeVar("Decoded")
 
 
 class Turn(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """One turn as it stands in the file."""
+    """One turn as it is in the file."""
 
     sender: str = msgspec.field(name="from")
     value: str
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file; `tools` is a list, or the JSON text of one."""
+    """A row as it is in the file; `tools` is a list, or the JSON text of one."""
 
     conversations: tuple[Turn, ...]
     system: str | None = None
@@ -67,6 +67,7 @@ def messages(system: str | None, *turns: Turn) -> tuple[Message, ...]:
     call = ""
     for place, turn in enumerate(turns):
         if turn.sender == "function_call":
+            # An id of our own: ShareGPT's turns have none, and the tool's reply has to name the call.
             call = f"call_{place}"
             result.append(Message("assistant", tool_calls=[_function_call(call, turn.value)]))
         else:

@@ -12,7 +12,7 @@ from runner.data.rows import Tools
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file."""
+    """A row as it is in the file."""
 
     conversations: tuple[Turn, ...]
     chosen: Turn

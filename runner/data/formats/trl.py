@@ -12,7 +12,7 @@ from runner.data.rows import Tools
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file."""
+    """A row as it is in the file."""
 
     prompt: Text
     chosen: Text
@@ -24,6 +24,7 @@ def to_row(raw: Raw) -> Pair:
     """Make turns of texts: a prompt is the user's, an answer the assistant's."""
     prompt = prompt_turns(raw.prompt)
     chosen, rejected = turns("assistant", raw.chosen), turns("assistant", raw.rejected)
+    # UltraFeedback's rows have the prompt in all three keys.
     given = len(prompt)
     if chosen[:given] == prompt == rejected[:given]:
         chosen, rejected = chosen[given:], rejected[given:]

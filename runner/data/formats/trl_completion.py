@@ -11,7 +11,7 @@ from runner.data.rows import Message, Tools
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file."""
+    """A row as it is in the file."""
 
     prompt: Text
     completion: Text
@@ -20,6 +20,7 @@ class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 def to_row(raw: Raw) -> Conversation:
     """Join both; the assistant's turns in the prompt get weight 0."""
+    # A turn of the assistant in the prompt is an example, which TRL does not learn either.
     prompt = tuple(map(_unlearned, prompt_turns(raw.prompt)))
     return Conversation(prompt + turns("assistant", raw.completion), raw.tools)
 

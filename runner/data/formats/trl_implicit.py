@@ -11,7 +11,7 @@ from runner.data.rows import Message, Tools
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file."""
+    """A row as it is in the file."""
 
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
@@ -30,6 +30,7 @@ def pair_of(chosen: tuple[Message, ...], rejected: tuple[Message, ...], tools: T
         if one != other:
             break
         shared += 1
+    # Answers that begin with the same turn of the assistant: it belongs to both of them, and is learned.
     while shared and chosen[shared - 1].role == "assistant":
         shared -= 1
     return Pair(chosen[:shared], chosen[shared:], rejected[shared:], tools)

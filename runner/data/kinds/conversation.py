@@ -22,6 +22,7 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
     @classmethod
     def of(cls, row: Row) -> Self | None:
         """Return a conversation as it is, and of a pair the prompt with its chosen answer."""
+        # The rejected answer is left out: what is imitated should be good.
         if isinstance(row, Pair):
             return cls(row.prompt + row.chosen, row.tools, row.parallel_tool_calls)
         return row if isinstance(row, cls) else None
@@ -88,6 +89,7 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
                 "nothing-to-learn",
                 "every turn of the assistant has weight 0; one at least needs weight 1; set it or remove the row",
             )
+        # A turn that only calls a tool has no content, and is learned by its call.
         if not all(has_text(turn.content) or turn.tool_calls for turn in learned):
             raise BadRow("empty-answer", "an answer is empty; it needs text; write it, or set its weight to 0")
         return oddities

@@ -32,6 +32,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
     def learned(self) -> Sequence[Learned]:
         """Return the prompt with each answer, the chosen one first."""
         start = len(self.prompt)
+        # The turns of the prompt come first in both, so that it is tokenised and computed once.
         wholes = (self.prompt + self.chosen, self.prompt + self.rejected)
         return [Learned(whole, ((start, len(whole)),)) for whole in wholes]
 
@@ -48,6 +49,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
         """
         given = {"messages": self.prompt, "tools": self.tools, "parallel_tool_calls": self.parallel_tool_calls}
         return {
+            # Absent rather than null: a service's schema need not allow null.
             "input": {key: value for key, value in given.items() if value is not None},
             "preferred_output": self.chosen,
             "non_preferred_output": self.rejected,
@@ -72,6 +74,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
             )
         check_answer("chosen", self.chosen)
         check_answer("rejected", self.rejected)
+        # Nothing is preferred: the margin is zero whatever the model.
         if self.chosen == self.rejected:
             raise BadRow(
                 "equal-answers",

@@ -22,6 +22,7 @@ class Problem(Row, frozen=True, gc=False, omit_defaults=True):
     @classmethod
     def of(cls, row: Row) -> Self | None:
         """Return the prompt of a row of any kind, with its answers as what a grader may compare with."""
+        # Any row is a problem without its answers, which become the reference: evaluation asks what training holds out.
         return row if isinstance(row, cls) else cls(row.question, row.fields(), row.tools)
 
     @property

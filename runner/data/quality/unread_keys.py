@@ -90,6 +90,7 @@ class Reader:
             for number, key in enumerate(self._skipped)
         ]
         raw = self._format.raw
+        # msgspec.Raw: the value is skipped and kept as bytes, not decoded.
         wider = msgspec.defstruct(raw.__name__, fields, bases=(raw,), gc=False, forbid_unknown_fields=True)
         self._decode = msgspec.json.Decoder(wider).decode
         return True
@@ -140,6 +141,7 @@ def _refuse(unread: Unread, format: Format) -> None:
             f"the key `tools` is not read in format {format.name}; give the rows in format chat or trl, "
             "or leave the key out",
         )
+    # CSV has texts in place of true and false.
     judged = str(unread.value).strip().lower() in JUDGED
     if key in JUDGEMENTS and not of and kinds.load(format.kind).every_answer_is_good and judged:
         raise BadRow(

@@ -47,6 +47,7 @@ def read_file(file: DataFile, format_name: str, kind: str) -> Iterator[RowBlock]
     if head(file).startswith(BYTE_ORDER_MARK):
         message = "the file begins with U+FEFF, which other programs trip over; save it without byte order mark"
         yield RowBlock(file, [], [], [Finding("warning", "byte-order-mark", file.name, 1, message)])
+    # The first block decides the format; all others are read with it.
     blocks = read_blocks(file)
     first = next(blocks, Block([], []))
     format = detect(file, first) if format_name == "auto" else named(format_name)
@@ -62,6 +63,7 @@ def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
         rows, unread = steps.reader.read(block.lines)
         return _checked(file, block.numbers, rows, unread, steps)
     except (ValueError, RecursionError):
+        # One bad row in a block of a megabyte: the block is read again row by row, to know which.
         return _joined(
             [_good_row(file, number, line, steps) for number, line in zip(block.numbers, block.lines, strict=True)]
         )

@@ -23,8 +23,8 @@ from runner.backends import Measurable, Respondent
 from runner.errors import RequestError
 from runner.evaluation.benchmark import measured
 from runner.evaluation.benchmark.measured import Measurement
-from runner.evaluation.evaluate import stem
 from runner.record import graded, layout, run_folders
+from runner.record.files import safe_name, write_json
 from runner.request.keys import Request
 
 HARNESS = "harness"
@@ -61,7 +61,7 @@ def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) ->
     limit = request.evaluation.max_rows
     seen = [HARNESS, [each.identity for each in respondents.values()], list(models), limit]
     identity = sha256(msgspec.json.encode(seen)).hexdigest()[:8]
-    folder = run_folders.evaluations_in(runs) / f"{stem(list(models)[-1])}-benchmarks-{identity}"
+    folder = run_folders.evaluations_in(runs) / f"{safe_name(list(models)[-1])}-benchmarks-{identity}"
     return Benchmarks(models=models, tasks=_tasks(request.harness), limit=limit, folder=folder)
 
 
@@ -80,10 +80,12 @@ def carry_out(plan: Benchmarks, tell: Callable[[str], None]) -> list[Measurement
             if not path.exists():
                 from runner.evaluation.benchmark import tasks
 
+                # The model is loaded once for all of its tasks, and not at all where each was measured before.
                 tell(f"{name}: {task}")
                 with redirect_stdout(sys.stderr):  # so that `--json` prints JSON alone
                     model = model or respondent.harness_model()
-                    _keep(path, tasks.measure(name, respondent, model, task, plan.limit))
+                    write_json(path, tasks.measure(name, respondent, model, task, plan.limit))
+            # From the disk in either case, so that a measurement made now is the one that a later command reads.
             found.append(msgspec.json.decode(path.read_bytes(), type=Measurement))
     _sum_up(plan, found)
     return found
@@ -117,19 +119,13 @@ def _key(name: str, respondent: Respondent, task: str, limit: int | None) -> str
         for file in sorted(each for each in path.parent.iterdir() if each.is_file()):
             content.update(sha256(file.read_bytes()).digest())
     seen = [name, respondent.identity, task, content.hexdigest(), limit, version("lm_eval")]
-    return f"{stem(task)}-{sha256(msgspec.json.encode(seen)).hexdigest()[:16]}"
-
-
-def _keep(path: Path, value: object) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(value)))
-    draft.replace(path)
+    return f"{safe_name(task)}-{sha256(msgspec.json.encode(seen)).hexdigest()[:16]}"
 
 
 def _sum_up(plan: Benchmarks, found: Sequence[Measurement]) -> None:
     """Write the metrics, and the rows as any evaluation's."""
     metrics = [metric for each in found for metric in each.metrics]
-    _keep(plan.folder / RESULTS, {"version": version("lm_eval"), "limit": plan.limit, "results": metrics})
+    write_json(plan.folder / RESULTS, {"version": version("lm_eval"), "limit": plan.limit, "results": metrics})
     problems, answers, grades = measured.graded_rows(found)
     graded.write(plan.folder / graded.PROBLEMS, problems)
     graded.write(plan.folder / graded.ANSWERS, answers)
@@ -141,7 +137,7 @@ def _sum_up(plan: Benchmarks, found: Sequence[Measurement]) -> None:
         "rows": len(problems),
         "metrics": {name: dict(_values(name, found)) for name in plan.models},
     }
-    _keep(plan.folder / layout.EVALUATION, summed)
+    write_json(plan.folder / layout.EVALUATION, summed)
 
 
 def _values(model: str, found: Sequence[Measurement]) -> Iterator[tuple[str, float]]:

@@ -69,6 +69,7 @@ def graded_rows(found: Sequence[Measurement]) -> tuple[list[Asked], list[Answer]
             grades += [
                 AnswerGrade(model=model, row=each.row, grader=name, score=score) for name, score in each.scores.items()
             ]
+    # By grader, then by row, as grading.py writes them: comparisons name graders in this order.
     order = {name: number for number, name in enumerate(dict.fromkeys(each.grader for each in grades))}
     return list(problems.values()), answers, sorted(grades, key=lambda each: order[each.grader])
 
@@ -99,6 +100,7 @@ def _rows(
         scores = {
             _name(task, metric, str(sample["filter"])): score
             for metric in sample["metrics"]
+            # Of 0 to 1 and better when higher: all that can be compared like a grader's scores.
             if better.get(metric) and (score := _number(sample.get(metric))) is not None and 0 <= score <= 1
         }
         if number in rows:
@@ -116,6 +118,7 @@ def _answer(sample: Mapping[str, Any]) -> str:
     replies = [each[0] if each else "" for each in sample["resps"]]
     if isinstance(replies[0], str):
         return str(replies[0])
+    # Of given answers the harness keeps log-likelihoods, (value, is it the greedy one).
     likeliest = max(range(len(replies)), key=lambda number: float(replies[number][0]))
     arguments = sample["arguments"][likeliest]
     return str(arguments[1] if len(arguments) > 1 else arguments[0]).strip()

@@ -48,6 +48,7 @@ class LossType:
     @property
     def keys(self) -> frozenset[str]:
         """Names of the keys that make a difference to this loss."""
+        # The keyword-only arguments of the function are its keys, so that no list of them can be out of date.
         named = (each.name for each in signature(self.function).parameters.values() if each.kind is each.KEYWORD_ONLY)
         return frozenset(named) | (frozenset() if self.per_token else {"length_normalised"})
 
@@ -68,6 +69,7 @@ def loss_type(
     return register
 
 
+# Imported for its decorators, which put the losses into `LOSSES`.
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
