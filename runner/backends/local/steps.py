@@ -96,8 +96,8 @@ class LocalSteps:
             lengths = self.data.tokens["train"].lengths(0)  # the mean of the first block stands for all rows
             tokens = sum(lengths) / len(lengths) * self.run.hyperparameters.batch_size * self.profile.steps
             here = hardware.known(self.settings.runtime.device)
-            self.profile.write(tokens * flops_per_token(self.learner.model), here, self.settings.dtype)
-        num_weights = sum(weight.numel() for weight in self.learner.weights.values())
+            self.profile.write(tokens * flops_per_token(self.engine.learner.model), here, self.settings.dtype)
+        num_weights = sum(weight.numel() for weight in self.engine.learner.weights.values())
         return {"step": step, "num_steps": self.recipe.num_steps, "num_weights": num_weights}
 
     def save(self) -> Events:
@@ -178,14 +178,9 @@ class LocalSteps:
         return samples.rows_to_ask(self.run.request, self.data.rows.get("validation", self.data.rows["train"]))
 
     @cached_property
-    def learner(self) -> Learner:
-        """The model with its optimizer."""
-        return Learner(self.loaded.scorer, self.recipe, self.profile)
-
-    @cached_property
     def engine(self) -> InProcessEngine:
-        """The learner as the training loop drives it, with its checkpoints."""
-        return InProcessEngine(self.learner, self.checkpoints)
+        """The model with its optimizer and its checkpoints, as the training loop drives it."""
+        return InProcessEngine(Learner(self.loaded.scorer, self.recipe, self.profile), self.checkpoints)
 
     @cached_property
     def profile(self) -> Profile:
@@ -200,7 +195,7 @@ class LocalSteps:
     def _load_result(self) -> None:
         self.group.any_of(False)  # a barrier: rank 0 has written what the others are about to read
         result = result_weights(self.checkpoints, self.evaluation.keep == "best")
-        self.learner.load_result(result)
+        self.engine.learner.load_result(result)
 
     def _save(self) -> str:
         """Write the model reference and return its digest; a sharded model is put together on the CPU."""

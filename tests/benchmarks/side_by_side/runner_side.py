@@ -106,7 +106,7 @@ def operations(work: Any, rows: Sequence[Any]) -> dict[str, float]:
 
     model, settings = work.loaded.scorer.model, work.loaded.scorer.model.config
     per_token = flops_per_token(model)
-    frozen = per_token - 6 * sum(weight.numel() for weight in work.learner.weights.values() if weight.ndim > 1)
+    frozen = per_token - 6 * sum(weight.numel() for weight in work.engine.learner.weights.values() if weight.ndim > 1)
     tokens = sum(num_tokens(row) for row in rows)
     head = 2 * work.loaded.scorer.head.weight.numel() * sum(len(answer) for row in rows for answer in row.answers)
     width = settings.num_attention_heads * (

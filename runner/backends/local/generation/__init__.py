@@ -48,7 +48,7 @@ def sample(  # noqa: PLR0913
     is decided by seed, prompt and the number of the sample, not by the other prompts. `memory` bounds the bytes of
     the key/value cache, by default to half of what is free; one answer is always computed.
     """
-    how = Sampling(max_new_tokens, frozenset(ends(_base(model))), temperature, top_p, seed)
+    how = Sampling(max_new_tokens, frozenset(ends(model)), temperature, top_p, seed)
     ids = [tokenizer.encode(tokenizer.render(prompt, answer_next=True)) for prompt in prompts]
     found = sample_tokens(model, ids, how, num_samples, memory=memory, rows_at_once=rows_at_once)
     return [[_answer(tokenizer, row) for row in rows] for rows in found]
@@ -60,18 +60,13 @@ def sample_tokens(
     rows_at_once: int = ROWS,
 ) -> list[list[Row]]:  # fmt: skip
     """Return the same answers to prompts that are token ids, as token ids with their log-probabilities."""
-    model = _base(model)
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
     distinct = num_samples if how.temperature else 1
     rows = [[Row(each, number, how) for number in range(distinct)] for each in prompts]
     model.eval()
     if rows and how.max_new_tokens:
         _fill(model, sorted(rows, key=lambda each: -len(each[0].prompt)), how, memory, rows_at_once)
     return [each * (num_samples // distinct) for each in rows]
-
-
-def _base(model: Any) -> Any:
-    """Return the model within peft's wrapper, if there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def ends(model: Any) -> list[int]:

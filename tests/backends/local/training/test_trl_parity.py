@@ -5,6 +5,7 @@ refuses it and says which row it is; TRL counts a tie of rewards as wrong, the r
 conversation without a turn before the answer.
 """
 
+import runpy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,9 @@ from runner.errors import DataError
 from runner.methods.dpo import DPO
 from runner.methods.sft import SFT
 from runner.models.chat_tokenizer import ChatTokenizer
+from runner.training import by_primitives
 from runner.training.examples import Example
+from runner.training.loss import Loss
 from tests.backends.local import plain
 
 pytestmark = pytest.mark.slow
@@ -301,6 +304,22 @@ def test_rpo_agrees_with_trl_sigmoid_plus_sft_on_one_pair(tiny_model: Path, tmp_
         trainer(tiny_model, "dpo", policy(tiny_model, "llama", "full"), PAIRS[:1], tmp_path, **more), "dpo"
     )
     assert_same(ours(tiny_model, "dpo", policy(tiny_model, "llama", "full"), PAIRS[:1], keys), expected)
+
+
+def test_a_loss_by_token_agrees_with_trl_dynamic_fine_tuning_in_one_pass_and_in_two(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    rows, model = rows_of("sft"), policy(tiny_model, "llama", "full")
+    their = trainer(tiny_model, "sft", policy(tiny_model, "llama", "full"), rows, tmp_path, loss_type="dft")
+    expected = theirs(their, "sft")
+    source = Path(__file__).parents[4] / "examples" / "extend" / "runner" / "methods" / "dft.py"
+    extension = runpy.run_path(str(source))
+    mine, loss = learner(model, "sft", KEYS["sft"]), Loss(extension["METHOD"], KEYS["sft"])
+    engine, given = InProcessEngine(mine, tmp_path), examples(mine, model, tiny_model, "sft", rows)
+    for forward_backward in (InProcessEngine.forward_backward_custom, by_primitives.forward_backward_custom):
+        values = forward_backward(engine, given, loss)()
+        assert_same((dict(values), gradients(mine.model)), expected)
+        mine.model.zero_grad()
 
 
 @pytest.mark.parametrize("method", ["dpo", "sft"])
