@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def here(tmp_path: Path) -> Path:
 
 def line(cloud: Emulator, *more: str) -> list[str]:
     url = cloud.judge_environment()["OPENAI_BASE_URL"]
-    graders = json.dumps([JUDGED, EXACT]).replace('"', "'")
+    graders = re.sub(r'"(\w+)":', r"\1:", json.dumps([JUDGED, EXACT])).replace('"', "'")  # Hydra quotes no keys
     return [
         f"endpoint:{url}#first", f"endpoint:{url}#second", "evaluation.prompts=prompts.jsonl", "dataset.style=null",
         f"evaluation.graders={graders}", "evaluation.max_new_tokens=20", "tracking=none", *more,
