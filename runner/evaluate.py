@@ -23,6 +23,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +73,10 @@ def _prompts(request: Request, names: Sequence[str], asked: argparse.Namespace) 
         console.say(f"{len(planned.rows)} rows, {sampling.per_prompt} answers each, by {', '.join(names)}")
         console.show_graders(rehearsed)
     console.confirm_price(judges.total(rehearsed), request.max_price)
-    with execute.alone(planned.folder), Live() as live:
-        execute.to_its_end(evaluate.carry_out(planned), lambda event: live(Record(time.time(), event)))
+    with execute.alone(planned.folder), nullcontext() if asked.json else Live() as live:  # JSON is printed alone
+        execute.to_its_end(
+            evaluate.carry_out(planned), lambda event: live(Record(time.time(), event)) if live else None
+        )
     return planned.folder
 
 
