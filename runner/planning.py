@@ -10,14 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from runner import backends, methods, models
+from runner import backends, graders, methods, models
 from runner.cost import Cost, Tokens
 from runner.data.rows import Row
 from runner.data.splits import Selection, Split
 from runner.data.statistics import SplitSurvey
 from runner.data.survey import Report, Survey, survey
 from runner.errors import RequestError
-from runner.evaluation import configured, judges
+from runner.evaluation import configured, judges, reward
 from runner.evaluation.rehearsal import rehearse
 from runner.evaluation.rehearsed import Rehearsed
 from runner.models.source import ModelIdentity
@@ -48,7 +48,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
 
     Raises `DataError`, `ModelError` or `RequestError` for what cannot be trained.
     """
-    request = _located(request)
+    request = reward.with_grader(_located(request))
     backend = backends.load(request.backend.name)
     known = known or PlanCache()
     identity = _identified(request, known)
@@ -60,7 +60,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
     plan = Plan(
         format=FORMAT,
         method=request.method,
-        hyperparameters=asdict(hyperparameters),
+        hyperparameters=graders.hidden(asdict(hyperparameters), variables=True),
         train=splits["train"],
         validation=splits.get("validation"),
         model=identity,
@@ -101,7 +101,20 @@ def _surveyed(request: Request, backend: backends.AnyBackend, known: PlanCache, 
 
 
 def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
-    """Try the graders of a run on the rows that will be asked."""
+    """Try the grader of a run's reward on the rows of its splits, and its other graders on those that will be asked."""
+    return [*_rehearsed_reward(run, known), *_rehearsed_on_asked(run, known)]
+
+
+def _rehearsed_reward(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
+    if not methods.load(run.request.method).graded:
+        return ()
+    key = msgspec.json.encode([run.selection, run.request.hyperparameters.grader])
+    if key not in known.rehearsals:
+        known.rehearsals[key] = reward.rehearsed(run)
+    return known.rehearsals[key]
+
+
+def _rehearsed_on_asked(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
     request = run.request
     graders = configured.of_request(request)
     if not graders or samples.most(request) == 0:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 from filelock import FileLock, Timeout
 
-from runner import distributed
+from runner import distributed, graders
 from runner.backends import Step
 from runner.errors import STOPPED, BusyError, EndedError, LostError, RunnerError, StopAsked
 from runner.evaluation import steps as evaluation
@@ -168,7 +168,7 @@ def _carry_out(step: Step, note: Callable[[Event], None]) -> Generator[float, No
 def keep(run: Run) -> None:
     """Write into the run's folder what was planned and what was asked for."""
     (run.folder / "plan.json").write_bytes(msgspec.json.format(run.plan.canonical))
-    asked = msgspec.json.encode(check.as_composed(run.request))
+    asked = msgspec.json.encode(graders.hidden(check.as_composed(run.request)))
     (run.folder / "request.json").write_bytes(msgspec.json.format(asked))
 
 

@@ -4,19 +4,19 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from runner import distributed, models
+from runner import graders, methods, models
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
-from runner.backends.foundry import endpoint, price
+from runner.backends.foundry import checks, price
 from runner.backends.foundry.catalogue import catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, Tokens
 from runner.data.survey import Survey, TokenLimit
-from runner.errors import DataError, ModelError, RequestError
+from runner.errors import ModelError, RequestError
 from runner.graders import Json
 from runner.hosted import methods as wire_forms
+from runner.hosted import rewards
 from runner.methods import AnyMethod, Hyperparameters
 from runner.plan import Proposal, Run
 from runner.record import samples
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from runner.backends.foundry.deployed_steps import DeployedSteps
     from runner.backends.foundry.steps import FoundrySteps
 
-MIN_ROWS = 10
-MAX_FILE_BYTES = 512 << 20
-MAX_SEED = 2**31 - 1
 LIMITS: dict[str, float] = {"n_epochs": 50, "batch_size": 256}
 """What the service takes: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning and its OpenAPI."""
+GRADER = "grader"
+"""The key of a method that is graded."""
 REMOVED = ("deployment", "file")
 """What `runner.clean` removes, in this order; tuned models and the records of jobs cost nothing."""
 
@@ -43,10 +42,11 @@ class FoundryBackend(Backend[Foundry]):
     name = "foundry"
     settings = Foundry
     hosted = True
+    grades = True
 
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` or `DataError` for what the service is known to refuse."""
-        _check(request, survey)
+        checks.check(request, survey)
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return how many tokens the service reads of a row, where the table of models says so."""
@@ -81,6 +81,9 @@ class FoundryBackend(Backend[Foundry]):
                 )
         # Only what was left to us: a value that was asked for needs no reason.
         reasons = {key: "what a hosted job does" for key in fixed if getattr(hyperparameters, key) == "auto"}
+        if method.graded:  # as the job has it, so that what is not sent makes no other plan
+            grader = graders.make(getattr(hyperparameters, GRADER), f"{method.name}.{GRADER}")
+            fixed[GRADER] = rewards.described(grader)
         resolved = replace(hyperparameters, **fixed)
         return Resolved(settings, resolved, {f"{method.name}.{key}": reason for key, reason in reasons.items()})
 
@@ -113,8 +116,10 @@ class FoundryBackend(Backend[Foundry]):
 
         step, later = partial(step_of, work), partial(step_of, deployed)
         settings = Foundry.of(run.request)
-        _stay_where_it_began(settings, state)
+        checks.stay_where_it_began(settings, state)
         found = [step("upload"), step("create")]
+        if settings.validate_grader and methods.load(run.plan.method).graded:
+            found.insert(0, step("try_grader"))
         if not settings.follow:
             # A key that is never the same, so that the journal's result of the last look does not stand for this one.
             return [*found, step("look", f"at {time.time():.3f}")]
@@ -194,65 +199,3 @@ class FoundryBackend(Backend[Foundry]):
         from runner.backends.foundry.cleaning import remove
 
         return remove(Foundry.of(run.request), state, leftovers)
-
-
-def _check(request: Request, survey: Survey) -> None:
-    """Raise `RequestError` or `DataError` for what the service is known to refuse."""
-    settings = Foundry.of(request)
-    # Each rank would create a job of its own.
-    if distributed.this_rank().world_size > 1:
-        raise RequestError("torchrun: backend=foundry computes nothing here; give the same command without it.")
-    name = models.hosted_name(request.model.source)
-    if name is None:
-        raise RequestError(
-            f"model.source: got {request.model.source}; the service trains its own models only; "
-            "use model=hosted (MODEL_NAME) or model.source=hosted:NAME."
-        )
-    catalogue(settings.models).demand(name, request.method)
-    if request.evaluation.keep == "best":
-        raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
-    if request.evaluation.patience is not None:
-        raise RequestError(
-            f"evaluation.patience: got {request.evaluation.patience}; a hosted job goes to its end; use patience=null."
-        )
-    if request.seed > MAX_SEED:
-        raise RequestError(f"seed: got {request.seed}; the service takes up to {MAX_SEED}.")
-    if survey.splits["train"].rows < MIN_ROWS:
-        raise DataError(
-            f"dataset.train: has {survey.splits['train'].rows} rows; the service takes {MIN_ROWS} or more; add some."
-        )
-    for split, rows in survey.splits.items():
-        if rows.bytes > MAX_FILE_BYTES:
-            raise DataError(
-                f"dataset.{split}: is {rows.bytes >> 20:,} MiB; the service takes files up to "
-                f"{MAX_FILE_BYTES >> 20} MiB; set dataset.max_rows, or take rows out."
-            )
-    if settings.deploy == "delete_after_eval" and request.evaluation.samples == 0:
-        raise RequestError(
-            "evaluation.samples: got 0, so backend.deploy=delete_after_eval would deploy for nothing; ask for "
-            "some, or use backend.deploy=none."
-        )
-    # A plan can be made on a machine that has neither the SDKs nor a login.
-    if request.mode == "run":
-        _demand_way_there(settings)
-
-
-def _demand_way_there(settings: Foundry) -> None:
-    """Raise the error for whatever is missing to reach the service, before anything is made."""
-    if find_spec("openai") is None or find_spec("azure") is None:
-        raise RequestError("backend: foundry needs packages that are not installed; pip install 'runner[foundry]'.")
-    endpoint.find_endpoint(settings.azure)
-    if settings.deploy != "none":
-        endpoint.control_plane(settings.azure)
-
-
-def _stay_where_it_began(settings: Foundry, state: RunState) -> None:
-    """Raise `RequestError` where a run that was begun at one project is to go on at another."""
-    # File and job ids mean nothing at another project.
-    begun = state.results.get("upload", {}).get("endpoint")
-    now = endpoint.find(settings.azure, "endpoint")
-    if begun and now and begun != now.rstrip("/"):
-        raise RequestError(
-            f"backend.azure.endpoint: this plan was begun at {begun}, not at {now}; what was uploaded and created is "
-            "there; set that endpoint, or move the run's folder away to begin anew."
-        )

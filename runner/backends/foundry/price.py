@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runner import models
+from runner import methods, models
+from runner.backends.foundry import hours
 from runner.backends.foundry.catalogue import SHIPPED, Model, catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost
+from runner.hosted import methods as wire_forms
 from runner.record.journal import read_state
 
 if TYPE_CHECKING:
@@ -20,10 +22,17 @@ def forecast(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[st
     settings = Foundry.of(run.request)
     table = catalogue(settings.models)
     model = table.find(models.hosted_name(run.plan.model.source) or "")
+    if wire_forms.load(run.plan.method).paid_by_hour:
+        trained, price = hours.trained(run), hours.price(run, model)
+    else:
+        trained, price = _trained(run, tokens), _price(run, model, tokens)
     known = _existing(run)
+    graded = methods.load(run.plan.method).graded
     return [
-        ("trains", _trained(run, tokens)),
-        ("price", f"{_price(run, model, tokens)} (table of {table.date}, {settings.models or SHIPPED})"),
+        ("trains", trained),
+        ("price", f"{price} (table of {(model and model.read) or table.date}, {settings.models or SHIPPED})"),
+        *(hours.grading(run) if graded else []),
+        *([("model", model.dates)] if model and model.dates else []),
         ("time", "not known: the service queues jobs, and they run for minutes to hours"),
         ("creates", f"{'2 files' if run.plan.validation else '1 file'}, unless they are there already, and 1 job"),
         ("deployment", _standing(run, model)),
@@ -34,15 +43,20 @@ def forecast(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[st
 def cost(run: "Run", tokens: "Tokens | None") -> Cost:
     """Return the price of training by the table: to be spent, or spent where the job exists, as it is paid once."""
     model = catalogue(Foundry.of(run.request).models).find(models.hosted_name(run.plan.model.source) or "")
-    rate, n_epochs = _rate(run, model), run.plan.hyperparameters["n_epochs"]
-    price = None
-    # With n_epochs=auto the service decides how often it reads the rows, and nobody knows the price before.
-    if rate is not None and tokens is not None and n_epochs != "auto":
-        price = tokens.splits["train"] * n_epochs * rate / 1e6
+    by_hour = wire_forms.load(run.plan.method).paid_by_hour
+    price = hours.dollars(run, model) if by_hour else _dollars_of_tokens(run, model, tokens)
     # Paid once: the same plan again finds its job.
     if "create" in read_state(run.folder).results:
         return Cost(None, 0.0, price)
     return Cost(None, price)
+
+
+def _dollars_of_tokens(run: "Run", model: Model | None, tokens: "Tokens | None") -> float | None:
+    rate, n_epochs = _rate(run, model), run.plan.hyperparameters["n_epochs"]
+    # With n_epochs=auto the service decides how often it reads the rows, and nobody knows the price before.
+    if rate is None or tokens is None or n_epochs == "auto":
+        return None
+    return float(tokens.splits["train"] * n_epochs * rate / 1e6)
 
 
 def _rate(run: "Run", model: Model | None) -> float | None:
