@@ -375,7 +375,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a multi within a multi": (
         {"grader": {**MULTI, "graders": {"same": GRADER, "other": MULTI}}}, "cannot be within another",
     ),
-    "a formula that is none": ({"grader": {**MULTI, "calculate_output": "same +"}}, "Invalid grader: .*calculate_output"),
+    "a formula that is none": ({"grader": {**MULTI, "calculate_output": "same +"}}, "Invalid grader: .*calculate"),
     "a formula with another key": ({"grader": {**MULTI, "calculate_output": "same + third"}}, "got third, which is no"),
     "a grader without a name": ({"grader": {**GRADER, "name": ""}}, "Missing required parameter: .*name"),
     "a field that is ours": (
@@ -383,7 +383,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "Unknown parameter: .*timeout",
     ),
     "a flat response format": (
-        {"grader": GRADER, "response_format": {"type": "json_schema", "name": "a", "schema": {}}}, "response_format must",
+        {"grader": GRADER, "response_format": {"type": "json_schema", "name": "a", "schema": {}}}, "_format must have",
     ),
     "an unknown effort": (
         {"grader": GRADER, "hyperparameters": {"reasoning_effort": "most"}}, "Invalid value for 'reasoning_effort'",

@@ -122,8 +122,8 @@ def _problems(place: str, adapter: TypeAdapter[Any], text: bytes) -> list[str]:
     return []
 
 
-UNTYPED_GRADERS = ("multi", "endpoint")
-"""Graders that the types have wrongly (a multi's `graders` as one grader), or not at all."""
+UNTYPED_GRADERS = {"multi": "graders", "endpoint": "url"}
+"""Graders that the types have wrongly (`graders` of a multi as one grader) or not at all, each with its own field."""
 
 
 def _typed(body: bytes) -> bytes:
@@ -139,7 +139,7 @@ def _with_plain_graders(value: Any) -> Any:
         return [_with_plain_graders(each) for each in value]
     if not isinstance(value, dict):
         return value
-    if value.get("type") in UNTYPED_GRADERS:
+    if UNTYPED_GRADERS.get(str(value.get("type")), "type of another object") in value:
         return {"type": "string_check", "name": "", "input": "", "reference": "", "operation": "eq"}
     return {key: _with_plain_graders(each) for key, each in value.items()}
 
