@@ -4,7 +4,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import get_type_hints
@@ -38,7 +38,8 @@ def rows(prefix: str, owner: type) -> Iterator[str]:
         if is_dataclass(hint) and isinstance(hint, type):
             yield from rows(f"{prefix}{field.name}.", hint)
         else:
-            default = "must be given" if field.default == "???" else f"`{field.default}`"
+            value = field.default if field.default_factory is MISSING else field.default_factory()
+            default = "must be given" if value == "???" else f"`{value}`"
             allowed = check.describe(hint).replace("|", "\\|")
             yield f"| `{prefix.rpartition(': ')[2]}{field.name}` | {default} | {allowed} | {meanings[field.name]} |"
 

@@ -4,11 +4,15 @@ Graders go as plain dicts: the SDK's types know neither `pass_threshold` nor mor
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runner import graders
+from runner import graders, methods
 from runner.graders import Grader
+from runner.hosted import methods as wire_forms
 from runner.request.keys import Request
+
+if TYPE_CHECKING:
+    from runner.plan import Run
 
 FEWEST_PARTS = 2
 """Of a multi; with one the service takes `graders` for a grader itself."""
@@ -17,6 +21,18 @@ FEWEST_PARTS = 2
 def grader_of(request: Request) -> Grader:
     """Return the grader of a request whose method is graded, as planning has put it there."""
     return graders.make(request.hyperparameters.grader, f"{request.method}.grader")
+
+
+def beside(run: "Run") -> dict[str, Any]:
+    """Return what stands beside the hyperparameters of a run's job: of a graded method its grader, and more keys.
+
+    Raises `AccessError` where the variable of a secret is not set.
+    """
+    keys = {key: run.plan.hyperparameters[key] for key in wire_forms.load(run.plan.method).beside}
+    if methods.load(run.plan.method).graded:
+        # The request's, not the plan's: the plan does not say where its secrets are.
+        keys["grader"] = wire(grader_of(run.request))
+    return {key: value for key, value in keys.items() if value is not None}
 
 
 def described(grader: Grader) -> dict[str, Any]:

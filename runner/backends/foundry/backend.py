@@ -6,17 +6,18 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from runner import graders, methods, models
+from runner import distributed, graders, methods, models
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
-from runner.backends.foundry import checks, price
+from runner.backends.foundry import endpoint, price
 from runner.backends.foundry.catalogue import catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, Tokens
 from runner.data.survey import Survey, TokenLimit
-from runner.errors import ModelError, RequestError
+from runner.errors import DataError, ModelError, RequestError
 from runner.graders import Json
 from runner.hosted import methods as wire_forms
 from runner.hosted import rewards
+from runner.hosted.methods import WireForm
 from runner.methods import AnyMethod, Hyperparameters
 from runner.plan import Proposal, Run
 from runner.record import samples
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from runner.backends.foundry.deployed_steps import DeployedSteps
     from runner.backends.foundry.steps import FoundrySteps
 
+MIN_ROWS = 10
+MAX_FILE_BYTES = 512 << 20
+MAX_SEED = 2**31 - 1
 LIMITS: dict[str, float] = {"n_epochs": 50, "batch_size": 256}
 """What the service takes: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning and its OpenAPI."""
 GRADER = "grader"
@@ -46,7 +50,7 @@ class FoundryBackend(Backend[Foundry]):
 
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` or `DataError` for what the service is known to refuse."""
-        checks.check(request, survey)
+        _check(request, survey)
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return how many tokens the service reads of a row, where the table of models says so."""
@@ -66,25 +70,16 @@ class FoundryBackend(Backend[Foundry]):
 
         Raises `RequestError` for a hyperparameter that only the local backend knows, or one out of the service's range.
         """
-        wire_form = wire_forms.load(method.name)
-        for key, most in (LIMITS | dict(wire_form.limits)).items():
-            value = getattr(hyperparameters, key, "auto")
-            if isinstance(value, int | float) and value > most:
-                raise RequestError(f"{method.name}.{key}: got {value}; the service takes up to {most}, or auto.")
-        fixed: dict[str, Any] = dict(wire_form.fixed)  # keys of the method's own dataclass, whose types differ
-        for key, means in fixed.items():
-            asked = getattr(hyperparameters, key)
-            if asked not in ("auto", means):
-                raise RequestError(
-                    f"{method.name}.{key}: got {asked}; hosted jobs have no such option (they behave as {means}); "
-                    "leave it out, or use backend=local."
-                )
+        form = wire_forms.load(method.name)
+        _refuse(method.name, hyperparameters, form)
         # Only what was left to us: a value that was asked for needs no reason.
-        reasons = {key: "what a hosted job does" for key in fixed if getattr(hyperparameters, key) == "auto"}
+        reasons = {key: "what a hosted job does" for key in form.fixed if getattr(hyperparameters, key) == "auto"}
+        chosen: dict[str, Any] = dict(form.fixed)  # keys of the method's own dataclass, whose types differ
         if method.graded:  # as the job has it, so that what is not sent makes no other plan
-            grader = graders.make(getattr(hyperparameters, GRADER), f"{method.name}.{GRADER}")
-            fixed[GRADER] = rewards.described(grader)
-        resolved = replace(hyperparameters, **fixed)
+            chosen[GRADER] = rewards.described(
+                graders.make(getattr(hyperparameters, GRADER), f"{method.name}.{GRADER}")
+            )
+        resolved = replace(hyperparameters, **chosen)
         return Resolved(settings, resolved, {f"{method.name}.{key}": reason for key, reason in reasons.items()})
 
     def identity(self, settings: Foundry) -> dict[str, Json]:
@@ -116,7 +111,7 @@ class FoundryBackend(Backend[Foundry]):
 
         step, later = partial(step_of, work), partial(step_of, deployed)
         settings = Foundry.of(run.request)
-        checks.stay_where_it_began(settings, state)
+        endpoint.stay_where_it_began(settings, state)
         found = [step("upload"), step("create")]
         if settings.validate_grader and methods.load(run.plan.method).graded:
             found.insert(0, step("try_grader"))
@@ -126,11 +121,8 @@ class FoundryBackend(Backend[Foundry]):
         found += [step("follow"), step("results"), step("save")]
         if settings.deploy == "none":
             return found
-        wanted_deployment = settings.deployment
         # Keys of the steps: another SKU, capacity or sampling does those steps again, and not the job.
-        deployed_as = f"{settings.deploy} {wanted_deployment.name} {wanted_deployment.sku} {wanted_deployment.capacity}"
-        deployed_as += f", beside {wanted_deployment.base}"
-        sampling = samples.key(run.request)
+        deployed_as, sampling = _deployed_as(settings), samples.key(run.request)
         if settings.deploy == "keep":
             return [*found, later("deploy", deployed_as), later("sample", sampling)]
         both = f"{deployed_as}, {sampling}"  # other samples need the deployment once more
@@ -199,3 +191,82 @@ class FoundryBackend(Backend[Foundry]):
         from runner.backends.foundry.cleaning import remove
 
         return remove(Foundry.of(run.request), state, leftovers)
+
+
+def _deployed_as(settings: Foundry) -> str:
+    wanted = settings.deployment
+    return f"{settings.deploy} {wanted.name} {wanted.sku} {wanted.capacity}, beside {wanted.base}"
+
+
+def _check(request: Request, survey: Survey) -> None:
+    """Raise `RequestError` or `DataError` for what the service is known to refuse."""
+    settings = Foundry.of(request)
+    # Each rank would create a job of its own.
+    if distributed.this_rank().world_size > 1:
+        raise RequestError("torchrun: backend=foundry computes nothing here; give the same command without it.")
+    name = models.hosted_name(request.model.source)
+    if name is None:
+        raise RequestError(
+            f"model.source: got {request.model.source}; the service trains its own models only; "
+            "use model=hosted (MODEL_NAME) or model.source=hosted:NAME."
+        )
+    table = catalogue(settings.models)
+    table.demand(name, request.method)
+    table.demand_training_type(name, settings.training_type)
+    _check_method(request, survey)
+    if request.evaluation.keep == "best":
+        raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
+    if request.evaluation.patience is not None:
+        raise RequestError(
+            f"evaluation.patience: got {request.evaluation.patience}; a hosted job goes to its end; use patience=null."
+        )
+    if request.seed > MAX_SEED:
+        raise RequestError(f"seed: got {request.seed}; the service takes up to {MAX_SEED}.")
+    if survey.splits["train"].rows < MIN_ROWS:
+        raise DataError(
+            f"dataset.train: has {survey.splits['train'].rows} rows; the service takes {MIN_ROWS} or more; add some."
+        )
+    for split, rows in survey.splits.items():
+        if rows.bytes > MAX_FILE_BYTES:
+            raise DataError(
+                f"dataset.{split}: is {rows.bytes >> 20:,} MiB; the service takes files up to "
+                f"{MAX_FILE_BYTES >> 20} MiB; set dataset.max_rows, or take rows out."
+            )
+    if settings.deploy == "delete_after_eval" and request.evaluation.samples == 0:
+        raise RequestError(
+            "evaluation.samples: got 0, so backend.deploy=delete_after_eval would deploy for nothing; ask for "
+            "some, or use backend.deploy=none."
+        )
+    # A plan can be made on a machine that has neither the SDKs nor a login.
+    if request.mode == "run":
+        endpoint.demand_way_there(settings)
+
+
+def _check_method(request: Request, survey: Survey) -> None:
+    """Raise for what the service is known to refuse of the method: no held-out rows, a grader that it does not know."""
+    form = wire_forms.load(request.method)
+    held_out = survey.splits["validation"].rows if "validation" in survey.splits else 0
+    if form.needs_validation and held_out < MIN_ROWS:
+        raise DataError(
+            f"dataset.validation: {f'has {held_out} rows' if held_out else 'there are no held-out rows'}; the service "
+            f"takes method={request.method} with {MIN_ROWS} or more; set dataset.validation=FILE, or "
+            "dataset.validation_fraction."
+        )
+    graded = methods.load(request.method).graded
+    if graded and (refused := list(rewards.refusals(rewards.grader_of(request), f"{request.method}.grader"))):
+        raise RequestError("\n".join(refused))
+
+
+def _refuse(method: str, hyperparameters: Hyperparameters, form: WireForm) -> None:
+    """Raise `RequestError` for a hyperparameter that only the local backend knows, or beyond the service's range."""
+    for key, most in (LIMITS | dict(form.limits)).items():
+        value = getattr(hyperparameters, key, "auto")
+        if isinstance(value, int | float) and value > most:
+            raise RequestError(f"{method}.{key}: got {value}; the service takes up to {most}, or auto.")
+    for key, means in form.fixed.items():
+        asked = getattr(hyperparameters, key)
+        if asked not in ("auto", means):
+            raise RequestError(
+                f"{method}.{key}: got {asked}; hosted jobs have no such option (they behave as {means}); "
+                "leave it out, or use backend=local."
+            )

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from openai import NotFoundError
 
-from runner import methods, models
+from runner import models
 from runner.backends import Events, Result
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
 from runner.errors import LeftRunning, StopAsked
-from runner.graders import Json
 from runner.hosted import files, follow, grader_trial, jobs, metrics, rewards
 from runner.hosted import methods as wire_forms
 from runner.hosted.connection import Asking, PageOptions
@@ -85,18 +84,10 @@ class FoundrySteps:
         # How the job is found again where the service shows no metadata (hosted/jobs.py).
         suffix = self.settings.suffix or jobs.default_suffix(plan.id)
         extra = {"trainingType": self.settings.training_type}
-        arguments = jobs.arguments(plan, self.base, ids, suffix, extra, self._beside())
+        arguments = jobs.arguments(plan, self.base, ids, suffix, extra, rewards.beside(self.run))
         maker = jobs.JobMaker(self.service, plan, arguments, self.run.request.again)
         created = next((name for what, name in self.state.created if what == "job"), None)
         return {"job": (yield from maker.ensure(self.state.intents.get("job"), created))}
-
-    def _beside(self) -> dict[str, Json]:
-        """Return what stands beside the hyperparameters: the grader as the service takes it, the form of answers."""
-        keys = {key: self.run.plan.hyperparameters[key] for key in wire_forms.load(self.run.plan.method).beside}
-        if methods.load(self.run.plan.method).graded:
-            # The request's, not the plan's: the plan does not say from where its secrets come.
-            keys["grader"] = rewards.wire(rewards.grader_of(self.run.request))
-        return {key: value for key, value in keys.items() if value is not None}
 
     def look(self) -> Events:
         """See what has become of the job so far, without staying."""

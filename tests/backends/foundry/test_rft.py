@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("azure.ai.projects")
 
 from runner import api, backends, planning
-from runner.backends.foundry import hours
+from runner.backends.foundry import price
 from runner.backends.foundry.catalogue import catalogue
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
@@ -211,7 +211,7 @@ def test_an_earlier_jobs_pace_gives_hours_and_price_and_max_price_asks(make: Mak
 
     make()
     run = planned(tmp_path, tmp_path / "runs", *REINFORCED)
-    assert hours.dollars(run, catalogue(None).find("o4-mini")) is None
+    assert price.dollars_of_hours(run, catalogue(None).find("o4-mini")) is None
     assert carry_out(run).code == 0
     report.write(run, report.Outcome("finished"))
     asked(tmp_path)
