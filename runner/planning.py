@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from runner import backends, methods, models
+from runner import backends, graders, methods, models
 from runner.cost import Cost, Tokens
 from runner.data.rows import Row
 from runner.data.splits import Selection, Split
 from runner.data.statistics import SplitSurvey
 from runner.data.survey import Report, Survey, survey
 from runner.errors import RequestError
-from runner.evaluation import configured, judges
+from runner.evaluation import configured, judges, reward
 from runner.evaluation.rehearsal import rehearse
 from runner.evaluation.rehearsed import Rehearsed
 from runner.models.source import ModelIdentity
@@ -53,7 +54,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         raise RequestError(
             "harness: benchmarks are run by python -m runner.evaluate MODEL harness=[TASK]; leave it out."
         )
-    request = _located(request)
+    request = reward.with_grader(_located(request))
     backend = backends.load(request.backend.name)
     known = known or PlanCache()
     identity = _identified(request, known)
@@ -66,7 +67,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
     plan = Plan(
         format=FORMAT,
         method=request.method,
-        hyperparameters=asdict(hyperparameters),
+        hyperparameters=msgspec.convert(graders.hidden(asdict(hyperparameters), variables=True), dict[str, Any]),
         train=splits["train"],
         validation=splits.get("validation"),
         model=identity,
@@ -108,7 +109,20 @@ def _surveyed(request: Request, backend: backends.AnyBackend, known: PlanCache, 
 
 
 def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
-    """Try the graders of a run on the rows that will be asked."""
+    """Try the grader of a run's reward on the rows of its splits, and its other graders on those that will be asked."""
+    return [*_rehearsed_reward(run, known), *_rehearsed_on_asked(run, known)]
+
+
+def _rehearsed_reward(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
+    if not methods.load(run.request.method).graded:
+        return ()
+    key = msgspec.json.encode([run.selection, run.request.hyperparameters.grader])
+    if key not in known.rehearsals:
+        known.rehearsals[key] = reward.rehearsed(run)
+    return known.rehearsals[key]
+
+
+def _rehearsed_on_asked(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
     request = run.request
     graders = configured.of_request(request)
     if not graders or samples.most(request) == 0:

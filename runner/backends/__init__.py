@@ -97,6 +97,8 @@ class Backend(ABC, Generic[Settings]):
     """The dataclass of the keys under `backend`."""
     hosted: ClassVar[bool] = False
     """Whether a service does the work, as a job whose id the step `create` returns as `job`."""
+    grades: ClassVar[bool] = False
+    """Whether answers are sampled and graded while it trains, as a method that is `graded` needs."""
 
     @abstractmethod
     def check(self, request: "Request", survey: "Survey") -> None:

@@ -1,23 +1,26 @@
-"""Problems out of files (`evaluation.prompts`): prompts, and the fields that graders compare answers with."""
+"""Problems out of files: prompts, and the fields that graders compare answers with.
+
+For `evaluation.prompts` and, as rows of the format `problem`, for methods that learn from them.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from runner.data.containers import read_blocks
 from runner.data.formats import recognise
 from runner.data.json_value import Json
 from runner.data.kinds.problem import Problem
 from runner.data.reading.content_parts import join_parts
-from runner.data.reading.decode_errors import explain, not_json
-from runner.data.reading.files import DataFile, locate
+from runner.data.reading.decode_errors import explain
+from runner.data.reading.files import locate
+from runner.data.reading.row_reader import read_file
 from runner.data.reading.unknown_keys import fit
 from runner.data.rows import BadRow, Message, Tools, Turns, text_of
 from runner.errors import DataError
 
 QUESTIONS = ("prompt", "question", "problem", "input")
 """Keys that hold a prompt as a text or as turns, where a row has no `messages`: gsm8k, reasoning-gym and others."""
-RESERVED = ("messages", "tools", "parallel_tool_calls")
+RESERVED = ("messages", "tools")
 
 
 def read(files: str | Sequence[str]) -> Iterator[tuple[Problem, str]]:
@@ -27,30 +30,14 @@ def read(files: str | Sequence[str]) -> Iterator[tuple[Problem, str]]:
     learns from, whose answers become the fields `reference`, `chosen` and `rejected`. Each other key is a field that
     graders find as `{{ item.KEY }}`. Raises `DataError` by file and line for a row that asks nothing.
     """
-    return (each for file in locate(files) for each in _problems(file))
-
-
-def _problems(file: DataFile) -> Iterator[tuple[Problem, str]]:
-    for block in read_blocks(file):
-        for number, line in zip(block.numbers, block.lines, strict=True):
-            if line.strip():
-                place = f"{file.name}:{number}"
-                try:
-                    problem = problem_of(_decoded(line))
-                    problem.check()
-                except BadRow as bad:
-                    raise DataError(f"{place}: {bad}.") from None
-                yield problem, place
-
-
-def _decoded(line: bytes) -> dict[str, Json]:
-    try:
-        row = msgspec.json.decode(line)
-    except (ValueError, RecursionError) as error:
-        raise not_json(error, line) from None
-    if not isinstance(row, dict):
-        raise BadRow("no-object", "the row is not an object; keys and values are needed, as {…}; repair it")
-    return row
+    for file in locate(files):
+        for block in read_file(file, "auto", "problem"):
+            for finding in block.findings:
+                if finding.severity == "error":
+                    raise DataError(f"{finding}.")
+            for row, line in zip(block.rows, block.lines, strict=True):
+                assert isinstance(row, Problem)
+                yield row, f"{file.name}:{line}"
 
 
 def problem_of(row: Mapping[str, Json]) -> Problem:

@@ -69,6 +69,8 @@ class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     label: ClassVar[str]
     """What rows of the kind are called in messages, in the plural."""
+    format: ClassVar[str] = ""
+    """The format in which files are read for rows of the kind, whatever their shape; empty where it is recognised."""
     every_answer_is_good: ClassVar[bool] = False
     """Whether all answers are imitated, so that a judgement beside them changes what a row means."""
 

@@ -34,6 +34,18 @@ def named(wanted: Sequence[str | Mapping[str, Json]], key: str = "evaluation.gra
     Raises `RequestError` for one that is not found, or cannot work, or whose name another has, too.
     """
     found = [_make(each, f"{key}[{number}]") for number, each in enumerate(wanted)]
+    _require_names(found, key)
+    return found
+
+
+def one(wanted: str | Mapping[str, Json], key: str) -> Grader:
+    """Return the one grader that a key names; raises as `named` does."""
+    grader = _make(wanted, key)
+    _require_names([grader], key)
+    return grader
+
+
+def _require_names(found: Sequence[Grader], key: str) -> None:
     # `eval/NAME` would be two things at once. The grader of `dataset.style` bears a metric's name on purpose.
     taken = methods.metrics().keys() - {IN_STYLE}
     for number, grader in enumerate(found):
@@ -43,7 +55,6 @@ def named(wanted: Sequence[str | Mapping[str, Json]], key: str = "evaluation.gra
             )
         if grader.name in [each.name for each in found[:number]] or grader.name in taken:
             raise RequestError(f"{key}: the name {grader.name} is taken; give the grader another `name`.")
-    return found
 
 
 def key_of(grader: Grader) -> str:

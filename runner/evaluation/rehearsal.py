@@ -33,12 +33,16 @@ def rehearse(
 
     Raises `DataError` with file and line for a row without a field that a grader names.
     """
+    tried = try_out(rows, graders)
+    prices = [judges.price(rows, grader, keys, sampling, models, answers) for grader in graders]
+    return [replace(each, price=price) for each, price in zip(tried, prices, strict=True)]
+
+
+def try_out(rows: Sequence[Asked], graders: Sequence[Grader]) -> list[Rehearsed]:
+    """Return what became of each grader; raises as `rehearse` does."""
     for grader in graders:
         _require_fields(rows, grader)
-    return [
-        replace(_tried(rows, grader), price=judges.price(rows, grader, keys, sampling, models, answers))
-        for grader in graders
-    ]
+    return [_tried(rows, grader) for grader in graders]
 
 
 def _require_fields(rows: Sequence[Asked], grader: Grader) -> None:

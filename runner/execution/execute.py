@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 from filelock import FileLock, Timeout
 
-from runner import distributed
+from runner import distributed, graders
 from runner.backends import Step
 from runner.errors import STOPPED, BusyError, EndedError, LostError, RunnerError, StopAsked
 from runner.evaluation import steps as evaluation
@@ -174,7 +174,7 @@ def keep(run: Run) -> None:
     """Write into the run's folder what was planned and what was asked for."""
     # At each start, as the request may differ in what the plan does not hold: samples, graders, tracking.
     write_json(run.folder / layout.PLAN, msgspec.Raw(run.plan.canonical))
-    write_json(run.folder / layout.REQUEST, check.as_composed(run.request))
+    write_json(run.folder / layout.REQUEST, graders.hidden(check.as_composed(run.request)))
 
 
 def sleep(seconds: float, asked: Callable[[], bool]) -> None:

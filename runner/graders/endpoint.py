@@ -50,6 +50,7 @@ class Endpoint(Grader, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "endpoint"
+    hosted: ClassVar[bool] = True
     concurrent: ClassVar[bool] = True
     secrets: ClassVar[tuple[str, ...]] = ("headers",)
 

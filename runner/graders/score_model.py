@@ -24,6 +24,7 @@ class ScoreModel(ChatGrader, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "score_model"
+    hosted: ClassVar[bool] = True
 
     range: tuple[float, float] = (0.0, 1.0)
     sampling_params: Sampling = Sampling()

@@ -86,17 +86,17 @@ def written(configuration: object, fields: Fields, path: str = "") -> Iterator[s
             yield from written(value, fields, f"{path}{key}.")
 
 
-def hidden(configuration: object, fields: Fields) -> object:
-    """Return a configuration as it was typed, with `***` in place of each secret."""
+def hidden(configuration: object, fields: Fields, variables: bool = False) -> object:
+    """Return a configuration as it was typed, with `***` in place of each secret, with `variables` of `$NAME`, too."""
     if isinstance(configuration, list | tuple):
-        return [hidden(each, fields) for each in configuration]
+        return [hidden(each, fields, variables) for each in configuration]
     if not isinstance(configuration, Mapping):
         return configuration
     names = fields(configuration.get("type"))
     return {
-        key: {name: Secret(str(each)).shown for name, each in value.items()}
+        key: {name: HIDDEN if variables else Secret(str(each)).shown for name, each in value.items()}
         if key in names and isinstance(value, Mapping)
-        else hidden(value, fields)
+        else hidden(value, fields, variables)
         for key, value in configuration.items()
     }
 

@@ -13,6 +13,7 @@ class StringCheck(Grader, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "string_check"
+    hosted: ClassVar[bool] = True
 
     input: str
     reference: str

@@ -20,6 +20,7 @@ class TextSimilarity(Grader, frozen=True, kw_only=True):
     """Compares `input` with `reference`, both templates, by `evaluation_metric`."""
 
     type: ClassVar[str] = "text_similarity"
+    hosted: ClassVar[bool] = True
 
     input: str
     reference: str

@@ -113,11 +113,9 @@ def tokens(value: Json) -> int:
 
 def _asking(grader: Grader) -> Iterator[Grader]:
     """Yield the graders that ask a judge, the grader itself or its parts: nothing else is run to count."""
-    parts: Mapping[str, Grader] | None = getattr(grader, "parts", None)
-    if parts is not None:
-        for part in parts.values():
-            yield from _asking(part)
-    elif list(grader.models()):
+    for part in grader.parts.values():
+        yield from _asking(part)
+    if not grader.parts and list(grader.models()):
         yield grader
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
@@ -115,16 +115,19 @@ class Method(ABC, Generic[Keys]):
     """What `loss` measures beside the loss."""
     headline: str = LOSS.name
     """The metric that runs are ranked by and that a search looks for, on held-out rows."""
+    graded: ClassVar[bool] = False
+    """Whether it learns from answers of the model's own, sampled while it trains, which the grader that its key
+    `grader` names scores. It needs a backend that does so (`Backend.grades`), and has no `loss` of given answers."""
 
-    @abstractmethod
     def loss(
         self, policy: Scores, reference_logps: "Tensor | None", hyperparameters: Keys
     ) -> tuple["Tensor", dict[str, "Tensor"]]:
         """Return the loss of each row, shape (rows,), and the metrics by name, likewise (rows,) each.
 
         `reference_logps` has shape (rows, answers); it is None if the loss needs no reference. The loss of a row does
-        not depend on the rows beside it.
+        not depend on the rows beside it. A method that is `graded` has none.
         """
+        raise NotImplementedError
 
     @abstractmethod
     def resolve(self, hyperparameters: Keys, num_rows: int) -> tuple[Keys, Mapping[str, str]]:

@@ -11,6 +11,7 @@ from msgspec import inspect
 
 from runner import backends, methods
 from runner.errors import RequestError
+from runner.graders.secret import Secret
 from runner.record import run_folders
 from runner.request.keys import SECTIONS, Request, RootKeys
 
@@ -116,6 +117,13 @@ def holds_password(text: str) -> bool:
     """Say whether a text holds a URI with a password."""
     # USER:PASSWORD@ of a URI, with an empty user, too; a port has no @ behind it.
     return re.search(r"://[^/\s:@]*:[^/\s@]+@", text) is not None
+
+
+def holds_header(text: str) -> bool:
+    """Say whether a text holds headers, as an endpoint grader has them, of which one is not given as `$NAME`."""
+    found = re.findall(r"headers[\"']?\s*[:=]\s*\{([^}]*)\}?", text)
+    values = [pair.partition(":")[2].strip(" \"'\\") for headers in found for pair in headers.split(",")]
+    return any(value and Secret(value).variable is None for value in values)
 
 
 def names_secret(key: str) -> bool:

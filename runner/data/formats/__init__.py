@@ -2,8 +2,8 @@
 
 A new format is a file here that ends in `FORMAT = Format(...)`. Its `raw` type declares the keys that are
 read, the required ones without a default: a row is recognised by having them. It forbids unknown keys, so that
-these are seen (unread_keys.py); values of a wrong type are refused. Its `to_row` may raise `BadRow`. No other file
-lists the formats.
+these are seen (unread_keys.py); values of a wrong type are refused. A `raw` that is a `dict` reads every key, and is
+recognised by none (problem.py). Its `to_row` may raise `BadRow`. No other file lists the formats.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,18 +35,22 @@ class Format:
     name: str
     kind: str
     """The kind of its rows, a file of `runner/data/kinds/`."""
-    raw: type[msgspec.Struct]
+    raw: type[msgspec.Struct] | type[dict[str, Any]]
     to_row: ToRow
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The keys a row of this format must have."""
-        return tuple(each.encode_name for each in msgspec.structs.fields(self.raw) if each.required)
+        return tuple(each.encode_name for each in self._fields if each.required)
 
     @cached_property
     def all_keys(self) -> tuple[str, ...]:
         """The keys a row of this format may have."""
-        return tuple(each.encode_name for each in msgspec.structs.fields(self.raw))
+        return tuple(each.encode_name for each in self._fields)
+
+    @property
+    def _fields(self) -> tuple[msgspec.structs.FieldInfo, ...]:
+        return msgspec.structs.fields(self.raw) if issubclass(self.raw, msgspec.Struct) else ()
 
 
 @cache
@@ -68,7 +72,7 @@ def named(name: str) -> Format:
 
 def recognise(sample: Mapping[str, object]) -> list[Format]:
     """Return the formats a row may be of: those it has most keys of and, if several, whose types it fits."""
-    complete = [each for each in formats().values() if sample.keys() >= set(each.keys)]
+    complete = [each for each in formats().values() if each.keys and sample.keys() >= set(each.keys)]
     # Of `chosen` and `rejected` alone, and with `prompt`, the latter says more: it is the format with most keys.
     most = max((len(each.keys) for each in complete), default=0)
     likely = [each for each in complete if len(each.keys) == most]

@@ -14,6 +14,7 @@ class Problem(Row, frozen=True, gc=False, omit_defaults=True):
     """A prompt, and the other keys of its row by name, which graders find as `{{ item.KEY }}`."""
 
     label: ClassVar[str] = "prompts with reference fields for a grader"
+    format: ClassVar[str] = "problem"
 
     prompt: Turns
     reference: dict[str, Json] = msgspec.field(default_factory=dict)

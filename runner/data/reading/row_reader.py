@@ -50,7 +50,8 @@ def read_file(file: DataFile, format_name: str, kind: str) -> Iterator[RowBlock]
     # The first block decides the format; all others are read with it.
     blocks = read_blocks(file)
     first = next(blocks, Block([], []))
-    format = detect(file, first) if format_name == "auto" else named(format_name)
+    name = kinds.load(kind).format if format_name == "auto" else format_name
+    format = named(name) if name else detect(file, first)
     to_row = format.to_row if format.kind == kind else _converted(file, format, kinds.load(kind))
     steps = Steps(format, Reader(format, to_row))
     for block in chain([first], blocks):

@@ -15,6 +15,7 @@ class Multi(Grader, frozen=True, kw_only=True, dict=True):
     """Grades by each of `graders`, and puts their scores together by `calculate_output`."""
 
     type: ClassVar[str] = "multi"
+    hosted: ClassVar[bool] = True
 
     graders: dict[str, Json]
     """The configuration of each part by its key, which the formula uses."""
