@@ -58,7 +58,8 @@ def _evaluate(arguments: list[str]) -> None:
 
 def _prompts(request: Request, names: Sequence[str], asked: argparse.Namespace) -> Path:
     """Let models answer prompts, and graders grade the answers; return the folder that holds both."""
-    from runner.evaluation import evaluate, judges, rehearsal
+    from runner.evaluation import evaluate, judges
+    from runner.evaluation.rehearsal import tried
     from runner.execution import execute
     from runner.record import samples
     from runner.record.journal import Record
@@ -67,7 +68,7 @@ def _prompts(request: Request, names: Sequence[str], asked: argparse.Namespace) 
     planned = evaluate.plan(request, requests.respondents(names, request, asked.runs_folder), asked.runs_folder)
     keys, sampling = request.evaluation.judge, samples.sampling(request)
     judges.demand_key(keys, planned.graders)
-    rehearsed = rehearsal.rehearse(planned.rows, planned.graders, keys, sampling, names, evaluate.answered(planned))
+    rehearsed = tried.rehearse(planned.rows, planned.graders, keys, sampling, names, evaluate.answered(planned))
     if not asked.json:
         console.say(f"{len(planned.rows)} rows, answered by {', '.join(names)}")
         console.show_graders(rehearsed)

@@ -18,7 +18,7 @@ from runner.data.rows import Row, canonical_lines
 from runner.data.splits import Selection, Split, row_blocks
 from runner.data.survey import Survey
 from runner.errors import DataError
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.models.source import ModelIdentity
 from runner.record import run_folders
 from runner.request.keys import Request

@@ -7,7 +7,7 @@ from itertools import product
 
 from runner.errors import RequestError
 from runner.evaluation.grading import item_of, sample_of
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.graders import Grader, Sample, Subject
 from runner.judging.client import EndpointJudge, Usage
 from runner.judging.keys import JudgeKeys

@@ -100,23 +100,23 @@ def plan_and_run(composed: "DictConfig") -> None:
 
 def _rehearse_base(run: "Run") -> None:
     """Let the base model answer some prompts several times, and print how it does by each grader."""
-    from runner.evaluation import base_rehearsal
+    from runner.evaluation.rehearsal import base_model
     from runner.execution import execute
     from runner.judging.price import total as price_total
     from runner.record.journal import Record
     from runner.terminal import console
     from runner.terminal.progress import Live
 
-    planned = base_rehearsal.plan(run)
+    planned = base_model.plan(run)
     if isinstance(planned, str):
         console.say(f"note: rehearse=true: {planned}")
         return
-    prices = base_rehearsal.prices(planned)
+    prices = base_model.prices(planned)
     for name, price in prices.items():
         console.say(f"rehearsal, grader {name}: {price.sentence}")
     console.confirm_price(price_total(prices.values()), run.request.max_price)
     with execute.alone(planned.folder), Live() as live:
-        found = execute.to_its_end(base_rehearsal.carry_out(planned), lambda event: live(Record(time.time(), event)))
+        found = execute.to_its_end(base_model.carry_out(planned), lambda event: live(Record(time.time(), event)))
     console.show_base_scores(found)
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from runner import backends, methods
 from runner.cost import Tokens, duration
 from runner.errors import RequestError
-from runner.evaluation.rehearsed import SAMPLES, BaseScores, Rehearsed
+from runner.evaluation.rehearsal.rehearsed import SAMPLES, BaseScores, Rehearsed
 from runner.plan import Proposal, Run
 from runner.record import layout
 from runner.record.outcome import Report

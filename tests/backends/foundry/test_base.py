@@ -8,7 +8,7 @@ pytest.importorskip("azure.ai.projects")
 
 from runner import backends
 from runner.errors import ModelError
-from runner.evaluation import base_rehearsal
+from runner.evaluation.rehearsal import base_model
 from runner.execution import execute
 from tests.emulator import Emulator
 from tests.hosted.rehearsal import planned
@@ -20,16 +20,16 @@ GRADED = "evaluation.graders=[{type: length, name: short, max: 4, unit: words}]"
 
 def test_a_deployment_of_the_base_model_is_found_and_answers_the_rehearsal(cloud: Emulator, tmp_path: Path) -> None:
     run = planned(tmp_path, tmp_path / "runs", GRADED)
-    untold = base_rehearsal.plan(run)
+    untold = base_model.plan(run)
     assert isinstance(untold, str)
     assert "no deployment of it stands; deploy it, or set backend.deployment.base." in untold
     cloud.add_deployment("there", run.plan.model.source.partition(":")[2])
-    found = base_rehearsal.plan(run)
+    found = base_model.plan(run)
     assert not isinstance(found, str)
-    [scores] = execute.to_its_end(base_rehearsal.carry_out(found), lambda event: None)
+    [scores] = execute.to_its_end(base_model.carry_out(found), lambda event: None)
     assert scores.prompts == len(found.rows) > 0
     before = len(cloud.requests)
-    assert execute.to_its_end(base_rehearsal.carry_out(found), lambda event: None) == [scores]
+    assert execute.to_its_end(base_model.carry_out(found), lambda event: None) == [scores]
     assert len(cloud.requests) == before
 
 

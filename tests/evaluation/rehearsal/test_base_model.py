@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runner.evaluation import configured
-from runner.evaluation.base_rehearsal import scores
+from runner.evaluation.rehearsal.base_model import scores
 from runner.graders import Grader
 from runner.record.graded import AnswerGrade
 from tests import warm

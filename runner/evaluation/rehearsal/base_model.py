@@ -15,7 +15,7 @@ from runner import backends, cache
 from runner.errors import AccessError, ModelError
 from runner.evaluation import configured, evaluate, judges
 from runner.evaluation.evaluate import Evaluation
-from runner.evaluation.rehearsed import SAMPLES, BaseScores
+from runner.evaluation.rehearsal.rehearsed import SAMPLES, BaseScores
 from runner.graders import Grader
 from runner.judging.price import Price
 from runner.plan import Run

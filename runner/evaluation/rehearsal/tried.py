@@ -12,7 +12,7 @@ from itertools import islice
 from runner.errors import DataError
 from runner.evaluation import judges
 from runner.evaluation.grading import item_of
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.graders import Grader, Sample, Subject, templates
 from runner.judging.keys import JudgeKeys
 from runner.record.graded import SIDES, Answer, Asked
