@@ -12,13 +12,13 @@ torch is imported only if there are several processes. What they compute togethe
 import os
 import signal
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.errors import LostError, RequestError, RunnerError, StopAsked
 
@@ -175,31 +175,6 @@ class TorchGroup(Group):
             f"torchrun: one of the {self.rank.world_size} processes was lost (killed, or its machine is gone); the "
             "same command goes on from the last checkpoint, with as many processes as you like."
         )
-
-
-Told = TypeVar("Told")
-Result = TypeVar("Result")
-
-
-def in_lockstep(work: Generator[Told, None, Result]) -> Generator[Told, None, Result]:
-    """Let rank 0 do some work, and the other ranks yield and return the same: after each event all of them agree on
-    whether to stop. What is yielded and returned is pickled.
-    """
-    group_ = group()
-    if group_.rank.world_size == 1:
-        return (yield from work)
-    while True:
-        told, result = group_.broadcast(_next(work) if group_.rank.first else None)
-        if told is None:
-            return cast("Result", result)
-        yield told
-
-
-def _next(work: Generator[Told, None, Result]) -> tuple[Told | None, Result | None]:
-    try:
-        return next(work), None
-    except StopIteration as done:
-        return None, done.value
 
 
 _group: Group = Group()

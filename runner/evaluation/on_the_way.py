@@ -7,10 +7,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import distributed
 from runner.errors import RequestError
 from runner.evaluation import configured, grading, summary
 from runner.evaluation.judges import judge_of
+from runner.evaluation.lockstep import in_lockstep
 from runner.graders import Grader
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.plan import Run
@@ -70,7 +70,7 @@ class CheckpointAnswers:
         prompts = [self.tokenizer.encode(self.tokenizer.render(row.prompt, answer_next=True)) for row in self.rows]
         found = engine.sample(prompts, samples.sampling(self.run.request))
         replies = [[self._reply(each) for each in answers] for answers in found]
-        return (yield from distributed.in_lockstep(self._grade(replies, step)))
+        return (yield from in_lockstep(self._grade(replies, step)))
 
     def _reply(self, found: Sampled) -> Reply:
         return Reply(self.tokenizer.decode(found.ids[:-1] if found.ended else found.ids).strip(), found.ended)

@@ -5,10 +5,11 @@ grade    the answers of both models, by each grader        grades.jsonl
 
 from collections.abc import Sequence
 
-from runner import backends, distributed
+from runner import backends
 from runner.backends import Events, Step
 from runner.evaluation import configured, grading, judges, summary
 from runner.evaluation.judges import judge_of
+from runner.evaluation.lockstep import in_lockstep
 from runner.plan import Run
 from runner.record import graded
 from runner.record.events import Metrics, Note
@@ -25,7 +26,7 @@ def of(run: Run, state: RunState) -> Sequence[Step]:
         return steps
     # Other graders grade again and sample nothing; other samples do both.
     key = " ".join([sampling.key, *(f"{each.name}={configured.key_of(each)}" for each in graders)])
-    return [*steps, Step("grade", lambda: distributed.in_lockstep(_grade(run, state)), key)]
+    return [*steps, Step("grade", lambda: in_lockstep(_grade(run, state)), key)]
 
 
 def _grade(run: Run, state: RunState) -> Events:

@@ -150,8 +150,9 @@ class FoundryBackend(Backend[Foundry]):
 
     def respondents(self, run: Run, state: RunState) -> Mapping[str, Respondent]:
         """Return the deployments of the base and the tuned model; raises `ModelError` if the latter has none."""
-        names = _deployments(run, state)
-        return {name: _deployed(Foundry.of(run.request), deployment) for name, deployment in names.items()}
+        from runner.backends.foundry import deployment
+
+        return deployment.respondents(Foundry.of(run.request), _deployments(run, state))
 
     def respondent(self, reference: str, settings: Foundry) -> Respondent | None:
         """Return a deployment of the project, by `deployment:NAME`, or one of a base model, by `hosted:NAME`.
@@ -159,10 +160,12 @@ class FoundryBackend(Backend[Foundry]):
         Raises `ModelError` where no deployment of that base model stands.
         """
         scheme, _, name = reference.partition(":")
-        if scheme == "deployment" and name:
-            return _deployed(settings, name)
         base = models.hosted_name(reference)
-        return None if base is None else _deployed(settings, _base_deployment(settings, base))
+        if base is None and (scheme != "deployment" or not name):
+            return None
+        from runner.backends.foundry import deployment
+
+        return deployment.respondent(settings, name, base)
 
     def to_its_end(self, run: Run) -> Run:
         """Return the run with `backend.follow=true`."""
@@ -239,27 +242,6 @@ def _check(request: Request, survey: Survey) -> None:
     # A plan can be made on a machine that has neither the SDKs nor a login.
     if request.mode == "run":
         endpoint.demand_way_there(settings)
-
-
-def _base_deployment(settings: Foundry, base: str) -> str:
-    """Return the deployment of a base model. Raises `ModelError` where none stands."""
-    from runner.backends.foundry import deployment
-    from runner.backends.foundry.connect import service
-    from runner.hosted.connection import now
-
-    found = settings.deployment.base
-    if found == "auto":
-        found = now(deployment.find_base(service(settings), base))
-    if found is None:
-        raise ModelError(f"hosted:{base}: no deployment of it stands; deploy it, or set backend.deployment.base.")
-    return found
-
-
-def _deployed(settings: Foundry, deployment: str) -> Respondent:
-    from runner.backends.foundry.connect import service
-    from runner.hosted.generate import Deployed
-
-    return Deployed(service(settings), deployment)
 
 
 def _deployments(run: Run, state: RunState) -> Mapping[str, str]:

@@ -40,7 +40,6 @@ from runner.data.splits import Split
 from runner.evaluation import on_the_way
 from runner.record import layout, samples
 from runner.record.events import Metrics, Note, Progress
-from runner.record.graded import Asked
 from runner.training.evaluation import evaluate, mean
 from runner.training.examples import StoredExamples
 from runner.training.loop import train
@@ -88,7 +87,7 @@ class LocalSteps:
         """Run the training loop from where it stands."""
         yield Progress("train", 0, self.recipe.num_steps)
         rows, held_out = self.examples("train"), self.examples("validation")
-        answers = on_the_way.of_run(self.run, self.rows_to_ask, self.loaded.tokenizer)
+        answers = on_the_way.of_run(self.run, self.data.rows_to_ask, self.loaded.tokenizer)
         step = yield from train(self.engine, self.recipe, rows, held_out, answers)
         if answers is not None:
             yield from answers.chance(step)
@@ -129,16 +128,15 @@ class LocalSteps:
 
     def sample(self) -> Events:
         """Answer held-out prompts with the untouched and with the tuned model."""
-        rows = self.rows_to_ask
+        rows = self.data.rows_to_ask
         if not rows:
             return {}
         prompts, wanted = [row.prompt for row in rows], samples.sampling(self.run.request)
         self._load_result()
         with self.loaded.scorer.released():
             after = generate.model_replies(self.loaded, self.loaded.model, prompts, wanted)
-            yield Progress("sample", 1, 2)
+            yield Progress("sample", 1, 2, what="the base model's answers")
             before = generate.base_replies(self.loaded, prompts, wanted)
-        yield Progress("sample", 2, 2)
         return (yield from samples.keep(self.run.folder if self.group.rank.first else None, rows, before, after))
 
     def examples(self, split: Split) -> StoredExamples:
@@ -171,11 +169,6 @@ class LocalSteps:
     def data(self) -> TrainingData:
         """The rows, and their tokens."""
         return TrainingData(self.run, self.method.kind, self.loaded.tokenizer)
-
-    @cached_property
-    def rows_to_ask(self) -> list[Asked]:
-        """The rows whose prompts are answered."""
-        return samples.rows_to_ask(self.run.request, self.data.rows.get("validation", self.data.rows["train"]))
 
     @cached_property
     def engine(self) -> InProcessEngine:
