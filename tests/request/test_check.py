@@ -139,3 +139,19 @@ def test_the_folder_of_runs_can_be_named_where_there_is_one(tmp_path: Path, monk
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     assert composed("runs_folder=elsewhere")["runs_folder"] == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("typed", "holds"),
+    [
+        ("rft.grader={type: endpoint, headers: {Authorization: abc}}", True),
+        ("evaluation.graders=[{type: endpoint, 'headers': {'x-key': 'abc'}}]", True),
+        ("rft.grader={type: endpoint, headers: {a: $ONE, b: c d}}", True),
+        ("rft.grader={type: endpoint, headers: {Authorization: 'Bearer abc'}}", True),
+        ("rft.grader={type: endpoint, headers: {Authorization: 'Bearer $ONE', b: $TWO}}", False),
+        ("rft.grader={type: endpoint, headers: {}}", False),
+        ("dataset.train=headers.jsonl", False),
+    ],
+)
+def test_a_header_that_is_typed_with_its_value_is_noticed(typed: str, holds: bool) -> None:
+    assert check.holds_header(typed) == holds

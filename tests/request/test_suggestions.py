@@ -11,11 +11,13 @@ KNOWN = hydra_config.all_keys()
 KEYS = [
     (
         "lr",
-        "backend.learning_rate or dpo.learning_rate_multiplier or rft.learning_rate_multiplier or sft.learning_rate_multiplier",
+        "backend.learning_rate or dpo.learning_rate_multiplier or rft.learning_rate_multiplier or "
+        "sft.learning_rate_multiplier",
     ),
     (
         "learning_rate",
-        "backend.learning_rate or dpo.learning_rate_multiplier or rft.learning_rate_multiplier or sft.learning_rate_multiplier",
+        "backend.learning_rate or dpo.learning_rate_multiplier or rft.learning_rate_multiplier or "
+        "sft.learning_rate_multiplier",
     ),
     ("dpo.lr", "dpo.learning_rate_multiplier"),
     ("epochs", "dpo.n_epochs or rft.n_epochs or sft.n_epochs"),
