@@ -109,7 +109,7 @@ class Followed:
     def _why(self) -> str:
         """Who may have paused the job, where the service does so by itself."""
         by_hour = self.method in methods.names() and methods.load(self.method).paid_by_hour
-        return ", by somebody or by the service at its limit of cost, after which it has none" if by_hour else ""
+        return ", by somebody or by the service at its limit of cost (once resumed there is none)" if by_hour else ""
 
     def _read_events(self) -> Generator[Event, None, None]:
         """Yield the service's messages and metrics, in their order in time."""

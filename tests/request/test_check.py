@@ -146,3 +146,19 @@ def test_a_value_in_place_of_a_section_is_refused_with_the_section_s_keys() -> N
     content["backend"]["lora"] = 3
     with pytest.raises(RequestError, match=r"^backend\.lora: got 3; it has keys of its own: backend\.lora\.rank, "):
         check.request(content)
+
+
+@pytest.mark.parametrize(
+    ("typed", "holds"),
+    [
+        ("rft.grader={type: endpoint, headers: {Authorization: abc}}", True),
+        ("evaluation.graders=[{type: endpoint, 'headers': {'x-key': 'abc'}}]", True),
+        ("rft.grader={type: endpoint, headers: {a: $ONE, b: c d}}", True),
+        ("rft.grader={type: endpoint, headers: {Authorization: 'Bearer abc'}}", True),
+        ("rft.grader={type: endpoint, headers: {Authorization: 'Bearer $ONE', b: $TWO}}", False),
+        ("rft.grader={type: endpoint, headers: {}}", False),
+        ("dataset.train=headers.jsonl", False),
+    ],
+)
+def test_a_header_that_is_typed_with_its_value_is_noticed(typed: str, holds: bool) -> None:
+    assert check.holds_header(typed) == holds

@@ -114,9 +114,8 @@ class FoundryBackend(Backend[Foundry]):
         step, later = partial(step_of, work), partial(step_of, deployed)
         settings = Foundry.of(run.request)
         endpoint.stay_where_it_began(settings, state)
-        found = [step("upload"), step("create")]
-        if settings.validate_grader and methods.load(run.plan.method).graded:
-            found.insert(0, step("try_grader"))
+        tried = settings.validate_grader and methods.load(run.plan.method).graded
+        found = [*([step("try_grader")] if tried else []), step("upload"), step("create")]
         if not settings.follow:
             # A key that is never the same, so that the journal's result of the last look does not stand for this one.
             return [*found, step("look", f"at {time.time():.3f}")]

@@ -1,6 +1,7 @@
 """Hosted reinforcement jobs over the real SDKs: what is told before, what is sent, what comes of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
 from runner.data import kinds
 from runner.errors import DataError, RequestError
+from runner.execution import execute
 from runner.hosted.jobs import ServiceJobs
 from runner.plan import Proposal, flat_params
 from runner.record.events import State
@@ -287,6 +289,17 @@ def test_the_key_of_an_endpoint_grader_reaches_the_service_and_no_file(
     # `watch` comes back by what the folder holds.
     monkeypatch.delenv("GRADER_KEY")
     assert carry_out(planning.load(ended.folder)).code == 0
+
+
+def test_a_secret_that_is_written_down_in_another_grader_is_not_kept_either(tmp_path: Path) -> None:
+    run = asked(tmp_path).run
+    literal = {"type": "endpoint", "name": "ours", "url": "https://h/g", "headers": {"x-key": "a literal"}}
+    request = replace(run.request, evaluation=replace(run.request.evaluation, graders=["length", literal]))
+    run.folder.mkdir(parents=True)
+    execute.keep(replace(run, request=request))
+    assert "a literal" not in (run.folder / "request.json").read_text("utf-8")
+    kept = json.loads((run.folder / "request.json").read_bytes())["evaluation"]["graders"]
+    assert kept == ["length", {**literal, "headers": {"x-key": "***"}}]
 
 
 def test_problems_are_what_the_method_takes_from_rows_of_any_kind(tmp_path: Path) -> None:
