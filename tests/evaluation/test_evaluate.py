@@ -116,7 +116,7 @@ def test_a_killed_evaluation_goes_on_and_pays_each_judgement_once(cloud: Emulato
     events = 2 * ROWS + 1 + 2 * 2 * ROWS + 1  # answers, how many grades there are, grades, what the judge took
     cloud.judge.paid.clear()
     for number in range(1, events + 1):
-        command(here, *line(cloud), code=KILLED_AFTER.replace("{events}", str(2 if number > 1 else 1)), ends=-9)
+        command(here, *line(cloud), code=KILLED_AFTER.replace("{events}", str(5 if number > 1 else 1)), ends=-9)
         if (the_folder(here) / "evaluation.json").exists():
             break
     command(here, *line(cloud))
