@@ -79,7 +79,8 @@ def build(run: Run, outcome: Outcome, records: Sequence[Record]) -> Report:
 
 def _graded(folder: Path) -> list[str]:
     """Say how the tuned model's grades differ from the base model's, with intervals; nothing where there are none."""
-    if not (folder / graded.GRADES).exists():
+    path = folder / graded.GRADES
+    if not path.exists() or not path.stat().st_size:  # empty where graders are asked for, and no answers
         return []
     from runner.compare.models import compare_models  # brings scipy
 

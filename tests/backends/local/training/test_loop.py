@@ -246,7 +246,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+OF_ONE_KIND = ("rslora", "dora", "again")
+"""Options that change what a step computes and keep nothing beside the weights: `full` stands for them."""
+
+
+@pytest.mark.parametrize(
+    "option",
+    [pytest.param(each, marks=pytest.mark.exhaustive if each in OF_ONE_KIND else ()) for each in OPTIONS],
+)
 def test_a_training_stopped_early_or_late_resumes_to_the_same_bits(
     option: str, tiny_model: Path, tmp_path: Path
 ) -> None:
