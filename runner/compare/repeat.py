@@ -1,8 +1,9 @@
 """`--repeat RUN`: the command that asks for a run again, and what has changed since: data, model, code, packages."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,16 @@ def _with(chosen: Sequence[str], group: str, name: str) -> list[str]:
 
 def _flat(values: Mapping[str, Any] | Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        # A key may hold a mapping itself, as that of a grader does.
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in _all_keys():
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+@cache
+def _all_keys() -> Collection[str]:
+    return hydra_config.all_keys().keys()
 
 
 def _typed(value: Any) -> str:
@@ -73,6 +80,8 @@ def _typed(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_typed(each)}' for key, each in value.items())}}}"
     if not isinstance(value, str):
         return str(value)
     plain = value and all(letter.isalnum() or letter in "_-./" for letter in value)

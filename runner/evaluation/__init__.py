@@ -5,6 +5,7 @@
     grading.py       answers graded, one by one, so that what is graded is never graded (or paid for) again
     summary.py       the means that metrics and tables show
     steps.py         the step `grade` of every run
+    reward.py        the grader whose score a method learns from
     rehearsal.py     what can be known before anything is paid for: fields that are missing, scores without spread
     models.py        any model that `python -m runner.evaluate` names, as something that answers
 
