@@ -47,7 +47,8 @@ def test_without_a_deployment_of_the_base_model_the_tuned_one_answers_alone(here
     assert "base" not in process.stdout
 
 
-@pytest.mark.parametrize("deploy", ["none", "delete_after_eval"])
+# A deployment that is gone again: test_after_cleaning_there_is_nothing_to_talk_to.
+@pytest.mark.parametrize("deploy", ["none", pytest.param("delete_after_eval", marks=pytest.mark.exhaustive)])
 def test_a_run_that_is_not_deployed_says_how_to_deploy_it(deploy: str, here: Hosted) -> None:
     run = here.run(f"backend.deploy={deploy}")
     told = sentence(here.command("runner.chat", run.name, typed="Hello\n"))

@@ -17,8 +17,10 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "extend"
 FILES = {
     "method": ("runner/methods/sft_by_row.py", "conf/method/sft_by_row.yaml"),
+    "loss by token": ("runner/methods/dft.py", "conf/method/dft.yaml"),
     "loss": ("runner/methods/dpo/losses/cpo.py",),
     "shape": ("runner/data/formats/best_worst.py",),
+    "grader": ("runner/graders/first_line.py", "conf/grader/first_line.yaml"),
     "source": ("runner/models/sources/zip.py",),
     "backend": ("runner/backends/majority/__init__.py", "conf/backend/majority.yaml"),
 }
@@ -62,6 +64,14 @@ def test_a_method_is_one_file_and_one_yaml(extended: Extended, tiny_model: Path,
 
 
 @pytest.mark.slow
+def test_a_loss_by_token_is_one_file_and_one_yaml(extended: Extended, tiny_model: Path, pairs_file: Path) -> None:
+    line = ("method=dft", f"dataset.train={pairs_file}", f"model.source=path:{tiny_model}", *QUICK)
+    output = extended("loss by token", "runner", *line, "dft.n_epochs=1")
+    assert "status  finished" in output
+    assert "eval/token_accuracy" in output
+
+
+@pytest.mark.slow
 def test_a_preference_loss_is_one_file(extended: Extended, tiny_model: Path, pairs_file: Path) -> None:
     line = ("dpo.loss_type=cpo", f"dataset.train={pairs_file}", f"model.source=path:{tiny_model}", *QUICK)
     output = extended("loss", "runner", *line, "dpo.n_epochs=1")
@@ -76,6 +86,17 @@ def test_a_data_shape_is_one_file(extended: Extended, tiny_model: Path, tmp_path
     rows.write_text("".join(json.dumps(row) + "\n" for row in made), "utf-8")
     line = (f"dataset.train={rows}", f"model.source=path:{tiny_model}", *QUICK, "mode=plan")
     assert "train" in extended("shape", "runner", *line)
+
+
+@pytest.mark.slow
+def test_a_grader_is_one_file_and_one_yaml(extended: Extended, tiny_model: Path, pairs_file: Path) -> None:
+    line = (f"dataset.train={pairs_file}", f"model.source=path:{tiny_model}", *QUICK, "evaluation.samples=2")
+    output = extended("grader", "runner", *line, "evaluation.graders=[first_line]", "mode=plan")
+    assert "headline  first_line" in output
+    output = extended(
+        "grader", "runner", *line, "evaluation.graders=[first_line]", "dpo.n_epochs=1", "evaluation.max_new_tokens=4"
+    )
+    assert "eval/headline_before" in output
 
 
 @pytest.mark.slow

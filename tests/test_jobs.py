@@ -70,7 +70,8 @@ def test_a_list_that_is_piped_on_has_the_whole_names_of_tuned_models(here: Hoste
     assert here.cloud.jobs[job].fine_tuned_model in line.split()
 
 
-@pytest.mark.parametrize("by", ["id", "run", "plan"])
+# A plan's id finds a run as its name does.
+@pytest.mark.parametrize("by", ["id", "run", pytest.param("plan", marks=pytest.mark.exhaustive)])
 def test_a_job_is_paused_resumed_and_cancelled_by_its_id_or_its_run(by: str, here: Hosted) -> None:
     run = here.run(ALONE)
     job = here.job(run)

@@ -36,6 +36,10 @@ pytestmark = pytest.mark.slow
 
 TO_THE_MODEL = ["upload", "create", "look", "follow", "results", "save"]
 IN_STEPS = Script(validating_seconds=0.02, queued_seconds=0.05, running_seconds=8)
+# One run and several are followed by different code; where only the words differ, `several` stands for both.
+ONE_OR_SEVERAL = pytest.mark.parametrize(
+    "count", [pytest.param(1, id="one", marks=pytest.mark.exhaustive), pytest.param(2, id="several")]
+)
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_a_run_that_does_not_follow_leaves_its_job_running(here: Hosted) -> None
     assert here.status(here.job(run)) == "running"
 
 
-@pytest.mark.parametrize("name", ["{0.name}", "plan id", ""])
+@pytest.mark.parametrize("name", [pytest.param("{0.name}", marks=pytest.mark.exhaustive), "plan id", ""])
 def test_watching_a_run_brings_it_to_its_end(name: str, here: Hosted) -> None:
     run = here.run(ALONE)
     argument = run.name.rpartition("-")[2][:6] if name == "plan id" else name.format(run)
@@ -105,6 +109,7 @@ def test_watching_all_follows_each_to_its_end_and_one_that_failed_gives_the_code
     assert (again.returncode, again.stdout.strip()) == (0, "runs/: no hosted job is under way.")
 
 
+@pytest.mark.exhaustive  # all are followed: the test above; code 0: any of one run below
 def test_all_that_succeed_give_the_code_nought(here: Hosted) -> None:
     runs = names(here, 2)
     process = here.command("runner.watch")
@@ -211,7 +216,7 @@ runpy.run_module("runner.watch", run_name="__main__")
 """`runner.watch` where no file may grow beyond a size: what is written fails as it does on a full disk."""
 
 
-@pytest.mark.parametrize("count", [1, 2], ids=["one", "several"])
+@ONE_OR_SEVERAL
 def test_a_full_disk_is_a_sentence_and_the_jobs_are_followed_once_there_is_room(count: int, here: Hosted) -> None:
     runs = names(here, count)
     (here.folder / "limited.py").write_text(LIMITED, "utf-8")

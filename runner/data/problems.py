@@ -4,18 +4,18 @@ For `evaluation.prompts` and, as rows of the format `problem`, for methods that 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from runner.data.formats import recognise
+from runner.data.json_value import Json
 from runner.data.kinds.problem import Problem
 from runner.data.reading.content_parts import join_parts
 from runner.data.reading.decode_errors import explain
 from runner.data.reading.files import locate
 from runner.data.reading.row_reader import read_file
 from runner.data.reading.unknown_keys import fit
-from runner.data.rows import BadRow, Message, Turns, text_of
+from runner.data.rows import BadRow, Message, Tools, Turns, text_of
 from runner.errors import DataError
 
 QUESTIONS = ("prompt", "question", "problem", "input")
@@ -40,15 +40,16 @@ def read(files: str | Sequence[str]) -> Iterator[tuple[Problem, str]]:
                 yield row, f"{file.name}:{line}"
 
 
-def problem_of(row: Mapping[str, Any]) -> Problem:
+def problem_of(row: Mapping[str, Json]) -> Problem:
     """Return a decoded row as a problem. Raises `BadRow` where it asks nothing."""
     if "messages" in row:
         turns = _as_turns(row["messages"])
         answer = turns[-1:] if turns and turns[-1].role == "assistant" else ()
+        # Each other key, unlike training, which reads only its own: a grader may name any of them.
         fields = {key: value for key, value in row.items() if key not in RESERVED}
         if answer:
             fields.setdefault("reference", text_of(answer))
-        return Problem(turns[: len(turns) - len(answer)], fields, row.get("tools"))
+        return Problem(turns[: len(turns) - len(answer)], fields, _tools(row))
     for format in recognise(row)[:1]:
         known = join_parts({key: value for key, value in row.items() if key in format.all_keys})
         try:
@@ -57,7 +58,9 @@ def problem_of(row: Mapping[str, Any]) -> Problem:
             raise explain(error, msgspec.json.encode(row), format) from None
         assert problem is not None
         others = {key: value for key, value in row.items() if key not in (*format.all_keys, *RESERVED)}
-        return Problem(problem.prompt, others | problem.reference, row.get("tools"))
+        # A format that reads tools has them in a form of its own: sharegpt's may be JSON in a text.
+        tools = problem.tools if "tools" in format.all_keys else _tools(row)
+        return Problem(problem.prompt, others | problem.reference, tools)
     key = next((key for key in QUESTIONS if key in row), None)
     if key is None:
         raise BadRow(
@@ -67,18 +70,29 @@ def problem_of(row: Mapping[str, Any]) -> Problem:
     value = row[key]
     turns = (Message("user", value),) if isinstance(value, str) else _as_turns(value)
     fields = {name: each for name, each in row.items() if name not in (*RESERVED, key)}
+    # gsm8k and others call the reference `answer`; our own graders' templates name it `reference`.
     if isinstance(fields.get("answer"), str):
         fields.setdefault("reference", fields["answer"])
-    return Problem(turns, fields, row.get("tools"))
+    return Problem(turns, fields, _tools(row))
 
 
-def _as_turns(value: Any) -> Turns:
-    """Return decoded turns; keys of a turn that are null, as the service adds them, are none."""
+def _tools(row: Mapping[str, Json]) -> Tools | None:
+    """Return the tools of a row. Raises `BadRow` where they are no list of objects."""
     try:
-        return msgspec.convert([_without_nulls(join_parts(each)) for each in value], tuple[Message, ...])
-    except (msgspec.ValidationError, TypeError, AttributeError) as error:
+        return msgspec.convert(row.get("tools"), Tools | None)
+    except msgspec.ValidationError as error:
+        raise BadRow("not-tools", f"its `tools` are no list of objects ({error}); repair them") from None
+
+
+def _as_turns(value: object) -> Turns:
+    """Return decoded turns; keys of a turn that are null, as the service adds them, are none."""
+    # Files from the service have keys that are null in each turn.
+    turns = [_without_nulls(each) for each in value] if isinstance(value, list) else value
+    try:
+        return msgspec.convert(join_parts(turns), tuple[Message, ...])
+    except msgspec.ValidationError as error:
         raise BadRow("not-turns", f"its turns cannot be read ({error}); each needs a role and a content") from None
 
 
-def _without_nulls(turn: Any) -> Any:
-    return {key: value for key, value in turn.items() if value is not None}
+def _without_nulls(turn: object) -> object:
+    return {key: value for key, value in turn.items() if value is not None} if isinstance(turn, dict) else turn

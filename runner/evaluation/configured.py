@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from runner import graders, methods
+from runner.data.json_value import Json
 from runner.errors import RequestError
 from runner.graders import Grader
 from runner.request import hydra_config
@@ -28,7 +28,7 @@ def of_request(request: Request) -> list[Grader]:
     return named([*by_style, *request.evaluation.graders])
 
 
-def named(wanted: Sequence[str | Mapping[str, Any]], key: str = "evaluation.graders") -> list[Grader]:
+def named(wanted: Sequence[str | Mapping[str, Json]], key: str = "evaluation.graders") -> list[Grader]:
     """Return graders given by their names in `conf/grader/`, as files or as configurations.
 
     Raises `RequestError` for one that is not found, or cannot work, or whose name another has, too.
@@ -38,7 +38,7 @@ def named(wanted: Sequence[str | Mapping[str, Any]], key: str = "evaluation.grad
     return found
 
 
-def one(wanted: str | Mapping[str, Any], key: str) -> Grader:
+def one(wanted: str | Mapping[str, Json], key: str) -> Grader:
     """Return the one grader that a key names; raises as `named` does."""
     grader = _make(wanted, key)
     _require_names([grader], key)
@@ -46,6 +46,7 @@ def one(wanted: str | Mapping[str, Any], key: str) -> Grader:
 
 
 def _require_names(found: Sequence[Grader], key: str) -> None:
+    # `eval/NAME` would be two things at once. The grader of `dataset.style` bears a metric's name on purpose.
     taken = methods.metrics().keys() - {IN_STYLE}
     for number, grader in enumerate(found):
         if not re.fullmatch(r"\w[\w.-]*", grader.name):
@@ -58,15 +59,22 @@ def _require_names(found: Sequence[Grader], key: str) -> None:
 
 def key_of(grader: Grader) -> str:
     """Return what identifies a grader: a hash of its configuration, without its secrets."""
+    # Secrets show as `$NAME` or `***` there, so that another key at the same place grades nothing again.
     return sha256(msgspec.json.encode(graders.configuration(grader), order="sorted")).hexdigest()[:16]
 
 
-def _make(wanted: str | Mapping[str, Any], place: str) -> Grader:
+def _make(wanted: str | Mapping[str, Json], place: str) -> Grader:
     if isinstance(wanted, str):
         path = _file(wanted, place)
         wanted, place, name = _loaded(path), str(path), path.stem
     else:
         name = str(wanted.get("type"))
+        # A request is written into the run's folder and to MLflow; a file in conf/grader/ stays where it is.
+        if graders.hidden(dict(wanted)) != wanted:
+            raise RequestError(
+                f"{place}: {name}: a secret is written down in a request; write $NAME and set that variable in .env, "
+                "or put the grader into a file in conf/grader/."
+            )
     grader = graders.make(dict(wanted), place)
     return grader if grader.name else msgspec.structs.replace(grader, name=name)
 
@@ -85,7 +93,7 @@ def _file(name: str, place: str) -> Path:
     )
 
 
-def _loaded(path: Path) -> Mapping[str, Any]:
+def _loaded(path: Path) -> Mapping[str, Json]:
     from omegaconf import OmegaConf
 
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)  # its errors name the file: hydra_errors.py

@@ -16,9 +16,6 @@ from runner.record import graded
 from runner.record.events import Event, Progress
 from runner.record.graded import Answer, AnswerGrade, Asked
 
-AT_ONCE = 8
-"""Answers that graders which wait for a network grade at a time; the judge limits its own requests further."""
-
 
 class Task(NamedTuple):
     """An answer to be graded by a grader, by its place in the list of graders."""
@@ -36,11 +33,13 @@ def grade(
     graders: Sequence[Grader],
     judge: Judge | None,
     base: str = "base",
+    at_once: int = 1,
 ) -> Generator[Event, None, list[AnswerGrade]]:
     """Grade answers and return all grades, in order of graders, then of answers; those in the folder are taken as they
     are. A killed process loses the grades that were under way, and no other.
 
-    `base` is the model beside whose answers a grader that compares sets those of the others.
+    `base` is the model beside whose answers a grader that compares sets those of the others. Graders that wait for a
+    network grade `at_once` answers at a time: with 1 a killed process has nothing under way when a grade is kept.
     """
     path = folder / graded.GRADES
     tasks = list(_tasks(rows, answers, graders, base))
@@ -50,12 +49,13 @@ def grade(
     if left:
         with ExitStack() as stack, path.open("ab") as file:
             gradings = {each: stack.enter_context(graders[each].grading(judge)) for each in {t.grader for t in left}}
-            for done, (task, grade) in enumerate(_graded(left, graders, gradings), len(tasks) - len(left) + 1):
+            for done, (task, grade) in enumerate(_graded(left, graders, gradings, at_once), len(tasks) - len(left) + 1):
                 known[task.key] = _record(task, graders[task.grader].name, grade)
                 file.write(msgspec.json.encode(known[task.key]) + b"\n")
                 file.flush()
                 yield Progress("grade", done, len(tasks))
     found = [known[task.key] for task in tasks]
+    # Only now, as a whole: until here the file was appended to, so that a kill loses nothing that was paid for.
     graded.write(path, found)  # without those of other graders and answers, which are not asked for any more
     return found
 
@@ -70,6 +70,7 @@ def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[G
             if grader.compares and other is None:
                 continue  # there is nothing to set the answer beside
             subject = Subject(item_of(asked[answer.row]), sample_of(answer), sample_of(other) if other else None)
+            # What decides a grade and nothing else: what is sampled again or has another reference is graded again.
             seen = [identity, answer, subject.item, other if grader.compares else None]
             yield Task(number, answer, subject, sha256(msgspec.json.encode(seen, order="sorted")).hexdigest()[:24])
 
@@ -86,18 +87,19 @@ def sample_of(answer: Answer) -> Sample:
 
 
 def _graded(
-    tasks: Sequence[Task], graders: Sequence[Grader], gradings: dict[int, Grading]
+    tasks: Sequence[Task], graders: Sequence[Grader], gradings: dict[int, Grading], at_once: int
 ) -> Iterator[tuple[Task, Grade]]:
     """Yield each task with its grade as it comes; those of graders that wait for a network several at a time."""
     for task in tasks:
         if not graders[task.grader].concurrent:
             yield task, gradings[task.grader](task.subject)
     waiting = iter([task for task in tasks if graders[task.grader].concurrent])
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         running: dict[Future[Grade], Task] = {}
         try:
             while True:
-                for task in islice(waiting, AT_ONCE - len(running)):
+                # No more than are graded at once: a pool that held all would have thousands to cancel at Ctrl-C.
+                for task in islice(waiting, at_once - len(running)):
                     running[pool.submit(gradings[task.grader], task.subject)] = task
                 if not running:
                     break

@@ -3,15 +3,16 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 
 from runner.errors import RequestError
-from runner.evaluation.grading import item_of
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.grading import item_of, sample_of
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.graders import Grader, Sample, Subject
 from runner.judging.client import EndpointJudge, Usage
 from runner.judging.keys import JudgeKeys
 from runner.judging.price import Price, dollars, forecast
-from runner.record.graded import Asked
+from runner.record.graded import Answer, Asked
 from runner.record.samples import Sampling
 
 CHARACTERS_PER_TOKEN = 4
@@ -37,23 +38,32 @@ def judge_of(keys: JudgeKeys, graders: Sequence[Grader]) -> Iterator[EndpointJud
         yield judge
 
 
-def price(rows: Sequence[Asked], grader: Grader, keys: JudgeKeys, sampling: Sampling, num_models: int) -> Price | None:
-    """Return what grading the answers of so many models will take at most; None where no judge is asked.
+def price(
+    rows: Sequence[Asked], grader: Grader, keys: JudgeKeys, sampling: Sampling, models: Sequence[str],
+    answers: Sequence[Answer] = (),
+) -> Price | None:  # fmt: skip
+    """Return what grading the answers of some models will take at most, the first of which others are compared with.
 
-    Answers that do not exist yet are as long as the references, or as the token limit.
+    Answers that do not exist yet are taken to differ, and to be as long as the references or the token limit. None
+    where no judge is asked.
     """
     if not list(grader.models()):
         return None
-    counted = 1 if grader.compares else num_models
-    longest = "x" * (CHARACTERS_PER_TOKEN * sampling.max_new_tokens)
+    known = {(each.model, each.row, each.sample): sample_of(each) for each in answers}
     subjects = []
-    for row in rows:
-        reference = row.fields.get("reference")
-        text = reference if isinstance(reference, str) and reference else longest
-        for number in range(counted * sampling.per_prompt):  # each answer is taken to be another one
-            subjects.append(Subject(item_of(row), Sample(f"{text} {number}"), Sample(f"{text} other {number}")))
+    for row, number in product(rows, range(sampling.per_prompt)):
+        samples = [known.get((name, row.row, number)) or _unknown(row, name, number, sampling) for name in models]
+        # The first model's answers are what a pairwise judge sets the others' beside; they get no grade of their own.
+        graded = samples[1:] if grader.compares else samples
+        subjects += [Subject(item_of(row), sample, samples[0]) for sample in graded]
     with EndpointJudge(keys) as judge:
         return forecast(grader, subjects, keys, judge)
+
+
+def _unknown(row: Asked, model: str, number: int, sampling: Sampling) -> Sample:
+    reference = row.fields.get("reference")
+    longest = "x" * (CHARACTERS_PER_TOKEN * sampling.max_new_tokens)
+    return Sample(f"{reference if isinstance(reference, str) and reference else longest} {model} {number}")
 
 
 def total(rehearsed: Sequence[Rehearsed]) -> float | None:

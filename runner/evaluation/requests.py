@@ -1,6 +1,7 @@
 """What `python -m runner.evaluate` is asked for: models, and the request whose rows and graders are taken."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from runner import api, planning
@@ -9,7 +10,7 @@ from runner.errors import ModelError
 from runner.evaluation import models
 from runner.record import run_folders
 from runner.request import check
-from runner.request.keys import Request
+from runner.request.keys import Request, RootKeys
 
 
 def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -24,17 +25,19 @@ def _is_override(argument: str) -> bool:
 
 
 def of(names: Sequence[str], overrides: Sequence[str], runs: Path) -> tuple[Request, list[str]]:
-    """Return the request, and the models with the base model of a run that stands alone.
+    """Return the request, and the models with the base model of a run that is named alone.
 
-    It is that of the first run that is named, changed by overrides; where there is none, or a group is chosen anew
+    It is that of the first run that is named, changed by overrides; where there is none, or a group is chosen
     (`dataset=files`), it is composed as `python -m runner` composes it.
     """
     folder = next((found for name in names if (found := _run(name, runs))), None)
-    groups = [each for each in overrides if "." not in each.partition("=")[0]]
+    at_root = {each.name for each in fields(RootKeys)}
+    groups = [key for key in (each.partition("=")[0] for each in overrides) if "." not in key and key not in at_root]
     if folder is None or groups:
         return check.request(api.composed(*overrides)), list(names)
     run = planning.load(folder)
     request = check.request(_changed(check.as_composed(run.request), overrides))
+    # One run by itself is compared with the model that it was made from.
     alone = len(names) == 1 and "@" not in names[0]
     return request, [f"{names[0]}@base", names[0]] if alone else list(names)
 

@@ -13,8 +13,8 @@ from runner.data.kinds.problem import Problem
 from runner.data.splits import Selection, row_blocks, splits_of
 from runner.errors import RequestError
 from runner.evaluation import configured
-from runner.evaluation.rehearsal import try_out
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.tried import try_out
 from runner.record.samples import asked
 from runner.request.keys import Request
 

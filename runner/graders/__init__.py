@@ -14,17 +14,13 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
+from runner.data.json_value import Json as Json
 from runner.errors import RequestError
 from runner.graders import secret
-
-if TYPE_CHECKING:
-    Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-else:
-    Json = Any  # msgspec 0.22 does not decode types that name themselves
 
 
 @dataclass(frozen=True)
@@ -153,7 +149,7 @@ def hosted_types() -> list[str]:
 
 
 def make(configuration: Mapping[str, Json], place: str) -> Grader:
-    """Return the grader of a configuration; `place` says where that stands, for errors.
+    """Return the grader of a configuration; `place` says where that is, for errors.
 
     Raises `RequestError` with a sentence for what is wrong.
     """
@@ -168,6 +164,7 @@ def make(configuration: Mapping[str, Json], place: str) -> Grader:
     except msgspec.ValidationError as error:
         allowed = ", ".join(each.encode_name for each in msgspec.structs.fields(owner))
         raise RequestError(f"{place}: {kind}: {error}; its fields: {allowed}.") from error
+    # All at once: a configuration with three mistakes is not sent back three times.
     problems = list(grader.problems())
     # Configurations within one are kept as they were typed, so a secret in them would show.
     within = [path for path in written_secrets(configuration) if path.split(".")[0] not in owner.secrets]
@@ -183,7 +180,7 @@ def configuration(grader: Grader) -> dict[str, Json]:
     return {"type": grader.type, **fields}
 
 
-def hidden(configuration: Any, variables: bool = False) -> Any:
+def hidden(configuration: object, variables: bool = False) -> object:
     """Return configurations of graders as they were typed, with `***` in place of each secret: for what is kept.
 
     With `variables` also in place of `$NAME`, for what is to be the same wherever the secret is kept.

@@ -51,6 +51,7 @@ class ScoreModel(ChatGrader, frozen=True, kw_only=True):
 
     def _mapped(self, score: float) -> float:
         low, high = self.range
+        # Clipped first, as the service does; the map to 0..1 is ours, so that all scores can be averaged and compared.
         return (min(max(score, low), high) - low) / (high - low)
 
 

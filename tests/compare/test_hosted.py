@@ -11,7 +11,7 @@ from tests.hosted_cli import LINE, hosted
 
 pytestmark = pytest.mark.slow
 
-SHARED = ("evaluation.samples=6", "dataset.style='.*(bread|answer).*'")
+SHARED = ("evaluation.samples=6", "evaluation.max_new_tokens=16", "dataset.style='.*(bread|answer).*'")
 
 
 def test_a_hosted_and_a_local_run_are_compared_prompt_by_prompt(tiny_model: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from runner.data.problems import problem_of, read
 from runner.data.row_store import RowStore, write_rows
-from runner.data.rows import Message, Row, canonical_lines
+from runner.data.rows import BadRow, Message, Row, canonical_lines
 from runner.data.splits import Selection, read_rows
 from runner.data.survey import Survey, survey
 from runner.errors import DataError
@@ -46,6 +46,17 @@ def test_a_row_is_a_prompt_and_its_other_keys(row: dict[str, Any], fields: dict[
 def test_tools_are_carried_to_the_grader() -> None:
     tools = [{"type": "function", "function": {"name": "add"}}]
     assert problem_of({"messages": [USER], "tools": tools}).tools == tools
+
+
+def test_tools_that_a_format_has_as_text_are_a_list() -> None:
+    turns = [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]
+    row = {"conversations": turns, "tools": '[{"type": "function", "function": {"name": "add"}}]'}
+    assert problem_of(row).tools == [{"type": "function", "function": {"name": "add"}}]
+
+
+def test_tools_that_are_no_list_of_objects_are_refused() -> None:
+    with pytest.raises(BadRow, match="`tools` are no list of objects"):
+        problem_of({"messages": [USER], "tools": "add"})
 
 
 @pytest.mark.parametrize(

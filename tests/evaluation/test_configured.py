@@ -6,7 +6,7 @@ import pytest
 
 from runner.errors import RequestError
 from runner.evaluation.configured import key_of, named
-from runner.graders import configuration
+from runner.graders import configuration, make
 
 SAME = {"type": "string_check", "input": "{{sample.output_text}}", "reference": "{{item.answer}}", "operation": "eq"}
 
@@ -53,6 +53,17 @@ def test_the_key_of_a_grader_changes_with_what_it_does_and_not_with_a_secret() -
     one, other = named([SAME, SAME | {"operation": "ne", "name": "other"}])
     assert key_of(one) != key_of(other)
     endpoint = {"type": "endpoint", "url": "https://example.org/grade", "headers": {"x-key": "abc"}}
-    first, second = named([endpoint]), named([endpoint | {"headers": {"x-key": "def"}}])
-    assert key_of(first[0]) == key_of(second[0])
-    assert "abc" not in str(configuration(first[0]))
+    first, second = make(endpoint, "here"), make(endpoint | {"headers": {"x-key": "def"}}, "here")
+    assert key_of(first) == key_of(second)
+    assert "abc" not in str(configuration(first))
+
+
+def test_a_secret_is_not_written_into_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    endpoint = {"type": "endpoint", "url": "https://example.org/grade", "headers": {"x-key": "abc"}}
+    with pytest.raises(RequestError) as caught:
+        named([endpoint])
+    assert str(caught.value).startswith("evaluation.graders[0]: endpoint: a secret is written down in a request")
+    assert "abc" not in str(caught.value)
+    (tmp_path / "own.yaml").write_text("type: endpoint\nurl: https://example.org/grade\nheaders: {x-key: abc}\n")
+    assert [each.name for each in named(["own.yaml", endpoint | {"headers": {"x-key": "$KEY"}}])] == ["own", "endpoint"]

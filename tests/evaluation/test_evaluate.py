@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,26 +51,27 @@ evaluate.main()
 def here(tmp_path: Path) -> Path:
     lines = [json.dumps({"prompt": f"What is {number}?", "answer": f"{number}"}) + "\n" for number in range(ROWS)]
     (tmp_path / "prompts.jsonl").write_text("".join(lines), "utf-8")
+    for grader in (JUDGED, EXACT):
+        (tmp_path / f"{grader['name']}.json").write_text(json.dumps(grader), "utf-8")
     return tmp_path
 
 
 def line(cloud: Emulator, *more: str) -> list[str]:
     url = cloud.judge_environment()["OPENAI_BASE_URL"]
-    graders = json.dumps([JUDGED, EXACT]).replace('"', "'")
     return [
         f"endpoint:{url}#first", f"endpoint:{url}#second", "evaluation.prompts=prompts.jsonl", "dataset.style=null",
-        f"evaluation.graders={graders}", "evaluation.max_new_tokens=20", *more,
+        "evaluation.graders=[right.json,says_rule.json]", "evaluation.max_new_tokens=20",
+        "evaluation.judge.concurrency=1", "tracking=none", *more,
     ]  # fmt: skip
 
 
-def command(
-    folder: Path, *given: str, code: str = "from runner import evaluate; evaluate.main()", ends: int = 0
-) -> str:
-    process = warm.run(
-        [sys.executable, "-c", code, *given],
-        cwd=folder,
-        env=os.environ | {"COLUMNS": "200", "PYTHONWARNINGS": "ignore"},
-    )
+def ended(folder: Path, *given: str, code: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "200", "PYTHONWARNINGS": "ignore"}
+    return warm.run([sys.executable, "-c", code, *given], cwd=folder, env=environment)
+
+
+def command(folder: Path, *given: str, ends: int = 0) -> str:
+    process = ended(folder, *given, code="from runner import evaluate; evaluate.main()")
     assert process.returncode == ends, process.stdout + process.stderr
     return process.stdout if not ends else process.stderr
 
@@ -100,20 +104,23 @@ def test_the_same_command_asks_nothing_again(cloud: Emulator, here: Path) -> Non
     assert [each["name"].rpartition("#")[2] for each in found["models"]] == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_pays_each_judgement_once(cloud: Emulator, here: Path) -> None:
     cloud.judge.rule = scores("JUDGE 1")
     undisturbed = here / "undisturbed"
     undisturbed.mkdir()
-    (undisturbed / "prompts.jsonl").write_bytes((here / "prompts.jsonl").read_bytes())
+    for path in here.glob("*.json*"):
+        shutil.copy(path, undisturbed)
     os.environ["RUNNER_CACHE"] = str(here / "other-cache")
     command(undisturbed, *line(cloud))
     os.environ["RUNNER_CACHE"] = str(here / "cache")
     events = 2 * ROWS + 1 + 2 * 2 * ROWS + 1  # answers, how many grades there are, grades, what the judge took
     cloud.judge.paid.clear()
-    for number in range(1, events + 1):
-        command(here, *line(cloud), code=KILLED_AFTER.replace("{events}", str(2 if number > 1 else 1)), ends=-9)
-        if (the_folder(here) / "evaluation.json").exists():
-            break
+    kills = 0
+    while ended(here, *line(cloud), code=KILLED_AFTER.format(events=4 if kills else 1)).returncode == -signal.SIGKILL:
+        kills += 1
+        assert kills <= events, "it does not come on"
+    assert kills >= 4
     command(here, *line(cloud))
     for name in (graded.ANSWERS, graded.GRADES):
         assert (the_folder(here) / name).read_bytes() == (the_folder(undisturbed) / name).read_bytes()

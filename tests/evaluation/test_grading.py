@@ -59,7 +59,7 @@ class Beside(Grader, frozen=True, kw_only=True):
 
 def grades(folder: Path, *graders: Grader, answers: list[Answer] = ANSWERS, base: str = "base") -> list[AnswerGrade]:
     seen.clear()
-    work = grading.grade(folder, ROWS, answers, graders, None, base)
+    work = grading.grade(folder, ROWS, answers, graders, None, base, at_once=3)
     try:
         while True:
             next(work)

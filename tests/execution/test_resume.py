@@ -58,13 +58,14 @@ OPTIONS = {
         "evaluation.every=3", "backend.learning_rate=0.05",
     ],
 }  # fmt: skip
-"""Each option is resumed by itself in tests/backends/local/test_train.py; here by real processes that are killed."""
+"""Each option is resumed by itself in training/test_loop.py, also those that are `exhaustive` here: this is how real
+processes are killed, which `lora` and `many` (what is kept beside the weights) show."""
 
 
 @pytest.mark.parametrize(
     ("more", "kills"),
     [
-        pytest.param(more, 10 if name == "lora" else 6, id=name, marks=[pytest.mark.exhaustive] * (name == "again"))
+        pytest.param(more, 6, id=name, marks=[pytest.mark.exhaustive] * (name in ("again", "full")))
         for name, more in OPTIONS.items()
     ],
 )
@@ -111,7 +112,8 @@ def measured(run: Path) -> list[tuple[int, dict[str, float]]]:
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
     line = [sys.executable, "-m", "runner", *arguments(tiny_model, pairs_file, "dpo.n_epochs=2000")]
-    process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = warm.Popen(line, cwd=tmp_path, env=quietly(), stdout=pipe, stderr=pipe, text=True)
     wait_for_metrics(tmp_path, 5, process)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)

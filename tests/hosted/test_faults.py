@@ -64,26 +64,36 @@ LASTING: dict[str, tuple[str, dict[str, Any], int, str]] = {
 
 
 EVERYWHERE = ("500", "reset after", "cut")
-"""Faults tried at each request: it was refused; it was carried out and no answer came; half an answer came."""
-ONE_OF_EACH_KIND = ("GET /fine_tuning/jobs/{id}", "POST /fine_tuning/jobs", "PUT deployment")
-"""Requests that each fault is tried at: one reads, one must not be repeated, one goes to the control plane."""
+"""Faults tried at each kind of request: it was refused; it was carried out and no answer came; half an answer came."""
+OF_EACH_KIND = (
+    "GET /fine_tuning/jobs/{id}", "POST /files", "POST /fine_tuning/jobs", "GET /files/{id}/content", "POST /responses",
+    "PUT deployment", "DELETE deployment",
+)  # fmt: skip
+"""Requests that read, that must not be repeated, whose answer is a stream, that go to the control plane. The other
+GETs are made as the first one is."""
+CREATES = "POST /fine_tuning/jobs"
+"""Where every fault is tried: to repeat this request without looking is what must never happen."""
 
 
-def faults_at_requests(faults: Iterable[str]) -> Any:
-    """Give a test `fault` and `on`, a request: one case per equivalence class; the others are marked `exhaustive`."""
+def faults_at_requests(faults: Iterable[str], everywhere: tuple[str, ...]) -> Any:
+    """Give a test `fault` and `on`, a request: one case per equivalence class; the others are marked `exhaustive`.
+
+    How each status and exception is judged, wherever it strikes, is in test_classification.py.
+    """
     return pytest.mark.parametrize(
         ("fault", "on"),
         [
             pytest.param(
-                fault, on, marks=() if fault in EVERYWHERE or on in ONE_OF_EACH_KIND else pytest.mark.exhaustive
+                fault, on,
+                marks=() if on == CREATES or (fault in everywhere and on in OF_EACH_KIND) else pytest.mark.exhaustive,
             )
             for fault in faults
             for on in (*DATA_PLANE, *CONTROL_PLANE)
         ],
-    )
+    )  # fmt: skip
 
 
-@faults_at_requests(PASSING)
+@faults_at_requests(PASSING, EVERYWHERE)
 def test_a_run_with_a_fault_that_passes_ends_like_a_run_without_it(
     fault: str, on: str, undisturbed: Metrics, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +108,7 @@ def test_a_run_with_a_fault_that_passes_ends_like_a_run_without_it(
     assert not standing(cloud)
 
 
-@faults_at_requests(LASTING)
+@faults_at_requests(LASTING, ("500",))
 def test_a_fault_that_lasts_ends_the_run_with_a_sentence_and_the_same_command_resumes_it_afterwards(
     fault: str, on: str, make: Make, tmp_path: Path
 ) -> None:
@@ -120,7 +130,14 @@ def test_a_fault_that_lasts_ends_the_run_with_a_sentence_and_the_same_command_re
 STEPS = ["upload", "create", "follow", "results", "save", "deploy", "sample", "undeploy"]
 
 
-@pytest.mark.parametrize("moment", [StepStarted, StepDone], ids=["begun", "done"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(StepStarted, id="begun"),
+        # Between two steps: the next one's beginning is the same place.
+        pytest.param(StepDone, id="done", marks=pytest.mark.exhaustive),
+    ],
+)
 @pytest.mark.parametrize("step", STEPS)
 def test_ctrl_c_at_every_step_stops_nothing_at_the_service(
     step: str, moment: type, undisturbed: Metrics, make: Make, tmp_path: Path
@@ -157,6 +174,12 @@ def test_ctrl_c_while_following_says_how_to_come_back(cloud: Emulator, tmp_path:
     assert not any(request.path.endswith("/cancel") for request in cloud.requests)
 
 
+BOTH_STYLES = pytest.mark.parametrize(
+    "style",
+    ["strict", pytest.param("lax", marks=pytest.mark.exhaustive)],
+)
+"""Styles differ in status codes, ids and fields, which `test_again_makes_one_new_job…` and test_recovery.py read."""
+
 # What ends a job, and how that is told.
 ENDS: dict[str, tuple[Script, str]] = {
     "failed, empty error": (Script(outcome="failed", error={}), "the job failed: the service gives no reason"),
@@ -175,7 +198,7 @@ ENDS: dict[str, tuple[Script, str]] = {
 }
 
 
-@pytest.mark.parametrize("style", ["strict", "lax"])
+@BOTH_STYLES
 @pytest.mark.parametrize("end", ENDS)
 def test_a_job_that_ends_without_a_model_ends_the_run_with_its_reason_and_is_not_made_again(
     end: str, style: str, make: Make, tmp_path: Path
@@ -248,7 +271,7 @@ ODDITIES: dict[str, tuple[list[Fault], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("style", ["strict", "lax"])
+@BOTH_STYLES
 @pytest.mark.parametrize("oddity", ODDITIES)
 def test_an_odd_answer_is_noted_and_changes_no_metric(
     oddity: str, style: str, undisturbed: Metrics, make: Make, tmp_path: Path

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +14,10 @@ from runner.errors import JudgeError
 from runner.judging import cache
 from runner.judging.cache import Judgement, Judgements
 from runner.judging.client import EndpointJudge
+from tests import warm
 from tests.emulator import Emulator, Fault
 from tests.judging.emulated import JUDGE, messages
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 ROOT = Path(__file__).parents[2]
 ASKS = """
@@ -38,25 +38,25 @@ with EndpointJudge(JudgeKeys()) as judge, ThreadPoolExecutor(4 if dies_at < 0 el
 """
 
 
-def asking(questions: int, dies_at: int = -1) -> subprocess.Popen[bytes]:
+def asking(questions: int, dies_at: int = -1) -> warm.Popen:
     """Start a process that asks so many questions, and is killed as soon as it has the answer to one of them."""
     line = [sys.executable, "-c", ASKS, str(dies_at), str(questions)]
-    return subprocess.Popen(line, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return warm.Popen(line, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
 @pytest.mark.slow
 def test_two_processes_with_the_same_questions_ask_each_once(cloud: Emulator) -> None:
     cloud.inject(Fault(JUDGE, "slow", times=None, seconds=0.05))
-    assert [each.wait() for each in [asking(12), asking(12)]] == [0, 0]
+    assert [each.wait(SECONDS) for each in [asking(12), asking(12)]] == [0, 0]
     assert len(cloud.judge.paid) == 12
     assert set(cloud.judge.paid.values()) == {1}
 
 
 @pytest.mark.slow
 def test_a_process_killed_as_it_has_an_answer_has_paid_it_for_good(cloud: Emulator) -> None:
-    assert asking(4, dies_at=2).wait() == -signal.SIGKILL
+    assert asking(4, dies_at=2).wait(SECONDS) == -signal.SIGKILL
     assert len(cloud.judge.paid) == 3
-    assert asking(4).wait() == 0
+    assert asking(4).wait(SECONDS) == 0
     assert len(cloud.judge.paid) == 4
     assert set(cloud.judge.paid.values()) == {1}
 
@@ -69,7 +69,7 @@ def test_a_process_killed_while_it_asks_leaves_no_lock_and_no_half_answer(
     process = asking(1)
     until(lambda: cloud.judge.paid, "question", process=process)
     process.kill()
-    process.wait()
+    process.wait(SECONDS)
     assert "the rule says" in judge.ask("gpt-4.1", messages("question 0"), {})
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from runner.errors import BusyError, RequestError, RunnerError
 from runner.terminal import cli
+from tests import warm
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ def command_line(tmp_path: Path) -> Command:
     def run(*arguments: str, module: str = "runner") -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PYTHONWARNINGS": "ignore", "COLUMNS": "80"}
         line = [sys.executable, "-m", module, *arguments]
-        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return warm.run(line, cwd=tmp_path, env=environment, imports=warm.LIGHT)
 
     return run
 
@@ -103,18 +104,17 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(line: list[str], tmp_pa
     os.close(pipe)  # nobody will read, as after `| head -1`
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     with os.fdopen(end, "wb") as output:
-        process = subprocess.run(
-            [sys.executable, "-m", *line], cwd=tmp_path, env=environment, stdout=output, stderr=subprocess.PIPE
+        process = warm.run(
+            [sys.executable, "-m", *line], cwd=tmp_path, env=environment, stdout=output, imports=warm.LIGHT
         )
-    assert process.stderr == b""
+    assert process.stderr == ""
     assert process.returncode == 0
 
 
 def test_output_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
-        process = subprocess.run(
-            [sys.executable, "-m", "runner", "mode=plan"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
-        )
+        line = [sys.executable, "-m", "runner", "mode=plan"]
+        process = warm.run(line, cwd=tmp_path, stdout=full, imports=warm.LIGHT)
     assert process.returncode == 1
     assert "Traceback" not in process.stderr
     assert "No space left on device" in process.stderr

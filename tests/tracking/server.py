@@ -53,13 +53,29 @@ class Postgres:
         )  # fmt: skip
 
 
+MLFLOW = """
+import os, runpy, sys
+import mlflow.server
+from mlflow.cli import cli
+
+def here(line, extra_env, **_):
+    os.environ.update(extra_env)
+    sys.argv = line[2:]  # python -m uvicorn …
+    runpy.run_module("uvicorn", run_name="__main__")
+
+mlflow.server._exec_cmd = here
+cli()
+"""
+"""The command `mlflow`, whose server is this process: it would start an interpreter that imports all of it again."""
+
+
 class Server:
     """An MLflow server; it can be killed, and started again at the same place."""
 
-    def __init__(self, folder: Path, store: str, workers: int = 1) -> None:
+    def __init__(self, folder: Path, store: str) -> None:
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", str(workers),
+        self._line = [sys.executable, "-c", MLFLOW, "server", "--backend-store-uri", store, "--workers", "1",
                       "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1",
                       "--port", str(self.port)]  # fmt: skip
         self._folder = folder
@@ -84,6 +100,6 @@ class Server:
         return True
 
     def kill(self) -> None:
-        """Kill it and its workers."""
+        """Kill it."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(60)

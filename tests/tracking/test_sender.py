@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests import stores
 from tests.execution.test_resume import arguments, run_command, the_run
 from tests.tracking.server import Server
 
@@ -19,7 +20,8 @@ def server(tmp_path: Path) -> Iterator[str]:
     """A real MLflow server that keeps artifacts itself, on loopback; yields its URI."""
     folder = tmp_path / "server"
     folder.mkdir()
-    made = Server(folder, "sqlite:///store.db", workers=1)
+    stores.put_empty(folder)
+    made = Server(folder, f"sqlite:///{folder}/mlflow.db")
     yield made.uri
     made.kill()
 

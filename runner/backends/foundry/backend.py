@@ -6,9 +6,11 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from runner import distributed, graders, methods, models
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
-from runner.backends.foundry import endpoint, price
+from runner.backends.foundry import endpoint, price, results
 from runner.backends.foundry.catalogue import catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, Tokens
@@ -147,26 +149,22 @@ class FoundryBackend(Backend[Foundry]):
 
     def respondents(self, run: Run, state: RunState) -> Mapping[str, Respondent]:
         """Return the deployments of the base and the tuned model; raises `ModelError` if the latter has none."""
-        from runner.backends.foundry.connect import service
-        from runner.hosted.generate import Deployed
+        from runner.backends.foundry import deployment
 
-        if "save" not in state.results:
-            raise ModelError(f"model.source: {run.folder.name} has no model yet; let that run finish first.")
-        if state.latest("deploy", "undeploy") != "deploy":
-            raise ModelError(
-                f"{run.folder}: its model is not deployed; give the run's command again with backend.deploy=keep."
-            )
-        names = {"base": state.results["deploy"]["base"], "tuned": state.results["deploy"]["deployment"]}
-        there = service(Foundry.of(run.request))
-        return {name: Deployed(there, deployment) for name, deployment in names.items() if deployment}
+        return deployment.respondents(Foundry.of(run.request), _deployments(run, state))
 
     def respondent(self, reference: str, settings: Foundry) -> Respondent | None:
-        """Return a deployment of the project, by `deployment:NAME`."""
-        from runner.backends.foundry.connect import service
-        from runner.hosted.generate import Deployed
+        """Return a deployment of the project, by `deployment:NAME`, or one of a base model, by `hosted:NAME`.
 
+        Raises `ModelError` where no deployment of that base model stands.
+        """
         scheme, _, name = reference.partition(":")
-        return Deployed(service(settings), name) if scheme == "deployment" and name else None
+        base = models.hosted_name(reference)
+        if base is None and (scheme != "deployment" or not name):
+            return None
+        from runner.backends.foundry import deployment
+
+        return deployment.respondent(settings, name, base)
 
     def to_its_end(self, run: Run) -> Run:
         """Return the run with `backend.follow=true`."""
@@ -215,6 +213,10 @@ def _check(request: Request, survey: Survey) -> None:
     _check_method(request, survey)
     if request.evaluation.keep == "best":
         raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
+    if request.evaluation.keep_by is not None:
+        raise RequestError(
+            f"evaluation.keep_by: got {request.evaluation.keep_by}; a hosted job ends with its last weights; use null."
+        )
     if request.evaluation.patience is not None:
         raise RequestError(
             f"evaluation.patience: got {request.evaluation.patience}; a hosted job goes to its end; use patience=null."
@@ -239,6 +241,18 @@ def _check(request: Request, survey: Survey) -> None:
     # A plan can be made on a machine that has neither the SDKs nor a login.
     if request.mode == "run":
         endpoint.demand_way_there(settings)
+
+
+def _deployments(run: Run, state: RunState) -> Mapping[str, str]:
+    """Return the names of a run's deployments by model. Raises `ModelError` if the tuned model has none."""
+    if "save" not in state.results:
+        raise ModelError(f"model.source: {run.folder.name} has no model yet; let that run finish first.")
+    if state.latest("deploy", "undeploy") != "deploy":
+        raise ModelError(
+            f"{run.folder}: its model is not deployed; give the run's command again with backend.deploy=keep."
+        )
+    found = msgspec.convert(state.results["deploy"], results.Deployed)
+    return {"base": found["base"], "tuned": found["deployment"]} if found["base"] else {"tuned": found["deployment"]}
 
 
 def _check_method(request: Request, survey: Survey) -> None:

@@ -12,10 +12,12 @@ from runner import methods, models
 from runner.backends.foundry.catalogue import SHIPPED, Model, catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, duration
+from runner.cost import price as in_words
 from runner.graders import Grader, Sample, Subject
 from runner.hosted import methods as wire_forms
 from runner.hosted import rewards
 from runner.judging.keys import JudgeKeys
+from runner.models.source import ModelIdentity
 from runner.record import outcome, run_folders
 from runner.record.journal import read_state
 
@@ -64,10 +66,16 @@ def cost(run: "Run", tokens: "Tokens | None") -> Cost:
     return Cost(None, price)
 
 
+def _n_epochs(run: "Run") -> int | None:
+    """Return how often the rows are read; None with `auto`, where only the service decides it."""
+    found = run.plan.hyperparameters["n_epochs"]
+    return found if isinstance(found, int) else None
+
+
 def _dollars_of_tokens(run: "Run", model: Model | None, tokens: "Tokens | None") -> float | None:
-    rate, n_epochs = _rate(run, model), run.plan.hyperparameters["n_epochs"]
+    rate, n_epochs = _rate(run, model), _n_epochs(run)
     # With n_epochs=auto the service decides how often it reads the rows, and nobody knows the price before.
-    if rate is None or tokens is None or n_epochs == "auto":
+    if rate is None or tokens is None or n_epochs is None:
         return None
     return float(tokens.splits["train"] * n_epochs * rate / 1e6)
 
@@ -78,11 +86,11 @@ def _rate(run: "Run", model: Model | None) -> float | None:
 
 
 def _trained(run: "Run", tokens: "Tokens | None") -> str:
-    n_epochs = run.plan.hyperparameters["n_epochs"]
+    n_epochs = _n_epochs(run)
     if tokens is None:
         return "tokens not counted: pip install 'runner[foundry]' counts them"
     about, each = "" if tokens.exact else "about ", f"{tokens.splits['train']:,}"
-    if n_epochs == "auto":
+    if n_epochs is None:
         return f"{about}{each} tokens an epoch; the service chooses how many (n_epochs=auto)"
     times = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
     return f"{about}{tokens.splits['train'] * n_epochs:,} tokens: {times} of {each}"
@@ -93,18 +101,14 @@ def _price(run: "Run", model: Model | None, tokens: "Tokens | None") -> str:
     rate = _rate(run, model)
     if rate is None:
         return f"not known: {models.hosted_name(run.plan.model.source)} with {kind} is not in the table"
-    n_epochs = run.plan.hyperparameters["n_epochs"]
+    n_epochs = _n_epochs(run)
     per_token = f"${rate:.2f} a million tokens, {kind}"
     if tokens is None:
         return per_token
     dollars = tokens.splits["train"] * rate / 1e6
-    if n_epochs == "auto":
-        return f"{_dollars(dollars)} an epoch: {per_token}"
-    return f"{_dollars(dollars * n_epochs)}: {per_token}"
-
-
-def _dollars(amount: float) -> str:
-    return f"about ${amount:,.2f}" if amount >= 0.01 else "less than $0.01"
+    if n_epochs is None:
+        return f"{in_words(dollars)} an epoch: {per_token}"
+    return f"{in_words(dollars * n_epochs)}: {per_token}"
 
 
 def _standing(run: "Run", model: Model | None) -> str:
@@ -206,7 +210,16 @@ def _tokens_of_a_grade(run: "Run", grader: Grader) -> tuple[int, int]:
 def _steps(run: "Run") -> int | None:
     """Return the optimizer steps of a job; None where the service chooses them."""
     n_epochs, batch_size = (run.plan.hyperparameters[key] for key in ("n_epochs", "batch_size"))
-    return None if "auto" in (n_epochs, batch_size) else ceil(run.plan.train.rows * n_epochs / batch_size)
+    if not isinstance(n_epochs, int) or not isinstance(batch_size, int):
+        return None
+    return ceil(run.plan.train.rows * n_epochs / batch_size)
+
+
+class _Trained(msgspec.Struct):
+    """What a report says of the plan."""
+
+    model: ModelIdentity
+    method: str
 
 
 def _seconds(run: "Run") -> float | None:
@@ -218,7 +231,7 @@ def _seconds(run: "Run") -> float | None:
         content = outcome.read(folder)
         if content is None or STEP_SECONDS not in content["metrics"]:
             continue
-        plan = content["plan"]
-        if (plan["model"]["source"], plan["method"]) == (run.plan.model.source, run.plan.method):
+        plan = msgspec.convert(content["plan"], _Trained)
+        if (plan.model.source, plan.method) == (run.plan.model.source, run.plan.method):
             return float(content["metrics"][STEP_SECONDS]) * steps
     return None

@@ -11,18 +11,21 @@ deploy, sample, undeploy                                        deployed_steps.p
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from openai import NotFoundError
 
 from runner import models
 from runner.backends import Events, Result
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
+from runner.backends.foundry.results import Followed
 from runner.errors import LeftRunning, StopAsked
 from runner.hosted import files, follow, grader_trial, jobs, metrics, rewards
 from runner.hosted import methods as wire_forms
 from runner.hosted.connection import Asking, PageOptions
 from runner.models import hosted_model
 from runner.models.hosted_model import HostedModel
+from runner.record import layout
 from runner.record.events import Metrics, Note, State
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ class FoundrySteps:
         raise `DataError` there.
         """
         found: Result = {"endpoint": self.service.endpoint}
-        paths = {split: self.run.folder / f"{split}.jsonl" for split in self.run.plan.splits}
+        paths = {split: self.run.folder / layout.ROWS[split] for split in self.run.plan.splits}
         try:
             contents = {split: files.write(self.run.rows(split), path) for split, path in paths.items()}
             for split, content in contents.items():
@@ -124,7 +127,7 @@ class FoundrySteps:
 
     def results(self) -> Events:
         """Read the results file into metrics, and list the checkpoints."""
-        ended = self.done["follow"]
+        ended = self._ended()
         last = ended["step"]
         for name in ended["result_files"]:
             content = yield from self._content(name)
@@ -132,7 +135,7 @@ class FoundrySteps:
                 step = metrics.step_of(row)
                 if step is not None:
                     last = max(last, step)
-                    yield Metrics(step, metrics.metrics(row, self.run.plan.method), float(ended["finished_at"]))
+                    yield Metrics(step, metrics.metrics(row, self.run.plan.method), ended["finished_at"])
         if not last:
             yield Note("the service sent no numbers: neither events nor a results file with any")
         # Each checkpoint is a model that can be deployed or trained on.
@@ -141,7 +144,7 @@ class FoundrySteps:
 
     def save(self) -> Events:
         """Leave in the run's folder what the model is."""
-        ended = self.done["follow"]
+        ended = self._ended()
         model = HostedModel(self.run.plan.id, self.base, ended["model"], self.job_id, self.service.endpoint)
         hosted_model.write(self.run.folder, model)
         yield Note(f"the model is {model.model}")
@@ -152,6 +155,9 @@ class FoundrySteps:
             "trained_tokens": ended["trained_tokens"],
             "checkpoints": self.done["results"]["checkpoints"],
         }
+
+    def _ended(self) -> Followed:
+        return msgspec.convert(self.done["follow"], Followed)
 
     @property
     def by_hour(self) -> bool:
@@ -182,4 +188,4 @@ class FoundrySteps:
         return content
 
     def _ids(self, uploaded: Result) -> dict[str, str]:
-        return {split: uploaded[split] for split in self.run.plan.splits if split in uploaded}
+        return {split: str(uploaded[split]) for split in self.run.plan.splits if split in uploaded}

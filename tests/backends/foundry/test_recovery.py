@@ -117,7 +117,7 @@ def test_held_out_rows_replaced_after_training_are_refused_before_anything_is_de
 
     ended = carry_out(run, replace)
     assert ended.code == 2
-    assert "held_out.jsonl has changed since the run was planned: 10 rows were planned, now there are 11" in ended.message
+    assert "has changed since the run was planned: 10 rows were planned, now there are 11" in ended.message
     assert cloud.deployments == {}
 
 

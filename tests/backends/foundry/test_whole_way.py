@@ -57,7 +57,8 @@ def without_ids(body: bytes) -> bytes:
     return re.sub(rb"file-[0-9a-f]+", b"file-ID", plain)
 
 
-@pytest.mark.parametrize("style", ["strict", "lax"])
+# What is sent does not depend on the style of the answers.
+@pytest.mark.parametrize("style", ["strict", pytest.param("lax", marks=pytest.mark.exhaustive)])
 def test_the_runner_sends_the_job_that_the_linear_program_sends(style: str, make: Make, tmp_path: Path) -> None:
     theirs = make(style=style)
     theirs.add_deployment("answers", "gpt-4.1-mini")
@@ -147,13 +148,13 @@ def test_the_same_plan_elsewhere_finds_the_job_and_follows_it(make: Make, tmp_pa
 
 def test_two_processes_at_once_make_one_job(make: Make, tmp_path: Path) -> None:
     cloud = make()
-    folders = [tmp_path / name for name in ("one", "two", "three")]
+    folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
     line = [sys.executable, *hosted(tmp_path, "tracking=none")]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     running = [warm.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL) for folder in folders]
-    assert [process.wait(waiting.SECONDS) for process in running] == [0, 0, 0]
+    assert [process.wait(waiting.SECONDS) for process in running] == [0, 0]
     assert created_once(cloud)
 
 
@@ -180,11 +181,8 @@ def test_what_is_asked_for_comes_from_dotenv_as_well(make: Make, tmp_path: Path)
     variables = cloud.environment()
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()), "utf-8")
     environment = {name: value for name, value in os.environ.items() if name not in variables}
-    process = subprocess.run(
-        [sys.executable, *hosted(tmp_path, "tracking=none")], cwd=tmp_path,
-        env=environment | {"PYTHONWARNINGS": "ignore"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
+    line = [sys.executable, *hosted(tmp_path, "tracking=none")]
+    warm.run(line, cwd=tmp_path, env=environment | {"PYTHONWARNINGS": "ignore"}, check=True)
 
 
 def test_going_on_from_a_hosted_run_tunes_its_model(make: Make, tmp_path: Path) -> None:

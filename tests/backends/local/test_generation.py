@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from runner.backends.local import generation
-from runner.backends.local.generate import answers
+from runner.backends.local.generate import replies
 from runner.backends.local.generation import Answer, sample
 from runner.backends.local.generation.sampling import draw
 from runner.data.rows import Message
 from runner.models.chat_tokenizer import ChatTokenizer
+from runner.record.samples import Reply, Sampling
 from tests.backends.local import plain
 from tests.backends.local.parallel.test_ranks import Begin, begun
 from tests.tiny import TEXT
@@ -247,7 +248,7 @@ def test_greedy_samples_of_a_prompt_are_one_answer(tiny_model: Path) -> None:
     model, tokenizer = disturbed(tiny_model), ChatTokenizer(tiny_model)
     ((one, other),) = sample(model, tokenizer, PROMPTS[:1], max_new_tokens=5, num_samples=2)
     assert one == other
-    assert answers(model, tokenizer, PROMPTS[:1], 5) == [(one.text, one.ended)]
+    assert replies(model, tokenizer, PROMPTS[:1], Sampling(max_new_tokens=5)) == [[Reply(one.text, one.ended)]]
 
 
 RANKS = """
@@ -266,7 +267,7 @@ loaded, computed = model.load(folder), []
 loaded.register_forward_pre_hook(lambda _, __, given: computed.append(given["input_ids"].numel()), with_kwargs=True)
 with distributed.joined("a plan") as group:
     engine = SimpleNamespace(group=group, sharded=False, tokenizer=ChatTokenizer(folder))
-    found = generate.engine_replies(
+    found = generate.model_replies(
         engine, loaded, PROMPTS, Sampling(max_new_tokens=6, per_prompt=2, temperature=1.0)
     )
     Path(f"rank-{group.rank.rank}.json").write_text(json.dumps([found, sum(computed)]))

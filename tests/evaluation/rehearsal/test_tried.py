@@ -9,8 +9,8 @@ import pytest
 from runner.data import problems
 from runner.errors import DataError
 from runner.evaluation import configured
-from runner.evaluation.rehearsal import rehearse
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.tried import rehearse
 from runner.judging.keys import JudgeKeys
 from runner.record.graded import Asked
 from runner.record.samples import Sampling, asked
@@ -29,7 +29,7 @@ def rows(folder: Path, *content: dict[str, Any]) -> list[Asked]:
 
 
 def rehearsed(rows: list[Asked], *graders: dict[str, Any], keys: JudgeKeys | None = None) -> list[Rehearsed]:
-    return rehearse(rows, configured.named(graders), keys or JudgeKeys(), SAMPLING, num_models=2)
+    return rehearse(rows, configured.named(graders), keys or JudgeKeys(), SAMPLING)
 
 
 def test_a_field_that_one_of_5000_rows_lacks_is_named_by_file_and_line(tmp_path: Path) -> None:

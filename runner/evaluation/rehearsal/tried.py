@@ -12,10 +12,10 @@ from itertools import islice
 from runner.errors import DataError
 from runner.evaluation import judges
 from runner.evaluation.grading import item_of
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.graders import Grader, Sample, Subject, templates
 from runner.judging.keys import JudgeKeys
-from runner.record.graded import Asked
+from runner.record.graded import SIDES, Answer, Asked
 from runner.record.samples import Sampling
 
 TRIED = 32
@@ -26,14 +26,15 @@ EMPTY = "empty"
 
 
 def rehearse(
-    rows: Sequence[Asked], graders: Sequence[Grader], keys: JudgeKeys, sampling: Sampling, num_models: int
-) -> list[Rehearsed]:
-    """Return what became of each grader, and what its judge will cost for the answers of so many models.
+    rows: Sequence[Asked], graders: Sequence[Grader], keys: JudgeKeys, sampling: Sampling,
+    models: Sequence[str] = SIDES, answers: Sequence[Answer] = (),
+) -> list[Rehearsed]:  # fmt: skip
+    """Return what became of each grader, and what its judge will cost for some models, whose answers may be there.
 
     Raises `DataError` with file and line for a row without a field that a grader names.
     """
     tried = try_out(rows, graders)
-    prices = [judges.price(rows, grader, keys, sampling, num_models) for grader in graders]
+    prices = [judges.price(rows, grader, keys, sampling, models, answers) for grader in graders]
     return [replace(each, price=price) for each, price in zip(tried, prices, strict=True)]
 
 
@@ -79,6 +80,7 @@ def _odd(scores: Mapping[str, Sequence[float]], means: Mapping[str, float]) -> l
     """Say what makes scores useless: none differ, or bad answers have better ones."""
     told: list[str] = []
     values = {value for each in scores.values() for value in each}
+    # As a hosted service grades where `{{ item.KEY }}` does not match the data: 0 for every answer, without a word.
     if len(values) == 1 and len(scores) > 1:
         told.append(f"every answer, good, bad or empty, has the score {values.pop():g}: it tells nothing apart")
     for bad in ("rejected", "other", EMPTY):
