@@ -15,10 +15,10 @@ import torch
 from runner import api, methods, models
 from runner.backends.local import model as engine_model
 from runner.backends.local.keys import Local
-from runner.backends.local.training.recipe import count_steps
 from runner.methods import Scores
 from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
 from runner.plan import Run
+from runner.training.schedule import count_steps
 
 
 def answer_score(model: torch.nn.Module, prompt: list[int], answer: list[int], learned: list[bool]) -> torch.Tensor:
@@ -57,7 +57,7 @@ def train(run: Run) -> Iterator[float]:
     model = engine_model.prepare(engine_model.load(folder), settings, run.plan.seed)  # a LoRA adapter on frozen weights
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     adam = torch.optim.AdamW(weights, weight_decay=settings.weight_decay)
-    num_steps = count_steps(settings, keys, len(rows))
+    num_steps = count_steps(keys.n_epochs, keys.batch_size, len(rows), settings.max_steps)
     for step in range(num_steps):
         # Each epoch visits the rows in an order of its own.
         epoch, position = divmod(step, -(-len(rows) // keys.batch_size))

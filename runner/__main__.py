@@ -56,6 +56,8 @@ def _check_typed() -> None:
         key = argument.partition("=")[0].strip("'+")
         if check.holds_password(argument) or check.names_secret(key):
             raise RequestError(f"{key}: a secret is never typed or kept in YAML; put it into .env.")
+        if check.holds_header(argument):
+            raise RequestError(f"{key}: the value of a header is never typed; write $NAME, and put NAME into .env.")
 
 
 if __name__ == "__main__":

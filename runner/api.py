@@ -26,6 +26,7 @@ def plan(*overrides: str) -> Proposal:
     from runner import planning
     from runner.request import check
 
+    # `mode` is left as it is: a plan that is going to run may ask a hub, one with mode=plan may not.
     return planning.make(check.request(composed(*overrides)))
 
 
@@ -61,6 +62,7 @@ def composed(*overrides: str) -> Mapping[str, Any]:
     hydra_config.register()
     try:
         with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
+            # `resolve=True`: what `${…}` means is settled here, and no later code knows OmegaConf.
             composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
     except Exception as error:
         sentence = hydra_errors.sentence(error)

@@ -36,6 +36,7 @@ def _chat(arguments: list[str]) -> None:
     run = planning.load(folder)
     console.say(f"Asking {run.folder.name} and {run.plan.model.source.partition('@sha256')[0]} …")
     every = backends.of(run).respondents(run, read_state(folder))
+    # Without checkpoints: answers of two columns can be read side by side, of ten cannot.
     models = {name: model for name, model in every.items() if name in graded.SIDES}
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
     console.say("Ask something; an empty line ends it.")

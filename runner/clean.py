@@ -8,7 +8,7 @@ from runner import backends, planning
 from runner.execution import execute
 from runner.jobs import hosted_runs
 from runner.plan import Run
-from runner.record import run_folders
+from runner.record import layout, run_folders
 from runner.record.events import Created, Removed
 from runner.record.journal import Journal, read_state
 from runner.terminal import cli, console
@@ -25,6 +25,7 @@ def _clean(arguments: list[str]) -> None:
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     given = parser.parse_args(arguments)
     folders = [run_folders.find(name, given.runs_folder) for name in given.runs]
+    # What `again=true` has set aside may have left files and deployments, too.
     folders += [older for folder in folders for older in run_folders.set_aside(folder)]
     runs = [planning.load(folder) for folder in folders or hosted_runs(given.runs_folder)]
     left = [(run, found) for run in runs if (found := backends.of(run).leftovers(read_state(run.folder)))]
@@ -37,6 +38,7 @@ def _clean(arguments: list[str]) -> None:
         console.say("Nothing was removed.")
         return
     for run, _ in left:
+        # A live run would find gone what it has just made.
         with execute.alone(run.folder):
             _remove(run)
 
@@ -54,7 +56,7 @@ def _agreed() -> bool:
 
 def _remove(run: Run) -> None:
     """Remove what a run left, and note in its journal what is gone."""
-    backend, journal = backends.of(run), Journal(run.folder / "journal.jsonl")
+    backend, journal = backends.of(run), Journal(run.folder / layout.JOURNAL)
     for removal in backend.remove(run, journal.state, backend.leftovers(journal.state)):
         each = removal.created
         if removal.used_by:

@@ -54,7 +54,7 @@ class AccessError(RunnerError):
 
 
 class ServiceError(RunnerError):
-    """A hosted service fails or cannot be reached; what was created there stands, and the same command goes on."""
+    """A hosted service fails or cannot be reached; what was created there exists, and the same command resumes."""
 
 
 class JudgeError(RunnerError):
@@ -62,7 +62,7 @@ class JudgeError(RunnerError):
 
 
 class LostError(RunnerError):
-    """Another of the processes that work on the plan together is gone; what is on disk stands."""
+    """Another of the processes that work on the plan together is gone; what is on disk is kept."""
 
 
 class EndedError(RunnerError):
@@ -72,6 +72,7 @@ class EndedError(RunnerError):
 STOPPED = "stopped on request"
 
 
+# An exception and not a flag: thrown into a generator at its yield, it stops a step at a place that the step knows.
 class StopAsked(RunnerError):
     """The process was asked to stop; thrown into the running step, which saves what it has."""
 

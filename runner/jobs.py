@@ -13,7 +13,7 @@ from runner import backends, planning
 from runner.backends import Jobs
 from runner.cost import duration
 from runner.errors import RequestError, RunnerError
-from runner.record import run_folders
+from runner.record import layout, run_folders
 from runner.record.journal import RunState, read_state
 from runner.terminal import cli, console
 
@@ -58,17 +58,18 @@ def hosted_runs(runs: Path) -> dict[Path, RunState]:
 
 def _service(runs_folder: Path) -> Jobs:
     """Return the jobs of the service of the newest hosted run, else of the hosted backend with its defaults."""
-    planned = [folder for folder in hosted_runs(runs_folder) if (folder / "request.json").exists()]
+    planned = [folder for folder in hosted_runs(runs_folder) if (folder / layout.REQUEST).exists()]
     if planned:
         run = planning.load(planned[-1])
         return backends.of(run).jobs(run.request.backend)
+    # No run yet, so nothing says which service: the environment has to.
     hosted = next(found for name in backends.names() if (found := backends.load(name)).hosted)
     return hosted.jobs(hosted.settings())
 
 
 def _list(runs_folder: Path) -> None:
     service = _service(runs_folder)
-    names = {_job_of(known): folder.name for folder, known in hosted_runs(runs_folder).items()}
+    names = {known.job: folder.name for folder, known in hosted_runs(runs_folder).items()}
     rows = []
     for job in service.list():
         where = names.get(job.id) or (f"plan {job.plan_id[:8]}, not here" if job.plan_id else "not the runner's")
@@ -86,14 +87,9 @@ def _job(name: str, runs: Path) -> str:
     if name.startswith(("ftjob-", "ft-")):
         return name
     folder = run_folders.find(name, runs)
-    job = _job_of(read_state(folder))
-    if job is None:
+    job = read_state(folder).job
+    if not job:
         raise RequestError(f"{name}: this run has no hosted job; python -m runner.jobs lists those there are.")
-    return job
-
-
-def _job_of(known: RunState) -> str | None:
-    job: str | None = known.results.get("create", {}).get("job")
     return job
 
 

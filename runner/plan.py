@@ -13,17 +13,21 @@ from typing import Any
 
 import msgspec
 
+from runner.data.json_value import Json
 from runner.data.rows import Row, canonical_lines
 from runner.data.splits import Selection, Split, row_blocks
 from runner.data.survey import Survey
 from runner.errors import DataError
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.models.source import ModelIdentity
 from runner.record import run_folders
 from runner.request.keys import Request
 
-FORMAT = 1
-"""Version of what a plan holds; raised when the same request comes to another result."""
+FORMAT = 2
+"""Version of what a plan holds; raised when the same request comes to another result.
+
+It is in the plan id: what an earlier version has finished is another plan, and is not taken for this one's result.
+"""
 DATA = ("train", "validation", "validation_fraction", "split_seed", "max_rows")
 """Keys under `dataset` that say which rows are taken."""
 
@@ -42,13 +46,13 @@ class Plan:
 
     format: int
     method: str
-    hyperparameters: dict[str, Any]
+    hyperparameters: dict[str, Json]
     train: DataIdentity
     validation: DataIdentity | None
     model: ModelIdentity
     backend: str
-    settings: dict[str, Any]
-    evaluation: dict[str, Any]
+    settings: dict[str, Json]
+    evaluation: dict[str, Json]
     seed: int
 
     @property
@@ -59,6 +63,7 @@ class Plan:
     @cached_property
     def canonical(self) -> bytes:
         """The plan as JSON with sorted keys and no spaces."""
+        # Sorted keys: the id must not depend on the order in which fields were written, or a key was typed.
         return msgspec.json.encode(msgspec.to_builtins(self), order="deterministic")
 
     @cached_property
@@ -109,6 +114,7 @@ class Run:
         planned = self.plan.splits.get(split)
         if planned is None:
             return
+        # Over the lines as they are read, not a file's own hash: the same rows in another format are the same plan.
         digest, count = sha256(), 0
         for _, block in row_blocks(self.selection, (split,), lambda finding: None):
             lines = canonical_lines(block.rows)
@@ -130,7 +136,7 @@ class Proposal:
     """What became of each grader on the answers that the data has."""
 
 
-def flat_params(run: Run) -> dict[str, Any]:
+def flat_params(run: Run) -> dict[str, object]:
     """Return the resolved plan by the keys people type: `dpo.n_epochs`, `backend.lora.rank`, `model.source`."""
     plan, dataset = run.plan, run.request.dataset
     nested = {
@@ -142,7 +148,7 @@ def flat_params(run: Run) -> dict[str, Any]:
         "evaluation": plan.evaluation,
         "seed": plan.seed,
     }
-    return dict(_flatten("", nested))
+    return dict(flatten(nested))
 
 
 def _changed(selection: Selection, split: Split, planned: int, found: int) -> str:
@@ -159,9 +165,10 @@ def _changed(selection: Selection, split: Split, planned: int, found: int) -> st
     )
 
 
-def _flatten(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
+def flatten(values: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield nested values by the keys people type, `backend.lora.rank`."""
+    for key, value in values.items() if isinstance(values, Mapping) else ():
         if isinstance(value, Mapping):
-            yield from _flatten(f"{prefix}{key}.", value)
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -7,22 +7,24 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from runner import backends, methods, models
+from runner import backends, graders, methods, models
 from runner.cost import Cost, Tokens
 from runner.data.rows import Row
 from runner.data.splits import Selection, Split
 from runner.data.statistics import SplitSurvey
 from runner.data.survey import Report, Survey, survey
 from runner.errors import RequestError
-from runner.evaluation import configured, judges
-from runner.evaluation.rehearsal import rehearse
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation import configured, judges, reward
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.tried import rehearse
 from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
-from runner.record import run_folders, samples
+from runner.record import layout, run_folders, samples
+from runner.record.files import safe_name
 from runner.request import check
 from runner.request.keys import BackendKeys, Request
 
@@ -48,11 +50,16 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
 
     Raises `DataError`, `ModelError` or `RequestError` for what cannot be trained.
     """
-    request = _located(request)
+    if request.harness:
+        raise RequestError(
+            "harness: benchmarks are run by python -m runner.evaluate MODEL harness=[TASK]; leave it out."
+        )
+    request = reward.with_grader(_located(request))
     backend = backends.load(request.backend.name)
     known = known or PlanCache()
     identity = _identified(request, known)
     found = _surveyed(request, backend, known, report)
+    # Data first: what a backend refuses may depend on it, and so does `auto` (the number of rows).
     found.require_trainable(request.dataset.on_bad_row)
     backend.check(request, found)
     splits = {name: _identity(split) for name, split in found.splits.items()}
@@ -60,13 +67,13 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
     plan = Plan(
         format=FORMAT,
         method=request.method,
-        hyperparameters=asdict(hyperparameters),
+        hyperparameters=msgspec.convert(graders.hidden(asdict(hyperparameters), variables=True), dict[str, Any]),
         train=splits["train"],
         validation=splits.get("validation"),
         model=identity,
         backend=request.backend.name,
         settings=backend.identity(settings),
-        evaluation=backend.evaluation(request.evaluation),
+        evaluation=backend.evaluation(request),
         seed=request.seed,
     )
     run = _run(request, plan, _folder(request, plan))
@@ -94,6 +101,7 @@ def _identified(request: Request, known: PlanCache) -> ModelIdentity:
 
 def _surveyed(request: Request, backend: backends.AnyBackend, known: PlanCache, report: Report) -> Survey:
     wanted = selection(request)
+    # The backend and the model, too: they say how many tokens a row may have.
     key = msgspec.json.encode([wanted, request.model, request.backend])
     if key not in known.surveys:
         known.surveys[key] = survey(wanted, backend.limit(request), report)
@@ -101,13 +109,27 @@ def _surveyed(request: Request, backend: backends.AnyBackend, known: PlanCache, 
 
 
 def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
-    """Try the graders of a run on the rows that will be asked."""
+    """Try the grader of a run's reward on the rows of its splits, and its other graders on those that will be asked."""
+    return [*_rehearsed_reward(run, known), *_rehearsed_on_asked(run, known)]
+
+
+def _rehearsed_reward(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
+    if not methods.load(run.request.method).graded:
+        return ()
+    key = msgspec.json.encode([run.selection, run.request.hyperparameters.grader])
+    if key not in known.rehearsals:
+        known.rehearsals[key] = reward.rehearsed(run)
+    return known.rehearsals[key]
+
+
+def _rehearsed_on_asked(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
     request = run.request
     graders = configured.of_request(request)
     if not graders or samples.most(request) == 0:
         return ()
     keys = request.evaluation.judge
     if request.mode == "run":
+        # A plan can be made where no key is; a run would only fail after it has trained.
         judges.demand_key(keys, graders)
     key = msgspec.json.encode([run.selection, request.evaluation, request.dataset.style])
     if key not in known.rehearsals:
@@ -119,13 +141,18 @@ def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
 def load(folder: Path) -> Run:
     """Return the run of a run's folder, as it was planned; the data is not read.
 
-    Raises `RequestError` where the folder holds no plan.
+    Raises `RequestError` where the folder holds no plan, or one of another version that cannot be read.
     """
     try:
-        plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
-        request = check.request(msgspec.json.decode((folder / "request.json").read_bytes()))
+        plan = msgspec.json.decode((folder / layout.PLAN).read_bytes(), type=Plan)
+        request = check.request(msgspec.json.decode((folder / layout.REQUEST).read_bytes()))
     except FileNotFoundError as error:
         raise RequestError(f"{error.filename}: not there, so {folder} is no run that was begun; name one.") from error
+    except msgspec.MsgspecError as error:
+        raise RequestError(
+            f"{folder / layout.PLAN}: is no plan that this version reads ({error}); it makes and reads plans of format "
+            f"{FORMAT}; give the run's command again, or read the run with the version that made it."
+        ) from error
     return _run(request, plan, folder)
 
 
@@ -171,13 +198,13 @@ def _folder(request: Request, plan: Plan) -> Path:
     if name == "auto":  # what differs comes first: the same name is MLflow's, in a narrow column
         where = "hosted-" if backends.load(plan.backend).hosted else ""
         name = f"{where}{plan.method}-{_stem(request.dataset.train)}"
+    # By the plan and not by the name: a request that was only renamed has been done already.
     return run_folders.of_plan(plan.id, runs) or run_folders.new(name, plan.id, runs)
 
 
 def _stem(train: str | list[str]) -> str:
     first = train if isinstance(train, str) else train[0]
-    stem = Path(first.rpartition(":")[2]).name.partition(".")[0]
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem).strip("-") or "data"
+    return safe_name(Path(first.rpartition(":")[2]).name.partition(".")[0]) or "data"
 
 
 def count_tokens(proposal: Proposal) -> Tokens | None:
@@ -191,6 +218,7 @@ def count_tokens(proposal: Proposal) -> Tokens | None:
 
 
 def _count(proposal: Proposal, split: Split, count: Callable[[Row], int], sample_rows: int) -> int:
+    # The first rows stand for all, as their order says nothing of their length.
     counted = [count(row) for row in islice(proposal.run.rows(split), sample_rows)]
     return round(sum(counted) / len(counted) * proposal.survey.splits[split].rows)
 
@@ -201,6 +229,7 @@ def total_cost(proposals: Iterable[Proposal]) -> Cost:
     found = Cost(0.0, 0.0)
     for proposal in proposals:
         plan = proposal.run.plan
+        # Trials over the same rows count their tokens once.
         rows = repr((plan.model, plan.train, plan.validation))
         if rows not in counted:
             counted[rows] = count_tokens(proposal)

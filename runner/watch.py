@@ -14,7 +14,7 @@ from runner import backends, planning
 from runner.errors import BusyError, LeftRunning, RequestError, RunnerError, StopAsked
 from runner.execution import execute, report
 from runner.plan import Run
-from runner.record import run_folders
+from runner.record import layout, run_folders
 from runner.record.events import State
 from runner.record.journal import Record, read_state
 from runner.terminal import cli, console
@@ -34,6 +34,7 @@ def _watch(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     named = dict.fromkeys(run_folders.find(name, given.runs_folder) for name in given.runs)
     runs = [_hosted(planning.load(folder)) for folder in named or _under_way(given.runs_folder)]
+    # One run is followed as its own command does, with progress; of many only changes of state are told.
     if len(runs) > 1:
         return _Watch(runs).to_end()
     for run in runs:
@@ -48,7 +49,7 @@ def _under_way(runs: Path) -> list[Path]:
     found = []
     for folder in sorted(run_folders.every(runs)):
         known = read_state(folder)
-        if not (folder / "request.json").exists() or known.failed_for_good:
+        if not (folder / layout.REQUEST).exists() or known.failed_for_good:
             continue
         if "create" in known.results and execute.finished(_hosted(planning.load(folder))) is None:
             found.append(folder)
@@ -58,6 +59,7 @@ def _under_way(runs: Path) -> list[Path]:
 
 
 def _hosted(run: Run) -> Run:
+    # Without it `backend.follow=false` would look once and leave again.
     if (whole := backends.of(run).to_its_end(run)) is None:
         raise RequestError(f"{run.folder}: is no hosted run; give its command again to go on with it.")
     return whole
@@ -80,6 +82,7 @@ class _Watch:
             self._runs = [run for run in self._runs if self._held(stack, run)]
             follower = Follower(self._runs)
             works = [execute.proceed(run, _Listener(run)) for run in self._runs]
+            # A heap by time: the next one that is due, whatever the pace of the others.
             self._due = [(time.monotonic(), number) for number in range(len(works))]
             while self._due:
                 due, number = heapq.heappop(self._due)
@@ -120,6 +123,7 @@ class _Watch:
             outcome = report.failure(error)
             self._codes.add(getattr(error, "exit_code", RunnerError.exit_code))
         else:
+            # In one process: 500 jobs followed by a process each would need 500 interpreters.
             heapq.heappush(self._due, (time.monotonic() + seconds, number))
             return
         report.write(run, outcome)

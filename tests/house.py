@@ -15,6 +15,8 @@ from statistics import median, quantiles
 from rich.console import Console
 from rich.table import Table
 
+from runner.record import layout
+
 ROOT = Path(__file__).parents[1]
 FUNCTION_LINES, CLASS_LINES, CLASS_METHODS, MODULE_LINES = 60, 150, 15, 300
 COMMENTS_PER_100, ANY_LINES, FILES_PER_FOLDER, TOP_MODULES = 4.0, 80, 12, 6
@@ -63,6 +65,22 @@ def sources() -> list[Source]:
 def span(node: ast.AST) -> int:
     """Return how many lines a definition takes, its docstring included."""
     return (node.end_lineno or 0) - node.lineno + 1  # type: ignore[attr-defined]
+
+
+def spelled(source: Source) -> Iterator[tuple[int, str]]:
+    """Yield line and name of each file of a run's folder that a module spells out; `runner.record.layout` has them.
+
+    A folder's name (`model`) is a key of JSON, too, so it counts only where it is joined to a path.
+    """
+    constants = [value for name, value in vars(layout).items() if name.isupper()]
+    names = {name for each in constants for name in (each.values() if isinstance(each, dict) else [each])}
+    joined = {node.right for node in source.nodes(ast.BinOp) if isinstance(node.op, ast.Div)}  # type: ignore[attr-defined]
+    for node in source.nodes(ast.Constant):
+        assert isinstance(node, ast.Constant)
+        name = node.value.rpartition("/")[2] if isinstance(node.value, str) else ""
+        # `.lock` ends the name of any lock file.
+        if name in names and (node in joined or (Path(name).suffix and name != layout.LOCK)):
+            yield node.lineno, name
 
 
 def comments(source: Source) -> int:
@@ -149,6 +167,8 @@ def faults(found: list[Source]) -> Iterator[str]:
             methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
             if span(node) > CLASS_LINES or len(methods) > CLASS_METHODS:
                 yield f"{each.name}.{node.name}: {span(node)} lines and {len(methods)} methods"
+        if each.name != layout.__name__:
+            yield from (f"{each.name}:{line}: {name} is in runner.record.layout" for line, name in spelled(each))
         names = [node.name for node in each.nodes(ast.ClassDef, ast.FunctionDef)]  # type: ignore[attr-defined]
         for name in {each.name.rpartition(".")[2], *names} & PRIVATE.keys():
             yield f"{each.name}: {name} is called {PRIVATE[name]}"

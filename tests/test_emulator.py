@@ -331,22 +331,33 @@ GRADER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def reinforcement(client: Client, **settings: Any) -> Any:
+def reinforcement(client: Client, model: str = "o4-mini", validated: bool = True, **settings: Any) -> Any:
     file = client.upload(
         [{"messages": chat_row(number)["messages"][:1], "answer": str(number)} for number in range(10)]
     )
+    more = {"trainingType": settings.pop("training_type")} if "training_type" in settings else {}
     method: Any = {"type": "reinforcement", "reinforcement": settings}
-    return client.jobs.create(model="o4-mini", training_file=file.id, validation_file=file.id, method=method)
+    validation: Any = {"validation_file": file.id} if validated else {}
+    return client.jobs.create(model=model, training_file=file.id, method=method, extra_body=more, **validation)
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+}  # fmt: skip
+MULTI: dict[str, Any] = {
+    "type": "multi", "name": "both", "graders": {"same": GRADER, "other": {**GRADER, "name": "other"}},
+    "calculate_output": "0.5 * same + 0.5 * other",
+}  # fmt: skip
 
 
 def test_a_reinforcement_job_is_answered_with_its_grader_and_response_format(client: Client) -> None:
-    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True}}
-    job = reinforcement(client, grader=GRADER, response_format=schema, hyperparameters={"eval_interval": 5})
+    job = reinforcement(client, grader=GRADER, response_format=SCHEMA, hyperparameters={"eval_interval": 5})
     for seen in (job, client.jobs.retrieve(job.id)):
         assert seen.method.reinforcement.grader.to_dict() == GRADER
-        assert seen.method.reinforcement.to_dict()["response_format"] == schema
+        assert seen.method.reinforcement.to_dict()["response_format"] == SCHEMA
         assert seen.method.reinforcement.hyperparameters.eval_interval == 5
         assert "eval_interval" not in seen.hyperparameters.to_dict()
+        assert seen.to_dict()["eval_id"].startswith("eval_")
 
 
 @pytest.mark.parametrize("settings", [{}, {"grader": {"type": "label_model"}}, {"grader": "same"}])
@@ -354,6 +365,78 @@ def test_a_reinforcement_job_without_a_grader_is_refused(client: Client, setting
     with pytest.raises(openai.BadRequestError, match="grader must be an object with a type among"):
         reinforcement(client, **settings)
     client.cloud.violations.clear()  # the request is against the types, too
+
+
+UNTYPED = "Invalid type for 'graders.input': expected an object, but got a string instead."
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no validation file": ({"grader": GRADER, "validated": False}, "validation_file is required"),
+    "a multi's graders as one": ({"grader": {**MULTI, "graders": GRADER}}, UNTYPED),
+    "a multi of one": ({"grader": {**MULTI, "graders": {"same": GRADER}}}, "needs two graders at least, got 1"),
+    "a multi within a multi": (
+        {"grader": {**MULTI, "graders": {"same": GRADER, "other": MULTI}}}, "cannot be within another",
+    ),
+    "a formula that is none": ({"grader": {**MULTI, "calculate_output": "same +"}}, "Invalid grader: .*calculate"),
+    "a formula with another key": ({"grader": {**MULTI, "calculate_output": "same + third"}}, "got third, which is no"),
+    "a grader without a name": ({"grader": {**GRADER, "name": ""}}, "Missing required parameter: .*name"),
+    "a field that is ours": (
+        {"grader": {"type": "python", "name": "x", "source": "def grade(s, i): return 1", "timeout": 3}},
+        "Unknown parameter: .*timeout",
+    ),
+    "a flat response format": (
+        {"grader": GRADER, "response_format": {"type": "json_schema", "name": "a", "schema": {}}}, "_format must have",
+    ),
+    "an unknown effort": (
+        {"grader": GRADER, "hyperparameters": {"reasoning_effort": "most"}}, "Invalid value for 'reasoning_effort'",
+    ),
+    "no training type": ({"grader": GRADER, "model": "gpt-oss-120b"}, "has no default trainingType"),
+    "a training type of others": (
+        {"grader": GRADER, "model": "gpt-oss-120b", "training_type": "Standard"},
+        "does not support fine-tuning with Standard TrainingType",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_a_reinforcement_job_that_breaks_a_rule_is_refused(refused: str, client: Client) -> None:
+    settings, told = REFUSED[refused]
+    with pytest.raises(openai.BadRequestError, match=told):
+        reinforcement(client, **settings)
+    client.cloud.violations.clear()
+
+
+def test_a_reinforcement_jobs_events_are_nested_and_its_results_file_is_flat(client: Client) -> None:
+    job = client.ended(reinforcement(client, grader=MULTI, hyperparameters={"n_epochs": 1, "batch_size": 5}))
+    assert job.status == "succeeded"
+    [first, last] = sorted(
+        (each.data for each in client.jobs.list_events(job.id) if each.type == "metrics"), key=lambda data: data["step"]
+    )
+    assert [each["name"] for each in first["scores"]["graders"]] == ["same", "other"]
+    assert "full_valid_mean_reward" not in first
+    assert last["full_valid_mean_reward"] == last["scores"]["valid_reward_mean"]
+    columns = client.openai.files.content(job.result_files[0]).text.splitlines()[0].split(",")
+    assert {"train_mean_reward", "scores/graders/same/train_reward_mean", "timing/step/full_iteration"} <= set(columns)
+
+
+def test_a_reinforcement_job_is_paused_once_at_its_limit_of_cost(client: Client) -> None:
+    client.cloud.script = Script(validating_seconds=1, queued_seconds=1, running_seconds=100, limit_of_cost=50)
+    job = reinforcement(client, grader=GRADER)
+    client.cloud.advance(1000)
+    assert client.jobs.retrieve(job.id).status == "paused"
+    assert any("cost limit of $5000" in event.message for event in client.jobs.list_events(job.id))
+    client.jobs.resume(job.id)
+    client.cloud.advance(1000)
+    assert client.jobs.retrieve(job.id).status == "succeeded"
+
+
+def test_a_grader_is_validated_and_run_as_a_job_would(client: Client) -> None:
+    alpha: Any = client.openai.fine_tuning.alpha.graders
+    assert alpha.validate(grader=MULTI).grader.to_dict()["calculate_output"] == MULTI["calculate_output"]
+    found = alpha.run(grader=MULTI, model_sample="4", item={"answer": "4"})
+    assert (found.reward, found.sub_rewards) == (1.0, {"same": 1.0, "other": 1.0})
+    lacking = alpha.run(grader=GRADER, model_sample="4", item={"anwser": "4"})
+    assert (lacking.reward, lacking.metadata.errors.invalid_variable_error) == (0.0, True)
+    with pytest.raises(openai.BadRequestError, match="needs two graders"):
+        alpha.validate(grader={**MULTI, "graders": {"same": GRADER}})
 
 
 def test_every_model_and_method_that_the_runners_table_allows_is_accepted() -> None:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "extend"
 FILES = {
     "method": ("runner/methods/sft_by_row.py", "conf/method/sft_by_row.yaml"),
+    "loss by token": ("runner/methods/dft.py", "conf/method/dft.yaml"),
     "loss": ("runner/methods/dpo/losses/cpo.py",),
     "shape": ("runner/data/formats/best_worst.py",),
     "grader": ("runner/graders/first_line.py", "conf/grader/first_line.yaml"),
@@ -58,6 +59,14 @@ def test_a_method_is_one_file_and_one_yaml(extended: Extended, tiny_model: Path,
     line = ("method=sft_by_row", f"dataset.train={pairs_file}", f"model.source=path:{tiny_model}", *QUICK)
     assert "sft_by_row.n_epochs" in extended("method", "runner", *line, "mode=plan")
     output = extended("method", "runner", *line, "sft_by_row.n_epochs=1")
+    assert "status  finished" in output
+    assert "eval/token_accuracy" in output
+
+
+@pytest.mark.slow
+def test_a_loss_by_token_is_one_file_and_one_yaml(extended: Extended, tiny_model: Path, pairs_file: Path) -> None:
+    line = ("method=dft", f"dataset.train={pairs_file}", f"model.source=path:{tiny_model}", *QUICK)
+    output = extended("loss by token", "runner", *line, "dft.n_epochs=1")
     assert "status  finished" in output
     assert "eval/token_accuracy" in output
 

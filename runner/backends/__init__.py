@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from runner.cost import Cost
 from runner.data.rows import Turns
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
 from runner.record.events import Created, Event
+from runner.record.events import Result as Result
 
 if TYPE_CHECKING:
     from runner.cost import Tokens
@@ -25,11 +26,9 @@ if TYPE_CHECKING:
     from runner.plan import Proposal, Run
     from runner.record.journal import RunState
     from runner.record.samples import Reply, Sampling
-    from runner.request.keys import BackendKeys, Evaluation, Request
+    from runner.request.keys import BackendKeys, Request
 
 Settings = TypeVar("Settings", bound="BackendKeys")
-Result = dict[str, Any]
-"""The small JSON result of a step, which the journal keeps."""
 Events = Generator[Event, None, Result]
 Lines = Sequence[tuple[str, str]]
 """Rows of two texts for the terminal: a name or a command, and what it is."""
@@ -67,6 +66,17 @@ class Respondent(Protocol):
         """Yield the answers to each prompt in turn, `sampling.per_prompt` of them."""
 
 
+@runtime_checkable
+class Measurable(Respondent, Protocol):
+    """A respondent that benchmarks can measure, too: an optional capability."""
+
+    def harness_model(self) -> Any:
+        """Return the model as an `lm_eval.api.model.LM`, loaded or ready to be asked."""
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text of the harness without what nobody may read: the key of an endpoint."""
+
+
 @dataclass(frozen=True)
 class RemoteJob:
     """A job at a hosted service, as `python -m runner.jobs` lists it; `plan_id` is empty if it is not ours."""
@@ -87,6 +97,8 @@ class Backend(ABC, Generic[Settings]):
     """The dataclass of the keys under `backend`."""
     hosted: ClassVar[bool] = False
     """Whether a service does the work, as a job whose id the step `create` returns as `job`."""
+    grades: ClassVar[bool] = False
+    """Whether answers are sampled and graded while it trains, as a method that is `graded` needs."""
 
     @abstractmethod
     def check(self, request: "Request", survey: "Survey") -> None:
@@ -109,7 +121,7 @@ class Backend(ABC, Generic[Settings]):
     def identity(self, settings: Settings) -> dict[str, Json]:
         """Return the part of the settings that decides the result; it is part of the plan id."""
 
-    def evaluation(self, keys: "Evaluation") -> dict[str, Json]:
+    def evaluation(self, request: "Request") -> dict[str, Json]:
         """Return the part of the keys under `evaluation` that decides the result; it is part of the plan id."""
         return {}
 
@@ -193,6 +205,7 @@ def names() -> list[str]:
 @cache
 def load(name: str) -> AnyBackend:
     """Return the backend of that name; `name` comes from a checked request."""
+    # By name and late: a plan for one backend never imports what another one needs.
     backend: AnyBackend = import_module(f"runner.backends.{name}").BACKEND
     return backend
 
@@ -204,4 +217,5 @@ def of(run: "Run") -> AnyBackend:
 
 def step_of(work: Callable[[], object], name: str, key: str = "") -> Step:
     """Return the step that a method of the backend's steps does; `work` makes them, once, when the first begins."""
+    # Only now: torch, or a service's SDK, is imported when the first step begins.
     return Step(name, lambda: getattr(work(), name)(), key)

@@ -24,7 +24,7 @@ import msgspec
 
 from runner.compare import output, results, verdict
 from runner.errors import ModelError, RequestError
-from runner.record import run_folders
+from runner.record import layout, run_folders
 from runner.terminal import cli
 
 
@@ -38,9 +38,8 @@ def _compare(arguments: list[str]) -> None:
     if asked.repeat:
         return _repeat(run_folders.find(asked.repeat, asked.runs_folder))
     folders, place = _found(asked)
-    there = [
-        folder for folder in folders if any((folder / name).exists() for name in ("plan.json", results.EVALUATION))
-    ]
+    # Trials of a sweep that have not begun have no folder yet: the others are compared meanwhile.
+    there = [folder for folder in folders if any((folder / name).exists() for name in (layout.PLAN, layout.EVALUATION))]
     read = [each for folder in there for each in results.read_all(folder)]
     found = verdict.make(read, asked.metric, asked.margin)
     target = asked.to or place
@@ -86,9 +85,9 @@ def _parser() -> argparse.ArgumentParser:
 def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
     """Return the folders of the runs that are meant, and the sweep's own folder where it is one."""
     if asked.experiment:
-        from runner.tracking import client
+        from runner.tracking import folders as tracked
 
-        found = client.folders(asked.experiment, asked.filter, asked.runs_folder)
+        found = tracked.found(asked.experiment, asked.filter, asked.runs_folder)
         if not found:
             raise RequestError(
                 f"--experiment: {asked.experiment} has no run of the runner's that the filter lets through."
@@ -101,7 +100,7 @@ def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
         return trials(made[-1]), made[-1]
     if len(asked.names) == 1:
         for folder in (Path(asked.names[0]), run_folders.sweeps_in(asked.runs_folder) / asked.names[0]):
-            if (folder / "sweep.json").exists():
+            if (folder / layout.SWEEP).exists():
                 return trials(folder), folder
     evaluations = {name: folder for name in asked.names if (folder := _evaluation(name, asked.runs_folder))}
     if len(asked.names) == len(evaluations) == 1:
@@ -117,7 +116,7 @@ def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
 def _evaluation(name: str, runs: Path) -> Path | None:
     """Return the folder of an evaluation by its path, or by its name among the evaluations."""
     folders = (Path(name), run_folders.evaluations_in(runs) / name)
-    return next((folder for folder in folders if (folder / results.EVALUATION).exists()), None)
+    return next((folder for folder in folders if (folder / layout.EVALUATION).exists()), None)
 
 
 def _margin(text: str) -> float:
@@ -129,7 +128,7 @@ def _margin(text: str) -> float:
 
 def trials(folder: Path) -> list[Path]:
     """Return the folders of a sweep's trials."""
-    kept = msgspec.json.decode((folder / "sweep.json").read_bytes())
+    kept = msgspec.json.decode((folder / layout.SWEEP).read_bytes())
     return list(dict.fromkeys(Path(each["folder"]) for each in kept["trials"]))
 
 

@@ -91,6 +91,7 @@ def lower_is_better(name: str) -> bool:
 def compare(metric: str, one: Variant, other: Variant) -> Difference:
     """Return how far `one` is above `other` in a metric, over the held-out rows that all their runs have judged."""
     name = metric.rpartition("/")[2]
+    # A run without the metric does not empty the set: the other seeds of its variant speak for it.
     judged = [having for run in (*one.runs, *other.runs) if (having := _having(run, name))]
     common = sorted(set.intersection(*judged)) if judged else []
     ours, theirs = (_matrix(each, name, common) for each in (one, other))
@@ -116,6 +117,7 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     steps, which find more, have decided the direction ends there (Strassburger and Bretz 2008, Statistics in Medicine
     27, 4914-4927).
     """
+    # What cannot be told anyway would only widen the intervals of the others.
     read = [each for each in differences if each.estimate and each.rows >= LEAST_ROWS]
     if len(read) < 2:
         return list(differences)
@@ -128,6 +130,7 @@ def _together(each: Difference, p: float, family: int) -> Difference:
     assert found.estimate is not None
     low, high = found.estimate.interval(found.confidence)
     if found.significant:
+        # Holm has told the direction, Bonferroni's wider interval may still reach across zero.
         low, high = (max(low, 0.0), high) if each.mean > 0 else (low, min(high, 0.0))
     return replace(found, low=low, high=high)
 
@@ -135,11 +138,12 @@ def _together(each: Difference, p: float, family: int) -> Difference:
 def rank(metric: str, all_of_them: Sequence[Variant]) -> list[Variant]:
     """Return variants that have a metric, the best first, by the mean over their seeds.
 
-    Those that tie go by the held-out loss, then by name, so that the order does not hang on that of the runs.
+    Those that tie go by the held-out loss, then by name, so that the order does not depend on that of the runs.
     """
     sign = 1 if kind(metric, [run for each in all_of_them for run in each.runs]).lower_is_better else -1
 
     def place(each: Variant) -> tuple[float, float, str]:
+        # By the loss, which is seldom equal: accuracies of few rows often are.
         losses = each.values("eval/loss")
         return sign * mean(each.values(metric)), mean(losses) if losses else math.inf, each.name
 

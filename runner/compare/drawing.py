@@ -3,12 +3,16 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from runner.compare.difference import mean, spread
 from runner.compare.results import Variant, kind
 from runner.compare.sentences import words
 from runner.compare.verdict import Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NAMED = 60
 """Characters of a name that are shown."""
@@ -16,12 +20,13 @@ DRAWN = 20
 """Curves and bars beyond the best so many would hide each other."""
 
 
-def draw(found: Comparison) -> Any:
+def draw(found: Comparison) -> "Figure":
     """Return a matplotlib figure, drawn without a display."""
     from matplotlib.figure import Figure
 
     # The models of an evaluation were not trained here, and have no curves.
     curved = any(run.curves for run in found.results)
+    # Not pyplot's: that keeps every figure in memory, and may look for a display.
     figure = Figure(figsize=(12 if curved else 6, 4.5), layout="constrained")
     if curved:
         _curves(figure.add_subplot(1, 2, 1), found)
@@ -29,12 +34,12 @@ def draw(found: Comparison) -> Any:
     return figure
 
 
-def save(figure: Any, path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
     """Write the drawing as a PNG."""
     figure.savefig(path, dpi=150)
 
 
-def svg(figure: Any) -> str:
+def svg(figure: "Figure") -> str:
     """Return the drawing as an SVG element."""
     written = io.StringIO()
     figure.savefig(written, format="svg")
@@ -42,7 +47,7 @@ def svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def _curves(axes: Any, found: Comparison) -> None:
+def _curves(axes: "Axes", found: Comparison) -> None:
     """Draw the metric over the steps, or what was measured in training where it was judged but once."""
     everyone = (*found.ranked, *found.unranked)[:DRAWN]
     judged = any(len(run.curves.get(found.metric, ())) > 1 for each in everyone for run in each.runs)
@@ -60,7 +65,7 @@ def _curves(axes: Any, found: Comparison) -> None:
     axes.legend(fontsize=8)
 
 
-def _sweep(axes: Any, found: Comparison) -> None:
+def _sweep(axes: "Axes", found: Comparison) -> None:
     """Draw the metric over the one number that was swept, else a bar for each variant."""
     axes.set(ylabel=words(found.metric, found.kind), title=f"{found.metric} at the end")
     values = [mean(each.values(found.metric)) for each in found.ranked]
@@ -68,8 +73,9 @@ def _sweep(axes: Any, found: Comparison) -> None:
     places = _numbers(found.ranked, found.keys)
     best = found.ranked[:DRAWN]
     if places:
-        ordered = sorted(zip(places, values, around, strict=True))
-        axes.errorbar(*zip(*ordered, strict=True), fmt="o-", capsize=4)
+        swept, heights, errors = zip(*sorted(zip(places, values, around, strict=True)), strict=True)
+        axes.errorbar(swept, heights, errors, fmt="o-", capsize=4)
+        # Rates and betas are swept by factors; 0.5, 1, 2 is still readable on a linear axis.
         if min(places) > 0 and max(places) >= 5 * min(places):
             axes.set_xscale("log")
         axes.set(xlabel=found.keys[0])
@@ -85,7 +91,7 @@ def _short(name: str) -> str:
 
 
 def _numbers(ranked: Sequence[Variant], keys: Sequence[str]) -> list[float]:
-    """Return where each variant stands on the one key in which they differ, if that is a number."""
+    """Return the value of each variant for the one key in which they differ, if that is a number."""
     if len(keys) != 1 or len(ranked) < 2:
         return []
     values = [each.runs[0].params.get(keys[0]) for each in ranked]

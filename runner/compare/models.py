@@ -1,9 +1,7 @@
 """The models of one folder, each against the first, by each grader; what `python -m runner.evaluate` prints. Pure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from runner.compare import results
 from runner.compare.difference import Difference, compare, corrected
@@ -53,6 +51,7 @@ def compare_models(folder: Path, margin: float | None = None) -> Models:
 
     Raises `RequestError` where nothing was graded.
     """
+    # Each model by itself: models of one folder were asked the same rows, and have no seeds.
     variants = [Variant(each.model, (each,)) for each in results.read_models(folder)]
     metrics = list(dict.fromkeys(f"eval/{name}" for each in variants for name in each.runs[0].graders))
     found = [compare(name, each, variants[0]) for each in variants[1:] for name in metrics]
@@ -63,7 +62,7 @@ def compare_models(folder: Path, margin: float | None = None) -> Models:
     )
 
 
-def as_json(found: Models) -> dict[str, Any]:
+def as_json(found: Models) -> dict[str, object]:
     """Return the comparison as a JSON value."""
-    models: Sequence[Any] = [{"name": each.name, "metrics": dict(each.runs[0].metrics)} for each in found.variants]
+    models = [{"name": each.name, "metrics": dict(each.runs[0].metrics)} for each in found.variants]
     return {"models": models, "differences": [difference_as_json(each) for each in found.differences]}

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from runner.compare import verdict
 from runner.compare.verdict import Comparison
+from runner.record.files import write_json
 from runner.terminal import console
 
 SHOWN = 40
@@ -21,7 +20,7 @@ def write(found: Comparison, folder: Path) -> Sequence[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     figure = drawing.draw(found)
     files = [folder / f"comparison.{kind}" for kind in ("json", "md", "html", "png")]
-    files[0].write_bytes(msgspec.json.format(msgspec.json.encode(verdict.as_json(found))))
+    write_json(files[0], verdict.as_json(found))
     files[1].write_text(verdict.markdown(found), "utf-8")
     files[2].write_text(page.html(found, drawing.svg(figure), beside(found)), "utf-8")
     drawing.save(figure, files[3])

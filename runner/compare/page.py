@@ -1,4 +1,4 @@
-"""A comparison as a page that stands alone: the verdict, the table, the drawing, and rows side by side.
+"""A comparison as a self-contained page: the verdict, the table, the drawing, and rows side by side.
 
 Answers of models are text of strangers: everything is escaped, and the page's own policy lets it load nothing.
 """
@@ -59,6 +59,7 @@ _SCRIPT = """
   show();
 """
 
+# `drawing | safe` is our own: matplotlib draws text as outlines, and escapes names in its comments.
 _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
     """<!doctype html>
 <meta charset="utf-8">

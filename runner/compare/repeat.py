@@ -1,16 +1,15 @@
 """`--repeat RUN`: the command that asks for a run again, and what has changed since: data, model, code, packages."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runner import planning
 from runner.errors import RunnerError
 from runner.execution import execute
-from runner.plan import Run
-from runner.record import journal
+from runner.plan import Run, flatten
+from runner.record import journal, layout
 from runner.record.events import Started
 from runner.request import check, hydra_config
 
@@ -40,16 +39,18 @@ def overrides(run: Run) -> list[str]:
     from omegaconf import OmegaConf
 
     hydra_config.register()
-    wanted = {key: value for key, value in _flat(check.as_composed(run.request)) if key not in PASSING}
+    # From the whole request, not from what was typed: the defaults of today may be others.
+    wanted = {key: value for key, value in flatten(check.as_composed(run.request)) if key not in PASSING}
     chosen: list[str] = []
     with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
 
         def differing(options: Sequence[str]) -> list[str]:
-            composed = dict(_flat(OmegaConf.to_container(compose("config", list(options)), resolve=True)))
+            composed = dict(flatten(OmegaConf.to_container(compose("config", list(options)), resolve=True)))
             return [key for key, value in wanted.items() if composed.get(key, "???") != value]
 
         for group in GROUPS:
             names = sorted(path.stem for path in (hydra_config.home() / "conf" / group).glob("*.yaml"))
+            # The option from which the fewest keys differ; each group in turn, as they set different keys.
             nearest = min(["", *names], key=lambda name: len(differing(_with(chosen, group, name))))
             chosen = _with(chosen, group, nearest)
         return [*chosen, *(f"{key}={_typed(wanted[key])}" for key in differing(chosen))]
@@ -59,15 +60,7 @@ def _with(chosen: Sequence[str], group: str, name: str) -> list[str]:
     return [*chosen, f"{group}={name}"] if name else [*chosen]
 
 
-def _flat(values: Mapping[str, Any] | Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _typed(value: Any) -> str:
+def _typed(value: object) -> str:
     """Return a value in Hydra's grammar."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -97,7 +90,7 @@ def _changes_of_plan(run: Run) -> Iterator[str]:
     if run.plan.model != now.model:
         yield f"model.source: other weights, {run.plan.model.digest[:12]} then and {now.model.digest[:12]} now"
     for part in ("hyperparameters", "settings", "evaluation"):
-        before, after = dict(_flat(getattr(run.plan, part))), dict(_flat(getattr(now, part)))
+        before, after = dict(flatten(getattr(run.plan, part))), dict(flatten(getattr(now, part)))
         for key in dict.fromkeys([*before, *after]):
             if before.get(key) != after.get(key):
                 yield f"{key}: {before.get(key)} then and {after.get(key)} now"
@@ -105,7 +98,7 @@ def _changes_of_plan(run: Run) -> Iterator[str]:
 
 def _changes_of_packages(folder: Path) -> Iterator[str]:
     """Yield which versions are not those of the process that ended the run."""
-    begun = [each.event for each in journal.read(folder / "journal.jsonl") if isinstance(each.event, Started)]
+    begun = [each.event for each in journal.read(folder / layout.JOURNAL) if isinstance(each.event, Started)]
     before, now = begun[-1].versions if begun else {}, execute.versions()
     for name in dict.fromkeys([*before, *now]):
         if before.get(name) != now.get(name):

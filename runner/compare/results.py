@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -18,7 +17,7 @@ from runner import methods, plan, planning
 from runner.errors import RequestError
 from runner.methods import Metric
 from runner.plan import Run
-from runner.record import graded, journal, outcome
+from runner.record import graded, journal, layout, outcome
 from runner.record.events import Metrics
 from runner.record.graded import AnswerGrade
 
@@ -27,9 +26,6 @@ Rows = dict[str, dict[str, float]]
 
 TUNED = "tuned"
 """The model of a run's answers that is compared; the other one is the base model."""
-EVALUATION = "evaluation.json"
-"""The file that tells an evaluation's folder from a run's: the names of its models and graders."""
-
 TIE = 0.5
 """What an answer is worth beside itself."""
 DATA = "dataset.fingerprint"
@@ -46,7 +42,7 @@ class Result:
     plan_id: str
     status: str
     message: str
-    params: Mapping[str, Any]
+    params: Mapping[str, object]
     metrics: Mapping[str, float]
     curves: Mapping[str, Sequence[tuple[int, float]]]
     rows: Rows
@@ -62,10 +58,10 @@ class Result:
     @property
     def seed(self) -> int:
         """The seed of the run."""
-        return int(self.params["seed"])
+        return msgspec.convert(self.params["seed"], int)
 
     @property
-    def request(self) -> dict[str, Any]:
+    def request(self) -> dict[str, object]:
         """Its configuration but for the seed."""
         return {key: value for key, value in self.params.items() if key not in IGNORED}
 
@@ -86,7 +82,8 @@ class Variant:
 def read(folder: Path) -> Result:
     """Return what a run's folder holds. Raises `RequestError` where it was never begun."""
     run = planning.load(folder)
-    records = journal.read(folder / "journal.jsonl")
+    # From the journal and not the report: a run that was killed, or goes on, has none, or an old one.
+    records = journal.read(folder / layout.JOURNAL)
     content = outcome.read(folder) or {}
     grades = [each for each in graded.read(folder / graded.GRADES, AnswerGrade) if each.model == TUNED]
     scores = graded.row_scores(grades, TUNED)
@@ -99,7 +96,7 @@ def read(folder: Path) -> Result:
         metrics=_means(scores) | outcome.last_values(records),
         curves=_curves([record.event for record in records if isinstance(record.event, Metrics)]),
         # Runs of earlier versions have the share of answers in style in a file of its own.
-        rows=_together(_rows(folder / "evaluation.jsonl"), _rows(folder / "in_style.jsonl"), scores),
+        rows=_together(_rows(folder / layout.HELD_OUT), _rows(folder / layout.IN_STYLE), scores),
         seconds=content.get("seconds") or {},
         graders=tuple(dict.fromkeys(each.grader for each in grades)),
         binary=_binary(grades),
@@ -108,7 +105,7 @@ def read(folder: Path) -> Result:
 
 def read_all(folder: Path) -> list[Result]:
     """Return what a folder holds: a run, or each model of an evaluation."""
-    return read_models(folder) if (folder / EVALUATION).exists() else [read(folder)]
+    return read_models(folder) if (folder / layout.EVALUATION).exists() else [read(folder)]
 
 
 def read_models(folder: Path) -> list[Result]:
@@ -119,8 +116,9 @@ def read_models(folder: Path) -> list[Result]:
     grades = graded.read(folder / graded.GRADES, AnswerGrade)
     if not grades:
         raise RequestError(f"{folder}: {graded.GRADES} not found or empty; python -m runner.evaluate writes it.")
-    path = folder / EVALUATION
+    path = folder / layout.EVALUATION
     named = [name for name in graded.SIDES if any(each.model == name for each in grades)]
+    # In the order they were named: the first is the one that others are compared with.
     models = msgspec.json.decode(path.read_bytes())["models"] if path.exists() else named
     grades = [*grades, *_ties(grades, models[0])]
     return [_model(folder, str(name), [each for each in grades if each.model == name]) for name in models]
@@ -210,6 +208,7 @@ def differing(results: Sequence[Result]) -> list[str]:
     """
     keys = dict.fromkeys(key for result in results for key in result.params)
     found = [key for key in keys if len({repr(each.params[key]) for each in results if key in each.params}) > 1]
+    # Rows may differ though every key is equal (the file has changed), or be equal though keys differ (a copy).
     why = [key for key in found if key in IGNORED and key.startswith("dataset.")] if DATA in found else []
     unsaid = DATA in found and not why and "method" not in found
     return [*(key for key in found if key not in IGNORED and key != DATA), *why, *([DATA] if unsaid else [])]
@@ -225,6 +224,7 @@ def variants(results: Sequence[Result]) -> list[Variant]:
     keys = differing(results)
     together: dict[str, list[Result]] = {}
     for result in results:
+        # repr tells 1 from 1.0 and "1": other values are another request, even where they compare as equal.
         together.setdefault(repr(sorted(map(repr, result.request.items()))), []).append(result)
     names = [_name(runs[0], keys) for runs in together.values()]
     taken = Counter(names)

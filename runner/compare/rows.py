@@ -98,6 +98,7 @@ def beside(found: Comparison) -> SideBySide | None:
         return None
     # Several variants are told from the best one; a single one from what it was before.
     against = 1 if base and len(shown) > 1 else 0
+    # Rows have one id wherever they were asked, so those of several runs meet here.
     asked = {each.row: each for parts in folders.values() for each in parts[0]}
     graders = tuple(dict.fromkeys(grader for each in columns for row in each.scores.values() for grader in row))
     rows = [_row(each, columns, against, graders) for each in asked.values()]
@@ -181,6 +182,7 @@ def marked(before: str, after: str) -> list[tuple[str, str]]:
     """Return a text in pieces by whole words: `same`, `added`, and `missing`, which only the other text has."""
     old, new = (re.findall(r"\S+\s*|\s+", text) for text in (before, after))
     pieces = []
+    # By words: letters that two texts share by chance would cut them into crumbs.
     for _, start, end, new_start, new_end in difflib.SequenceMatcher(None, old, new).get_opcodes():
         here, there = "".join(new[new_start:new_end]), "".join(old[start:end])
         if here == there:

@@ -46,6 +46,7 @@ def _undecided(found: Difference) -> str:
     metric = words(found.metric, found.kind)
     if not found.apart.any():
         return (
+            # Of a grader that gives each answer the same score, say: more rows would not help.
             f"{found.name} and {found.other} come out alike in {metric} on each of {found.rows:,} rows; "
             "another metric may tell them apart"
         )
@@ -77,6 +78,7 @@ def _margin(found: Difference) -> str:
     # Of one that is better beyond chance it goes without saying.
     first = behind.turned.no_worse and not found.significant
     told = f"{behind.other} is no worse than {behind.name} in {what} by more than {margin}; " * first
+    # On the side on which the one behind is: the value that an interval of more rows would leave out.
     sign = 1 if found.kind.lower_is_better else -1
     enough = rows_needed(behind.apart, sign * found.margin, found.confidence)
     if sign * (behind.low if sign > 0 else behind.high) > found.margin:

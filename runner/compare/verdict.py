@@ -7,7 +7,7 @@ output.py.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 from runner import methods
 from runner.compare.difference import Difference, compare, corrected, mean, rank, spread
@@ -26,6 +26,37 @@ EVERY_GRADER = "graders"
 """In place of a metric: all the graders that all have."""
 NEXT = 20
 """With so many that come next the best one is compared; what lies behind them is nobody's question."""
+
+
+class RunJson(TypedDict):
+    """A run as a comparison names it."""
+
+    folder: str
+    seed: int
+    status: str
+
+
+class VariantJson(TypedDict):
+    """A variant: the keys that set it apart, its metrics as means over its runs, and these."""
+
+    name: str
+    values: dict[str, object]
+    metrics: dict[str, float]
+    runs: list[RunJson]
+
+
+class ComparisonJson(TypedDict):
+    """What `comparison.json` holds: the variants, best first, and how the best one differs from each other one."""
+
+    metric: str
+    further: list[str]
+    graders: list[str]
+    lower_is_better: bool
+    verdict: str
+    sentences: list[str]
+    keys: list[str]
+    variants: list[VariantJson]
+    differences: list[dict[str, object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +105,7 @@ class Comparison:
         best = self.ranked[0]
         least = "least " if self.kind.lower_is_better else ""
         told = f"best by {least}{words(self.metric, self.kind)}: {best.name} ({figure(best, self.metric)})"
+        # A difference in answers, in place of a metric without rows, decides nothing about the metric.
         unsure = [each for each in self.leading if each.metric != self.metric or not each.better]
         if not self.leading:
             return told
@@ -96,6 +128,7 @@ def make(
     asked = [metric] if isinstance(metric, str) else metric or []
     metrics = _known(asked, results) or [_metric(results)]
     ranked = rank(metrics[0], taking_part)
+    # The best with each other one, not all pairs: of a thousand trials these would be half a million.
     others = ranked[1 : 1 + NEXT]
     found = [_difference(metrics[0], ranked[0], each) for each in others]
     found += [compare(name, ranked[0], each) for name in metrics[1:] for each in others]
@@ -128,12 +161,14 @@ def _difference(metric: str, one: Variant, other: Variant) -> Difference:
     """Compare two by a metric, or by their answers where no row was judged by it: a hosted job's are not."""
     found = compare(metric, one, other)
     answers = _answers([*one.runs, *other.runs])
+    # A hosted job tells no losses of single rows, but its answers may be graded like anybody's.
     return found if found.rows else max((found, compare(answers, one, other)), key=lambda each: each.rows)
 
 
 def _metric(results: Sequence[Result]) -> str:
     if _unlike(results):
         return _answers(results)
+    # Runs that are under way have no say in what all are compared by.
     having = [result for result in results if result.metrics and result.status == "finished"]
     wanted = [*HEADLINES, *(graders(having) if having else ()), ANSWERS, "train/loss"]
     return next((name for name in wanted if all(name in each.metrics for each in having)), HEADLINES[0])
@@ -161,6 +196,7 @@ def figure(variant: Variant, metric: str) -> str:
 def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of the table of variants: what sets them apart, and their metrics."""
     everyone = (*found.ranked, *found.unranked)
+    # Each once, in this order: what was asked for, what methods show, then graders.
     shown = dict.fromkeys(
         [*found.further, *MEASURED, *(f"eval/{name}" for each in found.results for name in each.graders)]
     )
@@ -179,7 +215,7 @@ def _called(run: Result) -> str:
     return run.folder.name + (f" ({run.status})" if run.status != "finished" else "")
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
+def as_json(found: Comparison) -> ComparisonJson:
     """Return the comparison as a JSON value."""
     return {
         "metric": found.metric,
@@ -202,10 +238,11 @@ def as_json(found: Comparison) -> dict[str, Any]:
     }
 
 
-def difference_as_json(each: Difference) -> dict[str, Any]:
+def difference_as_json(each: Difference) -> dict[str, object]:
     """Return a difference as a JSON value; bounds that are not known are None."""
     names = ("metric", "name", "other", "mean", "low", "high", "p", "rows", "seeds", "family", "margin", "enough")
     values = {name: getattr(each, name) for name in names}
+    # JSON knows neither infinity nor nan: a bound that is not known is null.
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }

@@ -48,12 +48,14 @@ class Findings:
         """Count a finding, and keep it while its rule has few examples."""
         key = finding.severity, finding.rule
         group = self._groups.setdefault(key, Group(*key))
+        # Counted always, kept only while there are few: a bad file of a million rows is a line in the report.
         group.count += finding.times
         if len(group.examples) < EXAMPLES:
             group.examples.append(finding)
 
     def __iter__(self) -> Iterator[Group]:
         """Yield the groups, errors first, then as they were met."""
+        # What stops a run comes first; within that, the order of the file.
         order: tuple[Severity, ...] = ("error", "warning", "note")
         yield from sorted(self._groups.values(), key=lambda group: order.index(group.severity))
 

@@ -36,6 +36,7 @@ class Fingerprint:
     def _hand_over(self) -> None:
         """Let the thread hash what has gathered, once it is done with what it had before."""
         self._wait()
+        # One piece ahead at most: more would gather in memory where the disk reads faster than a core hashes.
         self._running = self._helper.submit(self._sha256.update, b"".join(self._parts))
         self._parts, self._size = [], 0
 

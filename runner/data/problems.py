@@ -1,23 +1,26 @@
-"""Problems out of files (`evaluation.prompts`): prompts, and the fields that graders compare answers with."""
+"""Problems out of files: prompts, and the fields that graders compare answers with.
+
+For `evaluation.prompts` and, as rows of the format `problem`, for methods that learn from them.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
-from runner.data.containers import read_blocks
 from runner.data.formats import recognise
+from runner.data.json_value import Json
 from runner.data.kinds.problem import Problem
 from runner.data.reading.content_parts import join_parts
-from runner.data.reading.decode_errors import explain, not_json
-from runner.data.reading.files import DataFile, locate
+from runner.data.reading.decode_errors import explain
+from runner.data.reading.files import locate
+from runner.data.reading.row_reader import read_file
 from runner.data.reading.unknown_keys import fit
-from runner.data.rows import BadRow, Message, Turns, text_of
+from runner.data.rows import BadRow, Message, Tools, Turns, text_of
 from runner.errors import DataError
 
 QUESTIONS = ("prompt", "question", "problem", "input")
 """Keys that hold a prompt as a text or as turns, where a row has no `messages`: gsm8k, reasoning-gym and others."""
-RESERVED = ("messages", "tools", "parallel_tool_calls")
+RESERVED = ("messages", "tools")
 
 
 def read(files: str | Sequence[str]) -> Iterator[tuple[Problem, str]]:
@@ -27,41 +30,26 @@ def read(files: str | Sequence[str]) -> Iterator[tuple[Problem, str]]:
     learns from, whose answers become the fields `reference`, `chosen` and `rejected`. Each other key is a field that
     graders find as `{{ item.KEY }}`. Raises `DataError` by file and line for a row that asks nothing.
     """
-    return (each for file in locate(files) for each in _problems(file))
+    for file in locate(files):
+        for block in read_file(file, "auto", "problem"):
+            for finding in block.findings:
+                if finding.severity == "error":
+                    raise DataError(f"{finding}.")
+            for row, line in zip(block.rows, block.lines, strict=True):
+                assert isinstance(row, Problem)
+                yield row, f"{file.name}:{line}"
 
 
-def _problems(file: DataFile) -> Iterator[tuple[Problem, str]]:
-    for block in read_blocks(file):
-        for number, line in zip(block.numbers, block.lines, strict=True):
-            if line.strip():
-                place = f"{file.name}:{number}"
-                try:
-                    problem = problem_of(_decoded(line))
-                    problem.check()
-                except BadRow as bad:
-                    raise DataError(f"{place}: {bad}.") from None
-                yield problem, place
-
-
-def _decoded(line: bytes) -> dict[str, Any]:
-    try:
-        row = msgspec.json.decode(line)
-    except (ValueError, RecursionError) as error:
-        raise not_json(error, line) from None
-    if not isinstance(row, dict):
-        raise BadRow("no-object", "the row is not an object; keys and values are needed, as {…}; repair it")
-    return row
-
-
-def problem_of(row: Mapping[str, Any]) -> Problem:
+def problem_of(row: Mapping[str, Json]) -> Problem:
     """Return a decoded row as a problem. Raises `BadRow` where it asks nothing."""
     if "messages" in row:
         turns = _as_turns(row["messages"])
         answer = turns[-1:] if turns and turns[-1].role == "assistant" else ()
+        # Each other key, unlike training, which reads only its own: a grader may name any of them.
         fields = {key: value for key, value in row.items() if key not in RESERVED}
         if answer:
             fields.setdefault("reference", text_of(answer))
-        return Problem(turns[: len(turns) - len(answer)], fields, row.get("tools"))
+        return Problem(turns[: len(turns) - len(answer)], fields, _tools(row))
     for format in recognise(row)[:1]:
         known = join_parts({key: value for key, value in row.items() if key in format.all_keys})
         try:
@@ -70,7 +58,9 @@ def problem_of(row: Mapping[str, Any]) -> Problem:
             raise explain(error, msgspec.json.encode(row), format) from None
         assert problem is not None
         others = {key: value for key, value in row.items() if key not in (*format.all_keys, *RESERVED)}
-        return Problem(problem.prompt, others | problem.reference, row.get("tools"))
+        # A format that reads tools has them in a form of its own: sharegpt's may be JSON in a text.
+        tools = problem.tools if "tools" in format.all_keys else _tools(row)
+        return Problem(problem.prompt, others | problem.reference, tools)
     key = next((key for key in QUESTIONS if key in row), None)
     if key is None:
         raise BadRow(
@@ -80,18 +70,29 @@ def problem_of(row: Mapping[str, Any]) -> Problem:
     value = row[key]
     turns = (Message("user", value),) if isinstance(value, str) else _as_turns(value)
     fields = {name: each for name, each in row.items() if name not in (*RESERVED, key)}
+    # gsm8k and others call the reference `answer`; our own graders' templates name it `reference`.
     if isinstance(fields.get("answer"), str):
         fields.setdefault("reference", fields["answer"])
-    return Problem(turns, fields, row.get("tools"))
+    return Problem(turns, fields, _tools(row))
 
 
-def _as_turns(value: Any) -> Turns:
-    """Return decoded turns; keys of a turn that are null, as the service adds them, are none."""
+def _tools(row: Mapping[str, Json]) -> Tools | None:
+    """Return the tools of a row. Raises `BadRow` where they are no list of objects."""
     try:
-        return msgspec.convert([_without_nulls(join_parts(each)) for each in value], tuple[Message, ...])
-    except (msgspec.ValidationError, TypeError, AttributeError) as error:
+        return msgspec.convert(row.get("tools"), Tools | None)
+    except msgspec.ValidationError as error:
+        raise BadRow("not-tools", f"its `tools` are no list of objects ({error}); repair them") from None
+
+
+def _as_turns(value: object) -> Turns:
+    """Return decoded turns; keys of a turn that are null, as the service adds them, are none."""
+    # Files from the service have keys that are null in each turn.
+    turns = [_without_nulls(each) for each in value] if isinstance(value, list) else value
+    try:
+        return msgspec.convert(join_parts(turns), tuple[Message, ...])
+    except msgspec.ValidationError as error:
         raise BadRow("not-turns", f"its turns cannot be read ({error}); each needs a role and a content") from None
 
 
-def _without_nulls(turn: Any) -> Any:
-    return {key: value for key, value in turn.items() if value is not None}
+def _without_nulls(turn: object) -> object:
+    return {key: value for key, value in turn.items() if value is not None} if isinstance(turn, dict) else turn

@@ -28,6 +28,7 @@ class RowStore(Sequence[Row]):
     def __init__(self, folder: Path, kind: str) -> None:
         self._ends = np.load(folder / ENDS, mmap_mode="r")
         with (folder / LINES).open("rb") as file:
+            # Mapped, so that trials and ranks of this machine share the pages that are read.
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._decoder: msgspec.json.Decoder[Row] = msgspec.json.Decoder(kinds.load(kind))
 
@@ -65,6 +66,7 @@ def write_rows(folder: Path, blocks: Iterable[tuple[Sequence[Row], bytes]]) -> N
             ends.extend(_ends(lines, end))
             end += len(lines)
     np.save(folder / ENDS, np.asarray(ends, "<u8"))
+    # Before the folder gets its name (cache.py): what is found there is whole.
     cache.sync(folder / LINES)
     cache.sync(folder / ENDS)
 

@@ -7,9 +7,11 @@ across runs by it.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import msgspec
+
+from runner.data.json_value import Json
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -36,11 +38,13 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_
     content: str | None = None
     name: str | None = None
     weight: Literal[0, 1] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: list[dict[str, Json]] | None = None
     tool_call_id: str | None = None
 
 
 Turns = tuple[Message, ...]
+Tools = list[dict[str, Json]]
+"""Tools that a model may call, each as the service's JSON describes it; carried through as they are."""
 
 
 class Learned(NamedTuple):
@@ -58,11 +62,15 @@ class Text(NamedTuple):
     is_answer: bool
 
 
+# gc=False: rows hold texts and tuples of turns, and never each other, so that the collector need not follow them:
+# https://jcristharif.com/msgspec/structs.html#disabling-garbage-collection-advanced
 class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A row of some kind. A new kind is a subclass in a file of `kinds/`, and says all of what follows."""
 
     label: ClassVar[str]
     """What rows of the kind are called in messages, in the plural."""
+    format: ClassVar[str] = ""
+    """The format in which files are read for rows of the kind, whatever their shape; empty where it is recognised."""
     every_answer_is_good: ClassVar[bool] = False
     """Whether all answers are imitated, so that a judgement beside them changes what a row means."""
 
@@ -72,7 +80,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return row if isinstance(row, cls) else None
 
     @property
-    def tools(self) -> list[dict[str, Any]] | None:
+    def tools(self) -> Tools | None:
         """The tools that the row declares."""
         raise NotImplementedError
 
@@ -106,7 +114,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         """Return what a hosted service takes for the row, to be encoded as JSON; keys within tools keep their order."""
         return self
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Json]:
         """Return what a grader may compare an answer with, by name: `reference` is the good answer."""
         return {}
 
@@ -121,6 +129,8 @@ def text_of(turns: Turns) -> str:
     return (turns[-1].content or "") if turns else ""
 
 
+# Keys within tools are sorted, too; those of a row stand in the order of its fields. Absent ones are left out
+# (omit_defaults), so that a field which a later version adds changes no row's identity.
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 

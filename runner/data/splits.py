@@ -62,10 +62,12 @@ def row_blocks(
     for files, splits in _sources(selection, wanted):
         room = {split: selection.room(split) for split in splits}
         for block in _blocks(selection, files):
+            # Both splits from one reading of the file, as a block is read and checked once.
             parts = {split: _first(part, room[split]) for split, part in _divide(selection, block, splits)}
             for split, part in parts.items():
                 room[split] -= len(part.rows)
             full = not any(room.values())
+            # What lies behind the last row that is used is nobody's concern with `max_rows`.
             last = max(part.lines[-1] for part in parts.values() if part.lines) if full else sys.maxsize
             for finding in block.findings:
                 if (finding.line or 0) <= last:
@@ -117,5 +119,6 @@ def is_held_out(row: Row, fraction: float, seed: int) -> bool:
     It is decided by the row's prompt alone: a row stays in its split when rows are added, removed or reordered, and
     rows that share a prompt are never divided between training and validation.
     """
+    # Not a shuffle: a row stays where it is when others are added, taken out or put in another order.
     digest = hashlib.sha256(b"%d " % seed + canonical(row.question)).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64

@@ -59,6 +59,7 @@ class Tally:
         prompts, answers = columns(block.rows)
         self.seen.add(block.file.name, block.lines, prompts, block.rows)
         self._with_tools += _lines_with_tools(canonical)
+        # `fromlist` and `map`, not a loop: this runs for every row of a million.
         self._turns.fromlist(list(map(add, map(len, prompts), map(len, answers))))
         self._answers.fromlist([len(text_of(answer)) for answer in answers])
 
@@ -81,6 +82,7 @@ def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:
 
 def _lines_with_tools(canonical: bytes) -> int:
     """Return how many rows declare, call or answer tools; inside a text, quotation marks have a backslash."""
+    # Few files have tools; four bytes are looked for in the whole block before any line is.
     if not holds(canonical, b'"too'):
         return 0
     return sum(re.search(rb'(?<!\\)"tool(s|_calls|_call_id)?"', line) is not None for line in canonical.splitlines())
@@ -92,4 +94,5 @@ def _spread(values: "array[int]") -> Spread:
     if not values:
         return Spread(0, 0, 0)
     numbers = np.asarray(values)
+    # The median, as means of lengths are drawn by a few very long rows.
     return Spread(int(numbers.min()), int(np.median(numbers)), int(numbers.max()))

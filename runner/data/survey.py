@@ -60,6 +60,7 @@ class Survey:
     def require_trainable(self, on_bad_row: Literal["stop", "skip"]) -> None:
         """Raise `DataError` if rows were refused and are not to be skipped, or if a split has none left."""
         found = self.refused + sum(split.rows for split in self.splits.values())
+        # A few of each kind: a file with a million bad rows has the same fault a million times.
         reasons = "\n".join(str(each) for each in self.errors)
         refused = f"{reasons}; {self.refused} of {found} rows cannot be trained on"
         if self.refused and on_bad_row == "stop":
@@ -85,6 +86,7 @@ def survey(selection: Selection, limit: TokenLimit | None = None, report: Report
         tallies = {split: Tally(helper) for split in splits}
         share = _share(selection)
         for split, block in row_blocks(selection, splits, findings.add):
+            # Encoded once: the fingerprint, the search for odd texts and the count of bytes share these lines.
             lines = canonical_lines(block.rows)
             tallies[split].take(block, lines)
             for finding in chain(_odd_texts(block, lines), _too_long(block, limit) if limit else ()):
@@ -106,6 +108,7 @@ def _share(selection: Selection) -> Callable[[RowBlock, int], float]:
     wanted = sum(map(selection.room, splits_of(selection)))
 
     def share(block: RowBlock, rows: int) -> float:
+        # By file, as the last block of one is followed by the first of the next.
         sizes[block.file.name] = block.share * block.file.path.stat().st_size
         return min(1.0, max(sum(sizes.values()) / total, rows / wanted))
 
@@ -137,6 +140,7 @@ def _too_long(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:
     long = [
         (number, row)
         for number, row in zip(block.lines, block.rows, strict=True)
+        # A token takes a byte at least, so most rows need no tokenizer.
         if len(canonical(row)) > limit.max_tokens
     ]
     counts = limit.count_tokens([row for _, row in long]) if long else []

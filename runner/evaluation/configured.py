@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from runner import graders, methods
+from runner.data.json_value import Json
 from runner.errors import RequestError
 from runner.graders import Grader
 from runner.request import hydra_config
@@ -28,12 +28,25 @@ def of_request(request: Request) -> list[Grader]:
     return named([*by_style, *request.evaluation.graders])
 
 
-def named(wanted: Sequence[str | Mapping[str, Any]], key: str = "evaluation.graders") -> list[Grader]:
+def named(wanted: Sequence[str | Mapping[str, Json]], key: str = "evaluation.graders") -> list[Grader]:
     """Return graders given by their names in `conf/grader/`, as files or as configurations.
 
     Raises `RequestError` for one that is not found, or cannot work, or whose name another has, too.
     """
     found = [_make(each, f"{key}[{number}]") for number, each in enumerate(wanted)]
+    _require_names(found, key)
+    return found
+
+
+def one(wanted: str | Mapping[str, Json], key: str) -> Grader:
+    """Return the one grader that a key names; raises as `named` does."""
+    grader = _make(wanted, key)
+    _require_names([grader], key)
+    return grader
+
+
+def _require_names(found: Sequence[Grader], key: str) -> None:
+    # `eval/NAME` would be two things at once. The grader of `dataset.style` bears a metric's name on purpose.
     taken = methods.metrics().keys() - {IN_STYLE}
     for number, grader in enumerate(found):
         if not re.fullmatch(r"\w[\w.-]*", grader.name):
@@ -42,15 +55,15 @@ def named(wanted: Sequence[str | Mapping[str, Any]], key: str = "evaluation.grad
             )
         if grader.name in [each.name for each in found[:number]] or grader.name in taken:
             raise RequestError(f"{key}: the name {grader.name} is taken; give the grader another `name`.")
-    return found
 
 
 def key_of(grader: Grader) -> str:
     """Return what identifies a grader: a hash of its configuration, without its secrets."""
+    # Secrets show as `$NAME` or `***` there, so that another key at the same place grades nothing again.
     return sha256(msgspec.json.encode(graders.configuration(grader), order="sorted")).hexdigest()[:16]
 
 
-def _make(wanted: str | Mapping[str, Any], place: str) -> Grader:
+def _make(wanted: str | Mapping[str, Json], place: str) -> Grader:
     if isinstance(wanted, str):
         path = _file(wanted, place)
         wanted, place, name = _loaded(path), str(path), path.stem
@@ -80,7 +93,7 @@ def _file(name: str, place: str) -> Path:
     )
 
 
-def _loaded(path: Path) -> Mapping[str, Any]:
+def _loaded(path: Path) -> Mapping[str, Json]:
     from omegaconf import OmegaConf
 
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)  # its errors name the file: hydra_errors.py

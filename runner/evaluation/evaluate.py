@@ -21,14 +21,14 @@ from runner.errors import DataError
 from runner.evaluation import configured, grading, judges, summary
 from runner.evaluation.judges import judge_of
 from runner.graders import Grader
-from runner.record import graded, run_folders, samples
+from runner.record import graded, layout, run_folders, samples
 from runner.record.events import Event, Note, Progress
+from runner.record.files import safe_name, write_json
 from runner.record.graded import Answer, AnswerGrade, Asked
 from runner.request.keys import Request
 
 AT_ONCE = 64
 """Prompts that a model is asked together, before their answers are kept; a killed process asks them again."""
-EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,7 @@ def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) ->
     if not rows:
         raise DataError("evaluation.samples: there is no row to ask; set it, dataset.validation or evaluation.prompts.")
     sampling = samples.sampling(request)
+    # Graders are not in it: other graders grade the answers that this folder has.
     seen = [[each.identity for each in respondents.values()], list(respondents), [row.row for row in rows], sampling]
     identity = sha256(msgspec.json.encode(seen)).hexdigest()[:8]
     return Evaluation(
@@ -60,7 +61,7 @@ def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) ->
         respondents=respondents,
         rows=rows,
         graders=configured.of_request(request),
-        folder=run_folders.evaluations_in(runs) / f"{_stem(list(respondents)[-1])}-{identity}",
+        folder=run_folders.evaluations_in(runs) / f"{safe_name(list(respondents)[-1])}-{identity}",
     )
 
 
@@ -79,7 +80,7 @@ def carry_out(evaluation: Evaluation) -> Generator[Event, None, list[AnswerGrade
         )
         if judge is not None and judge.usage.asked + judge.usage.cached:
             yield Note(judges.told(judge.usage, keys))
-    (folder / EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(_summed(evaluation, grades))))
+    write_json(folder / layout.EVALUATION, _summed(evaluation, grades))
     return grades
 
 
@@ -94,6 +95,7 @@ def _answers(evaluation: Evaluation, name: str, respondent: Respondent) -> Gener
         with path.open("ab") as file:
             for done, (row, each) in enumerate(zip(part, replies, strict=True), start + 1):
                 known[row.row] = samples.answers(name, [row], [each])
+                # A row's answers in one write: a kill leaves all of them or a torn line, which the next start cuts off.
                 file.write(msgspec.json.Encoder().encode_lines(known[row.row]))
                 file.flush()
                 yield Progress("answer", len(evaluation.rows) - len(left) + done, len(evaluation.rows), what=name)
@@ -124,8 +126,3 @@ def _summed(evaluation: Evaluation, grades: Sequence[AnswerGrade]) -> dict[str, 
             name: summary.means(grades, name) | summary.rates(grades, graders, name) for name in evaluation.respondents
         },
     }
-
-
-def _stem(name: str) -> str:
-    """Return what a folder is called by a model's name."""
-    return "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name).strip("-.")[-60:]

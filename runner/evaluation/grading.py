@@ -55,6 +55,7 @@ def grade(
                 file.flush()
                 yield Progress("grade", done, len(tasks))
     found = [known[task.key] for task in tasks]
+    # Only now, as a whole: until here the file was appended to, so that a kill loses nothing that was paid for.
     graded.write(path, found)  # without those of other graders and answers, which are not asked for any more
     return found
 
@@ -69,6 +70,7 @@ def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[G
             if grader.compares and other is None:
                 continue  # there is nothing to set the answer beside
             subject = Subject(item_of(asked[answer.row]), sample_of(answer), sample_of(other) if other else None)
+            # What decides a grade and nothing else: what is sampled again or has another reference is graded again.
             seen = [identity, answer, subject.item, other if grader.compares else None]
             yield Task(number, answer, subject, sha256(msgspec.json.encode(seen, order="sorted")).hexdigest()[:24])
 
@@ -96,6 +98,7 @@ def _graded(
         running: dict[Future[Grade], Task] = {}
         try:
             while True:
+                # No more than are graded at once: a pool that held all would have thousands to cancel at Ctrl-C.
                 for task in islice(waiting, at_once - len(running)):
                     running[pool.submit(gradings[task.grader], task.subject)] = task
                 if not running:

@@ -7,7 +7,7 @@ from itertools import product
 
 from runner.errors import RequestError
 from runner.evaluation.grading import item_of, sample_of
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.graders import Grader, Sample, Subject
 from runner.judging.client import EndpointJudge, Usage
 from runner.judging.keys import JudgeKeys
@@ -53,6 +53,7 @@ def price(
     subjects = []
     for row, number in product(rows, range(sampling.per_prompt)):
         samples = [known.get((name, row.row, number)) or _unknown(row, name, number, sampling) for name in models]
+        # The first model's answers are what a pairwise judge sets the others' beside; they get no grade of their own.
         graded = samples[1:] if grader.compares else samples
         subjects += [Subject(item_of(row), sample, samples[0]) for sample in graded]
     with EndpointJudge(keys) as judge:

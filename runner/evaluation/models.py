@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from runner import backends, models, planning
 from runner.backends import Respondent
 from runner.data.rows import Turns
-from runner.errors import JudgeError, ModelError, ServiceError
+from runner.errors import AccessError, JudgeError, ModelError, ServiceError
 from runner.graders import Json
-from runner.judging.connection import Connection
+from runner.judging.connection import Connection, find_url
 from runner.judging.keys import JudgeKeys
 from runner.record import run_folders
 from runner.record.journal import read_state
@@ -40,6 +41,7 @@ def find(name: str, request: Request, runs: Path) -> Respondent:
     if scheme not in models.schemes() and scheme == name:
         return _of_run(run_folders.find(run, runs), which or "tuned")
     ours = request.backend.name
+    # The request's own backend first: it has settings, while the others are asked with their defaults.
     for backend in sorted(backends.names(), key=lambda each: each != ours):
         loaded = backends.load(backend)
         found = loaded.respondent(name, request.backend if backend == ours else loaded.settings(name=backend))
@@ -106,8 +108,32 @@ class Endpoint:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def harness_model(self) -> Any:
+        """Return the model for lm-evaluation-harness, which asks it for chat completions by itself."""
+        from lm_eval.models.openai_completions import LocalChatCompletion
+
+        variable = self.keys.key_variable
+        if variable is not None and not os.environ.get(variable):
+            raise AccessError(
+                f"{variable}: not set; put the endpoint's key into the environment or .env, or set "
+                "evaluation.judge.key_variable=null where it asks for none."
+            )
+        # Never empty: without headers the harness would send OPENAI_API_KEY, whoever asks for it.
+        header = {"Accept": "application/json"}
+        header |= {"Authorization": f"Bearer {os.environ[variable]}"} if variable else {}
+        return LocalChatCompletion(
+            base_url=f"{find_url(self.keys)}/chat/completions", model=self.model, header=header,
+            num_concurrent=self.keys.concurrency, timeout=int(self.keys.timeout),
+        )  # fmt: skip
+
+    def without_secrets(self, text: str) -> str:
+        """Return the text without the endpoint's key."""
+        secret = os.environ.get(self.keys.key_variable or "")
+        return text.replace(secret, "[…]") if secret else text
+
     def _request(self, prompt: Turns, sampling: Sampling, number: int) -> dict[str, Json]:
         messages: list[Json] = [{"role": turn.role, "content": turn.content or ""} for turn in prompt]
+        # Another seed for each sample, else an endpoint that obeys it gives the same answer each time.
         seed = {"seed": sampling.seed + number} if sampling.temperature else {}
         return {
             "model": self.model, "messages": messages, "max_completion_tokens": sampling.max_new_tokens,

@@ -25,9 +25,9 @@ def _is_override(argument: str) -> bool:
 
 
 def of(names: Sequence[str], overrides: Sequence[str], runs: Path) -> tuple[Request, list[str]]:
-    """Return the request, and the models with the base model of a run that stands alone.
+    """Return the request, and the models with the base model of a run that is named alone.
 
-    It is that of the first run that is named, changed by overrides; where there is none, or a group is chosen anew
+    It is that of the first run that is named, changed by overrides; where there is none, or a group is chosen
     (`dataset=files`), it is composed as `python -m runner` composes it.
     """
     folder = next((found for name in names if (found := _run(name, runs))), None)
@@ -37,6 +37,7 @@ def of(names: Sequence[str], overrides: Sequence[str], runs: Path) -> tuple[Requ
         return check.request(api.composed(*overrides)), list(names)
     run = planning.load(folder)
     request = check.request(_changed(check.as_composed(run.request), overrides))
+    # One run by itself is compared with the model that it was made from.
     alone = len(names) == 1 and "@" not in names[0]
     return request, [f"{names[0]}@base", names[0]] if alone else list(names)
 

@@ -3,16 +3,16 @@
 grade    the answers of both models, by each grader        grades.jsonl
 """
 
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from runner import backends, distributed
+from runner import backends
 from runner.backends import Events, Step
 from runner.evaluation import configured, grading, judges, summary
 from runner.evaluation.judges import judge_of
+from runner.evaluation.lockstep import in_lockstep
 from runner.plan import Run
 from runner.record import graded
-from runner.record.events import Event, Metrics, Note
+from runner.record.events import Metrics, Note
 from runner.record.graded import Answer, Asked
 from runner.record.journal import RunState
 
@@ -24,8 +24,9 @@ def of(run: Run, state: RunState) -> Sequence[Step]:
     graders = configured.of_request(run.request)
     if sampling is None or not graders:
         return steps
+    # Other graders grade again and sample nothing; other samples do both.
     key = " ".join([sampling.key, *(f"{each.name}={configured.key_of(each)}" for each in graders)])
-    return [*steps, Step("grade", lambda: _in_lockstep(_grade(run, state)), key)]
+    return [*steps, Step("grade", lambda: in_lockstep(_grade(run, state)), key)]
 
 
 def _grade(run: Run, state: RunState) -> Events:
@@ -49,28 +50,6 @@ def _grade(run: Run, state: RunState) -> Events:
 
 def _last_step(state: RunState) -> int:
     """Return how many optimizer steps the model has behind it."""
-    for name in ("train", "results"):
-        if "step" in state.results.get(name, {}):
-            return int(state.results[name]["step"])
-    return 0
-
-
-def _in_lockstep(work: Events) -> Events:
-    """Let rank 0 do the work, and the other ranks yield the same events, as all ranks agree after each on whether to
-    stop.
-    """
-    group = distributed.group()
-    if group.rank.world_size == 1:
-        return (yield from work)
-    while True:
-        event, result = group.broadcast(_next(work) if group.rank.first else None)
-        if event is None:
-            return dict(result)
-        yield event
-
-
-def _next(work: Generator[Event, None, dict[str, Any]]) -> tuple[Event | None, dict[str, Any]]:
-    try:
-        return next(work), {}
-    except StopIteration as done:
-        return None, done.value
+    # The local backend trains in a step of that name; a hosted job's results say how far it came.
+    found = (state.results.get(name, {}).get("step") for name in ("train", "results"))
+    return next((step for step in found if isinstance(step, int)), 0)

@@ -25,6 +25,7 @@ def rates(grades: Sequence[AnswerGrade], graders: Sequence[Grader], model: str) 
         if threshold is not None and scores:
             found[f"{grader.name}_passed"] = sum(score >= threshold for score in scores) / len(scores)
         if len(scores) < len(mine):
+            # Left out of the mean, so it has to be said: a mean over half of the answers may be another one.
             found[f"{grader.name}_errors"] = 1 - len(scores) / len(mine)
     return found
 

@@ -15,23 +15,24 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
 
-from runner import distributed
+from runner import distributed, graders
 from runner.backends import Step
 from runner.errors import STOPPED, BusyError, EndedError, LostError, RunnerError, StopAsked
 from runner.evaluation import steps as evaluation
 from runner.plan import Run
-from runner.record import run_folders
-from runner.record.events import Event, Failed, Progress, Started, StepDone, StepStarted, Stopped, Wait
+from runner.record import layout, run_folders
+from runner.record.events import Event, Failed, Progress, Result, Started, StepDone, StepStarted, Stopped, Wait
+from runner.record.files import write_json
 from runner.record.journal import Journal, MemoryJournal, Record, read_state
 from runner.request import check
 
 Listener = Callable[[Record], None]
-Results = dict[str, dict[str, Any]]
+Results = dict[str, Result]
 Done = TypeVar("Done")
 
 PACKAGES = ("runner", "torch", "transformers", "peft", "mlflow", "hydra-core", "openai", "azure-ai-projects")
@@ -42,6 +43,7 @@ SLICE_SECONDS = 0.2
 def finished(run: Run) -> Results | None:
     """Return the results of a run that has its model and whose every step is done, else None. Touches nothing."""
     done = read_state(run.folder)
+    # Without `save` there is no model, whatever else is done.
     steps = evaluation.of(run, done) if "save" in done.results else []
     return done.results if steps and all(done.has(step.name, step.key) for step in steps) else None
 
@@ -76,6 +78,7 @@ def _to_end(work: Generator[float, None, Results], wanted: Callable[[], RunnerEr
             seconds = next(work)
             while True:
                 sleep(seconds, asked)
+                # Ranks agree each time: one that stopped alone would leave the others waiting for its part of a sum.
                 end = _reason_to_end(asked()) or wanted()
                 seconds = work.throw(end) if end else next(work)
         except StopIteration as done:
@@ -114,7 +117,8 @@ def proceed(run: Run, listener: Listener) -> Generator[float, None, Results]:
 
     Each yield is a safe point, where `StopAsked` may be thrown in, and gives the seconds that there is nothing to do.
     """
-    journal = Journal(run.folder / "journal.jsonl")
+    journal = Journal(run.folder / layout.JOURNAL)
+    # Only rank 0 has a journal; by its state the others skip the same steps.
     distributed.group().broadcast(journal.state)
     keep(run)
     return (yield from _carry_out_all(run, journal, listener))
@@ -157,6 +161,7 @@ def _carry_out(step: Step, note: Callable[[Event], None]) -> Generator[float, No
             try:
                 yield event.seconds if isinstance(event, Wait) else 0.0
             except (StopAsked, LostError) as end:
+                # Not raised here: the step may have to say what goes on without us, as a hosted job does.
                 event = work.throw(end)
             else:
                 event = next(work)
@@ -167,13 +172,14 @@ def _carry_out(step: Step, note: Callable[[Event], None]) -> Generator[float, No
 
 def keep(run: Run) -> None:
     """Write into the run's folder what was planned and what was asked for."""
-    (run.folder / "plan.json").write_bytes(msgspec.json.format(run.plan.canonical))
-    asked = msgspec.json.encode(check.as_composed(run.request))
-    (run.folder / "request.json").write_bytes(msgspec.json.format(asked))
+    # At each start, as the request may differ in what the plan does not hold: samples, graders, tracking.
+    write_json(run.folder / layout.PLAN, msgspec.Raw(run.plan.canonical))
+    write_json(run.folder / layout.REQUEST, graders.hidden(check.as_composed(run.request)))
 
 
 def sleep(seconds: float, asked: Callable[[], bool]) -> None:
     """Sleep, but not on after a signal."""
+    # In slices: `time.sleep` goes on after a signal whose handler raises nothing (PEP 475), and ours sets a flag.
     until = time.monotonic() + seconds
     while not asked() and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, SLICE_SECONDS))
@@ -186,8 +192,9 @@ def alone(folder: Path) -> Iterator[None]:
     Raises `BusyError` with the process and machine that hold it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / "owner.json"
-    lock = FileLock(folder / ".lock", timeout=0)
+    # Beside the lock, which holds nothing: the system's own lock is free the moment its process dies.
+    owner = folder / layout.OWNER
+    lock = FileLock(folder / layout.LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -225,7 +232,7 @@ def stop_flag() -> Iterator[Callable[[], bool]]:
 
 
 def set_aside(folder: Path) -> None:
-    """Rename a run's folder, so that the same plan begins anew; nothing is deleted."""
+    """Rename a run's folder, so that the same plan can be run again; nothing is deleted."""
     if folder.exists():
         with alone(folder):
             number = 1 + len(run_folders.set_aside(folder))
@@ -247,6 +254,7 @@ def versions() -> dict[str, str]:
 def _code() -> str:
     """Return a fingerprint of the runner's own code, which says more than its version."""
     digest = sha256()
+    # A version says what was released, and a checkout changes between releases.
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

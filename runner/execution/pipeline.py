@@ -5,10 +5,11 @@ A launcher imports this module in processes of its own, on other machines too, a
 
 import os
 import platform
+import time
 from dataclasses import replace
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner import distributed
 from runner.errors import EndedError, Pruned, RequestError, StopAsked
@@ -16,16 +17,19 @@ from runner.request import check, hydra_config
 from runner.terminal import cli
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from runner.execution.execute import Listener, Results
     from runner.plan import Proposal, Run
 
 hydra_config.register()  # where a launcher has started this process, it composes a trial's request before it calls
 
+# A list of the module, as `hydra.main` returns nothing and a launcher's own results do not reach `__main__`.
 ENDED: list[int] = []
 """The exit codes of what this process has been given."""
 
 
-def task(composed: Any) -> int:
+def task(composed: "DictConfig") -> int:
     """Plan and execute one composed request; return its exit code, so that a sweep's other trials go on.
 
     Once asked to stop, a process begins nothing more.
@@ -35,7 +39,7 @@ def task(composed: Any) -> int:
     return ENDED[-1]
 
 
-def _arrive_and_do(composed: Any) -> None:
+def _arrive_and_do(composed: "DictConfig") -> None:
     _arrive()
     if distributed.this_rank().first:
         plan_and_run(composed)
@@ -62,7 +66,7 @@ def _arrive() -> None:
         cli.read_dotenv()
 
 
-def plan_and_run(composed: Any) -> None:
+def plan_and_run(composed: "DictConfig") -> None:
     """Check a request and make its plan; with `mode=run`, carry it out unless that was done before."""
     from runner import planning
     from runner.execution import execute
@@ -71,25 +75,49 @@ def plan_and_run(composed: Any) -> None:
     proposal = _plan(composed)
     run = proposal.run
     finished = execute.finished(run) is not None
-    anew = run.request.again and (finished or execute.stuck(run))
-    done = finished and not anew
+    rerun = run.request.again and (finished or execute.stuck(run))
+    done = finished and not rerun
     if run.request.sweep:
         console.show_trial_begun(run, run.trial_name or _typed())
     else:
         console.show_plan(proposal, done, planning.count_tokens(proposal))
+    if run.request.rehearse and not done:
+        _rehearse_base(run)
     if run.request.mode == "run":
         if not run.request.sweep and not done:  # of a sweep's price the sweep has asked
             console.confirm_price(planning.total_cost([proposal]).dollars, run.request.max_price)
         _point_to(run)
-        if anew:
+        if rerun:
             execute.set_aside(run.folder)
         try:
             run_and_report(run, train=not done)
         except EndedError:
-            if anew or not run.request.again:
+            if rerun or not run.request.again:
                 raise
             execute.set_aside(run.folder)  # only now is it known that the hosted job has ended
             run_and_report(run)
+
+
+def _rehearse_base(run: "Run") -> None:
+    """Let the base model answer some prompts several times, and print how it does by each grader."""
+    from runner.evaluation.rehearsal import base_model
+    from runner.execution import execute
+    from runner.judging.price import total as price_total
+    from runner.record.journal import Record
+    from runner.terminal import console
+    from runner.terminal.progress import Live
+
+    planned = base_model.plan(run)
+    if isinstance(planned, str):
+        console.say(f"note: rehearse=true: {planned}")
+        return
+    prices = base_model.prices(planned)
+    for name, price in prices.items():
+        console.say(f"rehearsal, grader {name}: {price.sentence}")
+    console.confirm_price(price_total(prices.values()), run.request.max_price)
+    with execute.alone(planned.folder), Live() as live:
+        found = execute.to_its_end(base_model.carry_out(planned), lambda event: live(Record(time.time(), event)))
+    console.show_base_scores(found)
 
 
 def run_and_report(run: "Run", train: bool = True) -> None:
@@ -101,6 +129,7 @@ def run_and_report(run: "Run", train: bool = True) -> None:
     from runner.tracking.follower import Follower
 
     with execute.alone(run.folder), distributed.joined(run.plan.id) as group:
+        # The other ranks have made the same plan, but only this one has looked at what is done, and where.
         group.broadcast((run.folder, train))
         follower = Follower([run])
         outcome = report.Outcome("finished")
@@ -108,12 +137,14 @@ def run_and_report(run: "Run", train: bool = True) -> None:
             if train:
                 with Live() as live:
                     outcome = report.outcome(run, _execute(run, live))
+        # Of a search, no failure: the trial's code stays 0, so that its sweep ends well.
         except Pruned as end:
             outcome = report.failure(end)
         except BaseException as error:
             outcome = report.failure(error)
             raise
         finally:
+            # A finished run keeps its report: versions and times there are those of the training.
             content = None if train else record_outcome.read(run.folder)
             content = content or report.write(run, outcome)
             position = follower.finish(run, outcome.status)
@@ -134,7 +165,7 @@ def _execute(run: "Run", listener: "Listener") -> "Results":
     return execute.execute(run, pruner, pruner.reason)
 
 
-def help_with(composed: Any) -> None:
+def help_with(composed: "DictConfig") -> None:
     """Execute the same steps as rank 0 on another rank; write and print nothing."""
     from runner.execution import execute
 
@@ -146,7 +177,7 @@ def help_with(composed: Any) -> None:
                 execute.assist(replace(run, folder=folder))
 
 
-def _plan(composed: Any) -> "Proposal":
+def _plan(composed: "DictConfig") -> "Proposal":
     """Check a request and make its plan."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from runner import methods
 from runner.errors import STOPPED, LeftRunning, Pruned, StopAsked
 from runner.execution.execute import versions
-from runner.plan import Run
-from runner.record import graded, journal
+from runner.plan import Plan, Run
+from runner.record import graded, journal, layout
 from runner.record.events import Samples, StepDone
+from runner.record.files import write_json
 from runner.record.journal import Record
-from runner.record.outcome import last_values
+from runner.record.outcome import Report, Saved, last_values, saved
 from runner.request import hydra_errors
 
 
@@ -26,7 +26,7 @@ class Outcome:
     message: str = ""
 
 
-def outcome(run: Run, results: Mapping[str, Any]) -> Outcome:
+def outcome(run: Run, results: Mapping[str, object]) -> Outcome:
     """Return the outcome of an execution that ended well: with a model, or with a hosted job that was left to run."""
     if "save" in results:
         return Outcome("finished")
@@ -40,21 +40,23 @@ def failure(error: BaseException) -> Outcome:
     if isinstance(error, Pruned):
         return Outcome("pruned", str(error))
     if isinstance(error, StopAsked | KeyboardInterrupt):
+        # What a step has added to the usual words: what goes on at a service, say.
         more = str(error).removeprefix(STOPPED)
         return Outcome("stopped", f"give the same command again to go on{'.' if more else ''}{more}")
     return Outcome("failed", str(hydra_errors.sentence(error) or error))
 
 
-def write(run: Run, outcome: Outcome) -> dict[str, Any]:
+def write(run: Run, outcome: Outcome) -> Report:
     """Write both files from what the journal holds and return the content."""
-    content = build(run, outcome, journal.read(run.folder / "journal.jsonl"))
-    (run.folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(content)))
-    (run.folder / "report.md").write_text(markdown(content), "utf-8")
+    content = build(run, outcome, journal.read(run.folder / layout.JOURNAL))
+    write_json(run.folder / layout.REPORT, content)
+    (run.folder / layout.REPORT_PAGE).write_text(markdown(run.plan, content), "utf-8")
     return content
 
 
-def build(run: Run, outcome: Outcome, records: Sequence[Record]) -> dict[str, Any]:
+def build(run: Run, outcome: Outcome, records: Sequence[Record]) -> Report:
     """Return the report as a JSON value."""
+    # Of a step that was done twice, for other samples say, the later result.
     steps = {each.event.step: each.event for each in records if isinstance(each.event, StepDone)}
     samples = [each.event.rows for each in records if isinstance(each.event, Samples)]
     return {
@@ -64,7 +66,7 @@ def build(run: Run, outcome: Outcome, records: Sequence[Record]) -> dict[str, An
         "message": outcome.message,
         "metrics": last_values(records),
         "graded": _graded(run.folder),
-        "model": steps["save"].result if "save" in steps else None,
+        "model": saved(steps["save"].result) if "save" in steps else None,
         "results": {name: step.result for name, step in steps.items()},
         "seconds": {name: step.seconds for name, step in steps.items()},
         "started": records[0].time if records else None,
@@ -85,27 +87,27 @@ def _graded(folder: Path) -> list[str]:
     return compare_models(folder).sentences
 
 
-def markdown(content: Mapping[str, Any]) -> str:
+def markdown(plan: Plan, content: Report) -> str:
     """Return the report as a page: what was done, how it came out, what the model says now."""
-    plan = content["plan"]
+    model = content["model"]
     lines = [
         f"# {content['name']}",
         "",
         f"{content['status'].capitalize()}. {content['message']}".strip(),
         "",
         f"- plan `{content['plan_id']}`",
-        f"- {plan['method']} on {plan['train']['rows']} rows, backend {plan['backend']}",
-        f"- base model: `{plan['model']['source']}`",
-        f"- model reference: {_code(content['model'] and content['model']['model'])}",
+        f"- {plan.method} on {plan.train.rows} rows, backend {plan.backend}",
+        f"- base model: `{plan.model.source}`",
+        f"- model reference: {_code(model['model'] if model else None)}",
         "",
-        *_checkpoints(content["model"] or {}),
+        *_checkpoints(model or {}),
         *(f"- {sentence}." for sentence in content["graded"]),
         "",
         *_table(["metric", "value"], [[name, f"{value:.4g}"] for name, value in sorted(content["metrics"].items())]),
         *_table(["step", "seconds"], [[name, f"{value:.1f}"] for name, value in content["seconds"].items()]),
         *_table(
             ["key", "value"],
-            [[key, str(value)] for key, value in methods.load(plan["method"]).shown(plan["hyperparameters"]).items()],
+            [[key, str(value)] for key, value in methods.load(plan.method).shown(plan.hyperparameters).items()],
         ),
     ]
     for sample in content["samples"]:
@@ -124,7 +126,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _checkpoints(model: Mapping[str, Any]) -> list[str]:
+def _checkpoints(model: Saved) -> list[str]:
     found = [[_code(each["model"]), str(each["step"])] for each in model.get("checkpoints", ())]
     return _table(["checkpoint", "step"], found)
 

@@ -14,17 +14,13 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
+from runner.data.json_value import Json as Json
 from runner.errors import RequestError
 from runner.graders import secret
-
-if TYPE_CHECKING:
-    Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-else:
-    Json = Any  # msgspec 0.22 does not decode types that name themselves
 
 
 @dataclass(frozen=True)
@@ -95,10 +91,19 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     secrets: ClassVar[tuple[str, ...]] = ()
     """The fields that map names to secrets, as HTTP headers do."""
+    hosted: ClassVar[bool] = False
+    """Whether a hosted service's reinforcement jobs know the type."""
+    own_fields: ClassVar[tuple[str, ...]] = ()
+    """The fields that only we know, of a type that a hosted service knows, too."""
 
     name: str = ""
     pass_threshold: float | None = None
     """From where an answer counts as passed, in the service's units; told beside the mean, never subtracted."""
+
+    @property
+    def parts(self) -> Mapping[str, "Grader"]:
+        """The graders that it puts together, by key."""
+        return {}
 
     def templates(self) -> Iterable[str]:
         """Return every text of the configuration that may hold `{{ item.KEY }}` or `{{ sample.KEY }}`."""
@@ -138,8 +143,13 @@ def names() -> list[str]:
     return [name for name in (module.name for module in iter_modules(__path__)) if hasattr(_module(name), "GRADER")]
 
 
+def hosted_types() -> list[str]:
+    """Return the types that hosted reinforcement jobs know."""
+    return [name for name in names() if _module(name).GRADER.hosted]
+
+
 def make(configuration: Mapping[str, Json], place: str) -> Grader:
-    """Return the grader of a configuration; `place` says where that stands, for errors.
+    """Return the grader of a configuration; `place` says where that is, for errors.
 
     Raises `RequestError` with a sentence for what is wrong.
     """
@@ -154,9 +164,10 @@ def make(configuration: Mapping[str, Json], place: str) -> Grader:
     except msgspec.ValidationError as error:
         allowed = ", ".join(each.encode_name for each in msgspec.structs.fields(owner))
         raise RequestError(f"{place}: {kind}: {error}; its fields: {allowed}.") from error
+    # All at once: a configuration with three mistakes is not sent back three times.
     problems = list(grader.problems())
     # Configurations within one are kept as they were typed, so a secret in them would show.
-    within = [path for path in secret.written(configuration, _secrets) if path.split(".")[0] not in owner.secrets]
+    within = [path for path in written_secrets(configuration) if path.split(".")[0] not in owner.secrets]
     problems += [f"{path}: a secret is written down; fix: $NAME, and set that environment variable." for path in within]
     if problems:
         raise RequestError("\n".join(f"{place}: {each}" for each in problems))
@@ -169,10 +180,17 @@ def configuration(grader: Grader) -> dict[str, Json]:
     return {"type": grader.type, **fields}
 
 
-def hidden(configuration: Json) -> Json:
-    """Return configurations of graders as they were typed, with `***` in place of each secret: for what is kept."""
-    found: Json = secret.hidden(configuration, _secrets)
-    return found
+def hidden(configuration: object, variables: bool = False) -> object:
+    """Return configurations of graders as they were typed, with `***` in place of each secret: for what is kept.
+
+    With `variables` also in place of `$NAME`, for what is to be the same wherever the secret is kept.
+    """
+    return secret.hidden(configuration, _secrets, variables)
+
+
+def written_secrets(configuration: Mapping[str, Json]) -> list[str]:
+    """Return where a configuration has a secret written down instead of named: `headers.NAME`."""
+    return list(secret.written(configuration, _secrets))
 
 
 def _secrets(kind: object) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ class Endpoint(Grader, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "endpoint"
+    hosted: ClassVar[bool] = True
     concurrent: ClassVar[bool] = True
     secrets: ClassVar[tuple[str, ...]] = ("headers",)
 
@@ -123,8 +124,10 @@ class _Asking:
         self._wait_for_turn()
         wait = pause * random.uniform(0.5, 1.0)
         try:
+            # Streamed, so that a page without end is noticed after a megabyte and not when memory is full.
             headers = {"Content-Type": "application/json"}
             with self.client.stream("POST", self.url, content=body, headers=headers) as response:
+                # What may pass; any other code would be the same at the next try.
                 if response.status_code == 429 or response.status_code >= 500:
                     asked = retry_after(response.headers.get("retry-after"))
                     told = f"it answers {response.status_code}"
@@ -160,6 +163,7 @@ class _Asking:
             return
         with self.lock:
             due = max(time.monotonic(), self.turn)
+            # Turns are given out under the lock and waited for outside of it, so that many threads can wait at once.
             self.turn = due + 1 / self.rate_limit
         time.sleep(max(0.0, due - time.monotonic()))
 

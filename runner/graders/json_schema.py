@@ -41,6 +41,8 @@ class JsonSchema(Grader, frozen=True, kw_only=True, dict=True):
         except ValueError as error:
             return Grade(0.0, f"not JSON: {_short(str(error))}")
         try:
+            # The error nearest to the answer's top, as most is wrong there; within an `anyOf` the deepest:
+            # https://python-jsonschema.readthedocs.io/en/stable/errors/#best-match-and-relevance
             wrong = best_match(self.validator.iter_errors(value))
         except Unresolvable as error:
             return Grade(None, error=f"schema: $ref '{error.ref}' leads nowhere")

@@ -47,9 +47,11 @@ class LabelModel(ChatGrader, frozen=True, kw_only=True):
         """Ask for the label."""
         form = answer_form("label", {"type": "string", "enum": list(self.labels)})
         found = ask(judge, self.model, self.messages(subject), Sampling(), form, Labelled)
+        # Letter by letter, though the form allows no other: not every endpoint keeps to a JSON schema.
         if found.result not in self.labels:
             allowed = ", ".join(self.labels)
             raise JudgeError(f"{self.model}: the judge's label is {quoted(found.result)}; allowed: {allowed}.")
+        # The label first, as it is what people look for among many reasons.
         why = f"{found.result}: {found.reason}" if found.reason else found.result
         return Grade(float(found.result in self.passing_labels), why)
 

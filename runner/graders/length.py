@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from runner.graders import Grade, Grader, Subject
 
+# A mark within a number or a name (3.14, example.org) has no white space behind it, and ends nothing.
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])")
 
 
@@ -43,6 +44,7 @@ class Length(Grader, frozen=True, kw_only=True):
 
 def _count(text: str, unit: str) -> int:
     if unit == "words":
+        # By white space: of languages without spaces `characters` is the unit to use.
         return len(text.split())
     text = text.strip()
     return len(text) if unit == "characters" else sum(1 for each in _SENTENCE_ENDS.split(text) if each)

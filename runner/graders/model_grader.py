@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
@@ -49,6 +49,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def options(self) -> dict[str, Json]:
         """The fields of a chat request, where it is `max_completion_tokens`."""
         found = {key: value for key, value in msgspec.to_builtins(self).items() if value is not None}
+        # Chat completions know `max_completion_tokens`; the grader's JSON has one s more (docs/judges.md).
         limit = found.pop("max_completions_tokens", None)
         return found if limit is None else found | {"max_completion_tokens": limit}
 
@@ -105,6 +106,7 @@ class ModelGrader(Grader, frozen=True, kw_only=True):
         def grade(subject: Subject) -> Grade:
             try:
                 return self.judged(subject, judge)
+            # AccessError passes: every other question would fail in the same way, so the grading ends.
             except (JudgeError, templates.MissingValueError) as error:
                 return Grade(None, error=str(error))
 
@@ -143,6 +145,7 @@ def answer_form(name: str, result: Mapping[str, Json]) -> dict[str, Json]:
 
     It is what the service asks its judges for (guide on graders, "Score model graders").
     """
+    # The steps come before the result, so that the judge reasons before it decides.
     step = _closed({"description": {"type": "string"}, "conclusion": {"type": "string"}})
     schema = _closed({"steps": {"type": "array", "items": step}, "result": dict(result)})
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
@@ -157,6 +160,7 @@ def ask(
     """
     text = judge.ask(model, messages, {**sampling.options, "response_format": response_format})
     try:
+        # Strictly, though the endpoint promises the form: not every one that calls itself compatible keeps to it.
         return msgspec.json.decode(text, type=form)
     except msgspec.DecodeError as error:
         raise JudgeError(
@@ -175,5 +179,5 @@ def quoted(text: str) -> str:
     return json.dumps(shortened(text, 80), ensure_ascii=False)
 
 
-def _closed(properties: dict[str, Any]) -> dict[str, Json]:
+def _closed(properties: dict[str, Json]) -> dict[str, Json]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

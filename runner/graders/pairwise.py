@@ -54,6 +54,7 @@ class Pairwise(ModelGrader, frozen=True, kw_only=True):
         """Ask in both orders."""
         if subject.other is None:
             return Grade(None, error=f"{self.name or self.type}: there is no second answer to compare with.")
+        # Models that were tuned a little often give the very same greedy answer: two questions saved each time.
         if _shown(subject.sample) == _shown(subject.other):
             return Grade(0.5, "both answers are the same", parts={"first": 0.5, "second": 0.5})
         one = self._preference(judge, subject, subject.sample, subject.other)
@@ -68,6 +69,7 @@ class Pairwise(ModelGrader, frozen=True, kw_only=True):
         return Grade(0.5, shortened(f"{told} ({two.reason})"), parts=parts)
 
     def _preference(self, judge: Judge, subject: Subject, a: Sample, b: Sample) -> Preference:
+        # As JSON, so that no answer can end its own part of the message and speak for the other one.
         said = {"conversation": subject.item.get("messages"), "answer_A": _shown(a), "answer_B": _shown(b)}
         messages: list[Json] = [
             {"role": "system", "content": INSTRUCTIONS.format(criteria=templates.render(self.criteria, subject))},

@@ -24,6 +24,7 @@ class ScoreModel(ChatGrader, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "score_model"
+    hosted: ClassVar[bool] = True
 
     range: tuple[float, float] = (0.0, 1.0)
     sampling_params: Sampling = Sampling()
@@ -50,6 +51,7 @@ class ScoreModel(ChatGrader, frozen=True, kw_only=True):
 
     def _mapped(self, score: float) -> float:
         low, high = self.range
+        # Clipped first, as the service does; the map to 0..1 is ours, so that all scores can be averaged and compared.
         return (min(max(score, low), high) - low) / (high - low)
 
 

@@ -7,13 +7,14 @@ secret and shows as it was written, so that a configuration that is kept can be 
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from runner.errors import AccessError
 
 HIDDEN = "***"
 Fields = Callable[[object], Collection[str]]
 """Which fields of a grader's type are mappings from a name to a secret."""
+# Whole values only: `$NAME` within other text may belong to the secret itself.
 _VARIABLE = re.compile(r"(?P<word>[A-Za-z]+ )?\$(?P<name>[A-Z][A-Z0-9_]*)")
 
 
@@ -42,6 +43,7 @@ class Secret:
         Raises `AccessError` where the variable is not set, or where only `***` was kept of the secret.
         """
         found = _VARIABLE.fullmatch(self._value)
+        # A request that was read from a run's folder has this in place of a secret that was written down.
         if self._value == HIDDEN:
             raise AccessError("the secret was not kept, only ***; write $NAME in its place and set that variable.")
         if found is None:
@@ -62,7 +64,7 @@ class Secret:
     def __copy__(self) -> "Secret":
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Secret":
+    def __deepcopy__(self, memo: dict[int, object]) -> "Secret":
         return self
 
     def __reduce__(self) -> NoReturn:
@@ -84,17 +86,17 @@ def written(configuration: object, fields: Fields, path: str = "") -> Iterator[s
             yield from written(value, fields, f"{path}{key}.")
 
 
-def hidden(configuration: Any, fields: Fields) -> Any:
-    """Return a configuration as it was typed, with `***` in place of each secret."""
+def hidden(configuration: object, fields: Fields, variables: bool = False) -> object:
+    """Return a configuration as it was typed, with `***` in place of each secret, with `variables` of `$NAME`, too."""
     if isinstance(configuration, list | tuple):
-        return [hidden(each, fields) for each in configuration]
+        return [hidden(each, fields, variables) for each in configuration]
     if not isinstance(configuration, Mapping):
         return configuration
     names = fields(configuration.get("type"))
     return {
-        key: {name: Secret(str(each)).shown for name, each in value.items()}
+        key: {name: HIDDEN if variables else Secret(str(each)).shown for name, each in value.items()}
         if key in names and isinstance(value, Mapping)
-        else hidden(value, fields)
+        else hidden(value, fields, variables)
         for key, value in configuration.items()
     }
 

@@ -13,6 +13,7 @@ class StringCheck(Grader, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "string_check"
+    hosted: ClassVar[bool] = True
 
     input: str
     reference: str
@@ -43,6 +44,7 @@ class StringCheck(Grader, frozen=True, kw_only=True):
         elif self.operation == "like":
             holds, fails = reference in text, "does not contain"
         else:
+            # casefold, not lower: "STRASSE" and "straße" are the same word.
             holds, fails = reference.casefold() in text.casefold(), "does not contain"
         return Grade(float(holds), "" if holds else f"'{_short(text)}' {fails} '{_short(reference)}'")
 

@@ -1,6 +1,6 @@
 """`{{ item.KEY }}` and `{{ sample.KEY }}` in the texts of a grader, with the service's meaning.
 
-A path is a key, then `.key` or `[0]` as often as wanted. Text is inserted as it stands, any other value as JSON.
+A path is a key, then `.key` or `[0]` as often as wanted. Text is inserted as it is, any other value as JSON.
 What is inserted is never read as a template again. Source: https://platform.openai.com/docs/guides/graders
 """
 
@@ -19,6 +19,7 @@ NAMESPACES = ("item", "sample")
 _REASONS = {"output_json": ": the answer is not JSON", "output_tools": ": the answer calls no tool"}
 """Why a key of `sample` that is allowed may be missing."""
 SAMPLE_KEYS = ("output_text", "output_json", "output_tools", "choices")
+# No braces within: `{{ {"a": 1} }}` stays text, as JSON in a prompt often is.
 _BRACES = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 _PATH = re.compile(r"[^\s.\[\]]+(?:\.[^\s.\[\]]+|\[\d+\])*")
 
@@ -50,6 +51,7 @@ class Reference:
 
 def render(template: str, subject: Subject) -> str:
     """Return a template with its values inserted; raises `MissingValueError` where there is none."""
+    # Once for all parts: an answer is parsed as JSON here, which the service offers as `output_json`.
     values = {"item": subject.item, "sample": sample_values(subject.sample)}
     texts = [part if isinstance(part, str) else _text(part.value(values[part.namespace])) for part in _parts(template)]
     return "".join(texts)
@@ -96,6 +98,7 @@ def sample_values(sample: Sample) -> dict[str, Json]:
     values: dict[str, Json] = {"output_text": sample.text, "choices": [_choice(sample)]}
     if sample.tool_calls is not None:
         values["output_tools"] = sample.tool_calls
+    # Most answers are no JSON: the key is missing then, and a template that names it says so.
     with suppress(ValueError):
         values["output_json"] = parse_json(sample.text)
     return values
@@ -104,6 +107,7 @@ def sample_values(sample: Sample) -> dict[str, Json]:
 def parse_json(text: str) -> Json:
     """Return the value of a text that is JSON, strictly (no NaN); raises `ValueError` with the reason otherwise."""
     try:
+        # msgspec and not json, which takes NaN, Infinity and lone surrogates for JSON.
         value: Json = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
@@ -124,7 +128,7 @@ def _text(value: Json) -> str:
 
 @cache
 def _parts(template: str) -> tuple[str | Reference, ...]:
-    pieces = _BRACES.split(template)  # texts at even places, what stands in braces at odd ones
+    pieces = _BRACES.split(template)  # texts at even places, the insides of braces at odd ones
     return tuple(
         Reference(*piece.split(".", 1)) if odd and _is_reference(piece) else f"{{{{ {piece} }}}}" if odd else piece
         for odd, piece in ((index % 2, piece) for index, piece in enumerate(pieces))

@@ -20,6 +20,7 @@ class TextSimilarity(Grader, frozen=True, kw_only=True):
     """Compares `input` with `reference`, both templates, by `evaluation_metric`."""
 
     type: ClassVar[str] = "text_similarity"
+    hosted: ClassVar[bool] = True
 
     input: str
     reference: str
@@ -63,10 +64,12 @@ def _metric(name: str) -> Callable[[str, str], float]:
     if name == "fuzzy_match":
         from rapidfuzz import fuzz
 
+        # 0 to 100 there.
         return lambda text, reference: fuzz.ratio(text, reference) / 100
     if name.startswith("rouge"):
         from rouge_score.rouge_scorer import RougeScorer
 
+        # The package's own names: rouge1 … rouge5, rougeL.
         kind = name.replace("rouge_", "rouge").replace("rougel", "rougeL")
         scorer = RougeScorer([kind])
         return lambda text, reference: float(scorer.score(reference, text)[kind].fmeasure)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from runner.cost import duration
 from runner.errors import EndedError
 from runner.graders import Json
-from runner.hosted import faults, metrics
+from runner.hosted import faults, methods, metrics
 from runner.hosted.connection import Connection, Failure, PageOptions
 from runner.hosted.jobs import ENDED, FAILED
 from runner.hosted.wording import line, redact
@@ -102,8 +102,14 @@ class Followed:
         elif before in ORDER and state in ORDER and ORDER.index(state) < ORDER.index(before):
             yield Note(f"{self.job} went back from {before} to {state}: continuing")
         elif state == "paused":
-            yield Note(f"{self.job} is paused: python -m runner.jobs resume {self.job} goes on with it")
+            yield Note(f"{self.job} is paused{self._why}: python -m runner.jobs resume {self.job} goes on with it")
         yield State("job", state)
+
+    @property
+    def _why(self) -> str:
+        """Who may have paused the job, where the service does so by itself."""
+        by_hour = self.method in methods.names() and methods.load(self.method).paid_by_hour
+        return ", by somebody or by the service at its limit of cost (once resumed there is none)" if by_hour else ""
 
     def _read_events(self) -> Generator[Event, None, None]:
         """Yield the service's messages and metrics, in their order in time."""
@@ -176,8 +182,11 @@ def jitter() -> float:
     return random.uniform(0.8, 1.2)
 
 
-def ended(job: "FineTuningJob") -> None:
-    """Raise `EndedError` unless a job has ended with a model: what happened, what it may cost, what to do."""
+def ended(job: "FineTuningJob", by_hour: bool = False) -> None:
+    """Raise `EndedError` unless a job has ended with a model: what happened, what it may cost, what to do.
+
+    `by_hour` says that training is paid by the hour.
+    """
     if job.status == "succeeded" and job.fine_tuned_model:
         return
     if job.status == "succeeded":
@@ -185,7 +194,7 @@ def ended(job: "FineTuningJob") -> None:
             f"{job.id}: succeeded, but the service names no model; look for it in the Foundry portal "
             "(the job is paid for); again=true creates a new job, which is paid anew."
         )
-    billed = _billed(job.trained_tokens)
+    billed = "the hours of training so far may be billed" if by_hour else _billed(job.trained_tokens)
     if job.status == "failed":
         why = _reason(job.error)
         raise EndedError(

@@ -35,22 +35,29 @@ def default_suffix(plan_id: str) -> str:
 
 
 def arguments(
-    plan: Plan, model: str, files: Mapping[str, str], suffix: str, extra: Mapping[str, object]
+    plan: Plan,
+    model: str,
+    files: Mapping[str, str],
+    suffix: str,
+    extra: Mapping[str, object],
+    beside: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """Return the arguments of `fine_tuning.jobs.create` but the metadata; what the service decides is left out.
 
-    `extra` are keys of one service only. `None` would go out as null, which the service may refuse.
+    `extra` are keys of one service only; `beside` stands beside the hyperparameters, and may hold secrets. `None` would
+    go out as null, which the service may refuse.
     Source: https://platform.openai.com/docs/api-reference/fine-tuning/create
     """
     form = methods.load(plan.method)
     # `auto` is what the service does with a key that is not sent.
-    chosen = {key: value for key, value in plan.hyperparameters.items() if value != "auto" and key not in form.fixed}
+    others = {*form.fixed, *form.beside}
+    chosen = {key: value for key, value in plan.hyperparameters.items() if value != "auto" and key not in others}
     validation = {"validation_file": files["validation"]} if "validation" in files else {}
     return {
         "model": model,
         "training_file": files["train"],
         **validation,
-        "method": {"type": form.type, form.type: {"hyperparameters": chosen}},
+        "method": {"type": form.type, form.type: {**(beside or {}), "hyperparameters": chosen}},
         "seed": plan.seed,
         "suffix": suffix,
         # Azure's trainingType, say, which the SDK's own arguments lack; they go beside the others.

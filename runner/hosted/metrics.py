@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from runner.hosted import methods
+from runner.hosted.methods import WireForm
 
 SPLITS = {"train_": "train/", "full_valid_": "eval/"}
 """`valid_*` is measured on one batch of held-out rows and is none of ours; `full_valid_*` on all of them."""
@@ -23,19 +24,53 @@ NEVER_NEGATIVE = re.compile(r"loss|accurac|epoch")
 
 def metrics(data: Mapping[str, object], method: str) -> dict[str, float]:
     """Return the numbers of an event or a row by full names; what was not measured is left out."""
+    flat = {column: raw for column, raw in _flattened(data) if column not in COUNTS}
+    numbers = {column: value for column, raw in flat.items() if (value := _number(column, raw)) is not None}
+    found = {f"hosted/{column}": value for column, value in numbers.items()}
     # A plan may be of a method that no service knows here; its numbers are kept under `hosted/` alone.
-    columns = methods.load(method).columns if method in methods.names() else {}
-    found: dict[str, float] = {}
-    for column, raw in data.items():
-        value = None if column in COUNTS else _number(column, raw)
-        if value is None:
-            continue
-        found[f"hosted/{column}"] = value
-        for split, ours in SPLITS.items():
-            same = columns.get(column.removeprefix(split)) if column.startswith(split) else None
-            if same:
-                found[ours + same] = value
+    if method in methods.names():
+        form = methods.load(method)
+        # Backwards, as of two columns that mean the same the first name counts.
+        for naming in (_renamed, _by_split):
+            found |= {ours: value for column, value in numbers.items() if (ours := naming(form, column)) is not None}
     return found
+
+
+def _by_split(form: WireForm, column: str) -> str | None:
+    """Return our name of a column that is one of ours behind the name of its split."""
+    for split, ours in SPLITS.items():
+        same = form.columns.get(column.removeprefix(split)) if column.startswith(split) else None
+        if same:
+            return ours + same
+    return None
+
+
+def _renamed(form: WireForm, column: str) -> str | None:
+    """Return our name of a column that the method has a pattern for."""
+    for pattern, ours in form.renamed.items():
+        if match := re.fullmatch(pattern, column):
+            return match.expand(ours)
+    return None
+
+
+def _flattened(data: Mapping[str, object], path: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the values of nested data, keys joined by `/` as in a results file.
+
+    An item of a list goes by its `name`, as the service lists graders, else by its number.
+    """
+    for key, value in data.items():
+        if isinstance(value, list):
+            items = enumerate(value)
+            value = {str(_name(each) or number): each for number, each in items if isinstance(each, Mapping)}
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{path}{key}/")
+        else:
+            yield f"{path}{key}", value
+
+
+def _name(item: Mapping[str, object]) -> str:
+    # MLflow takes no other characters in a metric's name.
+    return re.sub(r"[^\w .-]", "_", str(item.get("name") or ""))
 
 
 def step_of(data: Mapping[str, object], column: str = "step") -> int | None:

@@ -37,6 +37,7 @@ def folder() -> Path:
 
 def key(url: str, request: dict[str, Json]) -> str:
     """Return the name of a question's answer: the sha256 of endpoint, model, messages and options."""
+    # The names of keys are sorted: the same question is the same in whatever order its options were written.
     content = msgspec.json.encode({"version": 1, "url": url, "request": request}, order="deterministic")
     return sha256(content).hexdigest()
 
@@ -50,6 +51,7 @@ class Judgements:
     def find(self, name: str) -> Judgement | None:
         """Return a question's answer; None where there is none that can be read."""
         try:
+            # An entry that cannot be read is asked again: a few cents, instead of an error that nobody can fix.
             return msgspec.json.decode(self._path(name).read_bytes(), type=Judgement)
         except (OSError, msgspec.DecodeError):
             return None
@@ -64,16 +66,18 @@ class Judgements:
         try:
             with cache.lock(path.parent, name, max(0.0, until - time.monotonic())):
                 found = self.find(name)
+                # Looked for once more: whoever had the lock before has most likely asked just this.
                 answer = found or ask()
                 if found is None:
                     self._write(path, answer)
-                # Whoever waits for this lock makes it anew, and finds the answer.
+                # Whoever waits for this lock creates it again, and finds the answer.
                 (path.parent / f"{name}.lock").unlink(missing_ok=True)
                 return answer, found is None
         except Timeout:
             raise JudgeError("another process asks the same, and its answer does not come.") from None
 
     def _path(self, name: str) -> Path:
+        # 256 folders, as large ones are slow to list on some file systems.
         return self._folder / name[:2] / f"{name}.json"
 
     def _write(self, path: Path, answer: Judgement) -> None:

@@ -120,12 +120,14 @@ def length_bias(
 def _kappa(one: Values, other: Values) -> float:
     count = int(max(one.max(), other.max())) + 1
     shares = [np.bincount(codes.astype(np.int64), minlength=count) / len(codes) for codes in (one, other)]
+    # Both label by their own shares, independently: what would agree then is no skill.
     by_chance = float(shares[0] @ shares[1])
     return math.nan if by_chance == 1 else (float(np.mean(one == other)) - by_chance) / (1 - by_chance)
 
 
 def _codes(one: Sequence[Label], other: Sequence[Label]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Return labels as numbers from zero, (2, rows); equal labels have the same number on both sides."""
+    # In order of appearance: only equality counts, and labels of any kind become numbers once.
     number: Mapping[Label, int] = {label: code for code, label in enumerate(dict.fromkeys([*one, *other]))}
     return np.array([[number[label] for label in side] for side in (one, other)], dtype=np.float64)
 
@@ -144,8 +146,10 @@ def _measured(statistic: Statistic, columns: np.ndarray[tuple[int, int], np.dtyp
     value = statistic(*columns)
     if rows < LEAST_ROWS:
         return Measure(value, math.nan, math.nan, rows)
+    # A seed, so that the same labels give the same interval each time.
     random = np.random.default_rng(seed)
     drawn = np.array([statistic(*columns[:, random.integers(rows, size=rows)]) for _ in range(RESAMPLES)])
+    # A resample may hold one label only, and then has no kappa.
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn):
         return Measure(value, math.nan, math.nan, rows)

@@ -51,9 +51,11 @@ class EndpointJudge:
         knows no such model: then no other question would be answered either.
         """
         request, name = self._identified(model, messages, options)
+        # Without a lock: what is there is whole, as files are renamed into place.
         answer, paid = self._judgements.find(name), False
         if answer is None:
             try:
+                # Only what is not on disk takes a place: answers from there are never behind others' questions.
                 with self._connection.slot() as until:
                     answer, paid = self._judgements.get(name, lambda: self._connection.post(request, until), until)
             except JudgeError as error:
@@ -78,11 +80,13 @@ class EndpointJudge:
 
     def _identified(self, model: str, messages: list[Json], options: Mapping[str, Json]) -> tuple[dict[str, Json], str]:
         """Return the body of a chat request and the name of its answer on disk."""
+        # The name at the endpoint is part of the question: another deployment may be another model.
         request = {"model": self._keys.model_names.get(model, model), "messages": messages, **options}
         return request, cache.key(self._connection.url, request)
 
     def _count(self, answer: Judgement, paid: bool) -> None:
         with self._lock:
+            # A new value each time, so that a reader in another thread never sees half of a change.
             was = self.usage
             if paid:
                 tokens = was.input_tokens + answer.input_tokens, was.output_tokens + answer.output_tokens

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from runner.errors import AccessError, JudgeError, RequestError
@@ -19,7 +19,8 @@ from runner.judging.cache import Judgement
 from runner.judging.keys import JudgeKeys
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import APIStatusError, OpenAI
+    from openai.types.chat import ChatCompletion
 
 OFFICIAL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
@@ -71,11 +72,13 @@ class Connection:
             if left <= 0:
                 raise JudgeError(f"{self._host}: {said}; no answer within {self._keys.timeout:g} s.")
             try:
+                # What is left, not a time-out of its own for each try: retries and pauses are within the limit.
                 client = self._client().with_options(timeout=left)
                 return _judgement(client.chat.completions.create(**request))  # type: ignore[call-overload]
             except (openai.OpenAIError, ValueError) as error:
                 said, wait, was_sent = self._classified(error)
             failures, lost = failures + 1, lost + was_sent
+            # Doubled from half a second to 8, less up to half: who failed together must not come back together.
             pause = wait if wait is not None else min(8.0, 0.5 * 2 ** (failures - 1)) * random.uniform(0.5, 1.0)
             if pause > LONGEST_PAUSE or time.monotonic() + pause > until or lost == MOST_LOST:
                 asked = "" if wait is None else f" and asks to wait {wait:,.0f} s"
@@ -99,6 +102,7 @@ class Connection:
         import openai
 
         if isinstance(error, openai.APIConnectionError):
+            # Nothing was sent, so nothing can have been paid for.
             if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
                 return "it cannot be reached", None, False
             late = isinstance(error, openai.APITimeoutError)
@@ -110,11 +114,14 @@ class Connection:
             raise AccessError(
                 f"{self._host}: {told}; it does not take the key in {self._keys.key_variable}; check both."
             )
+        # OpenAI says 429 of a used-up account, too, and no pause helps there:
+        # https://platform.openai.com/docs/guides/error-codes
         if status == 404 or error.code == "insufficient_quota":
             raise AccessError(
                 f"{self._host}: {told}; check evaluation.judge.url, the account, and the grader's model, which "
                 "evaluation.judge.model_names can map to a deployment of yours."
             )
+        # Those that the SDK itself would repeat (openai._base_client, _should_retry).
         if status in (408, 409, 429) or status >= 500:
             return f"it answers {told}", retry_after(error.response.headers.get("retry-after")), False
         raise JudgeError(f"{self._host}: {told}; it refuses the question as it stands.")
@@ -134,6 +141,7 @@ class Connection:
 
         with self._opening:
             if self._opened is None:
+                # Opened when it is first needed: judgements that are all on disk need neither key nor package.
                 timeout = Timeout(self._keys.timeout, connect=CONNECT_SECONDS)
                 self._opened = OpenAI(base_url=self.url, api_key=self._key(), max_retries=0, timeout=timeout)
                 if self.url != OFFICIAL:  # they leak in from the environment and are nobody else's business
@@ -174,7 +182,7 @@ def find_url(keys: JudgeKeys, environment: Mapping[str, str] = os.environ) -> st
     return found
 
 
-def _judgement(completion: Any) -> Judgement:
+def _judgement(completion: "ChatCompletion | str") -> Judgement:
     """Return what is kept of a chat completion.
 
     Raises `AccessError` for a web page, which the SDK hands on as a text, and `ValueError` for any other thing.
@@ -186,7 +194,8 @@ def _judgement(completion: Any) -> Judgement:
     choice, usage = completion.choices[0], completion.usage
     return Judgement(
         text=choice.message.content or "",
-        finish_reason=choice.finish_reason or "",
+        # Endpoints of others leave out what OpenAI's own always has.
+        finish_reason=getattr(choice, "finish_reason", None) or "",
         refusal=getattr(choice.message, "refusal", None) or "",
         model=completion.model or "",
         input_tokens=usage.prompt_tokens if usage else 0,
@@ -194,7 +203,7 @@ def _judgement(completion: Any) -> Judgement:
     )
 
 
-def _words(error: Any) -> str:
+def _words(error: "APIStatusError") -> str:
     """Return a refusal's own words."""
     words = error.body.get("message") if isinstance(error.body, dict) else None
     return str(words or error.response.text)

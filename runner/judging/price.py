@@ -1,15 +1,17 @@
 """What judging costs: estimated before the start, and of the tokens that were used."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import msgspec
 
-from runner.graders import Grader, Json, Subject
-from runner.judging.client import EndpointJudge
+from runner.cost import price
+from runner.graders import Grader, Json, Judge, Subject
+from runner.judging.client import EndpointJudge, Reseeded
 from runner.judging.keys import JudgeKeys
 
+# Of English text; fewer of others, so that the price of those is told too low.
 BYTES_PER_TOKEN = 4
 MESSAGE_TOKENS = 4
 """What frames a message, and the answer's beginning (openai-cookbook, "How to count tokens with tiktoken", about)."""
@@ -35,7 +37,7 @@ class Price:
         if self.dollars is None:
             money = "price not known: set evaluation.judge.input_price and output_price"
         else:
-            money = f"about ${self.dollars:,.2f}" if self.dollars >= 0.01 else "less than $0.01"
+            money = price(self.dollars)
         return f"{self.questions:,} questions{known}; {tokens}; {money}"
 
 
@@ -46,15 +48,29 @@ def dollars(input_tokens: int, output_tokens: int, keys: JudgeKeys) -> float | N
     return (input_tokens * keys.input_price + output_tokens * keys.output_price) / 1e6
 
 
-def forecast(grader: Grader, subjects: Iterable[Subject], keys: JudgeKeys, judge: EndpointJudge | None = None) -> Price:
+def total(prices: Iterable[Price]) -> float | None:
+    """Return the dollars of several prices; None where one is not known."""
+    paid = [each.dollars for each in prices]
+    return None if None in paid else sum(filter(None, paid))
+
+
+def forecast(
+    grader: Grader,
+    subjects: Iterable[Subject],
+    keys: JudgeKeys,
+    judge: EndpointJudge | None = None,
+    more_seeds: Sequence[int] = (),
+) -> Price:
     """Return what grading some answers will take; answers that do not exist yet are given as texts of their length.
 
     Graders are run with a judge that only counts, so whatever they ask is counted, in both orders, too; of a `multi`
     those parts are run that ask a judge. With `judge`, what is answered on disk is told apart: it costs nothing.
+    With `more_seeds` the judge is asked once more with each of them.
     """
     counter = Counter(judge.known if judge else lambda *question: False)
     with ExitStack() as stack:
-        gradings = [stack.enter_context(each.grading(counter)) for each in _asking(grader)]
+        asked: list[Judge] = [counter, *(Reseeded(counter, seed) for seed in more_seeds)]
+        gradings = [stack.enter_context(each.grading(to)) for to in asked for each in _asking(grader)]
         for subject in subjects:
             for grade in gradings:
                 grade(subject)
@@ -75,12 +91,14 @@ class Counter:
         content = msgspec.json.encode([model, messages, options], order="deterministic")
         if self._known(model, messages, options):
             self.cached += 1
+        # Two answers that are alike are one question, and paid once.
         elif content not in self._seen:
             self._seen.add(content)
             self.questions += 1
             self.input_tokens += tokens(messages) + tokens(options.get("response_format"))
             limit = options.get("max_completion_tokens")
             self.output_tokens += min(limit, ANSWER_TOKENS) if isinstance(limit, int) else ANSWER_TOKENS
+        # Of the form asked for, so that a grader goes on and asks whatever it would ask next.
         return msgspec.json.encode({"steps": [], "result": _example(options)}).decode()
 
 
@@ -95,11 +113,9 @@ def tokens(value: Json) -> int:
 
 def _asking(grader: Grader) -> Iterator[Grader]:
     """Yield the graders that ask a judge, the grader itself or its parts: nothing else is run to count."""
-    parts: Mapping[str, Grader] | None = getattr(grader, "parts", None)
-    if parts is not None:
-        for part in parts.values():
-            yield from _asking(part)
-    elif list(grader.models()):
+    for part in grader.parts.values():
+        yield from _asking(part)
+    if not grader.parts and list(grader.models()):
         yield grader
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
+from runner.data.json_value import Json
 from runner.request.types import Auto, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
@@ -37,17 +38,49 @@ Keys = TypeVar("Keys", bound=Hyperparameters)
 
 
 @dataclass(frozen=True)
+class TokenScores:
+    """Scores of rows' learned tokens under a model, each of shape (tokens,): row after row, answer after answer.
+
+    `logps` in nats; `owner` is the answer that a token belongs to, counted through all rows; `correct` is 1 where
+    greedy decoding would have got the token right.
+    """
+
+    logps: "Tensor"
+    owner: "Tensor"
+    correct: "Tensor"
+
+
+@dataclass(frozen=True)
 class Scores:
     """Scores of the answers of some rows under a model; each tensor has shape (rows, answers).
 
     A pair has two answers, `chosen` then `rejected`; a conversation is one answer that holds all the assistant's
     turns. `logps` are sums over the tokens of an answer, in nats; `num_correct` counts the tokens that greedy decoding
-    would have got right.
+    would have got right. `tokens` is there where the method asks for it (`Method.by_token`).
     """
 
     logps: "Tensor"
     num_tokens: "Tensor"
     num_correct: "Tensor"
+    tokens: TokenScores | None = None
+
+    @classmethod
+    def of_tokens(cls, tokens: TokenScores, shape: tuple[int, int], by_token: bool) -> "Scores":
+        """Return the scores of (rows, answers) answers, summed over their tokens, which are kept where asked."""
+        import torch
+
+        zeros = torch.zeros(shape[0] * shape[1], device=tokens.logps.device, dtype=tokens.logps.dtype)
+        # index_add sums the tokens of each answer, which may lie anywhere.
+        logps, num_tokens, num_correct = (
+            zeros.index_add(0, tokens.owner, each).view(shape)
+            for each in (tokens.logps, torch.ones_like(tokens.logps), tokens.correct)
+        )
+        return cls(logps, num_tokens, num_correct, tokens if by_token else None)
+
+    def summed(self, values: "Tensor") -> "Tensor":
+        """Return the sums over each answer's tokens, shape (rows, answers), of one value a token."""
+        assert self.tokens is not None
+        return values.new_zeros(self.logps.numel()).index_add(0, self.tokens.owner, values).view(self.logps.shape)
 
 
 @dataclass(frozen=True)
@@ -82,16 +115,19 @@ class Method(ABC, Generic[Keys]):
     """What `loss` measures beside the loss."""
     headline: str = LOSS.name
     """The metric that runs are ranked by and that a search looks for, on held-out rows."""
+    graded: ClassVar[bool] = False
+    """Whether it learns from answers of the model's own, sampled while it trains, which the grader that its key
+    `grader` names scores. It needs a backend that does so (`Backend.grades`), and has no `loss` of given answers."""
 
-    @abstractmethod
     def loss(
         self, policy: Scores, reference_logps: "Tensor | None", hyperparameters: Keys
     ) -> tuple["Tensor", dict[str, "Tensor"]]:
         """Return the loss of each row, shape (rows,), and the metrics by name, likewise (rows,) each.
 
         `reference_logps` has shape (rows, answers); it is None if the loss needs no reference. The loss of a row does
-        not depend on the rows beside it.
+        not depend on the rows beside it. A method that is `graded` has none.
         """
+        raise NotImplementedError
 
     @abstractmethod
     def resolve(self, hyperparameters: Keys, num_rows: int) -> tuple[Keys, Mapping[str, str]]:
@@ -99,6 +135,13 @@ class Method(ABC, Generic[Keys]):
 
     def needs_reference(self, hyperparameters: Keys) -> bool:
         """Say whether the loss compares the policy with the reference."""
+        return False
+
+    def by_token(self, hyperparameters: Keys) -> bool:
+        """Say whether the loss looks at each token's log-probability: only then the policy has `Scores.tokens`.
+
+        The reference has sums alone, as no more of it is cached.
+        """
         return False
 
     def weight(self, num_tokens: tuple[int, ...]) -> float:
@@ -116,8 +159,9 @@ class Method(ABC, Generic[Keys]):
         """Return the keys that have no effect given the others; they are not printed."""
         return ()
 
-    def shown(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    def shown(self, hyperparameters: Mapping[str, Json]) -> dict[str, Json]:
         """Return the hyperparameters of a plan that make a difference, by the keys people type: `dpo.beta`."""
+        # Converted again: a plan from a folder has plain JSON, and `unused` is asked of the dataclass.
         unused = set(self.unused(msgspec.convert(hyperparameters, self.hyperparameters)))
         return {f"{self.name}.{key}": value for key, value in hyperparameters.items() if key not in unused}
 
@@ -132,6 +176,7 @@ def names() -> list[str]:
 
 def load(name: str) -> AnyMethod:
     """Return the method of that name; `name` comes from a checked request."""
+    # A method is a module, and modules are imported once: no registry, and no list to be kept.
     method: AnyMethod = import_module(f"runner.methods.{name}").METHOD
     return method
 
@@ -151,5 +196,6 @@ def metric(full_name: str) -> Metric:
 
 def headlines() -> list[str]:
     """Return the metrics that runs are ranked by, by name; a method's own come before the loss."""
+    # The loss last: all methods have one, but of unlike methods it means unlike things.
     own = dict.fromkeys(load(name).headline for name in names())
     return sorted(own, key=lambda name: name == LOSS.name)

@@ -6,7 +6,7 @@ answers count in proportion to their length, as in the hosted service and in com
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.methods import Hyperparameters, Method, Metric, Scores
 from runner.request.types import resolve_auto
@@ -39,11 +39,12 @@ class SupervisedFineTuning(Method[SFT]):
 
     def weight(self, num_tokens: tuple[int, ...]) -> float:
         """Return the number of answer tokens: each token counts the same."""
+        # A mean over rows would let each token of a short answer count more than one of a long answer.
         return float(num_tokens[0])
 
     def resolve(self, hyperparameters: SFT, num_rows: int) -> tuple[SFT, Mapping[str, str]]:
         """Replace every `auto` by the value the local backend uses, with the reason by key."""
-        choices: dict[str, tuple[Any, str]] = {
+        choices: dict[str, tuple[object, str]] = {
             "n_epochs": (3 if num_rows < 1000 else 1, "3 below 1,000 rows, else 1"),
             "batch_size": (2 if num_rows < 1000 else 16, "2 below 1,000 rows, for more optimizer steps; else 16"),
             "learning_rate_multiplier": (1.0, "the backend's own rate"),

@@ -80,6 +80,7 @@ def quiet_transformers() -> ModuleType:
 
     import transformers
 
+    # Advice for who writes training loops; what users can act on we say ourselves.
     warnings.filterwarnings("ignore", module="transformers")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -99,6 +100,7 @@ def suggest(text: str) -> str | None:
     """Return the source that a text without a scheme means: a folder here, or ORG/NAME on Hugging Face's hub."""
     if Path(text).is_dir():
         return f"path:{text}"
+    # Asked of nobody: whether the hub has it is seen when it is fetched.
     return f"hf:{text}" if re.fullmatch(r"[\w-]+/[\w.-]+", text) else None
 
 

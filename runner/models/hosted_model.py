@@ -4,6 +4,9 @@ from pathlib import Path
 
 import msgspec
 
+from runner.record import layout
+from runner.record.files import write_json
+
 
 class HostedModel(msgspec.Struct, frozen=True):
     """What a hosted run leaves behind in `model/hosted.json`: names at the service, no weights."""
@@ -17,11 +20,12 @@ class HostedModel(msgspec.Struct, frozen=True):
 
 def read(folder: Path) -> HostedModel | None:
     """Return what a run's folder says of its hosted model, None where it has none."""
-    path = folder / "model" / "hosted.json"
+    # No weights are here, so it is told from a local model by this file.
+    path = folder / layout.MODEL / layout.HOSTED
     return msgspec.json.decode(path.read_bytes(), type=HostedModel) if path.exists() else None
 
 
 def write(folder: Path, model: HostedModel) -> None:
     """Leave in a run's folder what its hosted model is."""
-    (folder / "model").mkdir(exist_ok=True)
-    (folder / "model" / "hosted.json").write_bytes(msgspec.json.format(msgspec.json.encode(model)))
+    (folder / layout.MODEL).mkdir(exist_ok=True)
+    write_json(folder / layout.MODEL / layout.HOSTED, model)

@@ -12,6 +12,7 @@ import msgspec
 from runner.errors import ModelError
 from runner.models.source import ModelIdentity
 from runner.record import layout
+from runner.record.files import write_json
 
 
 class ModelReference(msgspec.Struct, frozen=True):
@@ -39,7 +40,7 @@ def write(folder: Path, plan_id: str, base: ModelIdentity, adapters: list[str], 
         with path.open("rb") as file:
             digest.update(file_digest(file, "sha256").digest())
     reference = ModelReference(plan_id, base, adapters, full, digest.hexdigest())
-    (folder / layout.REFERENCE).write_bytes(msgspec.json.format(msgspec.json.encode(reference)))
+    write_json(folder / layout.REFERENCE, reference)
     return reference
 
 

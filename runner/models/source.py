@@ -32,7 +32,7 @@ class Source(ABC):
     """
 
     scheme: str
-    """What stands before the colon."""
+    """What is before the colon."""
     no_rest: str | None = None
     """The error if nothing follows the colon; None for the general one."""
 

@@ -3,11 +3,18 @@
 `Progress` is for the eye and `Wait` for the clock only; the others are kept in the journal and can be replayed from it.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
+Result = dict[str, object]
+"""What a step returns and later ones read, as small JSON. Whoever reads it says of which form it is, and so checks it:
+`msgspec.convert(result, FORM)`; the journal may be an earlier version's.
+"""
 
+
+# tag=True writes the class's name into each line of the journal, and field names are its keys: to rename either
+# makes the journals of earlier runs unreadable.
 class Started(msgspec.Struct, frozen=True, tag=True):
     """A process begins, or takes up again, to work on a plan."""
 
@@ -27,7 +34,7 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     step: str
     key: str
     seconds: float
-    result: dict[str, Any]
+    result: Result
 
 
 class Metrics(msgspec.Struct, frozen=True, tag=True, rename={"step": "at"}):  # "at" in journals
@@ -57,15 +64,15 @@ class Intent(msgspec.Struct, frozen=True, tag=True):
     """Something is about to be created where it costs money; `detail` is what a later look needs to find it."""
 
     what: str
-    detail: dict[str, Any]
+    detail: Mapping[str, object]
 
 
 class Created(msgspec.Struct, frozen=True, tag=True):
-    """Something was created elsewhere (`what`: file, job, deployment), and stands there until it is removed."""
+    """Something was created elsewhere (`what`: file, job, deployment), and exists there until it is removed."""
 
     what: str
     id: str
-    detail: dict[str, Any]
+    detail: Mapping[str, object]
 
 
 class Removed(msgspec.Struct, frozen=True, tag=True):

@@ -9,13 +9,17 @@ Rows have the same id wherever they are asked, so that two runs, two methods or 
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from runner.data.rows import Turns
+from runner.data.json_value import Json
+from runner.data.rows import Tools, Turns
+from runner.record import files
+from runner.record.layout import ANSWERS as ANSWERS
+from runner.record.layout import GRADES as GRADES
+from runner.record.layout import PROBLEMS as PROBLEMS
 
-PROBLEMS, ANSWERS, GRADES = "problems.jsonl", "answers.jsonl", "grades.jsonl"
 SIDES = ("base", "tuned")
 """Of a run, its two models; an evaluation has the names of its models instead."""
 
@@ -25,9 +29,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     row: str
     prompt: Turns
-    # `Json`, but msgspec decodes no type that refers to itself.
-    fields: dict[str, Any] = {}
-    tools: list[dict[str, Any]] | None = None
+    fields: dict[str, Json] = {}
+    tools: Tools | None = None
     place: str = ""
     """File and line, for messages."""
 
@@ -41,7 +44,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sample: int = 0
     text: str
     ended: bool = True
-    tool_calls: list[Any] | None = None
+    tool_calls: list[Json] | None = None
 
 
 class AnswerGrade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,9 +67,8 @@ Kept = TypeVar("Kept", Asked, Answer, AnswerGrade)
 
 def write(path: Path, values: Iterable[Kept]) -> None:
     """Write values as JSON lines, in place of what was there, at once."""
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(msgspec.json.Encoder().encode_lines(list(values)))
-    draft.replace(path)
+    # The thread that sends to MLflow reads these files meanwhile: it finds the old one or the new one.
+    files.write(path, msgspec.json.Encoder().encode_lines(list(values)))
 
 
 def read(path: Path, form: type[Kept]) -> Sequence[Kept]:
@@ -80,6 +82,7 @@ def read_whole(path: Path, form: type[Kept]) -> Sequence[Kept]:
     """Return the values of a file to which more are going to be appended; a line torn by a crash is cut off."""
     if path.exists():
         content = path.read_bytes()
+        # Appended to a torn line, the next answer would be lost with it.
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             path.write_bytes(whole)
@@ -97,6 +100,7 @@ def row_scores(grades: Iterable[AnswerGrade], model: str) -> dict[str, dict[str,
             found.setdefault((each.row, each.grader), []).append(each.score)
     scores: dict[str, dict[str, float]] = {}
     for (row, grader), values in found.items():
+        # The samples that could be graded may be the easy ones; docs/comparison.md, "What is compared".
         if None not in values:
             scores.setdefault(row, {})[grader] = sum(v for v in values if v is not None) / len(values)
     return scores

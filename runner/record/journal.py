@@ -7,14 +7,27 @@ from a checkpoint, behind which metrics were noted already, or hears again what 
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from runner.errors import RunnerError
-from runner.record.events import Created, Event, Failed, Intent, Metrics, Progress, Removed, Said, State, StepDone, Wait
+from runner.record import layout
+from runner.record.events import (
+    Created,
+    Event,
+    Failed,
+    Intent,
+    Metrics,
+    Progress,
+    Removed,
+    Result,
+    Said,
+    State,
+    StepDone,
+    Wait,
+)  # fmt: skip
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -28,8 +41,8 @@ class RunState:
     """How far a run has come by its records: what was done, measured, created and heard; grows as it goes on."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self.results: dict[str, dict[str, Any]] = {}
-        self.intents: dict[str, dict[str, Any]] = {}
+        self.results: dict[str, Result] = {}
+        self.intents: dict[str, Mapping[str, object]] = {}
         self.created: dict[tuple[str, str], Created] = {}
         self.states: dict[str, str] = {}
         self.failed_for_good = False
@@ -47,18 +60,26 @@ class RunState:
         """Return which of some steps was done last, for whatever key, and not undone since."""
         return next((step for step in reversed(self._keys) if step in steps), None)
 
+    @property
+    def job(self) -> str:
+        """The id of the run's job at a hosted service; empty where there is none yet."""
+        return str(self.results.get("create", {}).get("job", ""))
+
     def news(self, event: Event) -> Event | None:
         """Return what of an event is not known yet, None where nothing is."""
         match event:
+            # For the eye and the clock only: a resumed run needs neither.
             case Wait() | Progress():
                 return None
             case Metrics(step, values, time):
+                # A resumed run measures again what came after its last checkpoint, and perhaps further metrics.
                 fresh = {name: value for name, value in values.items() if not self._measured.get(name, 0) >> step & 1}
                 return Metrics(step, fresh, time) if fresh else None
             case Said(id=name) if name in self._said:
                 return None
             case State(what, value) if self.states.get(what) == value:
                 return None
+            # A step looks before it makes anything, and says of what it finds that it was made.
             case Created(what, name) if (what, name) in self.created:
                 return None
         return event
@@ -100,22 +121,27 @@ class Journal:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
+            # A torn line goes now: what is appended would continue it, and neither could be read.
             file.truncate(_whole_bytes(path))
 
     def add(self, event: Event) -> Record | None:
-        """Note an event and return its record; None where it stands here already or is not worth keeping."""
+        """Note an event and return its record; None where it is known already or is not worth keeping."""
         news = self.state.news(event)
         if news is None:
             return None
+        # A service's own time, where an event has one: it is heard of minutes later.
         record = Record(getattr(event, "time", None) or time.time(), news)
         try:
             with self._path.open("ab") as file:
                 file.write(msgspec.json.encode(record) + b"\n")
+                # A sync waits for the disk. Metrics come at each step, and what a power cut has taken of them is
+                # computed or heard again.
                 if not isinstance(event, Metrics | Said):
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:  # a full disk's names no file
             raise OSError(error.errno, error.strerror, str(self._path)) from error
+        # After the file: what could not be written has not happened.
         self.state.apply(news)
         return record
 
@@ -151,7 +177,7 @@ def read(path: Path) -> list[Record]:
 
 def read_state(folder: Path) -> RunState:
     """Return how far the run of a folder has come; not at all where it has no journal. Touches nothing."""
-    return RunState(read(folder / "journal.jsonl"))
+    return RunState(read(folder / layout.JOURNAL))
 
 
 def _whole_bytes(path: Path) -> int:

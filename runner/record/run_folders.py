@@ -11,10 +11,12 @@ from pathlib import Path
 import msgspec
 
 from runner.errors import ModelError
+from runner.record import layout
 
 USUAL = Path("runs")
 SET_ASIDE = ".before-"
 """In the name of a folder that `again=true` has renamed, so that its plan can be run once more."""
+# In hexadecimal: among 1,000 plans two are taken for one with a probability of 1 in 8,600.
 PLAN_ID_CHARACTERS = 8
 
 
@@ -25,7 +27,8 @@ def default() -> Path:
 
 def every(runs: Path, set_aside: bool = False) -> list[Path]:
     """Return the folders of all runs that have started, the last changed one last; on request also those set aside."""
-    journals = sorted(runs.glob("*/journal.jsonl"), key=lambda path: path.stat().st_mtime)
+    # By the journal's time: a folder's own changes with each file that is renamed into it, as MLflow's position is.
+    journals = sorted(runs.glob(f"*/{layout.JOURNAL}"), key=lambda path: path.stat().st_mtime)
     return [path.parent for path in journals if set_aside or SET_ASIDE not in path.parent.name]
 
 
@@ -40,9 +43,10 @@ def find(name: str, runs: Path) -> Path:
     Raises `ModelError` with the runs that exist, where none or several match.
     """
     for folder in (Path(name), runs / name):
-        if (folder / "journal.jsonl").exists():
+        if (folder / layout.JOURNAL).exists():
             return folder
     existing = sorted(every(runs))
+    # Names have hyphens themselves, so the plan id is what comes after the last one.
     fitting = [path for path in existing if path.name.startswith(name) or path.name.rpartition("-")[2].startswith(name)]
     if len(fitting) == 1:
         return fitting[0]
@@ -64,7 +68,8 @@ def new(name: str, plan_id: str, runs: Path) -> Path:
 
 def latest_with_model(runs: Path) -> Path | None:
     """Return the folder of the run that made its model last, if any has one."""
-    made = sorted(runs.glob("*/model/*.json"), key=lambda path: path.stat().st_mtime)
+    # Any JSON there: a local run's reference among others, or what a hosted run's model is called.
+    made = sorted(runs.glob(f"*/{layout.MODEL}/*.json"), key=lambda path: path.stat().st_mtime)
     return made[-1].parent.parent if made else None
 
 
@@ -80,16 +85,16 @@ def sweeps_in(runs: Path) -> Path:
 
 def sweeps(runs: Path) -> list[Path]:
     """Return the folders of all sweeps, the last one last."""
-    found = sorted(sweeps_in(runs).glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
+    found = sorted(sweeps_in(runs).glob(f"*/{layout.SWEEP}"), key=lambda path: path.stat().st_mtime)
     return [path.parent for path in found]
 
 
 def trial_name(sweep_id: str, plan_id: str, runs: Path) -> str | None:
     """Return what its sweep calls a trial; None where there is none, or it could not be planned with the others."""
     folder = of_plan(sweep_id, sweeps_in(runs))
-    if folder is None or not (folder / "sweep.json").exists():
+    if folder is None or not (folder / layout.SWEEP).exists():
         return None
-    trials = msgspec.json.decode((folder / "sweep.json").read_bytes())["trials"]
+    trials = msgspec.json.decode((folder / layout.SWEEP).read_bytes())["trials"]
     return next((str(each["name"]) for each in trials if each["plan_id"] == plan_id), None)
 
 

@@ -8,16 +8,16 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from runner.data import problems
+from runner.data.json_value import Json
 from runner.data.kinds.problem import Problem
 from runner.data.reading.files import locate
 from runner.data.rows import Row, Turns, canonical, text_of
-from runner.record import graded
-from runner.record.events import Event, Samples
+from runner.record import graded, layout
+from runner.record.events import Event, Result, Samples
+from runner.record.files import write_json
 from runner.record.graded import Answer, Asked
 from runner.request.keys import Request
 
@@ -29,7 +29,7 @@ class Reply(NamedTuple):
 
     text: str
     ended: bool = True
-    tool_calls: list[Any] | None = None
+    tool_calls: list[Json] | None = None
 
 
 Replies = Sequence[Sequence[Reply]]
@@ -63,6 +63,7 @@ def sampling(request: Request) -> Sampling:
 def key(request: Request) -> str:
     """Return what answers depend on beyond the plan: how many, how they are sampled, the content of own prompts."""
     files = locate(request.evaluation.prompts) if request.evaluation.prompts else ()
+    # The content, not the path: a prompt that was changed is answered again, a file that was moved is not.
     content = sha256(b"".join(sha256(file.path.read_bytes()).digest() for file in files)).hexdigest()[:16]
     how = ", ".join(f"{name} {value:g}" for name, value in asdict(sampling(request)).items())
     return f"{most(request)} prompts{f' of {content}' if files else ''}, {how}"
@@ -100,9 +101,11 @@ def asked(found: Iterable[tuple[Problem, str]], most: int | None, by_prompt: boo
     """
     rows: dict[str, Asked] = {}
     for problem, place in found:
+        # By those that differ, not by those that were read.
         if most is not None and len(rows) >= most:
             break
         row = sha256(canonical(problem.prompt if by_prompt else problem)).hexdigest()
+        # A prompt that the data has twice is asked once: rows are the unit of a comparison.
         rows.setdefault(
             row, Asked(row=row, prompt=problem.prompt, fields=problem.reference, tools=problem.tools, place=place)
         )
@@ -111,14 +114,14 @@ def asked(found: Iterable[tuple[Problem, str]], most: int | None, by_prompt: boo
 
 def keep(
     folder: Path | None, rows: Sequence[Asked], before: Replies | None, after: Replies
-) -> Generator[Event, None, dict[str, Any]]:
+) -> Generator[Event, None, Result]:
     """Keep answers in a run's folder, if one is given, and yield some to show; return how many rows were asked.
 
     `before` is None where the base model could not be asked.
     """
     told = beside(rows, before, after)
     if folder is not None:
-        (folder / "samples.json").write_bytes(msgspec.json.format(msgspec.json.encode(told)))
+        write_json(folder / layout.SAMPLES, told)
         graded.write(folder / graded.PROBLEMS, rows)
         graded.write(folder / graded.ANSWERS, [*answers("base", rows, before or []), *answers("tuned", rows, after)])
     yield Samples(told)
@@ -129,6 +132,7 @@ def answers(model: str, rows: Sequence[Asked], replies: Replies) -> list[Answer]
     """Return a model's answers as they are kept."""
     return [
         Answer(model=model, row=row.row, sample=number, **reply._asdict())
+        # None at all where the base model could not be asked.
         for row, each in zip(rows, replies, strict=bool(replies))
         for number, reply in enumerate(each)
     ]

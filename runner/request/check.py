@@ -11,6 +11,7 @@ from msgspec import inspect
 
 from runner import backends, methods
 from runner.errors import RequestError
+from runner.graders.secret import Secret
 from runner.record import run_folders
 from runner.request.keys import SECTIONS, Request, RootKeys
 
@@ -25,12 +26,14 @@ def request(composed: Any) -> Request:
     if gone:
         raise RequestError(f"{gone[0]}: missing; every request needs one; leave out ~{gone[0]}.")
     method, backend = str(composed["method"]), str(composed["backend"]["name"])
+    # Each section by its owner's dataclass: a method's or a backend's keys stand in its own package.
     owners = SECTIONS | {method: methods.load(method).hyperparameters}
     owners["backend"] = backends.load(backend).settings
     root = {key: value for key, value in composed.items() if key not in owners and key != "method"}
     problems = [*_problems("", root, RootKeys)]
     for section, owner in owners.items():
         problems += _problems(f"{section}.", composed.get(section) or {}, owner)
+    # What values mean together is looked at only where each is right by itself.
     problems = problems or [
         *_name_problems(root),
         *_dataset_problems(composed["dataset"]),
@@ -48,20 +51,24 @@ def request(composed: Any) -> Request:
     return Request(**asdict(msgspec.convert(root, RootKeys)), method=method, hyperparameters=hyperparameters, **values)
 
 
-def as_composed(request: Request) -> dict[str, Any]:
+def as_composed(request: Request) -> dict[str, object]:
     """Return a request in the form that `request` takes."""
-    sections: dict[str, Any] = {name: asdict(getattr(request, name)) for name in SECTIONS}
+    sections: dict[str, object] = {name: asdict(getattr(request, name)) for name in SECTIONS}
     owned = {"method": request.method, request.method: asdict(request.hyperparameters)}
     root = {each.name: getattr(request, each.name) for each in fields(RootKeys)}
     return root | sections | owned | {"backend": asdict(request.backend)}
 
 
-def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[str]:
+def _problems(prefix: str, values: object, owner: type) -> Iterator[str]:
     """Yield a sentence for each wrong key of one section, nested sections included."""
     known = {each.name: each for each in fields(owner)}
+    if not isinstance(values, Mapping):
+        yield f"{prefix[:-1]}: got {values!r}; it has keys of its own: {', '.join(prefix + key for key in known)}."
+        return
     for key in values:
         if key not in known:
             yield f"{prefix}{key}: no such key; {_allowed_keys(key, prefix, known)}."
+    # With extras: `Annotated` holds the ranges, which msgspec checks.
     hints = get_type_hints(owner, include_extras=True)
     for key in known:
         value = values.get(key, "???" if known[key].default is MISSING else known[key].default)
@@ -76,16 +83,17 @@ def _problems(prefix: str, values: Mapping[str, Any], owner: type) -> Iterator[s
                 yield f"{prefix}{key}: got {value!r}; allowed: {describe(hints[key])}."
 
 
-def _name_problems(root: Mapping[str, Any]) -> Iterator[str]:
-    name = root.get("name", "auto")
+def _name_problems(root: Mapping[str, object]) -> Iterator[str]:
+    name = str(root.get("name", "auto"))
+    # No leading dot, which hides the folder; no leading dash, which commands would take for an option.
     if not re.fullmatch(r"\w[\w.-]{0,79}", name) or run_folders.SET_ASIDE in name:
         yield f"name: got '{name}'; allowed: up to 80 letters, digits, - _ and ., as it becomes a folder's name."
 
 
-def _dataset_problems(dataset: Mapping[str, Any]) -> Iterator[str]:
+def _dataset_problems(dataset: Mapping[str, object]) -> Iterator[str]:
     style, validation = dataset.get("style"), dataset.get("validation")
     try:
-        re.compile(style or "")
+        re.compile(str(style or ""))
     except re.error as error:
         yield f"dataset.style: '{style}' is not a regular expression ({error}); fix it, or set it to null."
     if validation and dataset.get("validation_fraction"):
@@ -97,8 +105,8 @@ def _dataset_problems(dataset: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _secret_problems(tracking: Mapping[str, Any]) -> Iterator[str]:
-    if holds_password(tracking.get("uri") or ""):
+def _secret_problems(tracking: Mapping[str, object]) -> Iterator[str]:
+    if holds_password(str(tracking.get("uri") or "")):
         yield (
             "tracking.uri: holds a password, which would be written into files; give the whole URI as "
             "MLFLOW_TRACKING_URI, in the environment or in .env."
@@ -107,7 +115,15 @@ def _secret_problems(tracking: Mapping[str, Any]) -> Iterator[str]:
 
 def holds_password(text: str) -> bool:
     """Say whether a text holds a URI with a password."""
+    # USER:PASSWORD@ of a URI, with an empty user, too; a port has no @ behind it.
     return re.search(r"://[^/\s:@]*:[^/\s@]+@", text) is not None
+
+
+def holds_header(text: str) -> bool:
+    """Say whether a text holds headers, as an endpoint grader has them, of which one is not given as `$NAME`."""
+    found = re.findall(r"headers[\"']?\s*[:=]\s*\{([^}]*)\}?", text)
+    values = [pair.partition(":")[2].strip(" \"'\\") for headers in found for pair in headers.split(",")]
+    return any(value and Secret(value).variable is None for value in values)
 
 
 def names_secret(key: str) -> bool:
@@ -115,13 +131,13 @@ def names_secret(key: str) -> bool:
     return re.search(r"(?i)api_?key|secret|password|access_?token|account_?key", key) is not None
 
 
-def _allowed_keys(key: str, prefix: str, known: Mapping[str, Any]) -> str:
+def _allowed_keys(key: str, prefix: str, known: Mapping[str, object]) -> str:
     close = get_close_matches(key, known, 1)
     meant = f"did you mean {prefix}{close[0]}? " if close else ""
     return f"{meant}allowed: {', '.join(prefix + each for each in known)}"
 
 
-def describe(annotation: Any) -> str:
+def describe(annotation: object) -> str:
     """Say in words what a key's annotation allows: `an integer ≥ 1 or 'auto'`."""
     return _describe(inspect.type_info(annotation))
 

@@ -7,6 +7,7 @@ stand beside their owners (`runner/methods/`, `runner/backends/`).
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from runner.data.json_value import Json
 from runner.judging.keys import JudgeKeys
 from runner.request.types import Auto, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Share
 
@@ -49,10 +50,12 @@ class Evaluation:
     """Optimizer steps between evaluations on the held-out rows; auto: at the start, half-way, at the end."""
     keep: Literal["best", "last"] = "last"
     """Which checkpoint becomes the result: the last, or the one with the lowest held-out loss."""
+    keep_by: str | None = None
+    """What `keep=best` and `patience` go by: null the held-out loss, else a grader's name, by its mean; local only."""
     patience: PositiveInt | None = None
-    """Stop training when the held-out loss has not fallen in so many evaluations; local only."""
+    """Stop training when the held-out loss (or `keep_by`) has not improved in so many evaluations; local only."""
     max_rows: PositiveInt | None = None
-    """Use only the first so many held-out rows."""
+    """Use only the first so many held-out rows, and rows of each benchmark."""
     prompts: str | list[str] | None = None
     """File, glob or list of them with the prompts to answer, and fields for graders; null takes held-out rows."""
     samples: NonNegativeInt | Auto = "auto"
@@ -65,7 +68,7 @@ class Evaluation:
     """Of the answers; 0 takes the likeliest token each time, so that several answers to a prompt are the same."""
     top_p: Share = 1.0
     """Only the likeliest tokens that together have this probability are sampled from."""
-    graders: list[str | dict[str, Any]] = field(default_factory=list)
+    graders: list[str | dict[str, Json]] = field(default_factory=list)
     """What grades answers: names of `conf/grader/NAME.yaml`, or graders as the service's JSON."""
     judge: JudgeKeys = field(default_factory=JudgeKeys)
 
@@ -102,6 +105,10 @@ class RootKeys:
     """Dollars; a hosted run or sweep that costs more by the table of prices, or has no price, starts if agreed to."""
     sweep: str | None = None
     """The sweep that a trial belongs to; `-m` sets it by itself."""
+    rehearse: bool = False
+    """Before the start, let the base model answer some prompts several times: pass rate and spread by each grader."""
+    harness: list[str] = field(default_factory=list)
+    """Benchmarks that `runner.evaluate` runs: tasks of lm-evaluation-harness, own ones as a YAML file or its folder."""
     search: str | None = None
     """The search that proposed a trial, `FILE#NUMBER`; `hydra/sweeper=optuna` sets it by itself."""
 

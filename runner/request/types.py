@@ -5,7 +5,7 @@ A key's annotation is the whole rule: check.py checks values against it and word
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta
 
@@ -20,8 +20,9 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 Values = TypeVar("Values")
 
 
-def resolve_auto(values: Values, choices: Mapping[str, tuple[Any, str]]) -> tuple[Values, dict[str, str]]:
+def resolve_auto(values: Values, choices: Mapping[str, tuple[object, str]]) -> tuple[Values, dict[str, str]]:
     """Replace each field of a dataclass that is `auto` by its choice; return it and the reasons used, by field."""
+    # A value that somebody gave needs no reason.
     used = {key: choice for key, choice in choices.items() if getattr(values, key) == "auto"}
     resolved: Values = replace(values, **{key: value for key, (value, _) in used.items()})  # type: ignore[type-var]
     return resolved, {key: reason for key, (_, reason) in used.items()}

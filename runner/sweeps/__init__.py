@@ -17,17 +17,17 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import TYPE_CHECKING, TypedDict
 
 from runner import backends
 from runner.errors import ModelError, RequestError
 from runner.record import layout, run_folders
+from runner.record.files import write_json
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from runner.compare.verdict import ComparisonJson
     from runner.plan import Proposal, Run
     from runner.planning import PlanCache
     from runner.request.keys import Request
@@ -36,6 +36,17 @@ Compose = Callable[[list[str]], "DictConfig"]
 """Returns the configuration that overrides make."""
 ONWARD = "run:"
 """How a model source begins that another run makes."""
+
+
+class Summary(TypedDict, total=False):
+    """What `summary.json` holds: how the trials came out, and from the first that has metrics on, their comparison."""
+
+    trials: int
+    failed: list[dict[str, str]]
+    seconds: float
+    comparison: "ComparisonJson"
+    page: str
+    dollars: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +163,7 @@ def keep(sweep: Sweep) -> None:
     """Write down which trials there are and where they live, so that they can be compared before the end."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
     listed = [{"name": name, "folder": str(run.folder), "plan_id": run.plan.id} for name, run in sweep.runs.items()]
-    content = msgspec.json.encode({"id": sweep.id, "trials": listed})
-    (sweep.folder / layout.SWEEP).write_bytes(msgspec.json.format(content))
+    write_json(sweep.folder / layout.SWEEP, {"id": sweep.id, "trials": listed})
 
 
 def _request(composed: "DictConfig") -> "Request":

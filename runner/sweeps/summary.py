@@ -3,14 +3,13 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from runner import backends, planning
 from runner.cost import Cost, duration
 from runner.errors import RunnerError, StopAsked
 from runner.record import layout
 from runner.record import outcome as record_outcome
-from runner.sweeps import Sweep, Trial, keep
+from runner.record.files import write_json
+from runner.sweeps import Summary, Sweep, Trial, keep
 from runner.terminal import console
 from runner.tracking.follower import Follower
 
@@ -104,7 +103,7 @@ def _catch_up(sweep: Sweep) -> None:
     follower.end()
 
 
-def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Mapping[str, object]:
+def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Summary:
     """Compare what is there, show and write it; return the summary as a JSON value."""
     from runner.compare import output, results, verdict
 
@@ -114,7 +113,7 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Ma
     ended = [result for result in found.values() if result.metrics]
     failed = [_failure(name, found.get(name), code) for name, code in codes.items() if code]
     seconds = sum(sum(result.seconds.values()) for result in found.values())
-    content: dict[str, object] = {"trials": len(sweep.trials), "failed": failed, "seconds": seconds}
+    content: Summary = {"trials": len(sweep.trials), "failed": failed, "seconds": seconds}
     for each in failed:
         console.complain(f"{each['name']}: {each['status']}: {each['message']}")
     if ended:
@@ -130,7 +129,7 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Ma
     if spent != 0:  # 0.0 is free, None is not known
         console.say(f"money spent, by the table of prices: {'not known' if spent is None else f'about ${spent:,.2f}'}")
     # Beside MLflow's copy, so that a sweep without tracking has it, too.
-    (sweep.folder / layout.SUMMARY).write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    write_json(sweep.folder / layout.SUMMARY, content)
     return content
 
 

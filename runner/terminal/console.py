@@ -3,11 +3,11 @@
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rich.console import Console as Terminal
 from rich.table import Table
@@ -16,8 +16,10 @@ from rich.text import Text
 from runner import backends, methods
 from runner.cost import Tokens, duration
 from runner.errors import RequestError
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import SAMPLES, BaseScores, Rehearsed
 from runner.plan import Proposal, Run
+from runner.record import layout
+from runner.record.outcome import Report
 from runner.tracking.sender import Position
 
 sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (started with it closed; nobody reads on)
@@ -140,6 +142,25 @@ def show_graders(rehearsed: Sequence[Rehearsed]) -> None:
             say(f"warning: grader {each.name}: {warning}")
 
 
+def show_base_scores(found: Sequence[BaseScores]) -> None:
+    """Print how the base model does by each grader, and what stands in the way of learning by it."""
+    rows = [
+        [
+            each.grader,
+            "?" if each.pass_rate is None else f"{each.pass_rate:.0%}",
+            f"{each.mean:.3f}",
+            f"{each.spread:.3f}",
+            f"{each.varied} of {each.prompts}",
+        ]
+        for each in found
+    ]
+    head = ["grader", "pass rate", "mean score", "spread within a prompt", "prompts whose answers differ"]
+    table(f"Base model, {SAMPLES} answers to each of {max(each.prompts for each in found)} prompts", head, rows)
+    for each in found:
+        for warning in each.warnings:
+            say(f"warning: grader {each.grader}: {warning}")
+
+
 def _show_values(proposal: Proposal) -> None:
     plan, reasons = proposal.run.plan, proposal.reasons
     values = methods.load(plan.method).shown(plan.hyperparameters) | {
@@ -154,7 +175,7 @@ def _show_values(proposal: Proposal) -> None:
     table("Plan", ["key", "value", "auto, because"], rows)
 
 
-def show_outcome(run: Run, content: Mapping[str, Any], position: Position | None, problem: str) -> None:
+def show_outcome(run: Run, content: Report, position: Position | None, problem: str) -> None:
     """Print how a run came out: metrics, answers before and after, where everything is, what to do next."""
     say()
     # Three show the style; all of them are in report.md and MLflow.
@@ -172,7 +193,7 @@ def show_outcome(run: Run, content: Mapping[str, Any], position: Position | None
     rows += [["time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())]]
     if content["model"]:
         rows.append(["model", content["model"]["model"]])
-    rows += [["MLflow", _tracked(position, problem)], ["report", f"{run.folder}/report.md"]]
+    rows += [["MLflow", _tracked(position, problem)], ["report", str(run.folder / layout.REPORT_PAGE)]]
     table(run.folder.name, ["", ""], rows)
     if content["status"] == "finished":
         _show_next(run, content, position)
@@ -188,7 +209,7 @@ def show_trial_begun(run: Run, called: str) -> None:
     say(f"{run.folder.name}: {called}")
 
 
-def show_trial(run: Run, content: Mapping[str, Any], position: Position | None, problem: str) -> None:
+def show_trial(run: Run, content: Report, position: Position | None, problem: str) -> None:
     """Print in a line how a trial came out; the sweep's summary is printed at the end."""
     parts = [f"{name} {content['metrics'][name]:.4g}" for name in TRIAL_METRICS if name in content["metrics"]]
     parts += [duration(sum(content["seconds"].values()))]
@@ -208,7 +229,7 @@ def _tracked(position: Position | None, problem: str) -> str:
     return f"{position.uri}, run {position.run_id}{model}"
 
 
-def _show_next(run: Run, content: Mapping[str, Any], position: Position | None) -> None:
+def _show_next(run: Run, content: Report, position: Position | None) -> None:
     lines = [("mlflow ui", "all runs, side by side")] if position is not None else []
     lines += backends.load(run.plan.backend).advice(run, content["results"])
     typed = [in_this_shell(each) for each, _ in lines]

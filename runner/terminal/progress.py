@@ -31,6 +31,8 @@ FIGURES = HEADLINES | {"system/tokens_per_second": "tokens/s"}
 """Metrics of training that are shown with the progress, and their labels."""
 HELD_OUT = {f"eval/{each.name}": each.label for each in methods.metrics().values() if each.shown}
 """Metrics that are shown of an evaluation, and their labels."""
+EVALUATED = {f"eval/{name}" for name in methods.headlines()}
+"""Metrics of which an evaluation has one at least."""
 
 
 @dataclass
@@ -116,7 +118,7 @@ class Live:
             case events.Removed(what=what, id=name):
                 self._print(f"  removed: {what} {name}")
             # Training's own metrics come with the progress, many times a minute.
-            case events.Metrics(step=step, values=values) if "eval/loss" in values:
+            case events.Metrics(step=step, values=values) if values.keys() & EVALUATED:
                 shown = [f"{label} {values[name]:.3f}" for name, label in HELD_OUT.items() if name in values]
                 self._print(f"  held-out rows after {step} steps: {', '.join(shown)}")
             case events.Note(text=text):

@@ -1,77 +1,38 @@
-"""The MLflow store that a request is tracked in: asked only where something answers, and its errors told in a line."""
+"""The MLflow store that a request is tracked in: its address, whether it answers, a client, its errors as a line."""
 
 import logging
 import os
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from runner.errors import RequestError
-from runner.record import run_folders
-from runner.request.keys import Request
-from runner.tracking.follower import demand_answer
-from runner.tracking.sender import KEPT, shown, store
+import socket
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MOST = 50_000
-"""Runs that MLflow finds at a time at most."""
+CONNECT_SECONDS = 5.0
+"""How long a store may take to answer at all."""
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
-def connect(request: Request) -> "MlflowClient":
-    """Return a client of the store; raises what `demand_answer` raises where there is none."""
-    return _client(store(request.tracking.uri))
+def store(uri: str | None) -> str:
+    """Return the tracking URI: as asked for, else from the environment, else MLflow's own default."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
-def experiment(client: "MlflowClient", name: str) -> str:
-    """Return an experiment's id; made where there is none."""
-    found = client.get_experiment_by_name(name)
-    return str(found.experiment_id if found else client.create_experiment(name))
+def shown(uri: str) -> str:
+    """Return a URI as it may be written down: without a password."""
+    where = urlsplit(uri)
+    if where.password is None:
+        return uri
+    # The password is never shown, the user is: it tells two stores of one host apart.
+    return urlunsplit(where._replace(netloc=f"{where.username}:***@{where.netloc.rpartition('@')[2]}"))
 
 
-def told(error: Exception, request: Request) -> str:
-    """Return an error of the store as a line without a password."""
-    uri = store(request.tracking.uri)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}".replace(uri, shown(uri))
-
-
-def folders(name: str, expression: str, runs_folder: Path) -> list[Path]:
-    """Return a folder for each run of an experiment that the expression finds: its own in `runs_folder`, else a copy.
-
-    Raises `RequestError` where there is no such experiment, or the expression is none.
-    """
-    from mlflow.exceptions import MlflowException
-
-    client = _client(store(None))
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        known = ", ".join(sorted(each.name for each in client.search_experiments()))
-        raise RequestError(f"--experiment: got {name}; {shown(store(None))} has {known}.")
-    try:
-        runs = client.search_runs([found.experiment_id], expression, max_results=MOST)
-    except MlflowException as error:
-        raise RequestError(
-            f"--filter: got {expression}; {error.message}; write names with / as metrics.`eval/loss`."
-        ) from error
-    return [_folder(client, run, runs_folder) for run in runs if "runner.plan_id" in run.data.tags]
-
-
-def _folder(client: "MlflowClient", run: Any, runs_folder: Path) -> Path:
-    here = run_folders.of_plan(run.data.tags["runner.plan_id"], runs_folder)
-    if here:
-        return here
-    folder = Path(tempfile.mkdtemp(prefix="runner-"), str(run.info.run_name).replace("/", "-"))
-    folder.mkdir()
-    there = {each.path for each in client.list_artifacts(run.info.run_id)}
-    for name in ("plan.json", *KEPT):  # all that a comparison reads
-        if name in there:
-            client.download_artifacts(run.info.run_id, name, str(folder))
-    return folder
-
-
-def _client(uri: str) -> "MlflowClient":
+def connect(uri: str) -> "MlflowClient":
+    """Return a client of a store; raises what `demand_answer` raises where there is none."""
+    # Without these the client tries a dead server for many minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     demand_answer(uri)
@@ -80,3 +41,31 @@ def _client(uri: str) -> "MlflowClient":
     for name in ("mlflow", "alembic"):  # they tell of every table they create
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(uri)
+
+
+def demand_answer(uri: str) -> None:
+    """Raise `OSError` or `sqlite3.Error` where nothing answers at a tracking URI.
+
+    MLflow itself tries a dead database again for a quarter of an hour, and must not be cut short once it
+    creates tables; so it is asked only where something answers.
+    """
+    where = urlsplit(uri)
+    scheme = where.scheme.partition("+")[0]
+    if scheme == "sqlite":
+        # Also makes the file, as MLflow would; a folder that is missing or not writable is told here, in one line.
+        with closing(sqlite3.connect(uri.partition("///")[2])) as database:
+            database.execute("PRAGMA schema_version")
+    elif where.hostname and scheme in PORTS:
+        socket.create_connection((where.hostname, where.port or PORTS[scheme]), CONNECT_SECONDS).close()
+
+
+def experiment(client: "MlflowClient", name: str) -> str:
+    """Return an experiment's id; made where there is none."""
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id if found else client.create_experiment(name))
+
+
+def error_line(error: Exception, uri: str) -> str:
+    """Return an error of the store as a line, with its address, but without a password."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}".replace(uri, shown(uri))

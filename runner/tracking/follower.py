@@ -4,22 +4,16 @@ Whatever MLflow raises is kept and told at the end: it must never cost a run. Wh
 next time.
 """
 
-import os
-import socket
-import sqlite3
 import threading
 from collections.abc import Sequence
-from contextlib import closing
-from urllib.parse import urlsplit
 
 from runner.plan import Run
-from runner.tracking.sender import Position, Sender, position_of, shown, store
+from runner.record import layout
+from runner.tracking.client import error_line, store
+from runner.tracking.sender import Position, Sender, position_of
 
 TICK_SECONDS = 2.0
 """Time between two looks at the journals."""
-CONNECT_SECONDS = 5.0
-"""How long a store may take to answer at all."""
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class Follower:
@@ -30,17 +24,19 @@ class Follower:
         self._problems: dict[str, str] = {}
         self._over = threading.Event()
         self._lock = threading.Lock()
+        # daemon: a store that does not answer must not keep a process alive that is done.
         self._thread = threading.Thread(target=self._follow, name="tracking", daemon=True)
         if self._runs:
             self._thread.start()
 
     def finish(self, run: Run, status: str) -> Position | None:
-        """Send what is left of a run, its report and its status; return where it stands, None if it is not tracked."""
+        """Send what is left of a run, its report and its status; return its position, None if it is not tracked."""
         with self._lock:
             if not self._follows(run):
                 return None
             self._runs = [each for each in self._runs if each is not run]
             position = position_of(run)
+            # A finished run that MLflow has whole is not touched: the same command again would only renew its times.
             if position.status != status or self._behind(run, position):
                 self._attempt(run, status)
         return position_of(run)
@@ -57,6 +53,7 @@ class Follower:
 
     def _follow(self) -> None:
         while not self._over.wait(TICK_SECONDS):
+            # A copy, as `finish` takes runs out meanwhile. It waits for one at most: each has the lock alone.
             for run in list(self._runs):
                 with self._lock:
                     if not self._over.is_set() and self._follows(run) and self._behind(run, position_of(run)):
@@ -66,34 +63,13 @@ class Follower:
         return any(each is run for each in self._runs)
 
     def _behind(self, run: Run, position: Position) -> bool:
-        journal = run.folder / "journal.jsonl"
+        journal = run.folder / layout.JOURNAL
         return journal.exists() and position.sent_bytes < journal.stat().st_size
 
     def _attempt(self, run: Run, status: str = "") -> None:
-        # Without these the client tries a dead server for many minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         try:
-            position = position_of(run)
-            demand_answer(store(run.request.tracking.uri))
-            Sender(run, position).send(status)
+            Sender(run, position_of(run)).send(status)
             self._problems.pop(run.plan.id, None)
+        # Whatever it is: MLflow, SQLAlchemy, drivers of databases and the network have no common root.
         except Exception as error:
-            first = (str(error).strip().splitlines() or [""])[0]
-            uri = store(run.request.tracking.uri)
-            self._problems[run.plan.id] = f"{type(error).__name__}: {first}".replace(uri, shown(uri))
-
-
-def demand_answer(uri: str) -> None:
-    """Raise `OSError` or `sqlite3.Error` where nothing answers at a tracking URI.
-
-    MLflow itself tries a dead database again for a quarter of an hour, and must not be cut short once it
-    creates tables; so it is asked only where something answers.
-    """
-    where = urlsplit(uri)
-    scheme = where.scheme.partition("+")[0]
-    if scheme == "sqlite":
-        with closing(sqlite3.connect(uri.partition("///")[2])) as database:
-            database.execute("PRAGMA schema_version")
-    elif where.hostname and scheme in PORTS:
-        socket.create_connection((where.hostname, where.port or PORTS[scheme]), CONNECT_SECONDS).close()
+            self._problems[run.plan.id] = error_line(error, store(run.request.tracking.uri))

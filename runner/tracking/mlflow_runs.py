@@ -9,15 +9,19 @@ import json
 import re
 import subprocess
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.plan import Run, flat_params
+from runner.record import layout
 from runner.record.journal import Record
+from runner.tracking.client import experiment as experiment_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
+    from mlflow.entities import Run as MlflowRun
 
 PLAN_ID, BEGUN, HOSTED_JOB = "runner.plan_id", "runner.begun", "runner.job"
 """Tags of a run: its plan, the time of its journal's first record, and the id of the job at the service."""
@@ -25,33 +29,35 @@ SWEEP = "runner.sweep"
 """The tag of a sweep's parent run, with the sweep's id."""
 
 
-def find_or_create(client: "MlflowClient", run: Run, hosted_job: str) -> Any:
+def find_or_create(client: "MlflowClient", run: Run, hosted_job: str) -> "MlflowRun":
     """Return the MLflow run of an execution; `hosted_job` is the id of the job at the service, empty if there is none.
 
     What a run that is found has already stays as it is: from another folder, paths among the parameters may differ.
     """
     from mlflow.entities import Param, RunTag
 
-    name = run.request.tracking.experiment
-    found = client.get_experiment_by_name(name)
-    experiment = found.experiment_id if found else client.create_experiment(name)
+    experiment = experiment_id(client, run.request.tracking.experiment)
+    # Looked for first, by tags: a process may have been killed after it made the run, before it could note its id.
     tags = _tags(run) | ({HOSTED_JOB: hosted_job} if hosted_job else {})
     trial = run.trial_name
     called = in_column(trial) if trial else run.folder.name
     mlflow_run = _find(client, experiment, tags) or client.create_run(experiment, tags=tags, run_name=called)
     params = [
-        Param(key, str(value)[:6000]) for key, value in flat_params(run).items() if key not in mlflow_run.data.params
+        # The store's limit is 6,000 characters (mlflow.utils.validation.MAX_PARAM_VAL_LENGTH).
+        Param(key, str(value)[:6000])
+        for key, value in flat_params(run).items()
+        if key not in mlflow_run.data.params
     ]
     missing = [RunTag(key, value) for key, value in tags.items() if key not in mlflow_run.data.tags]
     client.log_batch(mlflow_run.info.run_id, params=params, tags=missing)
     _fold(client, mlflow_run, run.request.sweep)
     if not mlflow_run.inputs or not mlflow_run.inputs.dataset_inputs:
         client.log_inputs(mlflow_run.info.run_id, datasets=_datasets(run))
-    client.log_text(mlflow_run.info.run_id, run.plan.canonical.decode(), "plan.json")
+    client.log_text(mlflow_run.info.run_id, run.plan.canonical.decode(), layout.PLAN)
     return mlflow_run
 
 
-def steps(client: "MlflowClient", mlflow_run: Any) -> dict[str, str]:
+def steps(client: "MlflowClient", mlflow_run: "MlflowRun") -> dict[str, str]:
     """Return the steps for which a run has each metric: a bit each, in hexadecimal."""
     histories = {name: client.get_metric_history(mlflow_run.info.run_id, name) for name in mlflow_run.data.metrics}
     return {name: f"{sum({1 << each.step for each in history}):x}" for name, history in histories.items()}
@@ -59,7 +65,7 @@ def steps(client: "MlflowClient", mlflow_run: Any) -> dict[str, str]:
 
 def begun(run: Run) -> str:
     """Return the time of the first record of a run's journal, as the tag has it."""
-    with (run.folder / "journal.jsonl").open("rb") as file:
+    with (run.folder / layout.JOURNAL).open("rb") as file:
         return f"{msgspec.json.decode(next(file), type=Record).time:.6f}"
 
 
@@ -81,18 +87,19 @@ def git_commit() -> str:
         return ""
 
 
-def _find(client: "MlflowClient", experiment: str, tags: Mapping[str, str]) -> Any:
+def _find(client: "MlflowClient", experiment: str, tags: Mapping[str, str]) -> "MlflowRun | None":
     """Return the first MLflow run of the same hosted job, else that of the same journal; None where there is none."""
     for key in (HOSTED_JOB, BEGUN):
         if key in tags:
             same = " and ".join(f"tags.`{each}` = '{tags[each]}'" for each in (PLAN_ID, key))
+            # Two folders may have made one each before they could see the other's: both go on with the same.
             oldest = ["attributes.start_time ASC"]
             if found := client.search_runs([experiment], same, max_results=1, order_by=oldest):
                 return found[0]
     return None
 
 
-def _fold(client: "MlflowClient", mlflow_run: Any, sweep: str | None) -> None:
+def _fold(client: "MlflowClient", mlflow_run: "MlflowRun", sweep: str | None) -> None:
     """Put a trial's run under its sweep's, as soon as it is there to be seen."""
     known = f"tags.`{SWEEP}` = '{sweep}'"
     for parent in client.search_runs([mlflow_run.info.experiment_id], known, max_results=1) if sweep else ():
@@ -105,7 +112,7 @@ def _tags(run: Run) -> dict[str, str]:
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
 
 
-def _datasets(run: Run) -> list[Any]:
+def _datasets(run: Run) -> list["DatasetInput"]:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     plan, dataset = run.plan, run.request.dataset

@@ -6,26 +6,29 @@ there (run, model, version) is looked for first: a process may have died before 
 """
 
 import json
-import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner import backends, cache
 from runner.plan import Run, flat_params
+from runner.record import layout
 from runner.record.events import Metrics, Samples, StepDone
-from runner.record.graded import ANSWERS, GRADES, PROBLEMS
+from runner.record.files import write, write_json
 from runner.record.journal import Record, read_state
+from runner.record.outcome import Saved, saved
 from runner.tracking import mlflow_runs, traces
+from runner.tracking.client import connect, shown, store
 from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities import Run as MlflowRun
 
 BATCH = 1000
 """Metrics a request: the store's own limit."""
@@ -34,8 +37,8 @@ PAGE_CHARACTERS = 7000
 CLAIM_SECONDS = 10.0
 """How long another process of this machine may take to find or create the MLflow run of the same plan."""
 KEPT = (
-    "report.json", "report.md", "request.json", "journal.jsonl", "evaluation.jsonl", "in_style.jsonl",
-    PROBLEMS, ANSWERS, GRADES,
+    layout.REPORT, layout.REPORT_PAGE, layout.REQUEST, layout.JOURNAL, layout.HELD_OUT, layout.IN_STYLE,
+    layout.PROBLEMS, layout.ANSWERS, layout.GRADES,
 )  # fmt: skip
 """Files of a run's folder that MLflow keeps as they are when the run ends."""
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}
@@ -43,7 +46,7 @@ STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "fa
 
 @dataclass
 class Position:
-    """Where a run stands in MLflow: how many bytes of its journal have been sent, and what exists there.
+    """The position of a run in MLflow: how many bytes of its journal have been sent, and what exists there.
 
     `uri` is without its password, if it has one. `hosted_job` is the id of the job at the service, once it is known.
     `taken_over` is the MLflow status that another folder's run had when this one began to send to it, and `known` the
@@ -61,38 +64,22 @@ class Position:
     known: dict[str, str] = field(default_factory=dict)
 
 
-def store(uri: str | None) -> str:
-    """Return the tracking URI: as asked for, else from the environment, else MLflow's own default."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-
-
-def shown(uri: str) -> str:
-    """Return a URI as it may be written down: without a password."""
-    where = urlsplit(uri)
-    if where.password is None:
-        return uri
-    return urlunsplit(where._replace(netloc=f"{where.username}:***@{where.netloc.rpartition('@')[2]}"))
-
-
 def position_of(run: Run) -> Position:
-    """Return where a run stands in the store that it asks for."""
-    path, uri = run.folder / "tracking.json", shown(store(run.request.tracking.uri))
+    """Return the position of a run in the store that it asks for."""
+    path, uri = run.folder / layout.TRACKING, shown(store(run.request.tracking.uri))
     found = Position(**json.loads(path.read_bytes())) if path.exists() else Position(uri)
     return found if found.uri == uri else Position(uri)
 
 
 class Sender:
-    """Sends what a journal holds beyond a position to MLflow, and moves the position."""
+    """Sends what a journal holds beyond a position to MLflow, and moves the position.
+
+    Raises what `client.demand_answer` raises where no store answers.
+    """
 
     def __init__(self, run: Run, position: Position) -> None:
-        import logging
-
-        from mlflow import MlflowClient as Client
-
-        for name in ("mlflow", "alembic"):  # they tell of every table they create
-            logging.getLogger(name).setLevel(logging.WARNING)
         self.run, self.position = run, position
-        self.client: MlflowClient = Client(store(run.request.tracking.uri))
+        self.client = connect(store(run.request.tracking.uri))
 
     def send(self, status: str = "") -> None:
         """Send new events; with a status also the report, and close the run.
@@ -101,7 +88,7 @@ class Sender:
         """
         if not self._open(status):
             return
-        records, end = self._new_records()
+        records, end = new_records(self.run.folder / layout.JOURNAL, self.position.sent_bytes)
         self._log_metrics([record for record in records if isinstance(record.event, Metrics)])
         for record in records:
             if isinstance(record.event, Samples):
@@ -111,6 +98,7 @@ class Sender:
             elif isinstance(record.event, StepDone) and record.event.step == "grade":
                 to = self.position
                 traces.write(self.client, to.experiment_id, to.run_id, self.run.folder, record.time)
+        # Only after all of it was taken: what is sent twice does no harm, what is skipped would be missing for good.
         self._keep(sent_bytes=end)
         if status:
             self._close(status)
@@ -118,8 +106,9 @@ class Sender:
     def _open(self, status: str) -> bool:
         """Find or create the MLflow run, or reopen it; return whether there is one to send to."""
         hosted, hosted_job = backends.load(self.run.plan.backend).hosted, self.position.hosted_job
+        # The job is what its MLflow run is known by: before it exists nobody knows which run to send to.
         if hosted and not hosted_job:
-            hosted_job = read_state(self.run.folder).results.get("create", {}).get("job", "")
+            hosted_job = read_state(self.run.folder).job
             if not hosted_job and not status:
                 return False
         if not self.position.run_id or hosted_job != self.position.hosted_job:
@@ -130,12 +119,13 @@ class Sender:
             self._reopen()
         return True
 
-    def _take(self, mlflow_run: Any, hosted_job: str) -> None:
+    def _take(self, mlflow_run: "MlflowRun", hosted_job: str) -> None:
         """Send to an MLflow run from now on; what another folder has sent there is not sent again."""
-        changes: dict[str, Any] = {"hosted_job": hosted_job}
+        changes: dict[str, object] = {"hosted_job": hosted_job}
         if mlflow_run.info.run_id != self.position.run_id:
             changes |= {"run_id": mlflow_run.info.run_id, "experiment_id": mlflow_run.info.experiment_id}
             changes |= {"model_id": "", "sent_bytes": 0}
+            # Another folder's process began it: what it has sent is asked for once, instead of being sent again.
             if mlflow_run.data.tags[mlflow_runs.BEGUN] != mlflow_runs.begun(self.run):
                 changes |= {"taken_over": mlflow_run.info.status, "known": mlflow_runs.steps(self.client, mlflow_run)}
         self._keep(**changes)
@@ -145,13 +135,6 @@ class Sender:
         if self.position.taken_over != "FINISHED" and (self.position.status or self.position.taken_over):
             self.client.update_run(self.position.run_id, "RUNNING")
             self._keep(status="", taken_over="")
-
-    def _new_records(self) -> tuple[list[Record], int]:
-        path = self.run.folder / "journal.jsonl"
-        data = path.read_bytes() if path.exists() else b""
-        end = data.rfind(b"\n") + 1
-        decoder = msgspec.json.Decoder(Record)
-        return [decoder.decode(line) for line in data[self.position.sent_bytes : end].splitlines()], end
 
     def _log_metrics(self, records: Sequence[Record]) -> None:
         from mlflow.entities import Metric
@@ -164,12 +147,13 @@ class Sender:
             for name, value in record.event.values.items()
             if not known.get(name, 0) >> record.event.step & 1
         ]
+        # MLflow refuses a larger batch (mlflow.utils.validation.MAX_METRICS_PER_BATCH).
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(self.position.run_id, metrics=metrics[start : start + BATCH])
 
     def _log_samples(self, event: Samples) -> None:
         table = {key: [row[key] for row in event.rows] for key in event.rows[0]}
-        self.client.log_table(self.position.run_id, table, "samples.json")
+        self.client.log_table(self.position.run_id, table, layout.SAMPLES)
 
     def _log_model(self, event: StepDone) -> None:
         from mlflow.entities import LoggedModelOutput
@@ -178,20 +162,22 @@ class Sender:
             known = f"source_run_id = '{self.position.run_id}'"
             made = self.client.search_logged_models([self.position.experiment_id], known, max_results=1)
             self._keep(model_id=(made[0] if made else self._create_model(event)).model_id)
-        if event.result.get("external"):
-            describe_external(self.client, self.position.model_id, event.result)
+        model = saved(event.result)
+        if model.get("external"):
+            describe_external(self.client, self.position.model_id, model)
         else:
-            describe_for_mlflow(Path(event.result["model"]))
-            self.client.log_model_artifacts(self.position.model_id, event.result["model"])
+            describe_for_mlflow(Path(model["model"]))
+            self.client.log_model_artifacts(self.position.model_id, model["model"])
         self.client.finalize_logged_model(self.position.model_id, "READY")
         outputs = self.client.get_run(self.position.run_id).outputs
+        # Sent twice, the model would stand twice among the run's outputs.
         if self.position.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else ())]:
             self.client.log_outputs(self.position.run_id, [LoggedModelOutput(self.position.model_id, 0)])
         self._register()
 
-    def _create_model(self, event: StepDone) -> Any:
+    def _create_model(self, event: StepDone) -> "LoggedModel":
         params = {key: str(value) for key, value in flat_params(self.run).items()}
-        tags = {PLAN_ID: self.run.plan.id, **external_tags(event.result)}
+        tags = {PLAN_ID: self.run.plan.id, **external_tags(saved(event.result))}
         return self.client.create_logged_model(
             self.position.experiment_id, self.run.folder.name, self.position.run_id, tags, params
         )
@@ -217,36 +203,45 @@ class Sender:
         for name in KEPT:
             if (self.run.folder / name).exists():
                 self.client.log_artifact(self.position.run_id, str(self.run.folder / name))
-        page = (self.run.folder / "report.md").read_text("utf-8")
+        page = (self.run.folder / layout.REPORT_PAGE).read_text("utf-8")
         self.client.set_tag(self.position.run_id, "mlflow.note.content", page[:PAGE_CHARACTERS])
+        # `set_terminated` would give it an end; a hosted job that goes on has none.
         if status == "running":
             self.client.update_run(self.position.run_id, STATUSES[status])
         else:
             self.client.set_terminated(self.position.run_id, STATUSES[status])
         self._keep(status=status, taken_over="")
 
-    def _keep(self, **changes: Any) -> None:
+    def _keep(self, **changes: object) -> None:
         for name, value in changes.items():
             setattr(self.position, name, value)
-        draft = self.run.folder / ".tracking.json"
-        draft.write_text(json.dumps(asdict(self.position)))
-        draft.rename(self.run.folder / "tracking.json")
+        # Whole or not at all: a torn position would begin another MLflow run.
+        write(self.run.folder / layout.TRACKING, json.dumps(asdict(self.position)).encode())
 
 
-def external_tags(result: Mapping[str, Any]) -> dict[str, str]:
+def new_records(path: Path, sent_bytes: int) -> tuple[list[Record], int]:
+    """Return the whole records of a journal beyond so many bytes, and where they end."""
+    data = path.read_bytes() if path.exists() else b""
+    # The process that writes may be in the middle of a line.
+    end = data.rfind(b"\n") + 1
+    decoder = msgspec.json.Decoder(Record)
+    return [decoder.decode(line) for line in data[sent_bytes:end].splitlines()], end
+
+
+def external_tags(result: Saved) -> dict[str, str]:
     """Return the tags of a logged model that lives elsewhere, as `mlflow.create_external_model` does; else none."""
     if not result.get("external"):
         return {}
     return {"mlflow.model.isExternal": "true", "runner.model": result["model"], HOSTED_JOB: result["job"]}
 
 
-def describe_external(client: "MlflowClient", model_id: str, result: Mapping[str, Any]) -> None:
+def describe_external(client: "MlflowClient", model_id: str, result: Saved) -> None:
     """Leave the file that lets a model that lives elsewhere be registered, and what is known of it."""
     from mlflow.models.utils import get_external_mlflow_model_spec
 
     with tempfile.TemporaryDirectory() as folder:
         get_external_mlflow_model_spec(client.get_logged_model(model_id)).save(str(Path(folder, "MLmodel")))
-        Path(folder, "model.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+        write_json(Path(folder, "model.json"), result)
         client.log_model_artifacts(model_id, folder)
 
 

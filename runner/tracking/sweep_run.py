@@ -5,16 +5,19 @@ Whatever MLflow raises is kept and told; it never costs a trial. The parent is f
 
 import base64
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from runner.tracking.client import connect, error_line, experiment, store
 from runner.tracking.mlflow_runs import SWEEP, in_column
 from runner.tracking.sender import PAGE_CHARACTERS, position_of
 
 if TYPE_CHECKING:
-    from runner.sweeps import Sweep
+    from mlflow import MlflowClient
+
+    from runner.sweeps import Summary, Sweep
 
 
 VIEW = "runner"
@@ -36,21 +39,19 @@ class Parent:
         """Make the parent run, or find it; mark it as running."""
         self._attempt(self._open)
 
-    def close(self, summary: Mapping[str, Any], code: int) -> str:
+    def close(self, summary: "Summary", code: int) -> str:
         """Name and fold the trials' runs, write the summary, and close the parent; return what went wrong."""
         self._attempt(lambda: self._close(summary, code))
         return self.problem
 
-    def _attempt(self, work: Any) -> None:
-        from runner.tracking.client import told
-
+    def _attempt(self, work: Callable[[], None]) -> None:
         if not self.request.tracking.enabled:
             return
         try:
             work()
             self.problem = ""
         except Exception as error:
-            self.problem = told(error, self.request)
+            self.problem = error_line(error, store(self.request.tracking.uri))
 
     def _open(self) -> None:
         client, experiment = self._client()
@@ -61,7 +62,7 @@ class Parent:
         else:
             client.update_run(run, "RUNNING")
 
-    def _close(self, summary: Mapping[str, Any], code: int) -> None:
+    def _close(self, summary: "Summary", code: int) -> None:
         client, experiment = self._client()
         run = find(client, experiment, self.sweep.id)
         if run is None:
@@ -76,9 +77,10 @@ class Parent:
             client.log_metric(run, metric, value)
         for path in sorted(self.sweep.folder.iterdir()):
             client.log_artifact(run, str(path))
+        # 130 is Ctrl-C, which is no failure.
         client.set_terminated(run, "KILLED" if code == 130 else "FAILED" if code else "FINISHED")
 
-    def _fold(self, client: Any, parent: str) -> None:
+    def _fold(self, client: "MlflowClient", parent: str) -> None:
         """Name the trials' runs and put them under the parent; one that somebody has deleted there stays so."""
         from mlflow.exceptions import MlflowException
 
@@ -86,6 +88,7 @@ class Parent:
             try:
                 client.set_tag(child, "mlflow.parentRunId", parent)
                 client.update_run(child, name=in_column(name))
+            # A trial's run that somebody has deleted stays deleted, and costs no summary.
             except MlflowException as error:
                 if error.error_code not in DELETED:
                     raise
@@ -96,28 +99,26 @@ class Parent:
             if run_id := position_of(run).run_id:
                 yield run_id, name
 
-    def _best(self, summary: Mapping[str, Any]) -> Mapping[str, float]:
-        ranked = summary.get("comparison", {}).get("variants", [])
+    def _best(self, summary: "Summary") -> Mapping[str, float]:
+        ranked = summary["comparison"]["variants"] if "comparison" in summary else []
         return ranked[0]["metrics"] if ranked else {}
 
-    def _columns(self, summary: Mapping[str, Any]) -> Sequence[str]:
+    def _columns(self, summary: "Summary") -> Sequence[str]:
         """Return what one wants to see of trials side by side: what differs first."""
-        found = summary.get("comparison", {})
+        keys = summary["comparison"]["keys"] if "comparison" in summary else []
         method = self.request.method
         usual = [f"{method}.{key}" for key in ("learning_rate_multiplier", "beta", "n_epochs")]
-        params = dict.fromkeys([*found.get("keys", ()), *usual, "backend.learning_rate"])
+        params = dict.fromkeys([*keys, *usual, "backend.learning_rate"])
         metrics = [name for name in self._best(summary) if "logps" not in name]
         return [*(f"params.`{key}`" for key in params), *(f"metrics.`{name}`" for name in metrics),
                 "attributes.`Models`", "tags.`runner.plan_id`"]  # fmt: skip
 
-    def _client(self) -> tuple[Any, str]:
-        from runner.tracking import client
-
-        made = client.connect(self.request)
-        return made, client.experiment(made, self.request.tracking.experiment)
+    def _client(self) -> tuple["MlflowClient", str]:
+        client = connect(store(self.request.tracking.uri))
+        return client, experiment(client, self.request.tracking.experiment)
 
 
-def find(client: Any, experiment: str, sweep_id: str) -> str | None:
+def find(client: "MlflowClient", experiment: str, sweep_id: str) -> str | None:
     """Return the id of a sweep's parent run, if it is there."""
     found = client.search_runs([experiment], f"tags.`{SWEEP}` = '{sweep_id}'", max_results=1)
     return found[0].info.run_id if found else None

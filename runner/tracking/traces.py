@@ -7,18 +7,16 @@ same wherever a row is asked.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.data.rows import Turns
-from runner.graders import Json
 from runner.record import graded
-from runner.record.graded import ANSWERS, GRADES, PROBLEMS, Answer, AnswerGrade, Asked
+from runner.record.graded import Answer, AnswerGrade, Asked
+from runner.record.layout import ANSWERS, GRADES, PROBLEMS
+from runner.tracking.graded_answers import PREVIEW_CHARACTERS, GradedAnswer, first_rows, join
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,43 +27,12 @@ CAP = 500
 """Answers of a model that become traces at most; each takes some 30 ms."""
 BATCH = 100
 """Traces between two writes of their spans, which are cheap only together: 4 ms each instead of 30."""
-ID_CHARACTERS = 8
-"""Of a row's id: enough to tell the rows of a run apart."""
-PREVIEW_CHARACTERS = 1000
-"""What the pages show and search of a request; MLflow's own previews are as long."""
 FIELDS = 5
 """Fields of a row that are shown as expectations at most; each takes a column of the page."""
 BASE_OF, ROWS = "runner.base_of", "runner.graded_rows"
 """Tags: of a base model's run, the run that it belongs to; of both, how many of the rows are there."""
 ANSWER, GRADED = "runner.answer", "runner.graded"
-"""Tags of a trace: hashes of the answer, and of the grades and fields, that it shows. A run may be graded anew."""
-
-
-@dataclass(frozen=True)
-class GradedAnswer:
-    """An answer of a model, the row that it answers, and what graders said of it."""
-
-    asked: Asked
-    answer: Answer
-    grades: Sequence[AnswerGrade]
-
-    @property
-    def inputs(self) -> dict[str, Json]:
-        """What was asked, the row's id first; of several answers to a row each but the first has its number."""
-        sample: dict[str, Json] = {"sample": self.answer.sample} if self.answer.sample else {}
-        return {"id": self.asked.row[:ID_CHARACTERS], **sample, "prompt": told(self.asked.prompt)}
-
-    @property
-    def outputs(self) -> Json:
-        """The answer's text; with what else there is to say of it, if it was cut off or calls tools."""
-        said: dict[str, Json] = msgspec.to_builtins(self.answer)
-        said = {key: value for key, value in said.items() if key not in ("model", "row", "sample")}
-        return said["text"] if list(said) == ["text"] else said
-
-    @property
-    def request(self) -> str:
-        """The inputs in a line, for people: by it rows of two runs are paired."""
-        return " · ".join(map(str, self.inputs.values()))[:PREVIEW_CHARACTERS]
+"""Tags of a trace: hashes of the answer, and of the grades and fields, that it shows. A run may be graded again."""
 
 
 def write(
@@ -78,52 +45,39 @@ def write(
     answers of a model stay out, the same of both models; the tag `runner.graded_rows` says so. Raises whatever MLflow
     does.
     """
+    models = {each.model for each in graded.read(folder / ANSWERS, Answer)}
+    runs = {"tuned": run_id}
+    if "base" in models:
+        runs = {"base": _base_run(client, experiment_id, run_id, graded_at), **runs}
+    write_models(client, experiment_id, runs, folder, graded_at, cap)
+    if "base" in models:
+        client.update_run(runs["base"], "FINISHED")
+
+
+def write_models(
+    client: "MlflowClient",
+    experiment_id: str,
+    runs: Mapping[str, str],
+    folder: Path,
+    graded_at: float,
+    cap: int = CAP,
+) -> None:
+    """Write the graded rows of a folder as traces, each model's to the run whose id `runs` has by the model's name.
+
+    What is said of `write` holds.
+    """
     answers = graded.read(folder / ANSWERS, Answer)
     problems = graded.read(folder / PROBLEMS, Asked)
+    # Whole rows, the same of both models: half a row could not be set beside the other run's.
     kept = first_rows(problems, answers, cap)
     rows = f"{len(kept)} of {len(problems)} rows"
     if len(kept) < len(problems):
         rows += f"; all of them are in the artifacts {ANSWERS} and {GRADES}"
     by_model = join(kept, answers, graded.read(folder / GRADES, AnswerGrade))
-    if "base" in by_model:
-        base_id = _base_run(client, experiment_id, run_id, graded_at)
-        _write(client, experiment_id, base_id, by_model["base"], graded_at)
-        client.set_tag(base_id, ROWS, rows)
-        client.update_run(base_id, "FINISHED")
-    if "tuned" in by_model:
-        _write(client, experiment_id, run_id, by_model["tuned"], graded_at)
-        client.set_tag(run_id, ROWS, rows)
-
-
-def first_rows(problems: Sequence[Asked], answers: Iterable[Answer], cap: int) -> Sequence[Asked]:
-    """Return the first rows, as many as no model has more than `cap` answers to; at least one."""
-    samples = max(Counter((each.model, each.row) for each in answers).values(), default=1)
-    return problems[: max(1, cap // samples)]
-
-
-def join(
-    problems: Iterable[Asked], answers: Iterable[Answer], grades: Iterable[AnswerGrade]
-) -> Mapping[str, Sequence[GradedAnswer]]:
-    """Return by model the answers to some rows with their grades, in the order of the rows, then of the samples."""
-    of: dict[tuple[str, str, int], list[AnswerGrade]] = {}
-    for grade in grades:
-        of.setdefault((grade.model, grade.row, grade.sample), []).append(grade)
-    to: dict[str, list[Answer]] = {}
-    for answer in answers:
-        to.setdefault(answer.row, []).append(answer)
-    found: dict[str, list[GradedAnswer]] = {}
-    for asked in problems:
-        for answer in sorted(to.get(asked.row, ()), key=lambda each: each.sample):
-            row = GradedAnswer(asked, answer, of.get((answer.model, answer.row, answer.sample), ()))
-            found.setdefault(answer.model, []).append(row)
-    return found
-
-
-def told(prompt: Turns) -> str:
-    """Return a prompt as text: a single turn is its content, of several each begins with its role."""
-    if len(prompt) == 1:
-        return prompt[0].content or ""
-    return "\n".join(f"{turn.role}: {turn.content or ''}" for turn in prompt)
+    for model, run_id in runs.items():
+        if model in by_model:
+            _write(client, experiment_id, run_id, by_model[model], graded_at)
+            client.set_tag(run_id, ROWS, rows)
 
 
 def _base_run(client: "MlflowClient", experiment_id: str, run_id: str, graded_at: float) -> str:
@@ -153,6 +107,7 @@ def _write(
     there = _there(client, experiment_id, run_id)
     gone = [each for each, info in there.items() if each not in wanted or not _has_answer(info, wanted[each])]
     for start in range(0, len(gone), BATCH):
+        # An answer that was sampled again is another row; its old grades would otherwise be shown with the new ones.
         tracing.delete_traces(experiment_id, trace_ids=gone[start : start + BATCH])
     there = {trace_id: info for trace_id, info in there.items() if trace_id not in gone}
     # the page shows the newest first: so that is the first row
@@ -165,6 +120,7 @@ def _write(
             if each not in there or there[each].tags.get(GRADED) != trace.tags[GRADED]:
                 _drop_stale(tracing, there.get(each), trace)
                 tracing.start_trace(trace)
+        # A process may have died between trace and span: a trace without one cannot be opened on the page.
         bare = [each for each in batch if each not in there or not _has_span(there[each])]
         tracing.log_spans(experiment_id, [_span(each, wanted[each], times[each]) for each in bare])
 
@@ -177,6 +133,7 @@ def _there(client: "MlflowClient", experiment_id: str, run_id: str) -> dict[str,
         page = client.search_traces(
             locations=[experiment_id], run_id=run_id, max_results=500, page_token=token, include_spans=False
         )
+        # Without spans, which hold answers in full: only the tags are looked at.
         found |= {trace.info.trace_id: trace.info for trace in page if ANSWER in trace.info.tags}
         token = page.token
         if not token:
@@ -202,6 +159,7 @@ def _drop_stale(tracing: "TracingClient", old: "TraceInfo | None", new: "TraceIn
 
 
 def _trace_id(run_id: str, row: GradedAnswer) -> str:
+    # By content and not at random, so that a second process writes the same traces and no others.
     return f"tr-{_hash(run_id, row.answer.row, row.answer.sample)}"
 
 
@@ -267,7 +225,8 @@ def _span(trace_id: str, row: GradedAnswer, time: int) -> "Span":
     from mlflow.entities import Span, SpanType
     from mlflow.tracing.constant import SpanAttributeKey
 
-    attributes: dict[str, Any] = {
+    # As MLflow's own tracing writes them: each value is JSON within the JSON of the span.
+    attributes: dict[str, object] = {
         SpanAttributeKey.REQUEST_ID: trace_id,
         SpanAttributeKey.SPAN_TYPE: SpanType.LLM,
         SpanAttributeKey.INPUTS: row.inputs,

@@ -116,7 +116,7 @@ def test_only_the_completion_of_a_prompt_completion_row_is_learned(written: Call
 
 
 def test_every_format_has_a_golden_row() -> None:
-    assert set(formats()) == {*PAIRS, *CONVERSATIONS, "trl_completion"}
+    assert set(formats()) == {*PAIRS, *CONVERSATIONS, "trl_completion", "problem"}  # the last: test_problems.py
 
 
 @pytest.mark.parametrize("shape", PAIRS)
@@ -340,7 +340,7 @@ def test_an_unknown_format_is_answered_with_the_known_ones() -> None:
         named("sharegtp")
     assert str(caught.value) == (
         "dataset.format: got 'sharegtp'; did you mean 'sharegpt'? allowed: auto, alpaca, alpaca_preference, chat, "
-        "foundry, hh_rlhf, sharegpt, sharegpt_preference, trl, trl_completion, trl_implicit."
+        "foundry, hh_rlhf, problem, sharegpt, sharegpt_preference, trl, trl_completion, trl_implicit."
     )
 
 

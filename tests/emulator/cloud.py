@@ -43,6 +43,8 @@ class Cloud:
         self.script = Script()
         self.answer: Callable[[str, list[dict[str, Any]]], str] | None = None
         self.judge = Judge()
+        # What the service makes of a grader's score, in `graders/run`.
+        self.regrade: Callable[[float], float] = lambda score: score
         self.echo_metadata = True
         self.token_seconds = 3600.0
         self.file_seconds = 0.2

@@ -5,6 +5,7 @@ out is filled in before it is looked at. What a test asks for on purpose (a job'
 """
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from typing import Any
 from openai.types import FileDeleted, FileObject
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, completion_create_params
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent, job_create_params
+from openai.types.fine_tuning.alpha import (
+    GraderRunResponse,
+    GraderValidateResponse,
+    grader_run_params,
+    grader_validate_params,
+)
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from openai.types.responses import Response, ResponseStreamEvent, response_create_params
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -21,6 +28,8 @@ from tests.emulator.openapi import Schemas
 
 ORDERS: dict[str, Any] = {
     "POST /fine_tuning/jobs": job_create_params.JobCreateParams,
+    "POST /fine_tuning/alpha/graders/validate": grader_validate_params.GraderValidateParams,
+    "POST /fine_tuning/alpha/graders/run": grader_run_params.GraderRunParams,
     "POST /responses": response_create_params.ResponseCreateParamsNonStreaming,
     "POST /chat/completions": completion_create_params.CompletionCreateParamsNonStreaming,
     "POST judge": completion_create_params.CompletionCreateParamsNonStreaming,
@@ -39,6 +48,8 @@ OBJECTS: dict[str, type[BaseModel]] = {
     "POST /fine_tuning/jobs/{id}/cancel": FineTuningJob,
     "POST /fine_tuning/jobs/{id}/pause": FineTuningJob,
     "POST /fine_tuning/jobs/{id}/resume": FineTuningJob,
+    "POST /fine_tuning/alpha/graders/validate": GraderValidateResponse,
+    "POST /fine_tuning/alpha/graders/run": GraderRunResponse,
     "POST /responses": Response,
     "POST /chat/completions": ChatCompletion,
     "POST judge": ChatCompletion,
@@ -75,12 +86,13 @@ class Contract:
             for each in answer.body.events:
                 found += _problems(f"{name}: event", _adapter(event), json.dumps(each).encode())
         elif name in ORDERS:
-            found += _problems(f"{name}: request", _adapter(ORDERS[name]), request.body)
+            found += _problems(f"{name}: request", _adapter(ORDERS[name]), _typed(request.body))
         body = answer.body if answer.status < 300 and isinstance(answer.body, dict) else None
         if body is not None:
             found += self._answer(name, body)
         if self._schemas is not None:
-            found += self._schemas.violations(name, request, body and _tolerant(body, self._lax))
+            plain = body and _with_plain_graders(_tolerant(body, self._lax))
+            found += self._schemas.violations(name, replace(request, body=_typed(request.body)), plain)
         return found
 
     def _answer(self, name: str, body: dict[str, Any]) -> list[str]:
@@ -92,7 +104,7 @@ class Contract:
         if name in LISTS and (body.get("object") != "list" or not isinstance(body.get("has_more"), bool)):
             found.append(f"{name}: answer: not a list")
         for item in items:
-            text = json.dumps(_tolerant(_filled(item) if self._lax else item, self._lax)).encode()
+            text = json.dumps(_with_plain_graders(_tolerant(_filled(item) if self._lax else item, self._lax))).encode()
             found += _problems(f"{name}: answer", TypeAdapter(model), text)
         return found
 
@@ -108,6 +120,28 @@ def _problems(place: str, adapter: TypeAdapter[Any], text: bytes) -> list[str]:
     except ValidationError as error:
         return [f"{place}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
     return []
+
+
+UNTYPED_GRADERS = {"multi": "graders", "endpoint": "url"}
+"""Graders that the types have wrongly (`graders` of a multi as one grader) or not at all, each with its own field."""
+
+
+def _typed(body: bytes) -> bytes:
+    """Return a request with a plain grader in place of one that the types do not have as the service does."""
+    try:
+        return json.dumps(_with_plain_graders(json.loads(body))).encode()
+    except ValueError:
+        return body
+
+
+def _with_plain_graders(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_plain_graders(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if UNTYPED_GRADERS.get(str(value.get("type")), "type of another object") in value:
+        return {"type": "string_check", "name": "", "input": "", "reference": "", "operation": "eq"}
+    return {key: _with_plain_graders(each) for key, each in value.items()}
 
 
 def _filled(body: dict[str, Any]) -> dict[str, Any]:

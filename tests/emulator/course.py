@@ -68,7 +68,7 @@ def _disturb(course: Course, signal: Signal) -> Course:
     if past.stages[-1].status in TERMINAL:
         return course
     if signal.kind == "pause":
-        stages = (Stage(signal.time, "pausing"), Stage(signal.time + PAUSING_SECONDS, "paused"))
+        stages = (Stage(signal.time, "pausing"), Stage(signal.time + PAUSING_SECONDS, "paused", signal.error))
         return _inserted(past, stages, _later(course, signal.time, FAR))
     if signal.kind == "resume":
         paused = next(stage.time for stage in reversed(past.stages) if stage.status == "pausing")

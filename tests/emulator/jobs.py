@@ -8,7 +8,7 @@ from tests.emulator.cloud import Cloud
 from tests.emulator.course import TERMINAL
 from tests.emulator.lists import page
 from tests.emulator.messages import Answer, Refusal, Request
-from tests.emulator.records import Job, identifier
+from tests.emulator.records import Job, Signal, identifier
 
 
 def create(cloud: Cloud, request: Request) -> Answer:
@@ -116,4 +116,20 @@ def find(cloud: Cloud, id: str) -> Job:
 def settle(cloud: Cloud) -> None:
     """Put the results files of jobs that have succeeded since the last look where they can be found."""
     for job in cloud.jobs.values():
+        _limit_cost(cloud, job)
         results.settled(cloud, job)
+
+
+def _limit_cost(cloud: Cloud, job: Job) -> None:
+    """Pause a reinforcement job whose cost has reached the limit; once, as after that there is none."""
+    if job.script.limit_of_cost is None or job.limited or job.method != "reinforcement":
+        return
+    course, now = cloud.course(job), cloud.clock.now()
+    began = next((stage.time for stage in course.stages if stage.status == "running"), None)
+    at = now if began is None else began + job.script.limit_of_cost
+    if began is not None and at <= now and course.stage(at).status == "running":
+        job.limited = True
+        error = {
+            "message": "Job paused: training and grading have reached the cost limit of $5000."
+        }  # unverified words
+        job.signals = sorted([*job.signals, Signal(at, "pause", error)])

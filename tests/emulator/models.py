@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 
 class Base(NamedTuple):
-    """A base model: its dated name and the methods that tune it."""
+    """A base model: its dated name, the methods that tune it, and its training types, where one has to be named."""
 
     dated: str
     methods: tuple[str, ...]
+    training_types: tuple[str, ...] = ()
 
 
 BASES = {
@@ -20,6 +21,15 @@ BASES = {
     "gpt-35-turbo": Base("gpt-35-turbo-0125", ("supervised",)),
     "o4-mini": Base("o4-mini-2025-04-16", ("reinforcement",)),
     "gpt-5": Base("gpt-5-2025-08-07", ("reinforcement",)),
+    # Open models are trained globally only, and have no training type by default; that MAI's want one named was seen.
+    **{
+        name: Base(name, ("reinforcement",), ("GlobalStandard",))
+        for name in ("Alibaba/qwen3.6-35b-a3b", "Qwen3.8-27B", "Muse-Glimmer-30B", "gpt-oss-120b")
+    },
+    **{
+        name: Base(name, ("reinforcement",), ("Standard", "GlobalStandard", "Developer"))
+        for name in ("MAI-Code-1-Flash", "MAI-Code-1.1-Flash")
+    },
     "Ministral-3B": Base("Ministral-3B", ("supervised",)),  # its dated name is not known
 }
 

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from tests.emulator import files, models
+from tests.emulator import files, grading, models
 from tests.emulator.cloud import Cloud
 from tests.emulator.messages import Refusal
 from tests.emulator.records import File, Job
@@ -18,7 +18,7 @@ HYPERPARAMETERS = {
     "reinforcement": ("n_epochs", "batch_size", "learning_rate_multiplier", "eval_interval", "eval_samples",
                       "compute_multiplier", "reasoning_effort"),
 }  # fmt: skip
-GRADERS = ("string_check", "text_similarity", "score_model", "python", "multi")
+EFFORTS = ("default", "low", "medium", "high")
 WHOLE = ("n_epochs", "batch_size", "eval_interval", "eval_samples")
 MOST = {"n_epochs": 50, "batch_size": 256, "beta": 2}
 KINDS = {"supervised": "chat", "dpo": "dpo", "reinforcement": "reinforcement"}
@@ -42,8 +42,7 @@ def check(cloud: Cloud, body: Any) -> None:
         raise _bad(f"'{suffix}' is not a suffix: up to 18 letters, digits, '-' and '_' are allowed.", "suffix")
     if not isinstance(body.get("seed", 0), int):
         raise _bad("The seed must be an integer.", "seed")
-    if body.get("trainingType", TRAINING_TYPES[0]) not in TRAINING_TYPES:
-        raise _bad(f"trainingType must be one of {', '.join(TRAINING_TYPES)}.", "trainingType")
+    _check_training_type(cloud, body)
     _check_metadata(body.get("metadata", {}))
 
 
@@ -119,6 +118,8 @@ def _check_hyperparameters(body: dict[str, Any]) -> None:
         where = f"method.{method}.hyperparameters.{key}"
         if key not in HYPERPARAMETERS[method]:
             raise _bad(f"Unknown hyperparameter '{key}' for method '{method}'.", where)
+        if key == "reasoning_effort" and value not in EFFORTS:
+            raise _bad(f"Invalid value for '{key}': {value!r}; one of {', '.join(EFFORTS)} is expected.", where)
         if value != "auto" and key != "reasoning_effort" and not _fits(key, value):
             limit = f" up to {MOST[key]}" if key in MOST else ""
             raise _bad(f"Invalid value for '{key}': {value!r}; a number > 0{limit} or 'auto' is expected.", where)
@@ -127,10 +128,25 @@ def _check_hyperparameters(body: dict[str, Any]) -> None:
 def _check_reinforcement(body: dict[str, Any]) -> None:
     if "validation_file" not in body:
         raise _bad("validation_file is required for reinforcement fine-tuning.", "validation_file")
-    grader = body["method"].get("reinforcement", {}).get("grader")
-    if not isinstance(grader, dict) or grader.get("type") not in GRADERS:
-        where = "method.reinforcement.grader"
-        raise _bad(f"{where} must be an object with a type among {', '.join(GRADERS)}.", where)
+    settings = body["method"].get("reinforcement", {})
+    grading.check(settings.get("grader"), "method.reinforcement.grader")
+    form = settings.get("response_format", {"type": "json_schema", "json_schema": {"name": "none", "schema": {}}})
+    nested = form.get("json_schema") if isinstance(form, dict) else None
+    if not isinstance(nested, dict) or not {"name", "schema"} <= nested.keys() or form.get("type") != "json_schema":
+        where = "method.reinforcement.response_format"
+        raise _bad(f"{where} must have type 'json_schema' and an object 'json_schema' with 'name' and 'schema'.", where)
+
+
+def _check_training_type(cloud: Cloud, body: dict[str, Any]) -> None:
+    base = models.BASES[base_of(cloud, str(body["model"])) or ""]
+    asked = body.get("trainingType")
+    if asked is None and base.training_types:
+        raise _bad(f"Model {body['model']} has no default trainingType; it must be given.", "trainingType")
+    if asked is not None and asked not in TRAINING_TYPES:
+        raise _bad(f"trainingType must be one of {', '.join(TRAINING_TYPES)}.", "trainingType")
+    if asked is not None and base.training_types and asked not in base.training_types:
+        message = f"The specified model '{body['model']}' does not support fine-tuning with {asked} TrainingType."
+        raise _bad(message, "trainingType")
 
 
 def _fits(key: str, value: Any) -> bool:

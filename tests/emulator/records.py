@@ -17,7 +17,8 @@ class Signal(NamedTuple):
 class Script:
     """How a scripted job goes: how long each state lasts, what it measures, how it ends.
 
-    `steps` are rows of metrics, `step` is added where it is missing; None makes up a plausible course.
+    `steps` are rows of metrics (of a reinforcement job nested), `step` is added where it is missing; None makes up a
+    plausible course.
     `error` is what a failed job shows; `results` says what becomes of the results file:
     "csv", "base64" (as some services return it), "empty" or "missing".
     """
@@ -29,6 +30,8 @@ class Script:
     outcome: str = "succeeded"
     error: dict[str, Any] | None = None
     results: str = "csv"
+    limit_of_cost: float | None = None
+    """Seconds of running after which the service pauses a reinforcement job, once, as its cost has reached a limit."""
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Job:
     script: Script
     rejection: dict[str, Any] | None = None
     signals: list[Signal] = field(default_factory=list)
+    limited: bool = False
     results: File | None = None
 
 

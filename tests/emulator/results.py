@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any
 
 from tests.emulator.cloud import Cloud
@@ -31,11 +32,24 @@ def publish(cloud: Cloud, job: Job, rows: list[dict[str, Any]], created_at: floa
         cloud.files[job.results.id] = job.results
 
 
-def table(rows: list[dict[str, Any]], absent: str) -> str:
-    """Return the rows as CSV, with all columns that occur, `step` first."""
+def table(nested: list[dict[str, Any]], absent: str) -> str:
+    """Return the rows as CSV, with all columns that occur, `step` first; nested ones by their path."""
+    rows = [dict(_flat(row)) for row in nested]
     columns = ["step", *dict.fromkeys(key for row in rows for key in row if key != "step")]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval=absent, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _flat(each, f"{path}/{key}" if path else key)
+    elif isinstance(value, list):  # the graders, which are told by their names
+        for each in value:
+            yield from _flat({key: inner for key, inner in each.items() if key not in ("name", "type")},
+                             f"{path}/{each['name']}")  # fmt: skip
+    else:
+        yield path, value

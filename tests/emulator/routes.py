@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.emulator import deployments, files, identity, inference, jobs, judge
+from tests.emulator import deployments, files, grading, identity, inference, jobs, judge
 from tests.emulator.messages import Answer
 
 PROJECT = "/api/projects/rehearsal"
@@ -40,6 +40,8 @@ DATA: dict[str, Callable[..., Answer]] = {
     "POST /fine_tuning/jobs/{id}/cancel": jobs.cancel,
     "POST /fine_tuning/jobs/{id}/pause": jobs.pause,
     "POST /fine_tuning/jobs/{id}/resume": jobs.resume,
+    "POST /fine_tuning/alpha/graders/validate": grading.validate,
+    "POST /fine_tuning/alpha/graders/run": grading.run,
     "POST /responses": inference.responses,
     "POST /chat/completions": inference.chat,
 }

@@ -1,6 +1,7 @@
 """The engine that trains nothing: a job goes as its script says, on the service's clock."""
 
 import math
+from functools import partial
 from typing import Any, Protocol
 
 from tests.emulator.course import Course, Measure, Stage
@@ -88,10 +89,13 @@ def imagined_steps(job: Job) -> list[dict[str, Any]]:
     batch = job.hyperparameters.get("batch_size", "auto")
     per_epoch = math.ceil(job.training.rows / (1 if batch in ("auto", -1) else int(batch)))
     total = min(per_epoch * epochs(job), MOST_STEPS)
-    make = _preference_row if job.method == "dpo" else _supervised_row
+    make = {"dpo": _preference_row, "reinforcement": partial(_graded_row, job)}.get(job.method, _supervised_row)
+    interval = job.hyperparameters.get("eval_interval", "auto") if job.method == "reinforcement" else per_epoch
+    every = 5 if interval == "auto" else int(interval)
     rows = []
     for number in range(1, total + 1):
-        validated = job.validation is not None and number % per_epoch == 0
+        last = number == total and job.method == "reinforcement"
+        validated = job.validation is not None and (number % every == 0 or last)
         rows.append(make(number / total, validated))
     return rows
 
@@ -118,4 +122,33 @@ def _preference_row(done: float, validated: bool) -> dict[str, Any]:
     if validated:
         row |= {"valid_loss": round(loss * 1.1, 5), "valid_accuracy": round(accuracy * 0.95, 5)}
         row |= {"valid_reward_margin": round(margin * 0.9, 5), "full_valid_loss": round(loss * 1.12, 5)}
+    return row
+
+
+def _graded_row(job: Job, done: float, validated: bool) -> dict[str, Any]:
+    """Return what a reinforcement job tells of a step: nested, with a part for each grader of a multi."""
+    reward = round(0.2 + 0.6 * done, 5)
+    grader = job.settings["grader"]
+    parts = grader.get("graders", {})
+    scores = [
+        {"name": part.get("name", key), "type": part["type"], "train_reward_mean": round(reward + 0.1 * number, 5)}
+        for number, (key, part) in enumerate(parts.items())
+    ]
+    errors = [{"name": grader["name"], "train_invalid_variable_error_mean": 0.0, "train_other_error_count": 0}]
+    row: dict[str, Any] = {
+        "train_mean_reward": reward,
+        "mean_unresponsive_rewards": 0.0,
+        "reasoning_tokens_mean": round(300 - 100 * done, 1),
+        "completion_tokens_mean": round(40 - 10 * done, 1),
+        "scores": {"train_reward_mean": reward, "graders": scores},
+        "errors": {"graders": errors},
+        "timing": {"step": {"sampling": 60.0, "training": 20.0, "full_iteration": 90.0}},
+    }
+    if validated:
+        held_out = round(reward * 0.9, 5)
+        row |= {"full_valid_mean_reward": held_out, "full_valid_mean_parse_error": 0.0}
+        row["valid_reasoning_tokens_mean"] = round(320 - 100 * done, 1)
+        row["scores"]["valid_reward_mean"] = held_out
+        for score in scores:
+            score["valid_reward_mean"] = round(score["train_reward_mean"] * 0.9, 5)
     return row

@@ -61,6 +61,8 @@ def _common_job(item: Job, stage: Stage) -> dict[str, Any]:
         body["suffix"] = item.suffix
     if item.training_type:
         body["trainingType"] = item.training_type
+    if item.method == "reinforcement":
+        body["eval_id"] = f"eval_{hashlib.sha256(item.id.encode()).hexdigest()[:32]}"
     return body
 
 
@@ -147,13 +149,16 @@ def _told(moment: Stage | Measure, item: Job, course: Course) -> dict[str, Any]:
         "succeeded": "The job has successfully completed",
         "failed": f"The job failed: {reason}",
         "cancelled": "Fine-tuning job cancelled",
+        **({"paused": reason} if moment.error else {}),
     }
     message = messages.get(moment.status, f"The job is {moment.status}")
     return {"message": message, "level": "error" if moment.status == "failed" else "info"}
 
 
 def _measured(row: dict[str, Any], total: int) -> dict[str, Any]:
-    words = {"train_loss": "training loss", "valid_loss": "validation loss", "full_valid_loss": "full validation loss"}
+    words = {"train_loss": "training loss", "valid_loss": "validation loss", "full_valid_loss": "full validation loss",
+             "train_mean_reward": "train mean reward", "full_valid_mean_reward": "full validation mean reward",
+             "full_valid_mean_parse_error": "full validation mean parse error"}  # fmt: skip
     said = ", ".join(f"{words[key]}={value:.2f}" for key, value in row.items() if key in words)
     step = f"{row['step']}/{total}" if total else row["step"]
     data = row | ({"total_steps": total} if total else {})

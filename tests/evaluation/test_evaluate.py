@@ -61,7 +61,7 @@ def line(cloud: Emulator, *more: str) -> list[str]:
     return [
         f"endpoint:{url}#first", f"endpoint:{url}#second", "evaluation.prompts=prompts.jsonl", "dataset.style=null",
         "evaluation.graders=[right.json,says_rule.json]", "evaluation.max_new_tokens=20",
-        "evaluation.judge.concurrency=1", *more,
+        "evaluation.judge.concurrency=1", "tracking=none", *more,
     ]  # fmt: skip
 
 

@@ -141,3 +141,48 @@ def test_ranks_agree_on_the_steps_and_the_first_one_grades(tiny_model: Path, her
         run = begin("two", 2, *given).done()
     assert done(run) == ["prepare", "train", "save", "evaluate", "sample", "grade"]
     assert len(graded.read(run / graded.GRADES, AnswerGrade)) == 6
+
+
+def test_a_grader_decides_which_weights_are_kept(tiny_model: Path, here: Path) -> None:
+    shortest = "{type: length, name: shortest, unit: characters, max: 3, tolerance: 40}"
+    keys = (
+        f"evaluation.graders=[{shortest}]", "evaluation.keep=best", "evaluation.keep_by=shortest", "evaluation.every=2",
+        "evaluation.max_new_tokens=8", "backend.max_steps=6", "backend.runtime.checkpoint_every=2",
+        "backend.learning_rate=0.5",
+    )  # fmt: skip
+    command(here, *line(tiny_model, *keys))
+    run = the_run(here)
+    measured = {
+        record.event.step: record.event.values["eval/shortest"]
+        for record in journal.read(run / "journal.jsonl")
+        if isinstance(record.event, Metrics)
+        and "eval/loss" in record.event.values
+        and "eval/shortest" in record.event.values
+    }
+    best = max((step for step in measured if step), key=lambda step: (measured[step], -step))
+    results = {
+        e.step: e.result for e in (r.event for r in journal.read(run / "journal.jsonl")) if isinstance(e, StepDone)
+    }
+    assert results["train"]["step"] == best
+    graded_then = graded.read(run / "checkpoint_grades" / f"step-{best}" / graded.ANSWERS, Answer)
+    kept = [each for each in graded.read(run / graded.ANSWERS, Answer) if each.model == "tuned"]
+    assert [each.text for each in kept] == [each.text for each in graded_then]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("evaluation.keep_by=length",), "evaluation.keep_by: got length; allowed: a grader that looks at one answer"),
+        (
+            ("evaluation.keep_by=short", "evaluation.graders=[length]", "evaluation.keep=last"),
+            "evaluation.keep_by: decides nothing; add evaluation.keep=best or evaluation.patience=2.",
+        ),
+        (
+            ("evaluation.keep_by=short", "evaluation.graders=[length]", "evaluation.samples=0"),
+            "evaluation.samples: got 0, but evaluation.keep_by needs answers to grade.",
+        ),
+    ],
+)
+def test_what_cannot_decide_is_refused(keys: tuple[str, ...], message: str, tiny_model: Path, here: Path) -> None:
+    found = command(here, *line(tiny_model, "evaluation.keep=best", *keys, "mode=plan"), code=2)
+    assert found.stderr.startswith(message)

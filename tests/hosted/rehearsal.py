@@ -27,9 +27,13 @@ Make = Callable[..., Emulator]
 Metrics = set[tuple[int, str, float]]
 
 DEPLOYED = "backend.deploy=delete_after_eval"
+REINFORCED = (
+    "method=rft", "model.source=hosted:o4-mini", "rft.grader=string_check", "rft.n_epochs=2", "rft.batch_size=4",
+)  # fmt: skip
+"""A reinforcement job over the same pairs, whose chosen answers are the references of the grader."""
 IMPATIENT = "backend.polling.patience=0.3"
 """For faults that outlast patience; any other test would take a busy machine's late answer for one."""
-ROWS, HELD_OUT = 24, 8
+ROWS, HELD_OUT = 24, 10
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,9 @@ def _composed(*overrides: str) -> Any:
     """Return what Hydra composes for a hosted run, its folders left open."""
     GlobalHydra.instance().clear()
     hydra_config.register()
+    method = [] if REINFORCED[0] in overrides else ["dpo.n_epochs=2", "dpo.batch_size=4"]
     line = [
-        "backend=foundry", "dataset=files", "dataset.train=later", "dpo.n_epochs=2", "dpo.batch_size=4",
+        "backend=foundry", "dataset=files", "dataset.train=later", *method,
         "evaluation.samples=2", "evaluation.max_new_tokens=16", "tracking=none", "backend.polling.every=0.02",
         "backend.polling.requests_per_second=1000", "backend.polling.patience=60", *overrides,
     ]  # fmt: skip

@@ -91,8 +91,8 @@ def test_both_spellings_of_rewards_mean_the_same(column: str) -> None:
     assert metrics.metrics({f"full_valid_{column}": 0.5}, "dpo")[f"eval/{ours}"] == 0.5
 
 
-def test_a_methods_columns_that_we_do_not_have_are_kept_under_the_services_names() -> None:
-    assert table(RFT, "rft") == {
+def test_the_columns_of_a_method_that_is_not_known_here_are_kept_under_the_services_names() -> None:
+    assert table(RFT, "ppo") == {
         1: {
             "hosted/train_mean_reward": 0.25,
             "hosted/reasoning_tokens_mean": 812.5,
@@ -106,6 +106,75 @@ def test_a_methods_columns_that_we_do_not_have_are_kept_under_the_services_names
             "hosted/train_format_errors": 0.0,
         },
     }
+
+
+REINFORCED: dict[str, Any] = {
+    "step": 10,
+    "total_steps": 20,
+    "train_mean_reward": 0.5,
+    "full_valid_mean_reward": 0.4,
+    "full_valid_mean_parse_error": 0.125,
+    "mean_unresponsive_rewards": 0.0,
+    "reasoning_tokens_mean": 812.5,
+    "valid_reasoning_tokens_mean": 790.0,
+    "completion_tokens_mean": 40,
+    "scores": {
+        "train_reward_mean": 0.5,
+        "valid_reward_mean": 0.4,
+        "graders": [
+            {"name": "right", "type": "string_check", "train_reward_mean": 0.25, "valid_reward_mean": -0.007},
+            {"name": "how short?", "type": "python", "train_reward_mean": 1, "valid_reward_mean": -1},
+        ],
+    },
+    "errors": {"graders": [{"name": "right", "train_invalid_variable_error_mean": 0.5, "train_other_error_count": 3}]},
+    "timing": {"step": {"full_iteration": 91.5}, "graders": [{"execution_latency_mean": 0.1}]},
+    "usage": {"samples": {"train": [1, 2], "note": "text"}},
+}
+"""A metric event of a reinforcement job: its data are nested."""
+
+
+def test_a_reinforcement_jobs_nested_data_are_flat_and_have_our_names_where_they_mean_the_same() -> None:
+    assert metrics.metrics(REINFORCED, "rft") == {
+        "train/reward": 0.5,
+        "eval/reward": 0.4,
+        "eval/parse_errors": 0.125,
+        "train/reasoning_tokens": 812.5,
+        "eval/reasoning_tokens": 790.0,
+        "train/answer_tokens": 40.0,
+        "train/reward_right": 0.25,
+        "eval/reward_right": -0.007,
+        "hosted/train_mean_reward": 0.5,
+        "hosted/full_valid_mean_reward": 0.4,
+        "hosted/full_valid_mean_parse_error": 0.125,
+        "hosted/mean_unresponsive_rewards": 0.0,
+        "hosted/reasoning_tokens_mean": 812.5,
+        "hosted/valid_reasoning_tokens_mean": 790.0,
+        "hosted/completion_tokens_mean": 40.0,
+        "hosted/scores/train_reward_mean": 0.5,
+        "hosted/scores/valid_reward_mean": 0.4,
+        "hosted/scores/graders/right/train_reward_mean": 0.25,
+        "hosted/scores/graders/right/valid_reward_mean": -0.007,
+        "hosted/scores/graders/how short_/train_reward_mean": 1.0,
+        "hosted/errors/graders/right/train_invalid_variable_error_mean": 0.5,
+        "hosted/errors/graders/right/train_other_error_count": 3.0,
+        "hosted/timing/step/full_iteration": 91.5,
+        "hosted/timing/graders/0/execution_latency_mean": 0.1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("column", "ours"),
+    [("train_reward_mean", "train/reward"), ("valid_reward_mean", "eval/reward"),
+     ("scores/graders/right/valid_reward_mean", "eval/reward_right")],
+)  # fmt: skip
+def test_a_reward_has_our_name_as_the_documentation_and_a_results_file_write_it(column: str, ours: str) -> None:
+    assert metrics.metrics({column: "0.25"}, "rft")[ours] == 0.25
+
+
+def test_of_two_columns_with_one_meaning_that_of_all_held_out_rows_counts() -> None:
+    for data in ({"valid_reward_mean": 0.1, "full_valid_mean_reward": 0.4},
+                 {"full_valid_mean_reward": 0.4, "valid_reward_mean": 0.1}):  # fmt: skip
+        assert metrics.metrics(data, "rft")["eval/reward"] == 0.4
 
 
 def test_the_loss_on_one_batch_of_held_out_rows_is_none_of_ours() -> None:

@@ -41,7 +41,9 @@ OPTIONS = [path for path in (ROOT / "conf").glob("*/*.yaml") if path.parent.name
 
 @pytest.mark.parametrize("path", sorted(OPTIONS), ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_option_composes_and_says_how_it_is_used(path: Path) -> None:
-    check.request(composed(f"{path.parent.name}={path.stem}", "dataset.train=mine.jsonl", "dataset.validation=null"))
+    needed = ["rft.grader=string_check"] if path.stem == "rft" else []
+    mine = ["dataset.train=mine.jsonl", "dataset.validation=null"]
+    check.request(composed(f"{path.parent.name}={path.stem}", *mine, *needed))
     lines = path.read_text("utf-8").splitlines()
     assert any(
         f"python -m runner {path.parent.name}={path.stem}" in line or "python -m runner " in line for line in lines[:2]
@@ -127,7 +129,9 @@ def test_every_key_has_a_type_that_can_be_told() -> None:
 def test_defaults_pass_their_own_check() -> None:
     for name in methods.names():
         owner = methods.load(name).hyperparameters
-        assert list(check._problems("", asdict(owner()), owner)) == []
+        values = asdict(owner())
+        missing = [key for key, value in values.items() if value == "???"]
+        assert [each.partition(": missing")[0] for each in check._problems("", values, owner)] == missing
 
 
 def test_the_folder_of_runs_can_be_named_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,3 +139,26 @@ def test_the_folder_of_runs_can_be_named_where_there_is_one(tmp_path: Path, monk
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     assert composed("runs_folder=elsewhere")["runs_folder"] == "elsewhere"
+
+
+def test_a_value_in_place_of_a_section_is_refused_with_the_section_s_keys() -> None:
+    content = composed()
+    content["backend"]["lora"] = 3
+    with pytest.raises(RequestError, match=r"^backend\.lora: got 3; it has keys of its own: backend\.lora\.rank, "):
+        check.request(content)
+
+
+@pytest.mark.parametrize(
+    ("typed", "holds"),
+    [
+        ("rft.grader={type: endpoint, headers: {Authorization: abc}}", True),
+        ("evaluation.graders=[{type: endpoint, 'headers': {'x-key': 'abc'}}]", True),
+        ("rft.grader={type: endpoint, headers: {a: $ONE, b: c d}}", True),
+        ("rft.grader={type: endpoint, headers: {Authorization: 'Bearer abc'}}", True),
+        ("rft.grader={type: endpoint, headers: {Authorization: 'Bearer $ONE', b: $TWO}}", False),
+        ("rft.grader={type: endpoint, headers: {}}", False),
+        ("dataset.train=headers.jsonl", False),
+    ],
+)
+def test_a_header_that_is_typed_with_its_value_is_noticed(typed: str, holds: bool) -> None:
+    assert check.holds_header(typed) == holds

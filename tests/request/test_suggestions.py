@@ -9,13 +9,21 @@ from runner.request import hydra_config, suggestions
 KNOWN = hydra_config.all_keys()
 
 KEYS = [
-    ("lr", "backend.learning_rate or dpo.learning_rate_multiplier or sft.learning_rate_multiplier"),
-    ("learning_rate", "backend.learning_rate or dpo.learning_rate_multiplier or sft.learning_rate_multiplier"),
+    (
+        "lr",
+        "backend.learning_rate or dpo.learning_rate_multiplier or rft.learning_rate_multiplier or "
+        "sft.learning_rate_multiplier",
+    ),
+    (
+        "learning_rate",
+        "backend.learning_rate or dpo.learning_rate_multiplier or rft.learning_rate_multiplier or "
+        "sft.learning_rate_multiplier",
+    ),
     ("dpo.lr", "dpo.learning_rate_multiplier"),
-    ("epochs", "dpo.n_epochs or sft.n_epochs"),
-    ("num_train_epochs", "dpo.n_epochs or sft.n_epochs"),
-    ("batch_size", "dpo.batch_size or sft.batch_size"),
-    ("per_device_train_batch_size", "dpo.batch_size or sft.batch_size"),
+    ("epochs", "dpo.n_epochs or rft.n_epochs or sft.n_epochs"),
+    ("num_train_epochs", "dpo.n_epochs or rft.n_epochs or sft.n_epochs"),
+    ("batch_size", "dpo.batch_size or rft.batch_size or sft.batch_size"),
+    ("per_device_train_batch_size", "dpo.batch_size or rft.batch_size or sft.batch_size"),
     ("beta", "dpo.beta"),
     ("loss", "dpo.loss_type"),
     ("output_dir", "runs_folder"),

@@ -4,12 +4,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from runner import distributed, models
+import msgspec
+
+from runner import distributed, graders, methods, models
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
-from runner.backends.foundry import endpoint, price
+from runner.backends.foundry import endpoint, price, results
 from runner.backends.foundry.catalogue import catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, Tokens
@@ -17,6 +18,8 @@ from runner.data.survey import Survey, TokenLimit
 from runner.errors import DataError, ModelError, RequestError
 from runner.graders import Json
 from runner.hosted import methods as wire_forms
+from runner.hosted import rewards
+from runner.hosted.methods import WireForm
 from runner.methods import AnyMethod, Hyperparameters
 from runner.plan import Proposal, Run
 from runner.record import samples
@@ -33,6 +36,8 @@ MAX_FILE_BYTES = 512 << 20
 MAX_SEED = 2**31 - 1
 LIMITS: dict[str, float] = {"n_epochs": 50, "batch_size": 256}
 """What the service takes: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning and its OpenAPI."""
+GRADER = "grader"
+"""The key of a method that is graded."""
 REMOVED = ("deployment", "file")
 """What `runner.clean` removes, in this order; tuned models and the records of jobs cost nothing."""
 
@@ -43,6 +48,7 @@ class FoundryBackend(Backend[Foundry]):
     name = "foundry"
     settings = Foundry
     hosted = True
+    grades = True
 
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` or `DataError` for what the service is known to refuse."""
@@ -66,22 +72,16 @@ class FoundryBackend(Backend[Foundry]):
 
         Raises `RequestError` for a hyperparameter that only the local backend knows, or one out of the service's range.
         """
-        wire_form = wire_forms.load(method.name)
-        for key, most in (LIMITS | dict(wire_form.limits)).items():
-            value = getattr(hyperparameters, key, "auto")
-            if isinstance(value, int | float) and value > most:
-                raise RequestError(f"{method.name}.{key}: got {value}; the service takes up to {most}, or auto.")
-        fixed: dict[str, Any] = dict(wire_form.fixed)  # keys of the method's own dataclass, whose types differ
-        for key, means in fixed.items():
-            asked = getattr(hyperparameters, key)
-            if asked not in ("auto", means):
-                raise RequestError(
-                    f"{method.name}.{key}: got {asked}; hosted jobs have no such option (they behave as {means}); "
-                    "leave it out, or use backend=local."
-                )
+        form = wire_forms.load(method.name)
+        _refuse(method.name, hyperparameters, form)
         # Only what was left to us: a value that was asked for needs no reason.
-        reasons = {key: "what a hosted job does" for key in fixed if getattr(hyperparameters, key) == "auto"}
-        resolved = replace(hyperparameters, **fixed)
+        reasons = {key: "what a hosted job does" for key in form.fixed if getattr(hyperparameters, key) == "auto"}
+        chosen: dict[str, Any] = dict(form.fixed)  # keys of the method's own dataclass, whose types differ
+        if method.graded:  # as the job has it, so that what is not sent makes no other plan
+            chosen[GRADER] = rewards.described(
+                graders.make(getattr(hyperparameters, GRADER), f"{method.name}.{GRADER}")
+            )
+        resolved = replace(hyperparameters, **chosen)
         return Resolved(settings, resolved, {f"{method.name}.{key}": reason for key, reason in reasons.items()})
 
     def identity(self, settings: Foundry) -> dict[str, Json]:
@@ -113,19 +113,17 @@ class FoundryBackend(Backend[Foundry]):
 
         step, later = partial(step_of, work), partial(step_of, deployed)
         settings = Foundry.of(run.request)
-        _stay_where_it_began(settings, state)
-        found = [step("upload"), step("create")]
+        endpoint.stay_where_it_began(settings, state)
+        tried = settings.validate_grader and methods.load(run.plan.method).graded
+        found = [*([step("try_grader")] if tried else []), step("upload"), step("create")]
         if not settings.follow:
             # A key that is never the same, so that the journal's result of the last look does not stand for this one.
             return [*found, step("look", f"at {time.time():.3f}")]
         found += [step("follow"), step("results"), step("save")]
         if settings.deploy == "none":
             return found
-        wanted_deployment = settings.deployment
         # Keys of the steps: another SKU, capacity or sampling does those steps again, and not the job.
-        deployed_as = f"{settings.deploy} {wanted_deployment.name} {wanted_deployment.sku} {wanted_deployment.capacity}"
-        deployed_as += f", beside {wanted_deployment.base}"
-        sampling = samples.key(run.request)
+        deployed_as, sampling = _deployed_as(settings), samples.key(run.request)
         if settings.deploy == "keep":
             return [*found, later("deploy", deployed_as), later("sample", sampling)]
         both = f"{deployed_as}, {sampling}"  # other samples need the deployment once more
@@ -151,26 +149,22 @@ class FoundryBackend(Backend[Foundry]):
 
     def respondents(self, run: Run, state: RunState) -> Mapping[str, Respondent]:
         """Return the deployments of the base and the tuned model; raises `ModelError` if the latter has none."""
-        from runner.backends.foundry.connect import service
-        from runner.hosted.generate import Deployed
+        from runner.backends.foundry import deployment
 
-        if "save" not in state.results:
-            raise ModelError(f"model.source: {run.folder.name} has no model yet; let that run finish first.")
-        if state.latest("deploy", "undeploy") != "deploy":
-            raise ModelError(
-                f"{run.folder}: its model is not deployed; give the run's command again with backend.deploy=keep."
-            )
-        names = {"base": state.results["deploy"]["base"], "tuned": state.results["deploy"]["deployment"]}
-        there = service(Foundry.of(run.request))
-        return {name: Deployed(there, deployment) for name, deployment in names.items() if deployment}
+        return deployment.respondents(Foundry.of(run.request), _deployments(run, state))
 
     def respondent(self, reference: str, settings: Foundry) -> Respondent | None:
-        """Return a deployment of the project, by `deployment:NAME`."""
-        from runner.backends.foundry.connect import service
-        from runner.hosted.generate import Deployed
+        """Return a deployment of the project, by `deployment:NAME`, or one of a base model, by `hosted:NAME`.
 
+        Raises `ModelError` where no deployment of that base model stands.
+        """
         scheme, _, name = reference.partition(":")
-        return Deployed(service(settings), name) if scheme == "deployment" and name else None
+        base = models.hosted_name(reference)
+        if base is None and (scheme != "deployment" or not name):
+            return None
+        from runner.backends.foundry import deployment
+
+        return deployment.respondent(settings, name, base)
 
     def to_its_end(self, run: Run) -> Run:
         """Return the run with `backend.follow=true`."""
@@ -196,6 +190,11 @@ class FoundryBackend(Backend[Foundry]):
         return remove(Foundry.of(run.request), state, leftovers)
 
 
+def _deployed_as(settings: Foundry) -> str:
+    wanted = settings.deployment
+    return f"{settings.deploy} {wanted.name} {wanted.sku} {wanted.capacity}, beside {wanted.base}"
+
+
 def _check(request: Request, survey: Survey) -> None:
     """Raise `RequestError` or `DataError` for what the service is known to refuse."""
     settings = Foundry.of(request)
@@ -208,9 +207,16 @@ def _check(request: Request, survey: Survey) -> None:
             f"model.source: got {request.model.source}; the service trains its own models only; "
             "use model=hosted (MODEL_NAME) or model.source=hosted:NAME."
         )
-    catalogue(settings.models).demand(name, request.method)
+    table = catalogue(settings.models)
+    table.demand(name, request.method)
+    table.demand_training_type(name, settings.training_type)
+    _check_method(request, survey)
     if request.evaluation.keep == "best":
         raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
+    if request.evaluation.keep_by is not None:
+        raise RequestError(
+            f"evaluation.keep_by: got {request.evaluation.keep_by}; a hosted job ends with its last weights; use null."
+        )
     if request.evaluation.patience is not None:
         raise RequestError(
             f"evaluation.patience: got {request.evaluation.patience}; a hosted job goes to its end; use patience=null."
@@ -234,25 +240,46 @@ def _check(request: Request, survey: Survey) -> None:
         )
     # A plan can be made on a machine that has neither the SDKs nor a login.
     if request.mode == "run":
-        _demand_way_there(settings)
+        endpoint.demand_way_there(settings)
 
 
-def _demand_way_there(settings: Foundry) -> None:
-    """Raise the error for whatever is missing to reach the service, before anything is made."""
-    if find_spec("openai") is None or find_spec("azure") is None:
-        raise RequestError("backend: foundry needs packages that are not installed; pip install 'runner[foundry]'.")
-    endpoint.find_endpoint(settings.azure)
-    if settings.deploy != "none":
-        endpoint.control_plane(settings.azure)
-
-
-def _stay_where_it_began(settings: Foundry, state: RunState) -> None:
-    """Raise `RequestError` where a run that was begun at one project is to go on at another."""
-    # File and job ids mean nothing at another project.
-    begun = state.results.get("upload", {}).get("endpoint")
-    now = endpoint.find(settings.azure, "endpoint")
-    if begun and now and begun != now.rstrip("/"):
-        raise RequestError(
-            f"backend.azure.endpoint: this plan was begun at {begun}, not at {now}; what was uploaded and created is "
-            "there; set that endpoint, or move the run's folder away to begin anew."
+def _deployments(run: Run, state: RunState) -> Mapping[str, str]:
+    """Return the names of a run's deployments by model. Raises `ModelError` if the tuned model has none."""
+    if "save" not in state.results:
+        raise ModelError(f"model.source: {run.folder.name} has no model yet; let that run finish first.")
+    if state.latest("deploy", "undeploy") != "deploy":
+        raise ModelError(
+            f"{run.folder}: its model is not deployed; give the run's command again with backend.deploy=keep."
         )
+    found = msgspec.convert(state.results["deploy"], results.Deployed)
+    return {"base": found["base"], "tuned": found["deployment"]} if found["base"] else {"tuned": found["deployment"]}
+
+
+def _check_method(request: Request, survey: Survey) -> None:
+    """Raise for what the service is known to refuse of the method: no held-out rows, a grader that it does not know."""
+    form = wire_forms.load(request.method)
+    held_out = survey.splits["validation"].rows if "validation" in survey.splits else 0
+    if form.needs_validation and held_out < MIN_ROWS:
+        raise DataError(
+            f"dataset.validation: {f'has {held_out} rows' if held_out else 'there are no held-out rows'}; the service "
+            f"takes method={request.method} with {MIN_ROWS} or more; set dataset.validation=FILE, or "
+            "dataset.validation_fraction."
+        )
+    graded = methods.load(request.method).graded
+    if graded and (refused := list(rewards.refusals(rewards.grader_of(request), f"{request.method}.grader"))):
+        raise RequestError("\n".join(refused))
+
+
+def _refuse(method: str, hyperparameters: Hyperparameters, form: WireForm) -> None:
+    """Raise `RequestError` for a hyperparameter that only the local backend knows, or beyond the service's range."""
+    for key, most in (LIMITS | dict(form.limits)).items():
+        value = getattr(hyperparameters, key, "auto")
+        if isinstance(value, int | float) and value > most:
+            raise RequestError(f"{method}.{key}: got {value}; the service takes up to {most}, or auto.")
+    for key, means in form.fixed.items():
+        asked = getattr(hyperparameters, key)
+        if asked not in ("auto", means):
+            raise RequestError(
+                f"{method}.{key}: got {asked}; hosted jobs have no such option (they behave as {means}); "
+                "leave it out, or use backend=local."
+            )

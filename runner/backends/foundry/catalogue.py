@@ -4,6 +4,7 @@ A model that is not in the table is not refused: the service knows better. It on
 """
 
 import re
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,17 +17,44 @@ SHIPPED = Path(__file__).with_name("models.yaml")
 
 
 Price = Annotated[float, msgspec.Meta(ge=0)]
+TrainingType = Literal["Standard", "GlobalStandard", "Developer"]
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model: methods by the runner's names, US dollars, the most tokens of a row that are read."""
+    """One model: methods by the runner's names, US dollars, the most tokens of a row that are read, and until when."""
 
     # Any name: a table may know a method before the runner does.
     methods: list[str]
     # By the service's trainingType.
-    training_per_million_tokens: dict[Literal["Standard", "GlobalStandard", "Developer"], Price] = {}
+    training_per_million_tokens: dict[TrainingType, Price] = {}
     deployment_per_hour: Price | None = None
     max_row_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    # Of reinforcement jobs, which are paid by the hour and paused at a cost of so many dollars, grading included.
+    training_per_hour: dict[TrainingType, Price] = {}
+    cost_limit: Price | None = None
+    # Where the service does not offer all of them.
+    training_types: list[TrainingType] | None = None
+    # Who may train it, in words; empty: everybody.
+    access: str = ""
+    # The service trains and deploys it at least until then.
+    training_until: date | None = None
+    deployments_until: date | None = None
+    # When this was read, where it is not the table's date.
+    read: Any = None
+
+    def hourly(self, training_type: TrainingType) -> tuple[Price | None, bool]:
+        """Return the dollars that an hour of training costs, and whether that is exact: the others cost no more than
+        Standard.
+        """
+        exact = self.training_per_hour.get(training_type)
+        return (exact, True) if exact is not None else (self.training_per_hour.get("Standard"), False)
+
+    @property
+    def dates(self) -> str:
+        """Who may train the model, and until when it is trained and deployed; empty where nothing is known."""
+        until = {"trained": self.training_until, "deployed": self.deployments_until}
+        told = [f"{what} at least until {day}" for what, day in until.items() if day is not None]
+        return "; ".join([*([self.access] if self.access else []), *told])
 
 
 class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,6 +81,15 @@ class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise RequestError(
                 f"model.source: got {name}, which the service does not tune with {method}; allowed: {able}; "
                 "if that has changed since, correct the table (backend.models=FILE)."
+            )
+
+    def demand_training_type(self, name: str, training_type: TrainingType) -> None:
+        """Raise `RequestError` where the table says that a model is not trained in that way."""
+        found = self.find(name)
+        if found is not None and found.training_types and training_type not in found.training_types:
+            raise RequestError(
+                f"backend.training_type: got {training_type}, which the service does not offer for {name}; allowed: "
+                f"{', '.join(found.training_types)}; if that has changed, correct the table (backend.models=FILE)."
             )
 
 

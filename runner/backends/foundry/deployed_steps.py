@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from runner import models
 from runner.backends import Events
 from runner.backends.foundry import deployment
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
+from runner.backends.foundry.results import Deployed, Followed
 from runner.data.rows import Row
 from runner.errors import RunnerError
 from runner.hosted import generate
@@ -42,7 +45,9 @@ class DeployedSteps:
         # By the journal: a deployment that somebody else has made is used, but never changed or removed.
         mine = ("deployment", self.deployment_name) in self.state.created
         deployer = deployment.Deployer(self.service, self.deployment_name)
-        yield from deployer.ensure(self.done["follow"]["model"], wanted.sku, wanted.capacity, mine)
+        yield from deployer.ensure(
+            msgspec.convert(self.done["follow"], Followed)["model"], wanted.sku, wanted.capacity, mine
+        )
         base = wanted.base
         if base == "auto":
             base = yield from deployment.find_base(self.service, self.base)
@@ -65,7 +70,7 @@ class DeployedSteps:
         rows = self._rows()
         if not rows:
             return {}
-        deployed = self.done["deploy"]
+        deployed = msgspec.convert(self.done["deploy"], Deployed)
         after = yield from self._answers(deployed["deployment"], rows)
         before = (yield from self._answers(deployed["base"], rows)) if deployed["base"] else None
         return (yield from samples.keep(self.run.folder, rows, before, after))

@@ -3,12 +3,15 @@
 Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-deploy
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING
 
-from runner.backends.foundry.connect import Service
-from runner.errors import RequestError, RunnerError, ServiceError
-from runner.hosted.connection import Asking
+from runner.backends import Respondent
+from runner.backends.foundry.connect import Service, service
+from runner.backends.foundry.keys import Foundry
+from runner.errors import ModelError, RequestError, RunnerError, ServiceError
+from runner.hosted.connection import Asking, now
+from runner.hosted.generate import Deployed
 from runner.record.events import Created, Event, Progress, Removed, Wait
 
 if TYPE_CHECKING:
@@ -130,6 +133,26 @@ def find_base(service: Service, model: str) -> Asking[str | None]:
         if _model(each) in (model, model.partition("-20")[0]) and _state(each) == READY
     ]
     return min(fitting) if fitting else None  # the same one each time, in whatever order they come
+
+
+def respondents(settings: Foundry, names: Mapping[str, str]) -> dict[str, Respondent]:
+    """Return what answers by deployments, given the name of each."""
+    there = service(settings)
+    return {model: Deployed(there, name) for model, name in names.items()}
+
+
+def respondent(settings: Foundry, name: str, base: str | None) -> Respondent:
+    """Return what answers by a deployment, or by one of a base model: the one that the settings name, or any.
+
+    Raises `ModelError` where no deployment of the base model stands.
+    """
+    there, wanted = service(settings), settings.deployment.base
+    if base is None:
+        return Deployed(there, name)
+    found = now(find_base(there, base)) if wanted == "auto" else wanted
+    if found is None:
+        raise ModelError(f"hosted:{base}: no deployment of it stands; deploy it, or set backend.deployment.base.")
+    return Deployed(there, found)
 
 
 def _model(deployment: "Deployment") -> str:

@@ -4,13 +4,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from runner.errors import AccessError
+from runner.errors import AccessError, RequestError
 
 if TYPE_CHECKING:
-    from runner.backends.foundry.keys import Azure
+    from runner.backends.foundry.keys import Azure, Foundry
+    from runner.record.journal import RunState
 
 RESOURCE_MANAGER = "https://management.azure.com"
 
@@ -105,3 +107,24 @@ def find(azure: "Azure", key: str, environment: Mapping[str, str] = os.environ) 
     """Return what a key under `backend.azure` is, by itself or by its variables; None where it is not set."""
     given: str | None = getattr(azure, key)
     return given or next((environment[name] for name in VARIABLES[key][0] if environment.get(name)), None)
+
+
+def demand_way_there(settings: "Foundry") -> None:
+    """Raise the error for whatever is missing to reach the service, before anything is made."""
+    if find_spec("openai") is None or find_spec("azure") is None:
+        raise RequestError("backend: foundry needs packages that are not installed; pip install 'runner[foundry]'.")
+    find_endpoint(settings.azure)
+    if settings.deploy != "none":
+        control_plane(settings.azure)
+
+
+def stay_where_it_began(settings: "Foundry", state: "RunState") -> None:
+    """Raise `RequestError` where a run that was begun at one project is to go on at another."""
+    # File and job ids mean nothing at another project.
+    begun = state.results.get("upload", {}).get("endpoint")
+    now = find(settings.azure, "endpoint")
+    if begun and now and begun != now.rstrip("/"):
+        raise RequestError(
+            f"backend.azure.endpoint: this plan was begun at {begun}, not at {now}; what was uploaded and created is "
+            "there; set that endpoint, or move the run's folder away to begin anew."
+        )

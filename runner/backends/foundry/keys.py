@@ -64,5 +64,7 @@ class Foundry(BackendKeys):
     """Where the service is."""
     polling: Polling = field(default_factory=Polling)
     """How it is asked."""
+    validate_grader: bool = False
+    """Have the service check `rft.grader` before the upload, and compare some scores with this machine's; a preview."""
     models: str | None = None
     """A YAML file with models and prices, to take instead of the one that comes with the runner."""

@@ -1,17 +1,34 @@
 """What a hosted job will take, said before anything is sent: tokens and price, what it creates, what stands."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import models
+import msgspec
+
+from runner import methods, models
 from runner.backends.foundry.catalogue import SHIPPED, Model, catalogue
 from runner.backends.foundry.keys import Foundry
-from runner.cost import Cost
+from runner.cost import Cost, duration
+from runner.cost import price as in_words
+from runner.graders import Grader, Sample, Subject
+from runner.hosted import methods as wire_forms
+from runner.hosted import rewards
+from runner.judging.keys import JudgeKeys
+from runner.models.source import ModelIdentity
+from runner.record import outcome, run_folders
 from runner.record.journal import read_state
 
 if TYPE_CHECKING:
     from runner.cost import Tokens
     from runner.plan import Proposal, Run
+
+
+STEP_SECONDS = "hosted/timing/step/full_iteration"
+"""What the service tells of each optimizer step, its rollouts, grading, update and evaluation included."""
+COUNTED_ROWS = 32
 
 
 def forecast(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str, str]]:
@@ -20,10 +37,17 @@ def forecast(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[st
     settings = Foundry.of(run.request)
     table = catalogue(settings.models)
     model = table.find(models.hosted_name(run.plan.model.source) or "")
+    if wire_forms.load(run.plan.method).paid_by_hour:
+        trained, price = _trained_by_hour(run), _price_by_hour(run, model)
+    else:
+        trained, price = _trained(run, tokens), _price(run, model, tokens)
     known = _existing(run)
+    graded = methods.load(run.plan.method).graded
     return [
-        ("trains", _trained(run, tokens)),
-        ("price", f"{_price(run, model, tokens)} (table of {table.date}, {settings.models or SHIPPED})"),
+        ("trains", trained),
+        ("price", f"{price} (table of {(model and model.read) or table.date}, {settings.models or SHIPPED})"),
+        *(_grading(run) if graded else []),
+        *([("model", model.dates)] if model and model.dates else []),
         ("time", "not known: the service queues jobs, and they run for minutes to hours"),
         ("creates", f"{'2 files' if run.plan.validation else '1 file'}, unless they are there already, and 1 job"),
         ("deployment", _standing(run, model)),
@@ -34,15 +58,26 @@ def forecast(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[st
 def cost(run: "Run", tokens: "Tokens | None") -> Cost:
     """Return the price of training by the table: to be spent, or spent where the job exists, as it is paid once."""
     model = catalogue(Foundry.of(run.request).models).find(models.hosted_name(run.plan.model.source) or "")
-    rate, n_epochs = _rate(run, model), run.plan.hyperparameters["n_epochs"]
-    price = None
-    # With n_epochs=auto the service decides how often it reads the rows, and nobody knows the price before.
-    if rate is not None and tokens is not None and n_epochs != "auto":
-        price = tokens.splits["train"] * n_epochs * rate / 1e6
+    by_hour = wire_forms.load(run.plan.method).paid_by_hour
+    price = dollars_of_hours(run, model) if by_hour else _dollars_of_tokens(run, model, tokens)
     # Paid once: the same plan again finds its job.
     if "create" in read_state(run.folder).results:
         return Cost(None, 0.0, price)
     return Cost(None, price)
+
+
+def _n_epochs(run: "Run") -> int | None:
+    """Return how often the rows are read; None with `auto`, where only the service decides it."""
+    found = run.plan.hyperparameters["n_epochs"]
+    return found if isinstance(found, int) else None
+
+
+def _dollars_of_tokens(run: "Run", model: Model | None, tokens: "Tokens | None") -> float | None:
+    rate, n_epochs = _rate(run, model), _n_epochs(run)
+    # With n_epochs=auto the service decides how often it reads the rows, and nobody knows the price before.
+    if rate is None or tokens is None or n_epochs is None:
+        return None
+    return float(tokens.splits["train"] * n_epochs * rate / 1e6)
 
 
 def _rate(run: "Run", model: Model | None) -> float | None:
@@ -51,11 +86,11 @@ def _rate(run: "Run", model: Model | None) -> float | None:
 
 
 def _trained(run: "Run", tokens: "Tokens | None") -> str:
-    n_epochs = run.plan.hyperparameters["n_epochs"]
+    n_epochs = _n_epochs(run)
     if tokens is None:
         return "tokens not counted: pip install 'runner[foundry]' counts them"
     about, each = "" if tokens.exact else "about ", f"{tokens.splits['train']:,}"
-    if n_epochs == "auto":
+    if n_epochs is None:
         return f"{about}{each} tokens an epoch; the service chooses how many (n_epochs=auto)"
     times = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"
     return f"{about}{tokens.splits['train'] * n_epochs:,} tokens: {times} of {each}"
@@ -66,18 +101,14 @@ def _price(run: "Run", model: Model | None, tokens: "Tokens | None") -> str:
     rate = _rate(run, model)
     if rate is None:
         return f"not known: {models.hosted_name(run.plan.model.source)} with {kind} is not in the table"
-    n_epochs = run.plan.hyperparameters["n_epochs"]
+    n_epochs = _n_epochs(run)
     per_token = f"${rate:.2f} a million tokens, {kind}"
     if tokens is None:
         return per_token
     dollars = tokens.splits["train"] * rate / 1e6
-    if n_epochs == "auto":
-        return f"{_dollars(dollars)} an epoch: {per_token}"
-    return f"{_dollars(dollars * n_epochs)}: {per_token}"
-
-
-def _dollars(amount: float) -> str:
-    return f"about ${amount:,.2f}" if amount >= 0.01 else "less than $0.01"
+    if n_epochs is None:
+        return f"{in_words(dollars)} an epoch: {per_token}"
+    return f"{in_words(dollars * n_epochs)}: {per_token}"
 
 
 def _standing(run: "Run", model: Model | None) -> str:
@@ -105,3 +136,102 @@ def _existing(run: "Run") -> str:
         found = [each for each in found if not each.startswith("job ")]
         found.append(f"job {known.results['create']['job']} ({state} when last seen)")
     return ", ".join(found)
+
+
+def _trained_by_hour(run: "Run") -> str:
+    """Say what is trained."""
+    keys, rows = run.plan.hyperparameters, run.plan.train.rows
+    steps = _steps(run)
+    told = f"about {steps:,} optimizer steps" if steps else "the service chooses how many optimizer steps"
+    chosen = ", ".join(f"{key}={keys[key]}" for key in ("n_epochs", "batch_size"))
+    return f"{rows:,} prompts, {chosen}: {told}, each with several answers to a prompt"
+
+
+def _price_by_hour(run: "Run", model: Model | None) -> str:
+    """Say what an hour costs, how many there may be, and where the service stops."""
+    kind = Foundry.of(run.request).training_type
+    rate, exact = model.hourly(kind) if model else (None, False)
+    told = f"not known: an hour of {run.plan.model.source.partition(':')[2]} with {kind} is not in the table"
+    if rate is not None:
+        told = f"{'' if exact else 'at most '}${rate:,.2f} an hour of training, {kind}"
+    seconds, paid = _seconds(run), dollars_of_hours(run, model)
+    if seconds is None:
+        told += "; how many hours is known after a first job of this model here, with n_epochs and batch_size set"
+    else:
+        told += f"; about {duration(seconds)} at the pace of the last job of this model"
+        told = f"about ${paid:,.2f}: {told}" if paid is not None else told
+    if model and model.cost_limit is not None:
+        told += f"; the service pauses the job once training and grading have cost ${model.cost_limit:,.0f}"
+    elif model:
+        told += "; the service has no limit of cost for this model"
+    return told
+
+
+def dollars_of_hours(run: "Run", model: Model | None) -> float | None:
+    """Return what training will cost at most by the pace of an earlier job; None where that is not known."""
+    rate = model.hourly(Foundry.of(run.request).training_type)[0] if model else None
+    seconds = _seconds(run)
+    return None if rate is None or seconds is None else seconds / 3600 * rate
+
+
+def _grading(run: "Run") -> Iterator[tuple[str, str]]:
+    """Yield what grading costs, as far as it can be known, and what of the grader is not sent."""
+    grader = rewards.grader_of(run.request)
+    asked = list(dict.fromkeys(grader.models()))
+    if not asked:
+        yield "grading", "no tokens; its time is a part of the training's"
+    else:
+        tokens_in, tokens_out = _tokens_of_a_grade(run, grader)
+        held_out = run.plan.validation.rows if run.plan.validation else 0
+        yield (
+            "grading",
+            f"{', '.join(asked)}, paid by the token beside the training: about {tokens_in:,} tokens in and "
+            f"{tokens_out:,} out for each answer; {held_out:,} held-out rows × rft.eval_samples answers an evaluation, "
+            "how many in training is the service's choice",
+        )
+    if unsent := list(rewards.not_sent(grader, f"{run.request.method}.grader")):
+        yield "not sent", f"{', '.join(unsent)}: only we have these; the service's limits are 120 s and 2 GB a grade"
+
+
+def _tokens_of_a_grade(run: "Run", grader: Grader) -> tuple[int, int]:
+    """Return the tokens that grading one answer takes, in and out, by the first rows and answers like theirs."""
+    from runner.judging.price import forecast
+
+    subjects = []
+    for row in islice(run.rows("train"), COUNTED_ROWS):
+        reference = row.fields().get("reference")
+        subjects.append(
+            Subject(msgspec.to_builtins(row.wire()), Sample(reference if isinstance(reference, str) else ""))
+        )
+    found = forecast(grader, subjects, JudgeKeys())
+    return found.input_tokens // len(subjects), found.output_tokens // len(subjects)
+
+
+def _steps(run: "Run") -> int | None:
+    """Return the optimizer steps of a job; None where the service chooses them."""
+    n_epochs, batch_size = (run.plan.hyperparameters[key] for key in ("n_epochs", "batch_size"))
+    if not isinstance(n_epochs, int) or not isinstance(batch_size, int):
+        return None
+    return ceil(run.plan.train.rows * n_epochs / batch_size)
+
+
+class _Trained(msgspec.Struct):
+    """What a report says of the plan."""
+
+    model: ModelIdentity
+    method: str
+
+
+def _seconds(run: "Run") -> float | None:
+    """Return how long training takes at the pace of the last job of the same model and method in this folder."""
+    steps = _steps(run)
+    if steps is None:
+        return None
+    for folder in reversed(run_folders.every(Path(run.request.runs_folder))):
+        content = outcome.read(folder)
+        if content is None or STEP_SECONDS not in content["metrics"]:
+            continue
+        plan = msgspec.convert(content["plan"], _Trained)
+        if (plan.model.source, plan.method) == (run.plan.model.source, run.plan.method):
+            return float(content["metrics"][STEP_SECONDS]) * steps
+    return None

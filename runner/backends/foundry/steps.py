@@ -1,5 +1,6 @@
 """The hosted backend's steps. Each leaves what it made at the service by name, and can be taken up again anywhere.
 
+try_grader the grader checked there, if asked
 upload     the rows as files, once a content                    → file ids
 create     the job, once a plan                                 → job id
 follow     the job to its end: states, messages, metrics        → the model's name
@@ -10,17 +11,21 @@ deploy, sample, undeploy                                        deployed_steps.p
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from openai import NotFoundError
 
 from runner import models
 from runner.backends import Events, Result
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
+from runner.backends.foundry.results import Followed
 from runner.errors import LeftRunning, StopAsked
-from runner.hosted import files, follow, jobs, metrics
+from runner.hosted import files, follow, grader_trial, jobs, metrics, rewards
+from runner.hosted import methods as wire_forms
 from runner.hosted.connection import Asking, PageOptions
 from runner.models import hosted_model
 from runner.models.hosted_model import HostedModel
+from runner.record import layout
 from runner.record.events import Metrics, Note, State
 
 if TYPE_CHECKING:
@@ -47,6 +52,11 @@ class FoundrySteps:
         if self.settings.deploy != "none":
             _ = self.service.control_plane  # raises for a missing variable
 
+    def try_grader(self) -> Events:
+        """Have the service check the grader, before anything is uploaded."""
+        grader = rewards.grader_of(self.run.request)
+        return (yield from grader_trial.tried(self.service, grader, self.run.rows("validation")))
+
     def upload(self) -> Events:
         """Bring each split to the service, unless it is there.
 
@@ -54,7 +64,7 @@ class FoundrySteps:
         raise `DataError` there.
         """
         found: Result = {"endpoint": self.service.endpoint}
-        paths = {split: self.run.folder / f"{split}.jsonl" for split in self.run.plan.splits}
+        paths = {split: self.run.folder / layout.ROWS[split] for split in self.run.plan.splits}
         try:
             contents = {split: files.write(self.run.rows(split), path) for split, path in paths.items()}
             for split, content in contents.items():
@@ -77,13 +87,8 @@ class FoundrySteps:
         # How the job is found again where the service shows no metadata (hosted/jobs.py).
         suffix = self.settings.suffix or jobs.default_suffix(plan.id)
         extra = {"trainingType": self.settings.training_type}
-        arguments = jobs.arguments(plan, self.base, ids, suffix, extra)
-        maker = jobs.JobMaker(
-            self.service,
-            plan,
-            arguments,
-            self.run.request.again,
-        )
+        arguments = jobs.arguments(plan, self.base, ids, suffix, extra, rewards.beside(self.run))
+        maker = jobs.JobMaker(self.service, plan, arguments, self.run.request.again)
         created = next((name for what, name in self.state.created if what == "job"), None)
         return {"job": (yield from maker.ensure(self.state.intents.get("job"), created))}
 
@@ -94,7 +99,7 @@ class FoundrySteps:
         )
         yield State("job", str(job.status))
         if job.status in jobs.FAILED:
-            follow.ended(job)
+            follow.ended(job, self.by_hour)
         return {}
 
     def follow(self) -> Events:
@@ -107,18 +112,22 @@ class FoundrySteps:
                 f"{self.job_id} goes on at the service; come back with the same command or python -m runner.watch "
                 f"{self.run.handle}, or end it with python -m runner.jobs cancel {self.job_id}"
             ) from stop
-        follow.ended(job)
+        follow.ended(job, self.by_hour)
+        evaluation = (job.model_extra or {}).get("eval_id")
+        if evaluation:
+            yield Note(f"the service keeps its own evaluation of each step as {evaluation}")
         return {
             "model": job.fine_tuned_model,
             "trained_tokens": job.trained_tokens,
             "result_files": list(job.result_files or ()),
             "finished_at": job.finished_at or job.created_at,
             "step": followed.step,
+            **({"evaluation": evaluation} if evaluation else {}),
         }
 
     def results(self) -> Events:
         """Read the results file into metrics, and list the checkpoints."""
-        ended = self.done["follow"]
+        ended = self._ended()
         last = ended["step"]
         for name in ended["result_files"]:
             content = yield from self._content(name)
@@ -126,7 +135,7 @@ class FoundrySteps:
                 step = metrics.step_of(row)
                 if step is not None:
                     last = max(last, step)
-                    yield Metrics(step, metrics.metrics(row, self.run.plan.method), float(ended["finished_at"]))
+                    yield Metrics(step, metrics.metrics(row, self.run.plan.method), ended["finished_at"])
         if not last:
             yield Note("the service sent no numbers: neither events nor a results file with any")
         # Each checkpoint is a model that can be deployed or trained on.
@@ -135,7 +144,7 @@ class FoundrySteps:
 
     def save(self) -> Events:
         """Leave in the run's folder what the model is."""
-        ended = self.done["follow"]
+        ended = self._ended()
         model = HostedModel(self.run.plan.id, self.base, ended["model"], self.job_id, self.service.endpoint)
         hosted_model.write(self.run.folder, model)
         yield Note(f"the model is {model.model}")
@@ -146,6 +155,14 @@ class FoundrySteps:
             "trained_tokens": ended["trained_tokens"],
             "checkpoints": self.done["results"]["checkpoints"],
         }
+
+    def _ended(self) -> Followed:
+        return msgspec.convert(self.done["follow"], Followed)
+
+    @property
+    def by_hour(self) -> bool:
+        """Whether training is paid by the hour."""
+        return wire_forms.load(self.run.plan.method).paid_by_hour
 
     @property
     def job_id(self) -> str:
@@ -171,4 +188,4 @@ class FoundrySteps:
         return content
 
     def _ids(self, uploaded: Result) -> dict[str, str]:
-        return {split: uploaded[split] for split in self.run.plan.splits if split in uploaded}
+        return {split: str(uploaded[split]) for split in self.run.plan.splits if split in uploaded}

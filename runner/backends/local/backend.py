@@ -5,26 +5,30 @@ from dataclasses import asdict, replace
 from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner import models
+from runner import graders, models
 from runner.backends import Backend, Lines, Resolved, Respondent, Result, Step, step_of
 from runner.backends.local.keys import Local
 from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
 from runner.data.survey import Survey, TokenLimit
 from runner.errors import DataError, RequestError
+from runner.evaluation.on_the_way import grader_of
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
 from runner.models import model_reference, tokenizer_folder
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.plan import Proposal, Run
-from runner.record import samples
+from runner.record import layout, samples
 from runner.record.journal import RunState
 from runner.request.keys import Evaluation, Request
 from runner.request.types import resolve_auto
+
+if TYPE_CHECKING:
+    from runner.backends.local.steps import LocalSteps
 
 
 class LocalBackend(Backend[Local]):
@@ -49,6 +53,7 @@ class LocalBackend(Backend[Local]):
                 )
         if "validation" not in survey.splits:
             _refuse_judging(request.evaluation)
+        grader_of(request)
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return `max_length`, where the model is here to count tokens."""
@@ -86,9 +91,13 @@ class LocalBackend(Backend[Local]):
         unused = {"runtime", "profile"} | ({"lora"} if settings.tuning == "full" else set())
         return {key: value for key, value in asdict(settings).items() if key not in unused}
 
-    def evaluation(self, keys: Evaluation) -> dict[str, Json]:
+    def evaluation(self, request: Request) -> dict[str, Json]:
         """Return what decides which weights are kept and what is measured on the way."""
-        return {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
+        keys, grader = request.evaluation, grader_of(request)
+        found: dict[str, Json] = {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
+        if grader is not None:  # its code and its prompts then decide which weights are kept
+            found |= {"keep_by": keys.keep_by, "grader": graders.configuration(grader), "answers": samples.key(request)}
+        return found
 
     def cost(self, run: Run, tokens: Tokens | None) -> Cost:
         """Return how long training takes at the pace of the latest run of the same kind; here it costs nothing."""
@@ -116,7 +125,7 @@ class LocalBackend(Backend[Local]):
         """Return the steps; torch is imported when the first of them begins (steps.py)."""
 
         @cache
-        def work() -> Any:
+        def work() -> "LocalSteps":
             from runner.backends.local.steps import LocalSteps
 
             return LocalSteps(run, state.results)
@@ -131,7 +140,7 @@ class LocalBackend(Backend[Local]):
         """
         from runner.backends.local.respondent import Checkpoint, Loaded, kept_steps
 
-        found = model_reference.demand(run.folder / "model", run.folder.name)
+        found = model_reference.demand(run.folder / layout.MODEL, run.folder.name)
         checkpoints = {str(step): Checkpoint(run, state.results["prepare"], step) for step in kept_steps(run.folder)}
         base, tuned = Loaded(found.base.source, found.base.digest), Loaded(f"run:{run.folder}", found.digest)
         return {"base": base, "tuned": tuned, **checkpoints}
@@ -188,16 +197,36 @@ def _speed(run: Run) -> float | None:
     runs = Path(run.request.runs_folder)
     if not runs.exists():
         return None
-    for content in _reports(runs, runs.stat().st_mtime_ns):
-        plan, speed = content["plan"], content["metrics"].get("system/tokens_per_second")
-        same = plan["model"]["digest"] == run.plan.model.digest and plan["method"] == run.plan.method
-        if speed and same and plan["settings"].get("tuning") == run.plan.settings.get("tuning"):
-            return float(speed)
+    wanted = _Kind(_Model(run.plan.model.digest), run.plan.method, {"tuning": run.plan.settings.get("tuning")})
+    for report in _reports(runs, runs.stat().st_mtime_ns):
+        speed = report.metrics.get("system/tokens_per_second")
+        tuning = {"tuning": report.plan.settings.get("tuning")}
+        if speed and msgspec.structs.replace(report.plan, settings=tuning) == wanted:
+            return speed
     return None
 
 
+class _Model(msgspec.Struct, frozen=True):
+    digest: str
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """Of a plan what decides how fast it is learned, as far as runs are compared by it."""
+
+    model: _Model
+    method: str
+    settings: dict[str, object]
+
+
+class _Report(msgspec.Struct, frozen=True):
+    """Of a report what tells a pace; the rest, of many runs, is not decoded."""
+
+    metrics: dict[str, float]
+    plan: _Kind
+
+
 @lru_cache(1)
-def _reports(runs: Path, changed: int) -> list[dict[str, Any]]:
+def _reports(runs: Path, changed: int) -> list[_Report]:
     """Return the reports of all runs, the latest first; read once for all trials, while the folder is the same."""
-    paths = sorted(runs.glob("*/report.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [msgspec.json.decode(path.read_bytes()) for path in paths]
+    paths = sorted(runs.glob(f"*/{layout.REPORT}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [msgspec.json.decode(path.read_bytes(), type=_Report) for path in paths]

@@ -1,10 +1,10 @@
-"""Prompts answered by the local engine, on one rank or several, and the base model's answers out of the cache."""
+"""Prompts answered by a run's model, on one rank or several, and the base model's answers out of the cache."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.backends.local import disk_cache, generation
-from runner.backends.local.engine import LocalEngine
+from runner.backends.local.loaded_model import LoadedModel
 from runner.data.rows import Turns
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.record.samples import Replies, Reply, Sampling
@@ -27,20 +27,20 @@ def _keywords(sampling: Sampling) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-def engine_replies(engine: LocalEngine, asked: Any, prompts: Prompts, sampling: Sampling) -> list[list[Reply]]:
+def model_replies(loaded: LoadedModel, asked: Any, prompts: Prompts, sampling: Sampling) -> list[list[Reply]]:
     """Return the answers to each prompt, on every rank.
 
     Each rank computes a part of the prompts. Where the weights are sharded, all compute all, in step with each other.
     """
-    group = engine.group
-    if engine.sharded:
+    group = loaded.group
+    if loaded.sharded:
         # Ranks that bound their memory differently would call the model a different number of times.
-        memory = group.broadcast(generation.free_memory(engine.device) // 2)
-        return replies(asked, engine.tokenizer, prompts, sampling, memory=memory)
+        memory = group.broadcast(generation.free_memory(loaded.device) // 2)
+        return replies(asked, loaded.tokenizer, prompts, sampling, memory=memory)
     lengths = [sum(len(turn.content or "") for turn in prompt) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda index: -lengths[index])
     own = [prompts[index] for index in order[group.rank.rank :: group.rank.world_size]]
-    parts = group.all_gather(replies(asked, engine.tokenizer, own, sampling))
+    parts = group.all_gather(replies(asked, loaded.tokenizer, own, sampling))
     found: list[list[Reply]] = [[] for _ in prompts]
     for rank, part in enumerate(parts):
         for index, each in zip(order[rank :: group.rank.world_size], part, strict=True):
@@ -48,13 +48,13 @@ def engine_replies(engine: LocalEngine, asked: Any, prompts: Prompts, sampling: 
     return found
 
 
-def base_replies(engine: LocalEngine, prompts: Prompts, sampling: Sampling) -> Replies:
+def base_replies(loaded: LoadedModel, prompts: Prompts, sampling: Sampling) -> Replies:
     """Return the base model's answers: generated once per model, prompts and sampling, then cached on disk."""
-    path = disk_cache.place("answers", engine.base_identity, prompts, sampling)
-    known: Replies | None = engine.group.broadcast(disk_cache.read(path, list[list[Reply]]))
+    path = disk_cache.place("answers", loaded.base_identity, prompts, sampling)
+    known: Replies | None = loaded.group.broadcast(disk_cache.read(path, list[list[Reply]]))
     if known is None:
-        with engine.base_model() as base:
-            known = engine_replies(engine, base, prompts, sampling)
-        if engine.group.rank.first:
+        with loaded.base_model() as base:
+            known = model_replies(loaded, base, prompts, sampling)
+        if loaded.group.rank.first:
             disk_cache.keep(path, known)
     return known

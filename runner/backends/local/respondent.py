@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from runner import models
 from runner.errors import ModelError
+from runner.record import layout
 from runner.record.samples import Prompt, Reply, Sampling
 
 if TYPE_CHECKING:
     from runner.models.chat_tokenizer import ChatTokenizer
     from runner.plan import Run
+
+HARNESS_BATCH = 8
+"""Rows that a benchmark computes together."""
 
 
 class Loaded:
@@ -45,11 +49,23 @@ class Loaded:
 
         yield from replies(self.model, self.tokenizer, prompts, sampling)
 
+    def harness_model(self) -> Any:
+        """Return the model for lm-evaluation-harness, as it is loaded here."""
+        from lm_eval.models.huggingface import HFLM
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(models.tokenizer_folder(self.folder))
+        return HFLM(pretrained=self.model.eval(), tokenizer=tokenizer, batch_size=HARNESS_BATCH)
+
+    def without_secrets(self, text: str) -> str:
+        """Return the text: a model that is loaded has no secrets."""
+        return text
+
 
 class Checkpoint(Loaded):
     """A run's model after so many optimizer steps, by the weights that the run has kept of it."""
 
-    def __init__(self, run: "Run", how: Mapping[str, Any], step: int) -> None:
+    def __init__(self, run: "Run", how: Mapping[str, object], step: int) -> None:
         super().__init__(run.plan.model.source, f"{run.plan.id} {step}")
         self.run, self.how = run, how
         self.weights = weights_at(run.folder, step)
@@ -57,11 +73,11 @@ class Checkpoint(Loaded):
     @cached_property
     def model(self) -> Any:
         """The model with those weights in place of the untrained ones."""
-        from runner.backends.local.engine import LocalEngine
+        from runner.backends.local.loaded_model import LoadedModel
         from runner.backends.local.training import checkpoint
         from runner.backends.local.training.learner import trainable
 
-        found = LocalEngine(self.run, self.how).model
+        found = LoadedModel(self.run, self.how).model
         inner = found.get_base_model() if hasattr(found, "get_base_model") else found  # whose names a checkpoint has
         checkpoint.load_weights(self.weights, trainable(inner))
         return found
@@ -69,7 +85,7 @@ class Checkpoint(Loaded):
 
 def kept_steps(folder: Path) -> list[int]:
     """Return after how many optimizer steps a run's folder holds weights."""
-    return sorted(int(path.name.rpartition("-")[2]) for path in (folder / "checkpoints").glob("step-*"))
+    return sorted(int(path.name.rpartition("-")[2]) for path in (folder / layout.CHECKPOINTS).glob("step-*"))
 
 
 def weights_at(folder: Path, step: int) -> Path:
@@ -77,7 +93,7 @@ def weights_at(folder: Path, step: int) -> Path:
 
     Raises `ModelError` with those that are kept, where these are not.
     """
-    for path in (folder / "checkpoints").glob("step-*"):
+    for path in (folder / layout.CHECKPOINTS).glob("step-*"):
         if int(path.name.rpartition("-")[2]) == step:
             averaged = path / "averaged.safetensors"
             return averaged if averaged.exists() else path / "weights.safetensors"

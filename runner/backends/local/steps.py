@@ -14,32 +14,35 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import torch
 
 from runner import cache, distributed, methods, models
-from runner.backends import Events
+from runner.backends import Events, Result
 from runner.backends.local import generate, model
-from runner.backends.local.engine import LocalEngine
 from runner.backends.local.keys import Local
+from runner.backends.local.loaded_model import LoadedModel
 from runner.backends.local.machine import hardware
 from runner.backends.local.machine.profile import Profile
 from runner.backends.local.machine.throughput import flops_per_token
+from runner.backends.local.parallel import schedule
 from runner.backends.local.scoring.reference_cache import ReferenceLogps
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training import checkpoint, recipe
-from runner.backends.local.training.evaluation import evaluate
-from runner.backends.local.training.examples import StoredExamples
+from runner.backends.local.training.in_process import InProcessEngine, result_weights
 from runner.backends.local.training.learner import Learner, trainable
-from runner.backends.local.training.loop import mean, result_weights, train
-from runner.backends.local.training.recipe import Recipe
+from runner.backends.local.training.recipe import LocalRecipe
 from runner.backends.local.training.training_data import TrainingData
 from runner.data.rows import row_id
 from runner.data.splits import Split
-from runner.record import samples
+from runner.evaluation import on_the_way
+from runner.record import layout, samples
 from runner.record.events import Metrics, Note, Progress
+from runner.training.evaluation import evaluate, mean
+from runner.training.examples import StoredExamples
+from runner.training.loop import train
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -48,14 +51,15 @@ if TYPE_CHECKING:
 class LocalSteps:
     """A run's work on this machine, and what it holds in memory between steps."""
 
-    def __init__(self, run: "Run", results: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, run: "Run", results: Mapping[str, Result]) -> None:
         self.run, self.results = run, results
         self.settings, self.evaluation = Local.of(run.request), run.request.evaluation
         self.method = methods.load(run.plan.method)
-        self.checkpoints: Path = run.folder / "checkpoints"
+        self.checkpoints: Path = run.folder / layout.CHECKPOINTS
         self.group = distributed.group()
-        self.engine = LocalEngine(run, results.get("prepare", {}))
+        self.loaded = LoadedModel(run, results.get("prepare", {}))
         self._kept_examples: dict[str, StoredExamples] = {}
+        self._references: list[ReferenceLogps] = []
 
     def prepare(self) -> Events:
         """Store the rows, find those that cannot be learned, and see whether rows can be packed."""
@@ -65,29 +69,34 @@ class LocalSteps:
         yield Progress("prepare", 0, 0, what="reading the rows")
         _ = self.data.rows
         yield Progress("prepare", 0, 0, what="loading the model")
-        engine = self.engine
-        scorer = engine.make_scorer(engine.model)
+        loaded = self.loaded
+        scorer = loaded.make_scorer(loaded.model)
         yield Progress("prepare", 0, 0, what="trying how rows can be packed")
-        if self.group.any_of(not engine.packs_well(scorer, self.data.telling_rows(engine.model.config.to_dict()))):
+        if self.group.any_of(not loaded.packs_well(scorer, self.data.telling_rows(loaded.model.config.to_dict()))):
             yield Note("packed rows get other log-probabilities from this model; each answer is computed alone")
             scorer = scorer.unpacked()
-        engine.how = self.group.broadcast(recipe.how(self.settings, scorer, self.group.rank.world_size))
-        engine.scorer = engine.with_lanes(scorer)
+        device, threads = str(scorer.model.device), torch.get_num_threads()
+        how = schedule.choose(self.settings, scorer.packed, device, threads, self.group.rank.world_size)
+        loaded.how = self.group.broadcast(how)
+        loaded.scorer = loaded.with_lanes(scorer)
         if fetched:  # else the data check has had the tokenizer, and found them
             yield from self.data.check_long_rows()
-        return dict(self.engine.how)
+        return dict(self.loaded.how)
 
     def train(self) -> Events:
         """Run the training loop from where it stands."""
         yield Progress("train", 0, self.recipe.num_steps)
         rows, held_out = self.examples("train"), self.examples("validation")
-        step = yield from train(self.learner, rows, held_out, self.checkpoints)
+        answers = on_the_way.of_run(self.run, self.data.rows_to_ask, self.loaded.tokenizer)
+        step = yield from train(self.engine, self.recipe, rows, held_out, answers)
+        if answers is not None:
+            yield from answers.chance(step)
         if self.profile.folder is not None:
             lengths = self.data.tokens["train"].lengths(0)  # the mean of the first block stands for all rows
             tokens = sum(lengths) / len(lengths) * self.run.hyperparameters.batch_size * self.profile.steps
             here = hardware.known(self.settings.runtime.device)
-            self.profile.write(tokens * flops_per_token(self.learner.model), here, self.settings.dtype)
-        num_weights = sum(weight.numel() for weight in self.learner.weights.values())
+            self.profile.write(tokens * flops_per_token(self.engine.learner.model), here, self.settings.dtype)
+        num_weights = sum(weight.numel() for weight in self.engine.learner.weights.values())
         return {"step": step, "num_steps": self.recipe.num_steps, "num_weights": num_weights}
 
     def save(self) -> Events:
@@ -95,7 +104,7 @@ class LocalSteps:
         self._load_result()
         digest = self._save() if self.group.rank.first else ""
         yield Progress("save", 1, 1)
-        return {"model": str(self.run.folder / "model"), "digest": self.group.broadcast(digest)}
+        return {"model": str(self.run.folder / layout.MODEL), "digest": self.group.broadcast(digest)}
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""
@@ -106,29 +115,28 @@ class LocalSteps:
             )
             return {}
         self._load_result()
-        rows = yield from evaluate(self.learner, held_out)
+        rows = yield from evaluate(self.engine, held_out, self.recipe.loss)
         if self.group.rank.first:
             lines = [
                 msgspec.json.encode({"row": row_id(row).hex(), **values})
                 for row, values in zip(self.data.rows["validation"], rows, strict=True)
             ]
-            (self.run.folder / "evaluation.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+            (self.run.folder / layout.HELD_OUT).write_bytes(b"\n".join(lines) + b"\n")
         values = mean(rows)
-        yield Metrics(self.results["train"]["step"], values)
-        return values
+        yield Metrics(msgspec.convert(self.results["train"]["step"], int), values)
+        return dict(values)
 
     def sample(self) -> Events:
         """Answer held-out prompts with the untouched and with the tuned model."""
-        rows = samples.rows_to_ask(self.run.request, self.data.rows.get("validation", self.data.rows["train"]))
+        rows = self.data.rows_to_ask
         if not rows:
             return {}
         prompts, wanted = [row.prompt for row in rows], samples.sampling(self.run.request)
         self._load_result()
-        with self.engine.scorer.released():
-            after = generate.engine_replies(self.engine, self.engine.model, prompts, wanted)
-            yield Progress("sample", 1, 2)
-            before = generate.base_replies(self.engine, prompts, wanted)
-        yield Progress("sample", 2, 2)
+        with self.loaded.scorer.released():
+            after = generate.model_replies(self.loaded, self.loaded.model, prompts, wanted)
+            yield Progress("sample", 1, 2, what="the base model's answers")
+            before = generate.base_replies(self.loaded, prompts, wanted)
         return (yield from samples.keep(self.run.folder if self.group.rank.first else None, rows, before, after))
 
     def examples(self, split: Split) -> StoredExamples:
@@ -136,35 +144,36 @@ class LocalSteps:
         if split not in self._kept_examples:
             rows, reference = self.data.tokens.get(split, ()), None
             if rows and self.method.needs_reference(self.run.hyperparameters):
-                engine, path = self.engine, cache.user_folder() / "reference.db"
-                room = engine.how["tokens_at_once"] // engine.lanes.count
-                reference = ReferenceLogps(path, rows, room, engine.base_identity, self._reference)
+                loaded, path = self.loaded, cache.user_folder() / "reference.db"
+                room = loaded.how["tokens_at_once"] // loaded.lanes.count
+                reference = ReferenceLogps(path, rows, room, loaded.base_identity, self._reference)
+                self._references.append(reference)
             self._kept_examples[split] = StoredExamples(rows, reference)
         return self._kept_examples[split]
 
     @contextmanager
     def _reference(self) -> Iterator[Scorer]:
         """Lend the model as it was before training: the adapter off, or a second copy where every weight learns."""
-        with self.profile.part("reference"), model.untouched(self.engine.model):
-            yield self._first_copy if self.settings.tuning == "full" else self.engine.scorer
-        if all(examples.reference is None or examples.reference.complete for examples in self._kept_examples.values()):
+        with self.profile.part("reference"), model.untouched(self.loaded.model):
+            yield self._first_copy if self.settings.tuning == "full" else self.loaded.scorer
+        if all(reference.complete for reference in self._references):
             self.__dict__.pop("_first_copy", None)  # nobody needs it any more
 
     @cached_property
     def _first_copy(self) -> Scorer:
         """The weights that training started from, in addition to those that learn; as many bytes again as they take."""
-        engine = self.engine
-        return engine.with_lanes(engine.make_scorer(engine.load(engine.device), engine.how["packed"]))
+        loaded = self.loaded
+        return loaded.with_lanes(loaded.make_scorer(loaded.load(loaded.device), loaded.how["packed"]))
 
     @cached_property
     def data(self) -> TrainingData:
         """The rows, and their tokens."""
-        return TrainingData(self.run, self.method.kind, self.engine.tokenizer)
+        return TrainingData(self.run, self.method.kind, self.loaded.tokenizer)
 
     @cached_property
-    def learner(self) -> Learner:
-        """The model with its optimizer."""
-        return Learner(self.engine.scorer, self.recipe, self.profile)
+    def engine(self) -> InProcessEngine:
+        """The model with its optimizer and its checkpoints, as the training loop drives it."""
+        return InProcessEngine(Learner(self.loaded.scorer, self.recipe, self.profile), self.checkpoints)
 
     @cached_property
     def profile(self) -> Profile:
@@ -172,20 +181,20 @@ class LocalSteps:
         return Profile(self.run.folder if self.settings.profile and self.group.rank.first else None)
 
     @cached_property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> LocalRecipe:
         """What the training loop is to do."""
-        return recipe.make(self.run, self.method, self.run.plan.train.rows, self.engine.how)
+        return recipe.make(self.run, self.method, self.run.plan.train.rows, self.loaded.how)
 
     def _load_result(self) -> None:
         self.group.any_of(False)  # a barrier: rank 0 has written what the others are about to read
         result = result_weights(self.checkpoints, self.evaluation.keep == "best")
-        checkpoint.load_weights(result, self.learner.weights)
+        self.engine.learner.load_result(result)
 
     def _save(self) -> str:
         """Write the model reference and return its digest; a sharded model is put together on the CPU."""
-        trained = self.engine.model
-        if self.engine.sharded:
-            trained = self.engine.load(torch.device("cpu"))
+        trained = self.loaded.model
+        if self.loaded.sharded:
+            trained = self.loaded.load(torch.device("cpu"))
             result = result_weights(self.checkpoints, self.evaluation.keep == "best")
             checkpoint.load_weights(result, trainable(Scorer(trained, packed=False).model))
-        return model.save(trained, self.run.folder / "model", self.run.plan.id, self.run.plan.model).digest
+        return model.save(trained, self.run.folder / layout.MODEL, self.run.plan.id, self.run.plan.model).digest

@@ -1,4 +1,4 @@
-"""From files to blocks of raw rows: each row one line of JSON, with the line it stands on in the file.
+"""From files to blocks of raw rows: each row one line of JSON, with its line number in the file.
 
 What a file is shows in its first bytes, or for CSV in its name. Whatever it is, memory stays constant: a
 block holds about a megabyte. Here a row is only found, not judged: that it is JSON, UTF-8 and of a known

@@ -51,7 +51,7 @@ def read(file: DataFile) -> Iterator[Block]:
 def split_array(read: Callable[[int], bytes], size: int = BLOCK_BYTES) -> Iterator[tuple[int, bytes]]:
     """Yield each item of a JSON array with the number of the line it begins on.
 
-    `read` returns up to so many bytes, none at the end. What stands wrongly between two items is given with
+    `read` returns up to so many bytes, none at the end. What is wrongly between two items is given with
     the second one, which then is not JSON. Raises `BadArray`.
     """
     text, line = read(size), 1

@@ -1,4 +1,4 @@
-"""Parquet: columns are the keys; a row's number stands for its line.
+"""Parquet: columns are the keys; a row's number takes the place of its line.
 
 Columns of bytes are texts, too: Spark writes them so. A text that is not UTF-8 is passed on as it is, and makes its
 row a bad one when that is decoded; in columns that no format reads it may be anything.

@@ -2,8 +2,8 @@
 
 A new format is a file here that ends in `FORMAT = Format(...)`. Its `raw` type declares the keys that are
 read, the required ones without a default: a row is recognised by having them. It forbids unknown keys, so that
-these are seen (unread_keys.py); values of a wrong type are refused. Its `to_row` may raise `BadRow`. No other file
-lists the formats.
+these are seen (unread_keys.py); values of a wrong type are refused. A `raw` that is a `dict` reads every key, and is
+recognised by none (problem.py). Its `to_row` may raise `BadRow`. No other file lists the formats.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +23,8 @@ from runner.errors import DataError
 
 Text = str | tuple[Message, ...]
 """What many formats allow for a prompt or an answer: plain text, or turns."""
+ToRow = Callable[[Any], Row]
+"""Makes a row of what a line holds: of a format's own `raw` type, which no other module knows."""
 TRANSCRIPT_ENDS = ("Assistant:", "Assistant: ", "Assistant:\n")
 
 
@@ -33,18 +35,22 @@ class Format:
     name: str
     kind: str
     """The kind of its rows, a file of `runner/data/kinds/`."""
-    raw: type[msgspec.Struct]
-    to_row: Callable[[Any], Row]
+    raw: type[msgspec.Struct] | type[dict[str, Any]]
+    to_row: ToRow
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The keys a row of this format must have."""
-        return tuple(each.encode_name for each in msgspec.structs.fields(self.raw) if each.required)
+        return tuple(each.encode_name for each in self._fields if each.required)
 
     @cached_property
     def all_keys(self) -> tuple[str, ...]:
         """The keys a row of this format may have."""
-        return tuple(each.encode_name for each in msgspec.structs.fields(self.raw))
+        return tuple(each.encode_name for each in self._fields)
+
+    @property
+    def _fields(self) -> tuple[msgspec.structs.FieldInfo, ...]:
+        return msgspec.structs.fields(self.raw) if issubclass(self.raw, msgspec.Struct) else ()
 
 
 @cache
@@ -64,9 +70,10 @@ def named(name: str) -> Format:
     return known[name]
 
 
-def recognise(sample: Mapping[str, Any]) -> list[Format]:
+def recognise(sample: Mapping[str, object]) -> list[Format]:
     """Return the formats a row may be of: those it has most keys of and, if several, whose types it fits."""
-    complete = [each for each in formats().values() if sample.keys() >= set(each.keys)]
+    complete = [each for each in formats().values() if each.keys and sample.keys() >= set(each.keys)]
+    # Of `chosen` and `rejected` alone, and with `prompt`, the latter says more: it is the format with most keys.
     most = max((len(each.keys) for each in complete), default=0)
     likely = [each for each in complete if len(each.keys) == most]
     return likely if len(likely) == 1 else [each for each in likely if _fits(sample, each)]
@@ -82,6 +89,7 @@ def prompt_turns(prompt: Text) -> tuple[Message, ...]:
 
     Raises `BadRow` for the transcript of a conversation up to where the assistant speaks.
     """
+    # Anthropic's transcripts in TRL's keys: the roles in the text would be learned as words.
     if isinstance(prompt, str) and prompt.endswith(TRANSCRIPT_ENDS) and prompt.lstrip().startswith("Human:"):
         raise BadRow(
             "transcript-prompt",
@@ -92,7 +100,7 @@ def prompt_turns(prompt: Text) -> tuple[Message, ...]:
     return turns("user", prompt)
 
 
-def _fits(sample: Mapping[str, Any], format: Format) -> bool:
+def _fits(sample: Mapping[str, object], format: Format) -> bool:
     try:
         fit(join_parts(sample), format.raw)
     except ValueError:

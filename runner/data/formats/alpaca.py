@@ -12,7 +12,7 @@ from runner.data.rows import Message
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file; `history` is a list of [instruction, answer]."""
+    """A row as it is in the file; `history` is a list of [instruction, answer]."""
 
     instruction: str
     output: str
@@ -34,6 +34,7 @@ def prompt(
     before = [Message("system", system)] if system else []
     for asked, answered in history or ():
         before += [Message("user", asked), Message("assistant", answered)]
+    # Without Stanford's `### Instruction:` frame: the chat template of the model marks the turns.
     return (*before, Message("user", f"{instruction}\n{input}" if input else instruction))
 
 

@@ -12,7 +12,7 @@ from runner.data.rows import Message
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file; `history` is a list of [instruction, answer]."""
+    """A row as it is in the file; `history` is a list of [instruction, answer]."""
 
     instruction: str
     chosen: str

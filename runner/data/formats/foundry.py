@@ -3,25 +3,23 @@
 Source: https://platform.openai.com/docs/guides/direct-preference-optimization
 """
 
-from typing import Any
-
 import msgspec
 
 from runner.data.formats import Format
 from runner.data.kinds.preference import Pair
-from runner.data.rows import Message
+from runner.data.rows import Message, Tools
 
 
 class Input(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """What both answers reply to."""
 
     messages: tuple[Message, ...]
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
     parallel_tool_calls: bool | None = None
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file."""
+    """A row as it is in the file."""
 
     input: Input
     preferred_output: tuple[Message, ...]

@@ -17,7 +17,7 @@ ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file."""
+    """A row as it is in the file."""
 
     chosen: str
     rejected: str
@@ -33,6 +33,7 @@ def turns(transcript: str) -> tuple[Message, ...]:
 
     Raises `BadRow` if it does not begin with a speaker.
     """
+    # With a group in the pattern, `split` gives the speakers between the texts.
     before, *parts = SPEAKER.split(transcript)
     if before.strip() or not parts:
         raise BadRow(

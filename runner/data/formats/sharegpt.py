@@ -3,14 +3,15 @@
 Source: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md#sharegpt-format
 """
 
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
 from runner.data.formats import Format
+from runner.data.json_value import Json
 from runner.data.kinds.conversation import Conversation
 from runner.data.quoting import shown
-from runner.data.rows import BadRow, Message, Role
+from runner.data.rows import BadRow, Message, Role, Tools
 
 ROLES: dict[str, Role] = {
     "human": "user",
@@ -27,26 +28,29 @@ ROLES: dict[str, Role] = {
 }
 
 
+Decoded = TypeVar("Decoded")
+
+
 class Turn(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """One turn as it stands in the file."""
+    """One turn as it is in the file."""
 
     sender: str = msgspec.field(name="from")
     value: str
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file; `tools` is a list, or the JSON text of one."""
+    """A row as it is in the file; `tools` is a list, or the JSON text of one."""
 
     conversations: tuple[Turn, ...]
     system: str | None = None
-    tools: list[dict[str, Any]] | str | None = None
+    tools: Tools | str | None = None
 
 
 class Call(msgspec.Struct):
     """What a `function_call` turn holds as JSON text."""
 
     name: str
-    arguments: dict[str, Any]
+    arguments: dict[str, Json]
 
 
 def to_row(raw: Raw) -> Conversation:
@@ -63,6 +67,7 @@ def messages(system: str | None, *turns: Turn) -> tuple[Message, ...]:
     call = ""
     for place, turn in enumerate(turns):
         if turn.sender == "function_call":
+            # An id of our own: ShareGPT's turns have none, and the tool's reply has to name the call.
             call = f"call_{place}"
             result.append(Message("assistant", tool_calls=[_function_call(call, turn.value)]))
         else:
@@ -71,11 +76,11 @@ def messages(system: str | None, *turns: Turn) -> tuple[Message, ...]:
     return tuple(result)
 
 
-def tools(given: list[dict[str, Any]] | str | None) -> list[dict[str, Any]] | None:
+def tools(given: Tools | str | None) -> Tools | None:
     """Return the tools as a list. Raises `BadRow` for text that is not the JSON of one."""
     if not isinstance(given, str):
         return given
-    return _decoded("`tools`", given, list[dict[str, Any]]) if given.strip() else None
+    return _decoded("`tools`", given, Tools) if given.strip() else None
 
 
 def _role(turn: Turn) -> Role:
@@ -84,13 +89,13 @@ def _role(turn: Turn) -> Role:
     return ROLES[turn.sender]
 
 
-def _function_call(call: str, text: str) -> dict[str, Any]:
+def _function_call(call: str, text: str) -> dict[str, Json]:
     made = _decoded("a function_call turn", text, Call)
     arguments = msgspec.json.encode(made.arguments).decode()
     return {"id": call, "type": "function", "function": {"name": made.name, "arguments": arguments}}
 
 
-def _decoded(what: str, text: str, wanted: Any) -> Any:
+def _decoded(what: str, text: str, wanted: type[Decoded]) -> Decoded:
     try:
         return msgspec.json.decode(text, type=wanted)
     except msgspec.DecodeError as error:

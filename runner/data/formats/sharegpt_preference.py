@@ -3,23 +3,22 @@
 Source: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md#preference-dataset-1
 """
 
-from typing import Any
-
 import msgspec
 
 from runner.data.formats import Format
 from runner.data.formats.sharegpt import Turn, messages, tools
 from runner.data.kinds.preference import Pair
+from runner.data.rows import Tools
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file."""
+    """A row as it is in the file."""
 
     conversations: tuple[Turn, ...]
     chosen: Turn
     rejected: Turn
     system: str | None = None
-    tools: list[dict[str, Any]] | str | None = None
+    tools: Tools | str | None = None
 
 
 def to_row(raw: Raw) -> Pair:

@@ -3,21 +3,19 @@
 Source: https://huggingface.co/docs/trl/dataset_formats#preference
 """
 
-from typing import Any
-
 import msgspec
 
 from runner.data.formats import Format
 from runner.data.kinds.preference import Pair
-from runner.data.rows import Message
+from runner.data.rows import Message, Tools
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row as it stands in the file."""
+    """A row as it is in the file."""
 
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
 
 
 def to_row(raw: Raw) -> Pair:
@@ -25,15 +23,14 @@ def to_row(raw: Raw) -> Pair:
     return pair_of(raw.chosen, raw.rejected, raw.tools)
 
 
-def pair_of(
-    chosen: tuple[Message, ...], rejected: tuple[Message, ...], tools: list[dict[str, Any]] | None = None
-) -> Pair:
+def pair_of(chosen: tuple[Message, ...], rejected: tuple[Message, ...], tools: Tools | None = None) -> Pair:
     """Return two conversations as a pair: the prompt is what both share, up to a turn not the assistant's."""
     shared = 0
     for one, other in zip(chosen, rejected, strict=False):
         if one != other:
             break
         shared += 1
+    # Answers that begin with the same turn of the assistant: it belongs to both of them, and is learned.
     while shared and chosen[shared - 1].role == "assistant":
         shared -= 1
     return Pair(chosen[:shared], chosen[shared:], rejected[shared:], tools)

@@ -1,11 +1,12 @@
 """A conversation: chat data, of which the assistant's turns are learned."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
+from runner.data.json_value import Json
 from runner.data.kinds.preference import Pair
 from runner.data.quality.checks import check_order, has_text
-from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Turns, numbered, text_of
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
 
 
 class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
@@ -15,12 +16,13 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
     every_answer_is_good: ClassVar[bool] = True
 
     messages: Turns
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
     parallel_tool_calls: bool | None = None
 
     @classmethod
     def of(cls, row: Row) -> Self | None:
         """Return a conversation as it is, and of a pair the prompt with its chosen answer."""
+        # The rejected answer is left out: what is imitated should be good.
         if isinstance(row, Pair):
             return cls(row.prompt + row.chosen, row.tools, row.parallel_tool_calls)
         return row if isinstance(row, cls) else None
@@ -51,7 +53,7 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
         for number, text in numbered(self.messages):
             yield Text(f"turn {number}", text, self.messages[number - 1].role == "assistant")
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Json]:
         """Return the last answer as the reference."""
         return {"reference": text_of(self.answer)}
 
@@ -87,6 +89,7 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
                 "nothing-to-learn",
                 "every turn of the assistant has weight 0; one at least needs weight 1; set it or remove the row",
             )
+        # A turn that only calls a tool has no content, and is learned by its call.
         if not all(has_text(turn.content) or turn.tool_calls for turn in learned):
             raise BadRow("empty-answer", "an answer is empty; it needs text; write it, or set its weight to 0")
         return oddities

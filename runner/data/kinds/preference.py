@@ -1,10 +1,11 @@
 """A pair: preference data, a prompt with the answer people prefer and the one they do not."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from runner.data.json_value import Json
 from runner.data.quality.checks import check_answer, check_order, has_text
-from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Turns, numbered, text_of
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
 
 
 class Pair(Row, frozen=True, gc=False, omit_defaults=True):
@@ -15,7 +16,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
     prompt: Turns
     chosen: Turns
     rejected: Turns
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
     parallel_tool_calls: bool | None = None
 
     @property
@@ -31,6 +32,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
     def learned(self) -> Sequence[Learned]:
         """Return the prompt with each answer, the chosen one first."""
         start = len(self.prompt)
+        # The turns of the prompt come first in both, so that it is tokenised and computed once.
         wholes = (self.prompt + self.chosen, self.prompt + self.rejected)
         return [Learned(whole, ((start, len(whole)),)) for whole in wholes]
 
@@ -47,12 +49,13 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
         """
         given = {"messages": self.prompt, "tools": self.tools, "parallel_tool_calls": self.parallel_tool_calls}
         return {
+            # Absent rather than null: a service's schema need not allow null.
             "input": {key: value for key, value in given.items() if value is not None},
             "preferred_output": self.chosen,
             "non_preferred_output": self.rejected,
         }
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Json]:
         """Return both answers, and the chosen one as the reference."""
         chosen = text_of(self.chosen)
         return {"reference": chosen, "chosen": chosen, "rejected": text_of(self.rejected)}
@@ -71,6 +74,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
             )
         check_answer("chosen", self.chosen)
         check_answer("rejected", self.rejected)
+        # Nothing is preferred: the margin is zero whatever the model.
         if self.chosen == self.rejected:
             raise BadRow(
                 "equal-answers",

@@ -1,26 +1,29 @@
 """A problem: a prompt, and what a grader compares an answer with. It has no answer to imitate."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import msgspec
 
+from runner.data.json_value import Json
 from runner.data.quality.checks import check_order, has_text
-from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Turns, numbered
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered
 
 
 class Problem(Row, frozen=True, gc=False, omit_defaults=True):
     """A prompt, and the other keys of its row by name, which graders find as `{{ item.KEY }}`."""
 
     label: ClassVar[str] = "prompts with reference fields for a grader"
+    format: ClassVar[str] = "problem"
 
     prompt: Turns
-    reference: dict[str, Any] = msgspec.field(default_factory=dict)
-    tools: list[dict[str, Any]] | None = None
+    reference: dict[str, Json] = msgspec.field(default_factory=dict)
+    tools: Tools | None = None
 
     @classmethod
     def of(cls, row: Row) -> Self | None:
         """Return the prompt of a row of any kind, with its answers as what a grader may compare with."""
+        # Any row is a problem without its answers, which become the reference: evaluation asks what training holds out.
         return row if isinstance(row, cls) else cls(row.question, row.fields(), row.tools)
 
     @property
@@ -49,7 +52,7 @@ class Problem(Row, frozen=True, gc=False, omit_defaults=True):
         tools = {"tools": self.tools} if self.tools else {}
         return {"messages": self.prompt, **self.reference, **tools}
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Json]:
         """Return the other keys of the row."""
         return self.reference
 

@@ -31,6 +31,7 @@ def has_text(content: str | None) -> bool:
     return bool(content and not content.isspace())
 
 
+# Bounded, as a hostile file may have another order in each row.
 @lru_cache(maxsize=4096)
 def check_order(roles: tuple[str, ...]) -> tuple[Oddity, ...]:
     """Raise `BadRow` for turns in an order that no conversation has, known by the roles.

@@ -9,9 +9,10 @@ from runner.data.rows import Message, Row, canonical
 
 
 class Seen:
-    """The rows met so far, in order: where each stands, and the hashes of it and of its prompt."""
+    """The rows met so far, in order: the place of each, and the hashes of it and of its prompt."""
 
     def __init__(self) -> None:
+        # 64 bits: of a million different rows, two are taken for the same with a probability of 1 in 37 million.
         self.rows = array("q")
         self.prompts = array("q")
         self._lines = array("L")
@@ -35,6 +36,7 @@ class Seen:
 def _hashes(values: Sequence[Row | tuple[Message, ...]]) -> list[int]:
     """Return 64 bits of each value, the same for equal values while this process lives."""
     try:
+        # Python's own hash, seeded by each process: nobody can write two rows that are alike by it.
         return list(map(hash, values))
     except TypeError:
         return list(map(_hash, values))
@@ -63,6 +65,7 @@ def _repeats(hashes: Sequence["array[int]"]) -> list[tuple[int, int]]:
     import numpy as np
 
     values = np.concatenate(hashes)
+    # Sorted in place of a set, which takes 69 MB for a million; only what occurs twice gets into a dictionary.
     ordered = np.sort(values)
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     first: dict[int, int] = {}

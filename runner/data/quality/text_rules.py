@@ -51,6 +51,7 @@ def _markup(name: str, pattern: str, marks: str, advice: str, texts: Texts = "al
 
 
 def _invisible(name: str, characters: list[str]) -> TextRule:
+    # As JSON has it: control characters are escaped there, all others stand as UTF-8.
     encoded = [msgspec.json.encode(each)[1:-1] for each in characters]
     marks = frozenset(each[:2] if each.startswith(b"\\") else each for each in encoded)
     advice = "a reader does not see it, but the model learns it: remove or replace it"
@@ -76,6 +77,7 @@ RULES = (
     _markup("calculator-mark", r"<<[^<>\n=]*+=[^<>\n]*+>>", "<<", "the model learns to write it: remove it"),
     _markup(
         "special-token",
+        # ChatML and Llama 3, Llama 2, sentencepiece's own, Gemma.
         r"<\|[\w-]+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>",
         "<| INST] <<SYS>> <</SYS>> <s> </s> <start_of <end_of",
         "chat templates add these themselves: remove it",
@@ -106,7 +108,7 @@ def _positions(canonical: bytes) -> Iterator[int]:
 
 
 def _has_escape(canonical: bytes) -> bool:
-    """Say whether a control character stands there, escaped.
+    """Say whether there is an escaped control character.
 
     Formulas are full of backslashes that stand for themselves (`\\\\frac`): without these, few are left to look at.
     """

@@ -7,14 +7,13 @@ All types of rows forbid unknown keys, which costs nothing. Where a line has som
 - Any others are removed from the decoded JSON until it fits the type, which takes five times as long.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 
 from runner.data import kinds
-from runner.data.formats import Format
+from runner.data.formats import Format, ToRow
 from runner.data.quoting import shown
 from runner.data.reading.content_parts import join_parts
 from runner.data.reading.unknown_keys import Unread, fit, unknown_key
@@ -38,7 +37,7 @@ class Reader:
     `to_row` makes a row of what a line holds.
     """
 
-    def __init__(self, format: Format, to_row: Callable[[Any], Row]) -> None:
+    def __init__(self, format: Format, to_row: ToRow) -> None:
         self._format = format
         self._to_row = to_row
         self._skipped: list[str] = []
@@ -91,11 +90,12 @@ class Reader:
             for number, key in enumerate(self._skipped)
         ]
         raw = self._format.raw
+        # msgspec.Raw: the value is skipped and kept as bytes, not decoded.
         wider = msgspec.defstruct(raw.__name__, fields, bases=(raw,), gc=False, forbid_unknown_fields=True)
         self._decode = msgspec.json.Decoder(wider).decode
         return True
 
-    def _unread(self, raws: Sequence[Any]) -> Iterator[Unread]:
+    def _unread(self, raws: Sequence[msgspec.Struct]) -> Iterator[Unread]:
         for number, key in enumerate(self._skipped):
             values = map(attrgetter(f"skipped_{number}"), raws)
             lines = [place for place, value in enumerate(values) if value not in _NOTHING]
@@ -141,6 +141,7 @@ def _refuse(unread: Unread, format: Format) -> None:
             f"the key `tools` is not read in format {format.name}; give the rows in format chat or trl, "
             "or leave the key out",
         )
+    # CSV has texts in place of true and false.
     judged = str(unread.value).strip().lower() in JUDGED
     if key in JUDGEMENTS and not of and kinds.load(format.kind).every_answer_is_good and judged:
         raise BadRow(

@@ -33,8 +33,8 @@ def explain(error: ValueError | RecursionError, line: bytes, format: Format, unr
             names = ", ".join(f"`{key}`" for key in keys)
             return BadRow(
                 "last-turn",
-                f"{error}; if a grader compares answers with {names}, this is data for reinforcement fine-tuning, "
-                "which no method here learns from",
+                f"{error}; if a grader compares answers with {names}, this is data for reinforcement fine-tuning: use "
+                "method=rft",
             )
         case BadRow():
             return error

@@ -57,6 +57,6 @@ def _no_object(error: ValueError | RecursionError, line: bytes) -> str:
 
 
 def _unknown(sample: Mapping[str, object]) -> str:
-    known = "; ".join(f"{each.name} has {', '.join(each.keys)}" for each in formats().values())
+    known = "; ".join(f"{each.name} has {', '.join(each.keys)}" for each in formats().values() if each.keys)
     keys = shown(", ".join(sample), 200) or "(none)"
     return f"a row with the keys {keys} is of no known format; {known}; rename its keys"

@@ -1,15 +1,15 @@
 """From a file to good rows: decoded, brought into our form and checked; bad rows are set aside."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from runner.data import kinds
 from runner.data.containers import BYTE_ORDER_MARK, Block, head, read_blocks
 from runner.data.findings import Finding
-from runner.data.formats import Format, named
+from runner.data.formats import Format, ToRow, named
 from runner.data.quality.unread_keys import Reader
 from runner.data.reading.decode_errors import explain
 from runner.data.reading.detect import detect
@@ -47,9 +47,11 @@ def read_file(file: DataFile, format_name: str, kind: str) -> Iterator[RowBlock]
     if head(file).startswith(BYTE_ORDER_MARK):
         message = "the file begins with U+FEFF, which other programs trip over; save it without byte order mark"
         yield RowBlock(file, [], [], [Finding("warning", "byte-order-mark", file.name, 1, message)])
+    # The first block decides the format; all others are read with it.
     blocks = read_blocks(file)
     first = next(blocks, Block([], []))
-    format = detect(file, first) if format_name == "auto" else named(format_name)
+    name = kinds.load(kind).format if format_name == "auto" else format_name
+    format = named(name) if name else detect(file, first)
     to_row = format.to_row if format.kind == kind else _converted(file, format, kinds.load(kind))
     steps = Steps(format, Reader(format, to_row))
     for block in chain([first], blocks):
@@ -62,6 +64,7 @@ def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
         rows, unread = steps.reader.read(block.lines)
         return _checked(file, block.numbers, rows, unread, steps)
     except (ValueError, RecursionError):
+        # One bad row in a block of a megabyte: the block is read again row by row, to know which.
         return _joined(
             [_good_row(file, number, line, steps) for number, line in zip(block.numbers, block.lines, strict=True)]
         )
@@ -103,11 +106,11 @@ def _joined(blocks: list[RowBlock]) -> RowBlock:
     return RowBlock(blocks[0].file, lines, rows, findings)
 
 
-def _converted(file: DataFile, format: Format, kind: type[Row]) -> Callable[[Any], Row]:
+def _converted(file: DataFile, format: Format, kind: type[Row]) -> ToRow:
     """Return what reads a format of another kind as rows of the kind wanted."""
     found = kinds.load(format.kind)
 
-    def to_row(raw: Any) -> Row:
+    def to_row(raw: msgspec.Struct) -> Row:
         row = kind.of(format.to_row(raw))
         if row is None:
             raise DataError(

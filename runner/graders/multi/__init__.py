@@ -15,6 +15,7 @@ class Multi(Grader, frozen=True, kw_only=True, dict=True):
     """Grades by each of `graders`, and puts their scores together by `calculate_output`."""
 
     type: ClassVar[str] = "multi"
+    hosted: ClassVar[bool] = True
 
     graders: dict[str, Json]
     """The configuration of each part by its key, which the formula uses."""
@@ -90,12 +91,14 @@ class Multi(Grader, frozen=True, kw_only=True, dict=True):
     def grading(self, judge: Judge | None) -> Iterator[Grading]:
         """Lend what grades one answer by every part, each with what it needs while it grades."""
         with ExitStack() as stack:
+            # Each part keeps its process or connection for all answers: a process takes 0.1 s to start.
             gradings = {key: stack.enter_context(part.grading(judge)) for key, part in self.parts.items()}
             yield lambda subject: self._together({key: grade(subject) for key, grade in gradings.items()})
 
     def _together(self, grades: Mapping[str, Grade]) -> Grade:
         """Return the formula's value; an error of a part is one of the whole."""
         scores = {key: grade.score for key, grade in grades.items() if grade.score is not None}
+        # The service would take 0 for the part; a formula could then give a good score for an answer nobody graded.
         errors = [f"{key}: {grade.error}" for key, grade in grades.items() if grade.score is None]
         if errors:
             return Grade(None, error="; ".join(errors), parts=scores)

@@ -19,7 +19,9 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
     **{"abs": abs, "floor": math.floor, "ceil": math.ceil, "exp": math.exp, "sqrt": math.sqrt, "log": math.log},
 }
 """`min` and `max` take one score or more, the others one; `log` is natural."""
+# A number, a name, any other sign, or the end.
 _TOKEN = re.compile(r"\s*(?:(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|([^\W\d]\w*)|(\S)|$)")
+# Far beyond any formula, and far within Python's limit of 1,000 frames: a level takes some five of them.
 _DEEPEST = 50
 
 

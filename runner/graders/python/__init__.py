@@ -23,6 +23,8 @@ class Python(Grader, frozen=True, kw_only=True):
     """
 
     type: ClassVar[str] = "python"
+    hosted: ClassVar[bool] = True
+    own_fields: ClassVar[tuple[str, ...]] = ("timeout", "memory")
 
     source: str
     image_tag: str = ""

@@ -25,6 +25,7 @@ LONGEST = 300
 
 def main() -> None:
     """Answer requests until there are no more."""
+    # What the source prints, or a library of its, must not be taken for a reply.
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -50,8 +51,10 @@ def _graded(code: CodeType, request: dict[str, object]) -> dict[str, object]:
     module = ModuleType("grader")
     sys.modules["grader"] = module
     try:
+        # Confined by now, as far as the system can (confinement.py).
         exec(code, module.__dict__)
         value = module.grade(request["sample"], request["item"])
+        # A bool is an int to Python; who returns one has most likely forgotten to weigh it.
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             return {"error": f"returned {'None' if value is None else f'a {type(value).__name__}'}, not a number"}
         score = float(value)

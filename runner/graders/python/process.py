@@ -80,6 +80,7 @@ class Process:
             start_new_session=True,
         )
         for pipe in (child.stdin, child.stdout):
+            # A source that reads nothing, or writes without end, must not hold the parent beyond the deadline.
             os.set_blocking(_pipe(pipe).fileno(), False)
         self._asked = 0
         try:
@@ -94,6 +95,7 @@ class Process:
     def _end(self) -> None:
         child, self._child = self._child, None
         if child is not None:
+            # Not asked to end: it may be in an endless loop, and has nothing to save.
             child.kill()
             with child:
                 pass  # closes its pipes and waits
@@ -115,6 +117,7 @@ class Process:
                         selector.unregister(key.fileobj)
                 *lines, read = read.split(b"\n")
                 for reply in map(_decoded, lines):
+                    # By its number: what a source may have written to the pipe before is not taken for this answer.
                     if reply.id == number:
                         return reply
                 if len(read) > _LONGEST_REPLY:

@@ -33,6 +33,7 @@ def problems(source: str) -> Iterator[str]:
             if len(arguments.posonlyargs + arguments.args) != 2 and arguments.vararg is None:
                 yield f"source, line {statement.lineno}: grade must take two arguments, sample and item."
         for name, line in _imports(statement) if isinstance(statement, ast.Import | ast.ImportFrom) else ():
+            # Only those of the module itself: an import within a function may be meant for the service alone.
             if name not in sys.stdlib_module_names and find_spec(name) is None:
                 yield f"source, line {line}: imports {name}, which is not installed here; fix: pip install it."
 

@@ -21,6 +21,14 @@ class WireForm:
     """Keys that a job does not take, each with the value that means what the service does."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """The greatest value of keys that only this method has."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Our full name of a metric by a pattern of the service's, for those that `columns` does not tell."""
+    beside: tuple[str, ...] = ()
+    """Keys that stand beside the hyperparameters in a job, not among them."""
+    needs_validation: bool = False
+    """Whether a job is refused without held-out rows."""
+    paid_by_hour: bool = False
+    """Whether training is paid by the hour, not by the token; the service pauses such a job at a limit of cost."""
 
 
 def names() -> list[str]:

@@ -65,6 +65,7 @@ class DirectPreferenceOptimisation(Method[DPO]):
         compared = losses.LOSSES[keys.loss_type]
         scores = answer_scores(policy, reference_logps, keys)
         known = {key: getattr(keys, key) for key in compared.keys - {"length_normalised"}}
+        # By token, as the RPO paper has it: by answer a long one would outweigh the preference.
         chosen_nll = -policy.logps[:, 0] / _tokens(policy)[:, 0]
         value = compared.function(scores[:, 0], scores[:, 1], **known) + keys.rpo_alpha * chosen_nll
         reward_chosen, reward_rejected = (keys.beta * scores.detach()).unbind(1)

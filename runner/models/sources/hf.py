@@ -15,9 +15,9 @@ class Hub(Source):
     scheme = "hf"
 
     def identify(self, rest: str, offline: bool = False) -> str:
-        """Return the commit that the revision stands for, from the hub, or offline from its cache."""
+        """Return the commit that the revision means, from the hub, or offline from its cache."""
         name, revision = _parse(rest)
-        # A commit never changes; a branch or a tag may, so that a plan names what it stands for now.
+        # A commit never changes; a branch or a tag may, so that a plan names what it means now.
         if _COMMIT.fullmatch(revision):
             return revision
         folder = self.cached(rest)

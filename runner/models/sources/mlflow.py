@@ -26,7 +26,7 @@ class Logged(Source):
     def cached(self, rest: str) -> Path | None:
         """Return the folder if it was fetched before; registered names can move, logged models (`/m-…`) cannot."""
         folder = _folder(rest)
-        # What an alias or a version's name stands for is asked for each time.
+        # What an alias or a version's name means is asked for each time.
         return folder if rest.startswith("/m-") and (folder / layout.REFERENCE).exists() else None
 
     def fetch(self, rest: str) -> Path:

@@ -21,7 +21,7 @@ from runner.record.journal import read
 from tests import warm
 from tests.emulator import Emulator
 from tests.emulator.messages import Reply, Request
-from tests.hosted.rehearsal import Ended, Make, secrets_in, standing
+from tests.hosted.rehearsal import REINFORCED, Ended, Make, secrets_in, standing
 from tests.hosted.test_faults import STEPS
 
 pytestmark = pytest.mark.slow
@@ -37,8 +37,10 @@ from runner.backends.foundry import connect
 from runner.record.events import Progress
 from tests.hosted.rehearsal import DEPLOYED, carry_out, planned as planned_in
 
+OVERRIDES = sys.argv[2:] or [DEPLOYED, "dpo.n_epochs=1", "dpo.batch_size=12"]
+
 def planned(seed):
-    return planned_in(Path.cwd(), Path("runs"), DEPLOYED, "dpo.n_epochs=1", "dpo.batch_size=12", seed=seed)
+    return planned_in(Path.cwd(), Path("runs"), *OVERRIDES, seed=seed)
 
 def kill_after(records):
     left = records
@@ -95,9 +97,9 @@ class Runs:
 
 
 @contextmanager
-def runs_in(tmp_path: Path) -> Iterator[Runs]:
+def runs_in(tmp_path: Path, *overrides: str) -> Iterator[Runs]:
     """Start the process that forks, over the data in a folder, before the service that the environment leads to."""
-    line = [sys.executable, "-c", FORK_AND_CARRY_OUT, str(SECONDS)]
+    line = [sys.executable, "-c", FORK_AND_CARRY_OUT, str(SECONDS), *overrides]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     with warm.Popen(line, cwd=tmp_path, env=environment, stdin=PIPE, stdout=PIPE, text=True) as forking:
         yield Runs(forking)
@@ -180,6 +182,29 @@ def test_after_a_kill_before_or_after_any_change_at_the_service_the_same_command
     assert_alike(tmp_path, cloud, 1 + number)
     changes = ["POST"] * 5 + ["PUT", "DELETE"]  # two files, a job, two answers, and a deployment that comes and goes
     assert number == 1 + len(changes)
+
+
+def test_a_reinforcement_job_whose_client_is_killed_after_any_change_is_created_once(
+    make: Make, tmp_path: Path
+) -> None:
+    cloud = make(Deadly)
+    assert isinstance(cloud, Deadly)
+    cloud.moment = "after"
+    with runs_in(tmp_path, *REINFORCED, "backend.validate_grader=true", "evaluation.samples=0") as runs:
+        for number in (1, 12, 13, 14):  # the grader checked, then ten answers graded; two files; the job
+            cloud.files.clear()
+            cloud.changes, cloud.fatal, cloud.pids = 0, number, runs.pids
+            assert runs.carry_out(number) == -signal.SIGKILL
+            cloud.fatal = 0
+            assert runs.carry_out(number) == 0
+            runs.pids.get()
+    folders = [path.parent for path in tmp_path.glob("runs/*/journal.jsonl")]
+    assert {tuple(sorted(Ended(0, "", folder).metrics)) for folder in folders} == {
+        tuple(sorted(Ended(0, "", folders[0]).metrics))
+    }
+    assert len({job.metadata["runner_plan_id"] for job in cloud.created_jobs if job.metadata}) == 5
+    assert (len(cloud.created_jobs), len(cloud.created_files)) == (5, 10)
+    assert cloud.violations == []
 
 
 KILLS = 10

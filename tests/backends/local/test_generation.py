@@ -267,7 +267,7 @@ loaded, computed = model.load(folder), []
 loaded.register_forward_pre_hook(lambda _, __, given: computed.append(given["input_ids"].numel()), with_kwargs=True)
 with distributed.joined("a plan") as group:
     engine = SimpleNamespace(group=group, sharded=False, tokenizer=ChatTokenizer(folder))
-    found = generate.engine_replies(
+    found = generate.model_replies(
         engine, loaded, PROMPTS, Sampling(max_new_tokens=6, per_prompt=2, temperature=1.0)
     )
     Path(f"rank-{group.rank.rank}.json").write_text(json.dumps([found, sum(computed)]))

@@ -49,7 +49,7 @@ def make_job(lines: Sequence[str]) -> Any:
 
 def in_our_order(rows: Sequence[bytes], seed: int) -> list[bytes]:
     """Return rows such that the training loop, which has a seeded order, takes them in the order given."""
-    from runner.backends.local.training.loop import batch
+    from runner.training.schedule import batch
 
     order = [index for at in range(len(rows) // BATCH) for index in batch(len(rows), BATCH, seed, at)]
     placed = dict(zip(order, rows, strict=True))
@@ -82,7 +82,7 @@ def prepare(work: Any) -> dict[str, Any]:
 
     checks: list[float] = []  # stays empty where an earlier run has tried the layout
     module.exact = timed(module.exact, checks)  # type: ignore[attr-defined]
-    assert work.engine.model is not None
+    assert work.loaded.model is not None
     assert work.data.tokens["train"].block(0)
     clocks = time.perf_counter, time.process_time
     began = [clock() for clock in clocks]
@@ -92,7 +92,7 @@ def prepare(work: Any) -> dict[str, Any]:
     took = [clock() - then for clock, then in zip(clocks, began, strict=True)]
     check, cpu_check = checks or (0.0, 0.0)
     reference = {"seconds": took[0] - check, "cpu_seconds": took[1] - cpu_check}
-    return {"check_seconds": check, "reference": reference, "how": work.engine.how}
+    return {"check_seconds": check, "reference": reference, "how": work.loaded.how}
 
 
 def operations(work: Any, rows: Sequence[Any]) -> dict[str, float]:
@@ -102,13 +102,13 @@ def operations(work: Any, rows: Sequence[Any]) -> dict[str, float]:
     sees what predicts an answer's tokens, and attention what a token may see, with twice as much back as forward.
     """
     from runner.backends.local.machine.throughput import flops_per_token
-    from runner.backends.local.scoring.packing import num_tokens
+    from runner.training.examples import num_tokens
 
-    model, settings = work.engine.scorer.model, work.engine.scorer.model.config
+    model, settings = work.loaded.scorer.model, work.loaded.scorer.model.config
     per_token = flops_per_token(model)
-    frozen = per_token - 6 * sum(weight.numel() for weight in work.learner.weights.values() if weight.ndim > 1)
+    frozen = per_token - 6 * sum(weight.numel() for weight in work.engine.learner.weights.values() if weight.ndim > 1)
     tokens = sum(num_tokens(row) for row in rows)
-    head = 2 * work.engine.scorer.head.weight.numel() * sum(len(answer) for row in rows for answer in row.answers)
+    head = 2 * work.loaded.scorer.head.weight.numel() * sum(len(answer) for row in rows for answer in row.answers)
     width = settings.num_attention_heads * (
         getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
     )
@@ -129,25 +129,25 @@ def train(work: Any, gate: Gate, facts: dict[str, Any]) -> None:
     """Take a step whenever the gate lets one through, to the end of the training loop."""
     import torch
 
-    learner, latest = work.learner, facts
-    step = learner.step
+    engine, latest = work.engine, facts
+    step = engine.forward_backward_custom
 
-    def settled() -> dict[str, Any]:
+    def settled() -> Any:
         """Return what the last step said, once the device has done it."""
-        if work.engine.model.device.type == "cuda":
+        if work.loaded.model.device.type == "cuda":
             torch.cuda.synchronize()
         shown = ("loss", "logps_chosen", "logps_rejected")
-        return latest if latest is facts else {name: latest[name].item() for name in shown if name in latest}
+        return latest if latest is facts else {name: value for name, value in latest().items() if name in shown}
 
-    def stepped(examples: Any, at: int) -> Any:
+    def stepped(examples: Any, loss: Any) -> Any:
         nonlocal latest
         gate.stand(settled())
-        latest = step(examples, at)
+        latest = step(examples, loss)
         return latest
 
-    learner.step = stepped
+    engine.forward_backward_custom = stepped
     finish(work.train())
-    gpu = work.engine.model.device.type == "cuda"
+    gpu = work.loaded.model.device.type == "cuda"
     gate.end(settled(), torch.cuda.max_memory_allocated() if gpu else peak_resident_bytes())
 
 
@@ -161,13 +161,13 @@ def main() -> None:
     quick = ["backend.runtime.checkpoint_every=100000"]  # TRL's side writes none either
     work = LocalSteps(make_job([*asked["overrides"], *quick, "dataset.train=rows.jsonl", "seed=42"]), {})
     facts = prepare(work)
-    tokenised = [work.engine.tokenizer.row(row, MAX_LENGTH) for row in work.data.rows["train"]]
+    tokenised = [work.loaded.tokenizer.row(row, MAX_LENGTH) for row in work.data.rows["train"]]
     ordered = _in_steps(tokenised, 42)
     train(work, gate, facts | {"operations": [operations(work, rows) for rows in ordered]})
 
 
 def _in_steps(rows: Sequence[Any], seed: int) -> list[list[Any]]:
-    from runner.backends.local.training.loop import batch
+    from runner.training.schedule import batch
 
     return [[rows[index] for index in batch(len(rows), BATCH, seed, at)] for at in range(len(rows) // BATCH)]
 

@@ -185,8 +185,8 @@ def test_a_key_of_any_characters_is_named_on_one_line(tmp_path: Path, key: str) 
 def test_rows_for_a_grader_are_called_what_they_are(tmp_path: Path) -> None:
     assert messages(tmp_path, {"messages": TURNS[:1], "reference_answer": "Gas."}) == [
         "error last-turn data.jsonl:1: the last turn is the user's; it must be the assistant's; add the answer; "
-        "if a grader compares answers with `reference_answer`, this is data for reinforcement fine-tuning, which no "
-        "method here learns from"
+        "if a grader compares answers with `reference_answer`, this is data for reinforcement fine-tuning: use "
+        "method=rft"
     ]
 
 

@@ -37,7 +37,6 @@ class Answer(NamedTuple):
     logps: list[float]
 
 
-@torch.no_grad()
 def sample(  # noqa: PLR0913
     model: Any, tokenizer: ChatTokenizer, prompts: Sequence[Sequence[Message]], *, max_new_tokens: int,
     num_samples: int = 1, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
@@ -49,16 +48,25 @@ def sample(  # noqa: PLR0913
     is decided by seed, prompt and the number of the sample, not by the other prompts. `memory` bounds the bytes of
     the key/value cache, by default to half of what is free; one answer is always computed.
     """
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
     how = Sampling(max_new_tokens, frozenset(ends(model)), temperature, top_p, seed)
-    distinct = num_samples if temperature else 1
     ids = [tokenizer.encode(tokenizer.render(prompt, answer_next=True)) for prompt in prompts]
-    rows = [[Row(each, number, how) for number in range(distinct)] for each in ids]
+    found = sample_tokens(model, ids, how, num_samples, memory=memory, rows_at_once=rows_at_once)
+    return [[_answer(tokenizer, row) for row in rows] for rows in found]
+
+
+@torch.no_grad()
+def sample_tokens(
+    model: Any, prompts: Sequence[Sequence[int]], how: Sampling, num_samples: int = 1, *, memory: int | None = None,
+    rows_at_once: int = ROWS,
+) -> list[list[Row]]:  # fmt: skip
+    """Return the same answers to prompts that are token ids, as token ids with their log-probabilities."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    distinct = num_samples if how.temperature else 1
+    rows = [[Row(each, number, how) for number in range(distinct)] for each in prompts]
     model.eval()
-    if rows and max_new_tokens:
+    if rows and how.max_new_tokens:
         _fill(model, sorted(rows, key=lambda each: -len(each[0].prompt)), how, memory, rows_at_once)
-    found = [[_answer(tokenizer, row) for row in each] for each in rows]
-    return [each * (num_samples // distinct) for each in found]
+    return [each * (num_samples // distinct) for each in rows]
 
 
 def ends(model: Any) -> list[int]:

@@ -14,14 +14,6 @@ import torch
 
 T = TypeVar("T")
 
-LEAST_TOKENS = 512
-"""What a lane needs to be worth it: fewer rows do not fill a product of matrices."""
-
-
-def count(threads: int, tokens_at_once: int) -> int:
-    """Return how many lanes so many cores and so many tokens in memory are good for."""
-    return max(1, min(threads, tokens_at_once // LEAST_TOKENS))
-
 
 class Lanes:
     """Some threads, each with as many of the cores."""

@@ -120,8 +120,3 @@ def pack(rows: Sequence[TokenRow]) -> Pack:
         torch.tensor(sequence.owner, dtype=torch.long),
         (len(rows), num_answers),
     )
-
-
-def num_tokens(row: TokenRow) -> int:
-    """Return the tokens that the model computes for a row: the prompt once and every answer."""
-    return len(row.prompt) + sum(map(len, row.answers))

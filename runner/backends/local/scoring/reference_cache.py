@@ -24,12 +24,12 @@ import torch
 from numpy.typing import NDArray
 
 from runner import distributed
-from runner.backends.local.parallel import schedule
-from runner.backends.local.scoring.packing import num_tokens
+from runner.backends.local.parallel.schedule import Schedule, pack_neighbours
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training.token_store import TokenStore, block_rows
 from runner.models.chat_tokenizer import TokenRow
 from runner.record.events import Event, Note, Progress
+from runner.training.examples import num_tokens
 
 PHASE = "reference log-probabilities"
 Array = NDArray[np.float32]
@@ -195,7 +195,10 @@ class ReferenceLogps:
     def _compute(self, scorer: Scorer, missing: Mapping[int, Sequence[TokenRow]], known: _Known) -> Iterator[None]:
         """Compute packs round by round, those first that no other run is computing; pause after each round."""
         group = distributed.group()
-        todo = _rounds(scorer, missing, self._room)
+        first, lanes = list(missing), scorer.lanes.count
+        # By the room of a pack, as a pack's values must not depend on how the lanes' rooms are rounded.
+        rounds = Schedule(group.rank, lanes, lanes * self._room).rounds([_size(part) for part in missing.values()])
+        todo = ([first[number] for number, _ in together] for together in rounds)
         alone = group.rank.world_size == 1  # several ranks take each round together
         for starts in known.unclaimed_first(todo) if alone else todo:
             if alone:
@@ -226,18 +229,14 @@ class ReferenceLogps:
                 lengths = self._rows.lengths(first // size)
             else:
                 lengths = [num_tokens(self._rows[each]) for each in range(first, last)]
-            self._starts[first] = [first + run[0] for run in schedule.pack_neighbours(lengths, self._room)]
+            self._starts[first] = [first + run[0] for run in pack_neighbours(lengths, self._room)]
         starts = self._starts[first]
         after = bisect_right(starts, number)
         return range(starts[after - 1], starts[after] if after < len(starts) else last)
 
 
-def _rounds(scorer: Scorer, missing: Mapping[int, Sequence[TokenRow]], room: int) -> Iterator[Sequence[int]]:
-    """Yield the packs, by their first row, that this rank computes side by side, round by round."""
-    starts, sizes = list(missing), [sum(map(num_tokens, part)) for part in missing.values()]
-    lanes = scorer.lanes.count
-    for together in schedule.rounds(sizes, distributed.group().rank, lanes, lanes * room):
-        yield [starts[number] for number, _ in together]
+def _size(part: Sequence[TokenRow]) -> int:
+    return sum(map(num_tokens, part))
 
 
 def _key(identity: object, part: Sequence[TokenRow]) -> bytes:

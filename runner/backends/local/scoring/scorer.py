@@ -7,6 +7,7 @@ on a small model the projection is the most expensive product, and its logits wo
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +20,7 @@ from runner.backends.local.parallel.lanes import Lanes
 from runner.backends.local.scoring import attention, patches
 from runner.backends.local.scoring.autograd import Context
 from runner.backends.local.scoring.packing import Pack, pack
-from runner.methods import Scores
+from runner.methods import Scores, TokenScores
 from runner.models.chat_tokenizer import TokenRow
 
 if TYPE_CHECKING:
@@ -121,21 +122,19 @@ class Scorer:
             # Generation keeps keys and values between its calls, which segments know nothing of: `released`.
             self.model.set_attn_implementation(attention.NAME)
 
-    def __call__(self, rows: Sequence[TokenRow]) -> Scores:
-        """Return the summed log-probability of each answer (equation 7's log policy(y | x)), in nats."""
-        if not self.packed:
-            return _joined([_joined([self._score([each]) for each in _alone(row)], 1) for row in rows], 0)
-        return self._score(rows)
+    def __call__(self, rows: Sequence[TokenRow], by_token: bool = False) -> Scores:
+        """Return the summed log-probability of each answer (equation 7's log policy(y | x)), in nats.
 
-    def _score(self, rows: Sequence[TokenRow]) -> Scores:
+        With `by_token` also that of each token, in the order of rows, answers and tokens.
+        """
+        if not self.packed:
+            return _joined([_joined([self._score([each], by_token) for each in _alone(row)], 1) for row in rows], 0)
+        return self._score(rows, by_token)
+
+    def _score(self, rows: Sequence[TokenRow], by_token: bool) -> Scores:
         laid = pack(rows).to(self.model.device)
         logps, correct = self.token_logps(laid)
-        sums = (
-            # index_add sums the tokens of each answer, which may lie anywhere in the pack.
-            torch.zeros(laid.shape[0] * laid.shape[1], device=logps.device).index_add(0, laid.owner, each)
-            for each in (logps, torch.ones_like(logps), correct)
-        )
-        return Scores(*(each.view(laid.shape) for each in sums))
+        return Scores.of_tokens(TokenScores(logps, laid.owner, correct), laid.shape, by_token)
 
     def token_logps(self, laid: Pack) -> tuple[Tensor, Tensor]:
         """Return the log-probability of each scored token (A,) float32, and 1 where it is the likeliest (A,)."""
@@ -208,5 +207,17 @@ def _alone(row: TokenRow) -> list[TokenRow]:
 
 
 def _joined(parts: Sequence[Scores], axis: int) -> Scores:
+    """Return the scores of answers of one row (axis 1) or of several rows (axis 0)."""
     names = ("logps", "num_tokens", "num_correct")
-    return Scores(*(torch.cat([getattr(part, name) for part in parts], axis) for name in names))
+    logps, num_tokens, num_correct = (torch.cat([getattr(part, name) for part in parts], axis) for name in names)
+    return Scores(logps, num_tokens, num_correct, _joined_tokens(parts))
+
+
+def _joined_tokens(parts: Sequence[Scores]) -> TokenScores | None:
+    tokens = [part.tokens for part in parts if part.tokens is not None]
+    if not tokens:
+        return None
+    # Along either axis the answers of a part come after all those of the parts before.
+    before = accumulate((part.logps.numel() for part in parts), initial=0)
+    owner = torch.cat([each.owner + first for each, first in zip(tokens, before, strict=False)])
+    return TokenScores(torch.cat([each.logps for each in tokens]), owner, torch.cat([each.correct for each in tokens]))

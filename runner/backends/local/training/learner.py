@@ -1,51 +1,34 @@
-"""The trainable model, its optimizer, and the gradient of a batch, accumulated over packs.
+"""The trainable model, its optimizer, and the gradient of rows, accumulated over packs.
 
-It knows no method and no layout by name: rows' losses come from the method, their log-probabilities from a
-`Scorer`. Learning rate and random numbers follow from the number of steps done.
+It knows no method and no loss: what a pack adds to the loss is told it, as a function of the pack's scores. Random
+numbers follow from the number of steps done.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
-import msgspec
 import torch
 from torch import Tensor
 
 from runner import distributed
 from runner.backends.local.machine.profile import Profile
-from runner.backends.local.parallel import schedule, sharding
-from runner.backends.local.scoring.packing import num_tokens
+from runner.backends.local.parallel import sharding
+from runner.backends.local.parallel.schedule import Schedule
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training import checkpoint
 from runner.backends.local.training.checkpoint import State
-from runner.backends.local.training.examples import Example
-from runner.backends.local.training.recipe import Recipe, rate
+from runner.backends.local.training.recipe import LocalRecipe
 from runner.methods import Scores
+from runner.models.chat_tokenizer import TokenRow
+from runner.training.engine import Adam
+from runner.training.examples import num_tokens
 
 Values = dict[str, Tensor]
 Grads = Sequence[Tensor | None]
-
-
-class EvaluationState(msgspec.Struct):
-    """The evaluations of held-out rows so far: the lowest loss, the step it was measured after, evaluations since."""
-
-    best_loss: float | None = None
-    best_step: int = 0
-    since_best: int = 0
-    evaluated_step: int = -1
-    untrained: bool = False
-    """Whether the model has been measured as it was before training."""
-
-    def update(self, step: int, loss: float) -> bool:
-        """Take note of a loss; return whether it is the lowest so far. The untrained model (step 0) is no result."""
-        self.evaluated_step = step
-        # Equal is not better: of two equal ones the earlier is kept, which has trained less.
-        better = step > 0 and (self.best_loss is None or loss < self.best_loss)
-        if better:
-            self.best_loss, self.best_step = loss, step
-        self.since_best = 0 if better else self.since_best + (step > 0)
-        return better
+Share = Callable[[Sequence[int], bool, Scores], Values]
+"""What a pack adds to the loss and the metrics, scalars: by its rows' numbers, whether it counts, and its scores."""
 
 
 def trainable(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -54,62 +37,53 @@ def trainable(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 class Learner:
-    """A model that learns by a recipe: the weights, their optimizer, and the loss of rows."""
+    """A model that learns: its weights, their gradient over packs, lanes and ranks, and their optimizer."""
 
-    def __init__(self, scorer: Scorer, recipe: Recipe, profile: Profile | None = None) -> None:
+    def __init__(self, scorer: Scorer, recipe: LocalRecipe, profile: Profile | None = None) -> None:
         self.scorer, self.model, self.recipe = scorer, scorer.model, recipe
-        self.lanes, self.room = scorer.lanes, max(1, recipe.tokens_at_once // scorer.lanes.count)
+        self.lanes = scorer.lanes
         self.profile = profile or Profile()
         self.weights = trainable(self.model)
         # Weight decay pulls matrices; biases and the gains of norms are left alone, as is usual.
         matrices = [tensor for tensor in self.weights.values() if tensor.ndim > 1]
         vectors = [tensor for tensor in self.weights.values() if tensor.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [{"params": matrices, "decays": True}, {"params": vectors, "decays": False}]
         # fused: one pass over all weights, on CPUs too since torch 2.4.
         self.adam = torch.optim.AdamW([each for each in groups if each["params"]], lr=recipe.learning_rate, fused=True)
         self.group = distributed.group()
+        self.schedule = Schedule(self.group.rank, self.lanes.count, recipe.tokens_at_once)
         self.averaged = {name: tensor.detach().clone() for name, tensor in self.weights.items() if recipe.ema_decay}
 
-    def losses(self, examples: Sequence[Example], policy: Scores | None = None) -> dict[str, Tensor]:
-        """Return `loss` and the method's metrics of rows, (rows,) each; `policy`: what is known of them already."""
-        policy = policy or self.scorer([example.tokens for example in examples])
-        stored = [example.reference_logps for example in examples if example.reference_logps is not None]
-        reference = torch.tensor(stored, device=policy.logps.device) if stored else None
-        loss, metrics = self.recipe.method.loss(policy, reference, self.recipe.hyperparameters)
-        return {"loss": loss, **metrics}
-
-    def backward(self, examples: Sequence[Example], step: int = 0) -> dict[str, Tensor]:
-        """Add the gradient of a batch's loss, pack by pack; return the batch's loss and metrics, all scalars.
-
-        The batch's loss is the mean of its rows' losses weighted by the method, however the batch is cut.
-        """
-        weight = self.recipe.method.weight
-        whole = sum(weight(example.num_learned) for example in examples)
-        total: dict[str, Tensor] = {}
-        lengths = [num_tokens(example.tokens) for example in examples]
+    def backward(self, rows: Sequence[TokenRow], share: Share, step: int, by_token: bool = False) -> Values:
+        """Add the gradient of the sum of all packs' `share`s; return these sums over packs and ranks, all scalars."""
+        if not self.model.training:
+            self.model.train()
+        total: Values = {}
+        lengths = [num_tokens(row) for row in rows]
         # The packs are those of the whole batch on every rank: their numbers, from which random numbers follow,
         # do not depend on who computes them.
-        packs = schedule.pack_rows(lengths, self.room, self.group.rank.world_size * self.lanes.count)
-        parts = [[examples[index] for index in indices] for indices in packs]
-        for turns in self.rounds([sum(lengths[index] for index in indices) for indices in packs]):
+        packs = self.schedule.batch(lengths)
+        for turns in self.schedule.rounds([sum(lengths[index] for index in indices) for indices in packs]):
             # Dropout draws the same numbers wherever a process has resumed.
             torch.manual_seed((self.recipe.seed * 1_000_003 + step) * 1_009 + turns[0][0])
             works = []
             for number, counts in turns:
-                # A pack that only fills a short deal counts 0 times: its gradient is zero, and FSDP has its call.
-                factors = [counts * weight(each.num_learned) / whole for each in parts[number]]
-                works.append(partial(self._backward, parts[number], factors, len(turns)))
+                part = [rows[index] for index in packs[number]]
+                # A pack that only fills a short deal does not count: its gradient is zero, and FSDP has its call.
+                pack_share = partial(share, packs[number], counts)
+                works.append(partial(self._backward, part, pack_share, by_token, len(turns)))
             for values, grads in self.lanes.run(works):
                 self._accumulate(grads)
                 total = {name: total.get(name, 0.0) + value for name, value in values.items()}
         self._add(total)
         return total
 
-    def _backward(self, part: Sequence[Example], factors: Sequence[float], lanes: int) -> tuple[Values, Grads]:
+    def _backward(
+        self, part: Sequence[TokenRow], share: Callable[[Scores], Values], by_token: bool, lanes: int
+    ) -> tuple[Values, Grads]:
         """Return a pack's share of the loss and metrics; its gradients, too, where others go beside it, else added."""
-        each = torch.tensor(factors, device=self.model.device)
         with self.profile.part("forward", lanes):
-            found = {name: (values * each).sum() for name, values in self.losses(part).items()}
+            found = share(self.scorer(part, by_token))
         grads: Grads = ()
         with self.profile.part("backward", lanes):
             # From several threads `backward` would add into .grad in whatever order they finish; sums of floats
@@ -127,64 +101,57 @@ class Learner:
             if grad is not None:
                 weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
 
-    def rounds(self, sizes: Sequence[int]) -> Iterator[list[tuple[int, bool]]]:
-        """Yield the packs that this rank computes side by side, each with whether it counts."""
-        return schedule.rounds(sizes, self.group.rank, self.lanes.count, self.recipe.tokens_at_once)
-
-    def _add(self, values: dict[str, Tensor]) -> None:
+    def _add(self, values: Values) -> None:
         """Add up values and gradients over the processes; sharded gradients are added up in the backward pass."""
         # The batch's weights add up to 1 over all ranks, so a plain sum is the batch's gradient.
         grads = [tensor.grad for tensor in self.weights.values() if tensor.grad is not None]
         self.group.all_reduce([*values.values(), *(each for each in grads if not sharding.is_part(each))])
 
-    def step(self, examples: Sequence[Example], step: int) -> dict[str, Tensor]:
-        """Take the optimizer step that follows `step` steps; return loss, metrics and the gradient's norm, all scalars.
+    def descend(self, adam: Adam) -> Tensor:
+        """Take an optimizer step; return the gradient's norm before it was clipped.
 
         Nothing is read back from the device, so that a GPU need not wait.
         """
-        self.profile.step()
-        values = self.backward(examples, step)
-        with self.profile.part("optimizer"):
-            norm: Tensor = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_grad_norm)
-            for each in self.adam.param_groups:
-                # Set, not stepped: a scheduler's state would have to be in the checkpoint.
-                each["lr"] = self.recipe.learning_rate * rate(step, self.recipe)
-            self.adam.step()
-            self.adam.zero_grad()
-            if decay := self.recipe.ema_decay:
-                torch._foreach_lerp_(list(self.averaged.values()), list(self.weights.values()), 1 - decay)
-            values["grad_norm"] = sharding.whole(norm)  # before it was clipped
-        return values
+        longest = float("inf") if adam.max_grad_norm is None else adam.max_grad_norm
+        norm: Tensor = torch.nn.utils.clip_grad_norm_(self.weights.values(), longest)
+        for each in self.adam.param_groups:
+            # Set, not stepped: a scheduler's state would have to be in the checkpoint.
+            each["lr"], each["betas"], each["eps"] = adam.learning_rate, (adam.beta1, adam.beta2), adam.eps
+            each["weight_decay"] = adam.weight_decay if each["decays"] else 0.0
+        self.adam.step()
+        self.adam.zero_grad()
+        if decay := self.recipe.ema_decay:
+            torch._foreach_lerp_(list(self.averaged.values()), list(self.weights.values()), 1 - decay)
+        return sharding.whole(norm)
 
     @property
     def result(self) -> Mapping[str, Tensor]:
         """The weights that are evaluated and kept, whole: the averaged ones, where they are asked for."""
         return self._whole(self.averaged or self.weights)
 
-    @property
-    def has_reference(self) -> bool:
-        """Whether the loss compares the policy with the reference."""
-        return self.recipe.method.needs_reference(self.recipe.hyperparameters)
-
-    def state(self, step: int, evaluated: EvaluationState) -> State:
+    def state(self, step: int, progress: Mapping[str, object]) -> State:
         """Return all that training needs to go on after `step` steps."""
         extra = {"averaged": self._whole(self.averaged)} if self.averaged else {}
         optimizer = self._whole(checkpoint.optimizer_tensors(self.weights, self.adam))
-        return State(step, self._whole(self.weights), optimizer, extra, msgspec.to_builtins(evaluated))
+        return State(step, self._whole(self.weights), optimizer, extra, progress)
 
     def _whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return tensors as process 0 writes them: gathered, where they are shared out."""
         return sharding.gathered(tensors, self.group.rank.first)
 
     @torch.no_grad()
-    def restore(self, state: State) -> EvaluationState:
-        """Put a state into weights and optimizer; return what held-out rows had said."""
+    def restore(self, state: State) -> None:
+        """Put a state into weights and optimizer."""
         for name, tensor in self.weights.items():
             sharding.fill(tensor, state.weights[name])
         for name, tensor in self.averaged.items():
             sharding.fill(tensor, state.extra["averaged"][name])
         checkpoint.restore_optimizer(self.weights, self.adam, sharding.optimizer_like(self.weights, state.optimizer))
-        return msgspec.convert(state.progress, EvaluationState)
+
+    def load_result(self, path: Path) -> None:
+        """Put stored weights in the place of those that learn, and of their average."""
+        for weights in (self.weights, self.averaged):
+            checkpoint.load_weights(path, weights)
 
     @contextmanager
     def result_in_place(self) -> Iterator[None]:

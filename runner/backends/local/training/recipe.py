@@ -1,113 +1,43 @@
-"""What a training run does and how, worked out of a run and the machine: every `auto` is a number here."""
+"""What a training run does on this machine, worked out of a run: every `auto` is a number here."""
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypedDict
-
-import torch
+from typing import TYPE_CHECKING
 
 from runner.backends.local.keys import Local
-from runner.backends.local.parallel import lanes
-from runner.backends.local.scoring.scorer import Scorer
+from runner.backends.local.parallel.schedule import How
 from runner.methods import AnyMethod
+from runner.training.recipe import Recipe
+from runner.training.schedule import checkpoint_every, count_steps, evaluate_every
 
 if TYPE_CHECKING:
     from runner.plan import Run
 
 
-class Hyperparameters(Protocol):
-    """Those of any method with every `auto` resolved, as far as training itself reads them."""
-
-    n_epochs: int
-    batch_size: int
-    learning_rate_multiplier: float
-
-
-class How(TypedDict, total=False):
-    """How the work is done on a machine: the result of the step `prepare`, empty before it."""
-
-    packed: bool
-    """Whether rows share a forward call."""
-    tokens_at_once: int
-    lanes: int
-    threads: int
-    device: str
-    processes: int
-
-
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What a training run does, all `auto` resolved."""
+class LocalRecipe(Recipe):
+    """What the training loop does, and what only the in-process engine knows."""
 
-    method: AnyMethod
-    hyperparameters: Hyperparameters
-    learning_rate: float
-    schedule: str
-    warmup_ratio: float
-    weight_decay: float
-    max_grad_norm: float
-    num_steps: int
-    seed: int
-    evaluate_every: int
-    checkpoint_every: int
-    keep_best: bool
-    patience: int | None = None
     ema_decay: float | None = None
-    neftune_alpha: float = 0.0
     checkpoints: int = 1
     tokens_at_once: int = 1
 
 
-TOKENS_AT_ONCE = {"cpu": 1_280, "cuda": 16_384}
-"""What fills the machine: on a CPU a few hundred tokens a lane do, and more only take memory."""
-
-
-def count_steps(settings: Local, hyperparameters: Hyperparameters, num_rows: int) -> int:
-    """Return the number of optimizer steps of a run over so many training rows."""
-    num_steps = hyperparameters.n_epochs * math.ceil(num_rows / hyperparameters.batch_size)
-    return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps)
-
-
-def how(settings: Local, scorer: Scorer, num_processes: int) -> How:
-    """Return how the work is done on this machine, which a resumed run keeps: it decides the result's last bits."""
-    device, at_once = scorer.model.device, settings.runtime.tokens_at_once
-    if at_once == "auto":
-        at_once = TOKENS_AT_ONCE.get(device.type, 4096)
-    # Gradients of packs side by side are held apart for a while, which is expensive where all weights learn; and
-    # there is one stream of random numbers only, from which nobody may draw then. Several processes are side by side
-    # already.
-    draws = settings.lora.dropout or settings.neftune_alpha
-    alone = num_processes == 1 and device.type == "cpu"
-    may_have_lanes = alone and scorer.packed and settings.tuning == "lora" and not draws
-    return {
-        "packed": scorer.packed,
-        "tokens_at_once": at_once,
-        "lanes": lanes.count(torch.get_num_threads(), at_once) if may_have_lanes else 1,
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "processes": num_processes,
-    }
-
-
-def make(run: "Run", method: AnyMethod, num_rows: int, how: How) -> Recipe:
+def make(run: "Run", method: AnyMethod, num_rows: int, how: How) -> LocalRecipe:
     """Return what a run asks of the training loop, over so many rows, done as `how` says."""
-    settings, evaluation, hyperparameters = Local.of(run.request), run.request.evaluation, run.hyperparameters
-    num_steps = count_steps(settings, hyperparameters, num_rows)
-    saves = settings.runtime.checkpoint_every
-    return Recipe(
+    settings, evaluation, keys = Local.of(run.request), run.request.evaluation, run.hyperparameters
+    num_steps = count_steps(keys.n_epochs, keys.batch_size, num_rows, settings.max_steps)
+    return LocalRecipe(
         method=method,
-        hyperparameters=hyperparameters,
-        learning_rate=settings.learning_rate * hyperparameters.learning_rate_multiplier,
+        hyperparameters=keys,
+        learning_rate=settings.learning_rate * keys.learning_rate_multiplier,
         schedule=settings.schedule,
         warmup_ratio=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         num_steps=num_steps,
         seed=run.plan.seed,
-        # Once half way and once at the end.
-        evaluate_every=math.ceil(num_steps / 2) if evaluation.every == "auto" else evaluation.every,
-        # A kill costs a tenth of the run at most, and never more than 100 steps.
-        checkpoint_every=min(100, math.ceil(num_steps / 10)) if saves == "auto" else saves,
+        evaluate_every=evaluate_every(evaluation.every, num_steps),
+        checkpoint_every=checkpoint_every(settings.runtime.checkpoint_every, num_steps),
         keep_best=evaluation.keep == "best",
         patience=evaluation.patience,
         ema_decay=settings.ema_decay,
@@ -115,14 +45,3 @@ def make(run: "Run", method: AnyMethod, num_rows: int, how: How) -> Recipe:
         # Unpacked, each answer is a forward call of its own, whatever the room.
         tokens_at_once=how["tokens_at_once"] if how["packed"] else 1,
     )
-
-
-def rate(step: int, recipe: Recipe) -> float:
-    """Return the factor on the learning rate for the step after `step` steps: a linear climb, then the schedule."""
-    # The first step already has a rate above zero, and so has the last, as `done` stays below 1: no step is
-    # wasted.
-    warmup = math.ceil(recipe.num_steps * recipe.warmup_ratio)
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, recipe.num_steps - warmup)
-    return {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[recipe.schedule]

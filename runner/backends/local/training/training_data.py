@@ -14,7 +14,9 @@ from runner.backends.local.training.token_store import TokenStore
 from runner.data.row_store import RowStore, write_rows
 from runner.data.splits import Split
 from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+from runner.record import layout, samples
 from runner.record.events import Progress
+from runner.record.graded import Asked
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -37,7 +39,7 @@ class TrainingData:
         # A read-only home, as in many containers, is no reason not to train.
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-        return folder if os.access(folder, os.W_OK) else self._run.folder / "cache"
+        return folder if os.access(folder, os.W_OK) else self._run.folder / layout.CACHE
 
     @cached_property
     def rows(self) -> dict[Split, RowStore]:
@@ -53,6 +55,11 @@ class TrainingData:
 
         # Named by the rows' own fingerprint: the same rows in another file are found, too.
         return RowStore(cache.entry(self._folder / "rows", fingerprint, write), self._kind)
+
+    @cached_property
+    def rows_to_ask(self) -> list[Asked]:
+        """The rows whose prompts are answered."""
+        return samples.rows_to_ask(self._run.request, self.rows.get("validation", self.rows["train"]))
 
     @cached_property
     def tokens(self) -> dict[Split, TokenStore]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Loss = Callable[..., "Tensor"]
 """`(chosen, rejected, *, beta, …) -> losses`, all of shape (rows,)."""
-Choices = dict[str, tuple[Any, str]]
+Choices = dict[str, tuple[object, str]]
 """What `auto` means, and why, by key."""
 
 
@@ -48,6 +48,7 @@ class LossType:
     @property
     def keys(self) -> frozenset[str]:
         """Names of the keys that make a difference to this loss."""
+        # The keyword-only arguments of the function are its keys, so that no list of them can be out of date.
         named = (each.name for each in signature(self.function).parameters.values() if each.kind is each.KEYWORD_ONLY)
         return frozenset(named) | (frozenset() if self.per_token else {"length_normalised"})
 
@@ -57,7 +58,7 @@ LOSSES: dict[str, LossType] = {}
 
 
 def loss_type(
-    *, reference: bool = True, per_token: bool = False, needs: tuple[str, ...] = (), **choices: tuple[Any, str]
+    *, reference: bool = True, per_token: bool = False, needs: tuple[str, ...] = (), **choices: tuple[object, str]
 ) -> Callable[[Loss], Loss]:
     """Return a decorator that puts a function among the losses, under its own name."""
 
@@ -68,10 +69,11 @@ def loss_type(
     return register
 
 
+# Imported for its decorators, which put the losses into `LOSSES`.
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-NEUTRAL: Mapping[str, Any] = {"label_smoothing": 0.0, "length_normalised": False, "gamma": 0.0}
+NEUTRAL: Mapping[str, object] = {"label_smoothing": 0.0, "length_normalised": False, "gamma": 0.0}
 """What a key that not every loss knows must be where the loss does not know it."""
 
 # The type of the key is made of the names that were registered, so that a wrong one is refused with all of them.

@@ -344,14 +344,14 @@ def test_what_several_processes_cannot_do_is_refused_by_one_of_them(
 FAIL_IN_THE_SECOND = """
 import os
 from runner.__main__ import main
-from runner.backends.local.training import learner
+from runner.backends.local.training.learner import Learner
 from runner.errors import RunnerError
 
 def fail(*_):
     raise RunnerError("the second process has run out of luck.")
 
 if os.environ["RANK"] == "1":
-    learner.rate = fail
+    Learner.descend = fail
 main()
 """
 

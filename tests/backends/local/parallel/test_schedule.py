@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.backends.local.parallel.schedule import pack_neighbours, pack_rows, side_by_side
+from runner.backends.local.parallel.schedule import count_lanes, pack_neighbours, pack_rows, side_by_side
 
 
 @given(lengths=st.lists(st.integers(0, 50)), room=st.integers(1, 100))
@@ -50,3 +51,8 @@ def test_packs_of_unlike_sizes_do_not_wait_for_each_other() -> None:
     assert list(side_by_side([100, 600, 90], 2, 1280)) == [[1], [0, 2]]
     assert list(side_by_side([640, 640], 2, 1000)) == [[0], [1]], "memory goes first"
     assert list(side_by_side([3, 9, 4], 1, 10)) == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize(("threads", "tokens", "expected"), [(2, 1280, 2), (16, 1280, 2), (1, 1280, 1), (4, 1, 1)])
+def test_a_lane_needs_a_core_and_tokens_enough(threads: int, tokens: int, expected: int) -> None:
+    assert count_lanes(threads, tokens) == expected

@@ -1,7 +1,6 @@
-"""The training loop: order, rate, judging, packs and metering, each by itself and the loop as a whole."""
+"""The training loop over the in-process engine: packs, metering, evaluation, and the loop as a whole."""
 
-import math
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,29 +9,33 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from runner import methods
 from runner.backends.local.keys import Local, Lora, Runtime
 from runner.backends.local.model import prepare
 from runner.backends.local.parallel.lanes import Lanes
 from runner.backends.local.scoring.scorer import Scorer
-from runner.backends.local.training import checkpoint, loop
-from runner.backends.local.training.evaluation import evaluate, evaluate_reference
-from runner.backends.local.training.examples import Example
-from runner.backends.local.training.learner import EvaluationState, Learner
-from runner.backends.local.training.loop import Meter, batch, mean, result_weights, train
-from runner.backends.local.training.recipe import Recipe, rate
+from runner.backends.local.training import checkpoint
+from runner.backends.local.training.in_process import InProcessEngine, result_weights
+from runner.backends.local.training.learner import Learner
+from runner.backends.local.training.recipe import LocalRecipe
 from runner.errors import RunnerError, StopAsked
 from runner.methods.dpo import DPO
 from runner.methods.sft import SFT
 from runner.record.events import Event, Metrics, Note
+from runner.training import loop
+from runner.training.engine import Pending
+from runner.training.evaluation import evaluate, evaluate_reference
+from runner.training.examples import Example, Examples
+from runner.training.loop import train
+from runner.training.meter import Meter
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, pair
+from tests.training.driving import Listed, bits, rounded, told
 
 pytestmark = pytest.mark.slow
 
-RECIPE = Recipe(
+RECIPE = LocalRecipe(
     method=methods.load("dpo"), hyperparameters=DPO(n_epochs=1, batch_size=2, beta=0.1, rpo_alpha=0.1),
     learning_rate=1e-3, schedule="cosine", warmup_ratio=0.1, weight_decay=0.0, max_grad_norm=1.0, num_steps=100, seed=0,
     evaluate_every=9, checkpoint_every=9, keep_best=False, tokens_at_once=10_000,
@@ -40,84 +43,14 @@ RECIPE = Recipe(
 SFT_KEYS = {"method": methods.load("sft"), "hyperparameters": SFT(n_epochs=1, batch_size=2)}
 
 
-def told(events: Generator[Event, None, Any]) -> tuple[list[Event], Any]:
-    """Return what a generator yields and what it returns."""
-    found = []
-    while True:
-        try:
-            found.append(next(events))
-        except StopIteration as stop:
-            return found, stop.value
-
-
-def rounded(values: list[Event]) -> list[tuple[int, dict[str, float]]]:
-    """Return the metrics among events but for the speed."""
-    return [
-        (e.step, {name: value for name, value in e.values.items() if not name.startswith("system/")})
-        for e in values
-        if isinstance(e, Metrics)
-    ]
-
-
-@given(num_rows=st.integers(1, 40), batch_size=st.integers(1, 9), seed=st.integers(0, 99))
-def test_an_epoch_visits_every_row_once(num_rows: int, batch_size: int, seed: int) -> None:
-    steps = math.ceil(num_rows / batch_size)
-    for epoch in range(2):
-        visited = [index for step in range(steps) for index in batch(num_rows, batch_size, seed, epoch * steps + step)]
-        assert sorted(visited) == list(range(num_rows))
-
-
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    first, second = ([index for step in range(4) for index in batch(10, 3, 7, step + start)] for start in (0, 4))
-    assert first != second
-    assert batch(100, 8, 1, 5) == batch(100, 8, 1, 5)
-    assert batch(100, 8, 1, 5) != batch(100, 8, 2, 5)
-
-
-def test_the_rate_climbs_in_the_warm_up_and_then_follows_its_schedule() -> None:
-    climbing = [rate(step, RECIPE) for step in range(11)]
-    assert climbing == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0])
-    assert rate(55, RECIPE) == pytest.approx(0.5)
-    assert rate(55, replace(RECIPE, schedule="linear")) == pytest.approx(0.5)
-    assert rate(99, replace(RECIPE, schedule="constant")) == 1.0
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-@pytest.mark.parametrize("num_steps", [1, 7, 100])
-def test_without_warm_up_the_rate_is_that_of_transformers(schedule: str, num_steps: int) -> None:
-    from transformers import get_scheduler
-
-    adam = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
-    steps = {} if schedule == "constant" else {"num_warmup_steps": 0, "num_training_steps": num_steps}
-    theirs = get_scheduler(schedule, adam, **steps)
-    for step in range(num_steps):
-        ours = rate(step, replace(RECIPE, schedule=schedule, warmup_ratio=0.0, num_steps=num_steps))
-        assert ours == pytest.approx(theirs.get_last_lr()[0])
-        adam.step(), theirs.step()
-
-
-@pytest.mark.parametrize("warmup_ratio", [0.0, 0.1, 1.0])
-def test_every_step_learns_something(warmup_ratio: float) -> None:
-    for schedule in ("cosine", "linear", "constant"):
-        recipe = replace(RECIPE, schedule=schedule, warmup_ratio=warmup_ratio, num_steps=7)
-        assert all(0 < rate(step, recipe) <= 1 for step in range(7))
-
-
-def test_a_mean_is_weighted() -> None:
-    rows = [{"loss": 1.0, "weight": 1.0}, {"loss": 3.0, "weight": 3.0}]
-    assert mean(rows) == {"eval/loss": 2.5}
-
-
-def test_the_lowest_loss_counts_and_the_untrained_model_does_not() -> None:
-    evaluated = EvaluationState()
-    said = [evaluated.update(step, loss) for step, loss in enumerate([0.1, 0.9, 0.9, 0.5, 0.7, float("nan"), 0.6])]
-    assert said == [False, True, False, True, False, False, False]
-    assert (evaluated.best_loss, evaluated.best_step, evaluated.since_best, evaluated.evaluated_step) == (0.5, 3, 3, 6)
-
-
 @pytest.fixture(scope="module")
 def scorer(tiny_model: Path) -> Scorer:
     return Scorer(plain.lively(tiny_model))
+
+
+def backward(learner: Learner, examples: Sequence[Example]) -> dict[str, float]:
+    """Add the gradient of a batch; return its loss and metrics."""
+    return dict(InProcessEngine(learner, Path("nowhere")).forward_backward_custom(examples, learner.recipe.loss)())
 
 
 @pytest.mark.parametrize("method", ["dpo", "sft"])
@@ -133,8 +66,8 @@ def test_a_batch_has_the_same_gradient_however_it_is_cut(method: str, scorer: Sc
     recipe = replace(RECIPE, **(SFT_KEYS if method == "sft" else {}))
     found = []
     for at_once in (10_000, room):
-        values = Learner(scorer, replace(recipe, tokens_at_once=at_once)).backward(examples) if examples else {}
-        found.append(({name: value.item() for name, value in values.items()}, values and plain.gradient(scorer.model)))
+        values = backward(Learner(scorer, replace(recipe, tokens_at_once=at_once)), examples) if examples else {}
+        found.append((values, values and plain.gradient(scorer.model)))
     (whole, gradient), (cut, other) = found
     assert cut == pytest.approx(whole, rel=1e-5, abs=1e-6)
     assert not examples or plain.apart(other, gradient) < 1e-5 or gradient.norm() < 1e-5
@@ -145,16 +78,14 @@ def test_lanes_come_to_what_one_pack_after_the_other_comes_to(num_lanes: int, ti
     """Several times over: which lane is first is left to chance."""
     scorer = Scorer(plain.lively(tiny_model))
     batch = [Example(row, (-3.0, -4.0)) for row in AWKWARD]
-    alone = Learner(scorer, replace(RECIPE, tokens_at_once=100)).backward(batch)
+    alone = backward(Learner(scorer, replace(RECIPE, tokens_at_once=100)), batch)
     gradient = plain.gradient(scorer.model)
     scorer.lanes = Lanes(num_lanes, num_lanes)
     seen = set()
     for _ in range(5):
-        values = Learner(scorer, replace(RECIPE, tokens_at_once=100 * num_lanes)).backward(batch)
+        values = backward(Learner(scorer, replace(RECIPE, tokens_at_once=100 * num_lanes)), batch)
         found = plain.gradient(scorer.model)
-        assert {name: value.item() for name, value in values.items()} == pytest.approx(
-            {name: value.item() for name, value in alone.items()}, rel=1e-5, abs=1e-6
-        )
+        assert values == pytest.approx(alone, rel=1e-5, abs=1e-6)
         assert plain.apart(found, gradient) < 1e-5
         seen.add(found.numpy().tobytes())
     assert len(seen) == 1, "the sum is the same in every bit"
@@ -163,26 +94,34 @@ def test_lanes_come_to_what_one_pack_after_the_other_comes_to(num_lanes: int, ti
 def test_a_text_without_a_prompt_counts_the_tokens_that_can_be_predicted(tiny_model: Path) -> None:
     rows = [pair([], [5, 6, 7]), pair([8, 9], [10, 11])]
     learner = Learner(Scorer(plain.lively(tiny_model)), replace(RECIPE, **SFT_KEYS))
-    loss = learner.backward([Example(row, None) for row in rows])["loss"].item()
+    loss = backward(learner, [Example(row, None) for row in rows])["loss"]
     assert loss == pytest.approx(-plain.all_logps(plain.lively(tiny_model), rows).sum().item() / 4, rel=1e-5)
 
 
+def meter(scorer: Scorer) -> Meter:
+    return Meter(InProcessEngine(Learner(scorer, RECIPE), Path("nowhere")), RECIPE)
+
+
+def measured(loss: float) -> tuple[Pending, ...]:
+    return (lambda: {"loss": loss}), dict
+
+
 def test_values_are_read_when_the_next_step_is_under_way(scorer: Scorer) -> None:
-    meter = Meter(Learner(scorer, RECIPE))
-    assert told(meter.add(1, {"loss": torch.tensor(1.5)}, 10))[0] == []
-    events, _ = told(meter.add(2, {"loss": torch.tensor(2.5)}, 10))
+    reading = meter(scorer)
+    assert told(reading.add(1, measured(1.5), 10))[0] == []
+    events, _ = told(reading.add(2, measured(2.5), 10))
     assert rounded(events) == [(1, {"train/loss": 1.5, "train/learning_rate": pytest.approx(1e-4)})]
-    assert rounded(told(meter.flush())[0]) == [(2, {"train/loss": 2.5, "train/learning_rate": pytest.approx(2e-4)})]
-    assert told(meter.flush())[0] == []
+    assert rounded(told(reading.flush())[0]) == [(2, {"train/loss": 2.5, "train/learning_rate": pytest.approx(2e-4)})]
+    assert told(reading.flush())[0] == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_told_with_its_step(value: float, scorer: Scorer) -> None:
-    meter = Meter(Learner(scorer, RECIPE))
-    told(meter.add(1, {"loss": torch.tensor(1.5)}, 10))
-    told(meter.add(2, {"loss": torch.tensor(value)}, 10))
+    reading = meter(scorer)
+    told(reading.add(1, measured(1.5), 10))
+    told(reading.add(2, measured(value), 10))
     with pytest.raises(RunnerError, match=rf"the loss is {value} after 1 steps; the last checkpoint stands; try again"):
-        told(meter.flush())
+        told(reading.flush())
 
 
 SETTINGS = Local(lora=Lora(rank=4))
@@ -195,29 +134,21 @@ def learner(folder: Path, settings: Local = SETTINGS, lanes: int = 1, **more: An
     return Learner(scorer, replace(RECIPE, num_steps=12, checkpoint_every=5, evaluate_every=4, **more))
 
 
-class Listed(list[Example]):
-    """Rows that are all in memory."""
-
-    def __getitem__(self, key: Any) -> Any:
-        found = super().__getitem__(key)
-        return Listed(found) if isinstance(key, slice) else found
-
-    def ready(self, numbers: Iterable[int], step: str) -> Generator[Event, None, None]:
-        yield from ()
-
-
 def examples() -> Listed:
     return Listed(Example(row, (-18.0, -12.0)) for row in ROWS)
 
 
-def bits(weights: Any) -> dict[str, bytes]:
-    return {name: weight.detach().numpy().tobytes() for name, weight in weights.items()}
+def trained(
+    learner: Learner, rows: Examples, held_out: Examples, folder: Path, kind: type[InProcessEngine] = InProcessEngine
+) -> Generator[Event, None, int]:
+    """Train a learner by the loop, with its checkpoints in a folder."""
+    return train(kind(learner, folder), learner.recipe, rows, held_out)
 
 
 def test_the_loop_measures_each_step_and_judges_at_the_start_and_every_so_often(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    events, step = told(train(learner(tiny_model), examples()[:6], examples()[6:], tmp_path))
+    events, step = told(trained(learner(tiny_model), examples()[:6], examples()[6:], tmp_path))
     assert step == 12
     found = rounded(events)
     assert [step for step, values in found if "train/loss" in values] == list(range(1, 13))
@@ -226,12 +157,12 @@ def test_the_loop_measures_each_step_and_judges_at_the_start_and_every_so_often(
     assert result_weights(tmp_path, False) == tmp_path / "step-00000012" / "weights.safetensors"
 
 
-class Broken(Learner):
+class Broken(InProcessEngine):
     """Its loss is not a number from the eighth step on."""
 
-    def step(self, examples: Any, step: int) -> dict[str, Tensor]:
-        values = super().step(examples, step)
-        return values | {"loss": values["loss"] * float("nan")} if step >= 7 else values
+    def forward_backward_custom(self, *given: Any) -> Pending:
+        step, values = self._step, super().forward_backward_custom(*given)
+        return (lambda: {**values(), "loss": float("nan")}) if step >= 7 else values
 
 
 def test_the_untrained_model_is_evaluated_by_the_reference_log_probabilities_alone(tiny_model: Path) -> None:
@@ -239,9 +170,8 @@ def test_the_untrained_model_is_evaluated_by_the_reference_log_probabilities_alo
     with torch.no_grad():
         known = [tuple(sound.scorer([row]).logps[0].tolist()) for row in AWKWARD]
     held_out = Listed(Example(row, logps) for row, logps in zip(AWKWARD, known, strict=True))
-    _, computed = told(evaluate(sound, held_out))
-    sound.scorer = None  # type: ignore[assignment]
-    _, taken = told(evaluate_reference(sound, held_out, "train"))
+    _, computed = told(evaluate(InProcessEngine(sound, Path("nowhere")), held_out, sound.recipe.loss))
+    _, taken = told(evaluate_reference(held_out, sound.recipe.loss, "train"))
     for one, other in zip(taken, computed, strict=True):
         # A tie to the last bit, which another layout breaks.
         assert (one.pop("reward_margin"), one.pop("reward_accuracy")) == (0.0, 0.5)
@@ -250,17 +180,17 @@ def test_the_untrained_model_is_evaluated_by_the_reference_log_probabilities_alo
 
 def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tiny_model: Path, tmp_path: Path) -> None:
     sound = learner(tiny_model)
-    broken = Broken(sound.scorer, sound.recipe)
+    broken = Learner(sound.scorer, sound.recipe)
     with pytest.raises(RunnerError, match="the loss is nan after 7 steps"):
-        told(train(broken, examples(), Listed(), tmp_path))
+        told(trained(broken, examples(), Listed(), tmp_path, Broken))
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000005"]
 
 
 def test_no_checkpoint_is_written_of_a_loss_that_is_no_number(tiny_model: Path, tmp_path: Path) -> None:
     sound = learner(tiny_model, checkpoints=3)
-    broken = Broken(sound.scorer, replace(sound.recipe, checkpoint_every=2))
+    broken = Learner(sound.scorer, replace(sound.recipe, checkpoint_every=2))
     with pytest.raises(RunnerError, match="the loss is nan after 7 steps"):
-        told(train(broken, examples(), Listed(), tmp_path))
+        told(trained(broken, examples(), Listed(), tmp_path, Broken))
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000002", "step-00000004", "step-00000006"]
 
 
@@ -278,7 +208,7 @@ def test_training_stops_when_held_out_rows_have_said_so_and_keeps_what_is_asked(
         monkeypatch.setattr(loop, name, given)
     sound = learner(tiny_model, keep_best=keep_best, patience=2)
     evaluated = Learner(sound.scorer, replace(sound.recipe, evaluate_every=2))
-    events, step = told(train(evaluated, examples(), examples(), tmp_path))
+    events, step = told(trained(evaluated, examples(), examples(), tmp_path))
     # Evaluated after 0, 2, 4, 6 and 8 steps; the lowest after 4.
     assert [event.step for event in events if isinstance(event, Metrics) and "eval/loss" in event.values][-1] == 8
     (note,) = (event for event in events if isinstance(event, Note))
@@ -292,7 +222,8 @@ def test_an_average_of_the_weights_is_judged_and_kept(tiny_model: Path, tmp_path
     averaging = learner(tiny_model, ema_decay=0.5)
     expected = {name: weight.detach().clone() for name, weight in averaging.weights.items()}
     for step in range(3):
-        averaging.step(examples()[:2], step)
+        backward(averaging, examples()[:2])
+        averaging.descend(averaging.recipe.adam(step))
         for name, weight in averaging.weights.items():
             expected[name] = 0.5 * expected[name] + 0.5 * weight.detach()
     for name, value in averaging.result.items():
@@ -301,7 +232,7 @@ def test_an_average_of_the_weights_is_judged_and_kept(tiny_model: Path, tmp_path
     with averaging.result_in_place():
         assert bits(averaging.weights) == after
     assert (bits(averaging.weights), bits(averaging.averaged)) == (before, after)
-    told(train(learner(tiny_model, ema_decay=0.5), examples(), Listed(), tmp_path))
+    told(trained(learner(tiny_model, ema_decay=0.5), examples(), Listed(), tmp_path))
     assert result_weights(tmp_path, False).name == "averaged.safetensors"
 
 
@@ -328,11 +259,11 @@ def test_a_training_stopped_early_or_late_resumes_to_the_same_bits(
 ) -> None:
     more = OPTIONS[option]
     whole = learner(tiny_model, **more)
-    events, ended = told(train(whole, examples()[:6], examples()[6:], tmp_path / "whole"))
+    events, ended = told(trained(whole, examples()[:6], examples()[6:], tmp_path / "whole"))
     measured = set(map(str, rounded(events)))
     for stopped_at in (1, 8):
         folder = tmp_path / f"stopped after {stopped_at} steps"
-        stopped = train(learner(tiny_model, **more), examples()[:6], examples()[6:], folder)
+        stopped = trained(learner(tiny_model, **more), examples()[:6], examples()[6:], folder)
         seen = []
         for event in stopped:
             seen.append(event)
@@ -341,7 +272,7 @@ def test_a_training_stopped_early_or_late_resumes_to_the_same_bits(
                     seen += [stopped.throw(StopAsked()), *stopped]
                 break
         again = learner(tiny_model, **more)
-        rest, step = told(train(again, examples()[:6], examples()[6:], folder))
+        rest, step = told(trained(again, examples()[:6], examples()[6:], folder))
         assert step == ended
         assert bits(again.result) == bits(whole.result), folder
         assert all(str(each) in measured for each in rounded(seen + rest)), folder

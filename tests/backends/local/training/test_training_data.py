@@ -94,7 +94,7 @@ def test_without_a_cache_that_can_be_written_to_rows_lie_in_the_runs_folder(
 def carried_out(work: LocalSteps) -> list[Event]:
     """Prepare and train; return all events."""
     events = list(work.prepare())
-    work.results = {"prepare": dict(work.engine.how)}
+    work.results = {"prepare": dict(work.loaded.how)}
     return events + list(work.train())
 
 
@@ -110,7 +110,7 @@ def test_reference_values_computed_in_the_course_of_training_are_those_of_the_un
     untrained = Scorer(plain.load(tiny_model))
     with torch.no_grad():
         expected = torch.cat([untrained([row]).logps for row in tokens])
-        trained = torch.cat([work.engine.scorer([row]).logps for row in tokens])
+        trained = torch.cat([work.loaded.scorer([row]).logps for row in tokens])
     found = torch.tensor([rows[number].reference_logps for number in range(len(rows))])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (trained - expected).abs().max() > 0.1, "training changed nothing, so the test shows nothing"

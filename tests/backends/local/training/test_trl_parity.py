@@ -5,6 +5,7 @@ refuses it and says which row it is; TRL counts a tie of rewards as wrong, the r
 conversation without a turn before the answer.
 """
 
+import runpy
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -16,9 +17,9 @@ import torch
 
 from runner import methods
 from runner.backends.local.scoring.scorer import Scorer
-from runner.backends.local.training.examples import Example
+from runner.backends.local.training.in_process import InProcessEngine
 from runner.backends.local.training.learner import Learner
-from runner.backends.local.training.recipe import Recipe
+from runner.backends.local.training.recipe import LocalRecipe
 from runner.data.kinds.conversation import Conversation
 from runner.data.kinds.preference import Pair
 from runner.data.rows import Message
@@ -26,6 +27,9 @@ from runner.errors import DataError
 from runner.methods.dpo import DPO
 from runner.methods.sft import SFT
 from runner.models.chat_tokenizer import ChatTokenizer
+from runner.training import by_primitives
+from runner.training.examples import Example
+from runner.training.loss import Loss
 from tests.backends.local import plain
 
 pytestmark = pytest.mark.slow
@@ -102,7 +106,7 @@ def policy(folder: Path, architecture: str, tuning: str) -> Any:
 
 
 def learner(model: Any, method: str, keys: Any, learning_rate: float = 1e-3, **more: Any) -> Learner:
-    recipe = Recipe(
+    recipe = LocalRecipe(
         method=methods.load(method), hyperparameters=keys, learning_rate=learning_rate, schedule="cosine",
         warmup_ratio=0.0, weight_decay=0.1, max_grad_norm=1.0, num_steps=NUM_STEPS, seed=0, evaluate_every=9,
         checkpoint_every=9, keep_best=False, tokens_at_once=200,
@@ -185,8 +189,9 @@ def rows_of(method: str) -> list[Any]:
 def ours(folder: Path, method: str, model: Any, rows: Sequence[Any], keys: Any) -> tuple[dict[str, float], Any]:
     """Return loss and metrics of one batch, and its gradient by weight."""
     found = learner(model, method, keys)
-    values = found.backward(examples(found, model, folder, method, rows))
-    return {name: value.item() for name, value in values.items()}, gradients(found.model)
+    engine = InProcessEngine(found, folder)
+    values = engine.forward_backward_custom(examples(found, model, folder, method, rows), found.recipe.loss)
+    return dict(values()), gradients(found.model)
 
 
 def theirs(trainer: Any, method: str, numbers: Sequence[int] | None = None) -> tuple[dict[str, float], Any]:
@@ -269,13 +274,16 @@ def test_one_batch_of_awkward_rows_agrees_and_ten_optimizer_steps_lead_to_the_sa
     model = policy(folder, architecture, tuning)
     mine = learner(model, method, KEYS[method])
     given = examples(mine, model, folder, method, rows)
-    mine.model.train()
-    steps = [mine.step(given[at * BATCH_SIZE : (at + 1) * BATCH_SIZE], at) for at in range(NUM_STEPS)]
+    engine, recipe = InProcessEngine(mine, tmp_path), mine.recipe
+    steps = []
+    for at in range(NUM_STEPS):
+        values = engine.forward_backward_custom(given[at * BATCH_SIZE : (at + 1) * BATCH_SIZE], recipe.loss)
+        steps.append({**values(), **engine.optim_step(recipe.adam(at))()})
     logged = [entry for entry in their.state.log_history if "loss" in entry]
     assert len(logged) == NUM_STEPS
     for found, expected in zip(steps, logged, strict=True):
-        assert found["loss"].item() == pytest.approx(expected["loss"], rel=1e-3)
-        assert found["grad_norm"].item() == pytest.approx(expected["grad_norm"], rel=1e-3)
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
     after = {bare(name): weight.detach() for name, weight in their.model.named_parameters() if weight.requires_grad}
     moved = {bare(name): weight.detach() for name, weight in mine.weights.items()}
     assert moved.keys() == after.keys()
@@ -305,6 +313,22 @@ def test_rpo_agrees_with_trl_sigmoid_plus_sft_on_one_pair(tiny_model: Path, tmp_
         trainer(tiny_model, "dpo", policy(tiny_model, "llama", "full"), PAIRS[:1], tmp_path, **more), "dpo"
     )
     assert_same(ours(tiny_model, "dpo", policy(tiny_model, "llama", "full"), PAIRS[:1], keys), expected)
+
+
+def test_a_loss_by_token_agrees_with_trl_dynamic_fine_tuning_in_one_pass_and_in_two(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    rows, model = rows_of("sft"), policy(tiny_model, "llama", "full")
+    their = trainer(tiny_model, "sft", policy(tiny_model, "llama", "full"), rows, tmp_path, loss_type="dft")
+    expected = theirs(their, "sft")
+    source = Path(__file__).parents[4] / "examples" / "extend" / "runner" / "methods" / "dft.py"
+    extension = runpy.run_path(str(source))
+    mine, loss = learner(model, "sft", KEYS["sft"]), Loss(extension["METHOD"], KEYS["sft"])
+    engine, given = InProcessEngine(mine, tmp_path), examples(mine, model, tiny_model, "sft", rows)
+    for forward_backward in (InProcessEngine.forward_backward_custom, by_primitives.forward_backward_custom):
+        values = forward_backward(engine, given, loss)()
+        assert_same((dict(values), gradients(mine.model)), expected)
+        mine.model.zero_grad()
 
 
 # SFT's one log-probability a row is among DPO's four, on the same model; the tiny models above compare SFT itself.

@@ -4,7 +4,6 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from runner.backends.local.scoring.reference_cache import ReferenceLogps
 from runner.models.chat_tokenizer import TokenRow
 from runner.record.events import Event
 
@@ -18,10 +17,19 @@ class Example:
 
     @property
     def num_learned(self) -> tuple[int, ...]:
-        """Tokens that the loss sees, an answer at a time; the first of a text has nothing to be predicted from."""
-        # As in packing.py, which scores no token that stands at the very beginning.
-        first = 0 if self.tokens.prompt else 1
-        return tuple(sum(learned[first:]) for learned in self.tokens.learned)
+        """Tokens that the loss sees, an answer at a time."""
+        return num_learned(self.tokens)
+
+
+def num_learned(row: TokenRow) -> tuple[int, ...]:
+    """Return how many tokens of each answer are scored; the first of a text has nothing to be predicted from."""
+    first = 0 if row.prompt else 1
+    return tuple(sum(learned[first:]) for learned in row.learned)
+
+
+def num_tokens(row: TokenRow) -> int:
+    """Return the tokens that a model computes for a row: the prompt once and every answer."""
+    return len(row.prompt) + sum(map(len, row.answers))
 
 
 class Examples(Protocol):
@@ -37,10 +45,20 @@ class Examples(Protocol):
         """Compute what is missing for some rows, and report how far that is as progress of `step`."""
 
 
+class Reference(Protocol):
+    """The log-probabilities of some rows' answers under the model as it was before training."""
+
+    def __getitem__(self, number: int, /) -> tuple[float, ...]:
+        """Return those of a row's answers, in nats, for which `compute` has been asked."""
+
+    def compute(self, numbers: Iterable[int], step: str) -> Generator[Event, None, None]:
+        """Make those of some rows known, and report how far that is as progress of `step`."""
+
+
 class StoredExamples:
     """Rows as tokens, with the reference that a loss compares with, if it does."""
 
-    def __init__(self, tokens: Sequence[TokenRow], reference: ReferenceLogps | None) -> None:
+    def __init__(self, tokens: Sequence[TokenRow], reference: Reference | None) -> None:
         self.tokens, self.reference = tokens, reference
 
     def __len__(self) -> int:

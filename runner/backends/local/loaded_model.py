@@ -16,8 +16,8 @@ from runner.backends.local.keys import Local
 from runner.backends.local.machine import allocator
 from runner.backends.local.parallel import sharding
 from runner.backends.local.parallel.lanes import Lanes
+from runner.backends.local.parallel.schedule import How
 from runner.backends.local.scoring.scorer import Scorer, exact
-from runner.backends.local.training.recipe import How
 from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runner.plan import Run
 
 
-class LocalEngine:
+class LoadedModel:
     """The model that training starts from, and changes. Nothing is loaded before it is asked for.
 
     `how` says how the work is done here (packing, lanes, threads, device). The step `prepare` chooses it; a resumed run

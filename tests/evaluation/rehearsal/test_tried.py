@@ -9,8 +9,8 @@ import pytest
 from runner.data import problems
 from runner.errors import DataError
 from runner.evaluation import configured
-from runner.evaluation.rehearsal import rehearse
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.tried import rehearse
 from runner.judging.keys import JudgeKeys
 from runner.record.graded import Asked
 from runner.record.samples import Sampling, asked

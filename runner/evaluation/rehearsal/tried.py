@@ -12,7 +12,7 @@ from itertools import islice
 from runner.errors import DataError
 from runner.evaluation import judges
 from runner.evaluation.grading import item_of
-from runner.evaluation.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.graders import Grader, Sample, Subject, templates
 from runner.judging.keys import JudgeKeys
 from runner.record.graded import SIDES, Answer, Asked
@@ -33,12 +33,16 @@ def rehearse(
 
     Raises `DataError` with file and line for a row without a field that a grader names.
     """
+    tried = try_out(rows, graders)
+    prices = [judges.price(rows, grader, keys, sampling, models, answers) for grader in graders]
+    return [replace(each, price=price) for each, price in zip(tried, prices, strict=True)]
+
+
+def try_out(rows: Sequence[Asked], graders: Sequence[Grader]) -> list[Rehearsed]:
+    """Return what became of each grader; raises as `rehearse` does."""
     for grader in graders:
         _require_fields(rows, grader)
-    return [
-        replace(_tried(rows, grader), price=judges.price(rows, grader, keys, sampling, models, answers))
-        for grader in graders
-    ]
+    return [_tried(rows, grader) for grader in graders]
 
 
 def _require_fields(rows: Sequence[Asked], grader: Grader) -> None:
@@ -76,6 +80,7 @@ def _odd(scores: Mapping[str, Sequence[float]], means: Mapping[str, float]) -> l
     """Say what makes scores useless: none differ, or bad answers have better ones."""
     told: list[str] = []
     values = {value for each in scores.values() for value in each}
+    # As a hosted service grades where `{{ item.KEY }}` does not match the data: 0 for every answer, without a word.
     if len(values) == 1 and len(scores) > 1:
         told.append(f"every answer, good, bad or empty, has the score {values.pop():g}: it tells nothing apart")
     for bad in ("rejected", "other", EMPTY):

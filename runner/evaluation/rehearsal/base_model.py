@@ -1,0 +1,113 @@
+"""The base model asked before the start (`rehearse=true`): how often it passes, and how much its answers differ.
+
+Reinforcement learns from answers to one prompt that score differently; where all score alike there is nothing to learn
+from, and where all pass nothing is left to learn. Answers and grades are kept in the user's cache, and asked for once.
+"""
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+import msgspec
+
+from runner import backends, cache
+from runner.errors import AccessError, ModelError
+from runner.evaluation import configured, evaluate, judges
+from runner.evaluation.evaluate import Evaluation
+from runner.evaluation.rehearsal.rehearsed import SAMPLES, BaseScores
+from runner.graders import Grader
+from runner.judging.price import Price
+from runner.plan import Run
+from runner.record import samples
+from runner.record.events import Event
+from runner.record.graded import AnswerGrade
+
+PROMPTS, TEMPERATURE = 8, 1.0
+"""Rows that are asked; at temperature 1, as policies are sampled in training."""
+BASE = "base"
+
+
+def plan(run: Run) -> Evaluation | str:
+    """Return what is asked of the base model of a run; else why it cannot be asked, as a sentence."""
+    request = run.request
+    graders = [each for each in configured.of_request(request) if not each.compares]
+    if not graders:
+        return "no grader is configured that grades an answer by itself"
+    backend = backends.of(run)
+    try:
+        base = backend.respondent(run.plan.model.source, request.backend)
+    except (AccessError, ModelError) as error:
+        return f"the base model cannot be asked: {error}"
+    if base is None:
+        return f"the base model cannot be asked: backend={backend.name} has no way to {run.plan.model.source}"
+    keys = replace(request.evaluation, temperature=TEMPERATURE, top_p=1.0, samples_per_prompt=SAMPLES)
+    request = replace(request, evaluation=keys)
+    rows = samples.rows_to_ask(request, run.rows("validation" if run.plan.validation else "train"))[:PROMPTS]
+    if not rows:
+        return "evaluation.samples is 0, so there is no row to ask"
+    seen = [base.identity, rows, samples.sampling(request)]
+    folder = cache.user_folder() / "rehearsals" / sha256(msgspec.json.encode(seen)).hexdigest()[:24]
+    return Evaluation(request=request, respondents={BASE: base}, rows=rows, graders=graders, folder=folder)
+
+
+def prices(planned: Evaluation) -> dict[str, Price]:
+    """Return by grader what its judge will cost, where it asks one."""
+    keys, sampling = planned.request.evaluation.judge, samples.sampling(planned.request)
+    judges.demand_key(keys, planned.graders)
+    found = {each.name: judges.price(planned.rows, each, keys, sampling, [BASE]) for each in planned.graders}
+    return {name: price for name, price in found.items() if price is not None}
+
+
+def carry_out(planned: Evaluation) -> Generator[Event, None, list[BaseScores]]:
+    """Ask and grade what is not in the cache yet; return how the base model does by each grader."""
+    grades = yield from evaluate.carry_out(planned)
+    return [scores(grader, [each for each in grades if each.grader == grader.name]) for grader in planned.graders]
+
+
+def scores(grader: Grader, grades: Sequence[AnswerGrade]) -> BaseScores:
+    """Return what the grades of a grader say; answers without one are left out."""
+    by_row: dict[str, list[float]] = {}
+    for grade in grades:
+        if grade.score is not None:
+            by_row.setdefault(grade.row, []).append(grade.score)
+    every = [score for row in by_row.values() for score in row]
+    if not every:
+        error = grades[0].error if grades else "there is no answer"
+        return BaseScores(grader=grader.name, prompts=0, warnings=(f"no answer has a grade: {error}",))
+    threshold = grader.passing_score()
+    if threshold is None and set(every) <= {0.0, 1.0}:
+        threshold = 1.0
+    rate = None if threshold is None else sum(score >= threshold for score in every) / len(every)
+    varied = sum(len(set(row)) > 1 for row in by_row.values())
+    return BaseScores(
+        grader=grader.name,
+        prompts=len(by_row),
+        mean=sum(every) / len(every),
+        pass_rate=rate,
+        spread=math.sqrt(sum(_variance(row) for row in by_row.values()) / len(by_row)),
+        varied=varied,
+        warnings=tuple(_odd(rate, varied, len(grades) - len(every), len(grades))),
+    )
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values)
+    return sum((value - mean) ** 2 for value in values) / len(values)
+
+
+def _odd(rate: float | None, varied: int, lacking: int, answers: int) -> list[str]:
+    """Say what stands in the way of learning by a grader."""
+    told: list[str] = []
+    if not varied:
+        told.append(
+            "all samples of each prompt score the same: there is nothing to learn from; take other prompts, or a "
+            "grader with finer scores"
+        )
+    if rate == 0:
+        told.append("no answer passes (0 %): the prompts are too hard, or the grader asks for what nobody answers")
+    if rate == 1:
+        told.append("every answer passes (100 %): there is nothing left to learn; take harder prompts")
+    if lacking:
+        told.append(f"{lacking} of {answers} answers have no grade")
+    return told

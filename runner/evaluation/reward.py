@@ -1,0 +1,62 @@
+"""The grader whose score is the reward of a method: found by its name, and tried on the rows of training.
+
+A row without a value that the grader names has the reward 0 at a hosted service, hour after paid hour; here it is named
+by file and line before anything is sent.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from runner import backends, graders, methods
+from runner.data.kinds.problem import Problem
+from runner.data.splits import Selection, row_blocks, splits_of
+from runner.errors import RequestError
+from runner.evaluation import configured
+from runner.evaluation.rehearsal.rehearsed import Rehearsed
+from runner.evaluation.rehearsal.tried import try_out
+from runner.record.samples import asked
+from runner.request.keys import Request
+
+if TYPE_CHECKING:
+    from runner.plan import Run
+
+
+def with_grader(request: Request) -> Request:
+    """Return the request of a method that is graded with the grader's configuration in place of its name.
+
+    Raises `RequestError` where the backend does not grade, or the grader is not found, cannot work, or has a secret
+    that is written down, which a resumed run would lack.
+    """
+    method = methods.load(request.method)
+    if not method.graded:
+        return request
+    if not backends.load(request.backend.name).grades:
+        able = " or ".join(f"backend={name}" for name in backends.names() if backends.load(name).grades)
+        raise RequestError(
+            f"method: got {method.name}, which learns from answers that are sampled and graded while it trains; "
+            f"backend={request.backend.name} does not do so yet; use {able}."
+        )
+    key = f"{method.name}.grader"
+    configuration = graders.configuration(configured.one(request.hyperparameters.grader, key))
+    for place in graders.written_secrets(configuration):
+        raise RequestError(f"{key}: {place}: a secret is written down; fix: $NAME, and set that variable, or in .env.")
+    return replace(request, hyperparameters=replace(request.hyperparameters, grader=configuration))
+
+
+def rehearsed(run: "Run") -> Sequence[Rehearsed]:
+    """Return what became of the grader of a run on the rows that it is trained and evaluated on.
+
+    Raises `DataError` with file and line for a row without a field that the grader names.
+    """
+    grader = graders.make(run.request.hyperparameters.grader, f"{run.request.method}.grader")
+    return try_out(asked(_placed(run.selection), None, by_prompt=False), [grader])
+
+
+def _placed(selection: Selection) -> Iterator[tuple[Problem, str]]:
+    """Yield the rows of all splits, each with its file and line."""
+    for _, block in row_blocks(selection, splits_of(selection), lambda finding: None):
+        for row, line in zip(block.rows, block.lines, strict=True):
+            problem = Problem.of(row)
+            assert problem is not None
+            yield problem, f"{block.file.name}:{line}"

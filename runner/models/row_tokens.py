@@ -1,0 +1,121 @@
+"""Where a row's answers begin and end among its tokens, found by what the chat template writes.
+
+An answer begins where the tokens of prompt and prompt + answer part, as TRL does it: a tokenizer may join the end of
+a prompt and the beginning of an answer into one token.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from runner.data.rows import Message, Row
+from runner.errors import DataError
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """A row's token ids: what is read (`prompt`) and what is learned after it (`answers`).
+
+    A pair has two answers that share the prompt. A conversation has one, and `learned` says of each of
+    its tokens whether it is the assistant's own.
+    """
+
+    prompt: list[int]
+    answers: tuple[list[int], ...]
+    learned: tuple[list[bool], ...]
+
+
+class Render(Protocol):
+    """A chat template: `ChatTokenizer.render`."""
+
+    def __call__(self, messages: Sequence[Message], answer_next: bool = False) -> str: ...
+
+
+class Turn(NamedTuple):
+    """A learned turn: its number from 1, the text before it, and that with it, None where it is the last one."""
+
+    number: int
+    before: str
+    through: str | None
+
+
+class Rendered(NamedTuple):
+    """A conversation as text, and of each turn that is learned where it begins and ends."""
+
+    whole: str
+    turns: list[Turn]
+
+    @property
+    def texts(self) -> Iterator[str]:
+        """All texts whose tokens are needed."""
+        yield self.whole
+        yield from (text for turn in self.turns for text in turn[1:] if text is not None)
+
+
+def prompt_text(row: Row, render: Render) -> str:
+    """Return the text before the first answer of a row that is learned; empty where none is."""
+    messages, spans = row.learned()[0]
+    return render(messages[: spans[0][0]], answer_next=True) if spans else ""
+
+
+def rendered(row: Row, render: Render) -> list[Rendered]:
+    """Return the texts whose tokens show where a row's answers begin and end."""
+    found: list[Rendered] = []
+    for messages, spans in row.learned():
+        turns: list[Turn] = []
+        for start, end in spans:
+            shared = found and not turns  # what comes before the first answer is the same in all conversations
+            before = found[0].turns[0].before if shared else render(messages[:start], answer_next=True)
+            # Of the last turn the whole text shows it: one rendering less for most rows.
+            through = render(messages[:end]) if end < len(messages) else None
+            turns.append(Turn(start + 1, before, through))
+        found.append(Rendered(render(messages), turns))
+    return found
+
+
+def token_row(row: Sequence[Rendered], ids: Mapping[str, list[int]], model: str) -> TokenRow:
+    """Return a row's tokens, given those of its texts. Its answers begin where any of them differs from the prompt.
+
+    `model` is its name, for errors. Raises `DataError` where the template writes earlier turns otherwise once others
+    follow.
+    """
+    wholes = [ids[each.whole] for each in row]
+    starts = [
+        [_common_prefix(ids[turn.before], whole) for turn in each.turns]
+        for each, whole in zip(row, wholes, strict=True)
+    ]
+    # Where a token joins the end of the prompt and the beginning of one answer, both answers begin there.
+    first = min(start[0] if start else len(whole) for start, whole in zip(starts, wholes, strict=True))
+    masks = []
+    for each, whole, begins in zip(row, wholes, starts, strict=True):
+        learned = [False] * len(whole)
+        for turn, start in zip(each.turns, [first, *begins[1:]], strict=False):
+            through = whole if turn.through is None else ids[turn.through]
+            end = min(len(through), len(whole))  # less than the turn where the row is cut
+            if _common_prefix(through, whole) < end:
+                raise DataError(
+                    f"{model}: the chat template rewrites earlier turns, so the assistant's turn "
+                    f"{turn.number} cannot be told apart; give one row for each answer instead."
+                )
+            learned[start:end] = [True] * max(0, end - start)
+        masks.append(learned[first:])
+    return TokenRow(wholes[0][:first], tuple(whole[first:] for whole in wholes), tuple(masks))
+
+
+def cut(tokens: TokenRow, max_length: int) -> TokenRow:
+    """Return a row cut after `max_length` tokens. Raises `DataError` where that leaves an answer without a token."""
+    room, first = max_length - len(tokens.prompt), 0 if tokens.prompt else 1  # the first of a text is not predicted
+    if room < 1 or not all(any(learned[first:room]) for learned in tokens.learned):
+        raise DataError(
+            f"the prompt alone fills backend.max_length={max_length} tokens; shorten it or raise the limit."
+        )
+    return TokenRow(
+        tokens.prompt,
+        tuple(answer[:room] for answer in tokens.answers),
+        tuple(learned[:room] for learned in tokens.learned),
+    )
+
+
+def _common_prefix(one: list[int], other: list[int]) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -1,0 +1,66 @@
+"""The loss of rows: a method with its hyperparameters, applied to scores of the policy and of the reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from runner.methods import AnyMethod, Scores
+from runner.training.examples import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rows = list[dict[str, float]]
+"""The loss, the metrics and the weight of each row, by name."""
+
+
+class Hyperparameters(Protocol):
+    """Those of any method with every `auto` resolved, as far as training itself reads them."""
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss that a method gives rows under its hyperparameters."""
+
+    method: AnyMethod
+    hyperparameters: Hyperparameters
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether it compares the policy with the reference."""
+        return self.method.needs_reference(self.hyperparameters)
+
+    @property
+    def by_token(self) -> bool:
+        """Whether it looks at each token's log-probability."""
+        return self.method.by_token(self.hyperparameters)
+
+    @property
+    def knows_untrained(self) -> bool:
+        """Whether the reference's values alone tell how the untrained model does."""
+        return self.has_reference and not self.by_token
+
+    def weight(self, example: Example) -> float:
+        """Return the weight of a row in the mean over its batch."""
+        return self.method.weight(example.num_learned)
+
+    def __call__(self, examples: Sequence[Example], policy: Scores) -> dict[str, "Tensor"]:
+        """Return `loss` and the method's metrics of rows with these scores, (rows,) each."""
+        import torch
+
+        stored = [example.reference_logps for example in examples if example.reference_logps is not None]
+        reference = torch.tensor(stored, device=policy.logps.device, dtype=policy.logps.dtype) if stored else None
+        loss, metrics = self.method.loss(policy, reference, self.hyperparameters)
+        return {"loss": loss, **metrics}
+
+    def rows(self, examples: Sequence[Example], policy: Scores) -> Rows:
+        """Return loss, metrics and weight of each row with these scores."""
+        values = {name: each.tolist() for name, each in self(examples, policy).items()}
+        return [
+            {name: each[number] for name, each in values.items()} | {"weight": self.weight(example)}
+            for number, example in enumerate(examples)
+        ]

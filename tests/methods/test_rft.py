@@ -1,0 +1,57 @@
+"""Reinforcement fine-tuning as a method: what it learns from, what it is ranked by, and where it can be trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import api, methods
+from runner.data import kinds
+from runner.errors import RequestError
+from runner.methods import rft
+from runner.methods.rft import RFT
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": {"type": "object"}}}
+
+
+def test_it_learns_from_problems_and_is_ranked_by_the_reward_on_held_out_rows() -> None:
+    method = methods.load("rft")
+    assert kinds.load(method.kind).label == "prompts with reference fields for a grader"
+    assert method.graded
+    assert (method.headline, methods.metric("eval/reward").lower_is_better) == ("reward", False)
+    assert methods.metric("eval/parse_errors").lower_is_better
+    assert methods.metric("eval/reward_right") == methods.Metric("reward_right", "reward right")
+
+
+def test_every_auto_is_left_to_the_service() -> None:
+    assert rft.METHOD.resolve(RFT(grader="x"), 100) == (RFT(grader="x"), {})
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"type": "text"}, {"type": "json_schema"}, {"type": "json_schema", "name": "a", "schema": {}}]
+)
+def test_a_response_format_in_another_form_than_the_services_is_refused(form: dict[str, Any]) -> None:
+    [told] = rft.METHOD.problems(RFT(grader="x", response_format=form))
+    assert told.startswith(f"rft.response_format: got {form}; allowed: {{type: json_schema, json_schema: {{name: NAME,")
+
+
+@pytest.mark.parametrize("form", [None, SCHEMA])
+def test_the_services_response_format_is_taken(form: dict[str, Any] | None) -> None:
+    assert list(rft.METHOD.problems(RFT(grader="x", response_format=form))) == []
+
+
+def test_the_grader_is_shown_by_its_name() -> None:
+    grader = {"type": "python", "name": "near", "source": "def grade(sample, item):\n    return 1.0"}
+    shown = rft.METHOD.shown({"n_epochs": 2, "grader": grader, "response_format": SCHEMA})
+    assert shown == {"rft.n_epochs": 2, "rft.grader": "near (python)", "rft.response_format": "answer"}
+
+
+def test_the_local_backend_refuses_it_before_it_reads_the_data(tmp_path: Path) -> None:
+    (tmp_path / "problems.jsonl").write_text(json.dumps({"question": "2 + 2?"}) + "\n", "utf-8")
+    with pytest.raises(RequestError) as caught:
+        api.plan("method=rft", "dataset=files", f"dataset.train={tmp_path}/problems.jsonl", "rft.grader=string_check")
+    assert str(caught.value) == (
+        "method: got rft, which learns from answers that are sampled and graded while it trains; backend=local does "
+        "not do so yet; use backend=foundry."
+    )
