@@ -24,7 +24,7 @@ exhaustive: .venv/dev  ## the tests that `make test` leaves out: further cases o
 check: .venv/dev  ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(PYTEST) $(ARGS)
 
 bench: .venv/dev  ## the benchmarks; each ends with a line of JSON

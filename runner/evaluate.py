@@ -8,7 +8,7 @@ run, changed by KEY=VALUE.
 
   python -m runner.evaluate dpo-house_style
   python -m runner.evaluate RUN RUN evaluation.graders=[house_style,length]
-  python -m runner.evaluate RUN deployment:my-gpt evaluation.prompts=questions.jsonl
+  python -m runner.evaluate RUN deployment:my-gpt evaluation.prompts=rows.jsonl
 
 With harness=[TASK,…] the models are measured by benchmarks of lm-evaluation-harness instead, own tasks as YAML among
 them. With --calibrate FILE graders grade the answers in a file that people have labelled, and are measured by that.

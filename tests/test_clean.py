@@ -193,6 +193,7 @@ def test_a_wrong_name_is_told_and_nothing_is_removed(line: list[str], told: str,
     assert here.cloud.requests == []
 
 
+@pytest.mark.exhaustive  # by its path: the test below
 def test_a_run_is_named_by_its_folder_however_that_is_written(here: Hosted) -> None:
     run = here.run(ALONE)
     assert NOTHING not in clean(here, str(run.resolve()))

@@ -35,7 +35,6 @@ from tests.hosted_cli import (
 pytestmark = pytest.mark.slow
 
 TO_THE_MODEL = ["upload", "create", "look", "follow", "results", "save"]
-IN_STEPS = Script(validating_seconds=0.02, queued_seconds=0.05, running_seconds=8)
 # One run and several are followed by different code; where only the words differ, `several` stands for both.
 ONE_OR_SEVERAL = pytest.mark.parametrize(
     "count", [pytest.param(1, id="one", marks=pytest.mark.exhaustive), pytest.param(2, id="several")]
@@ -129,10 +128,10 @@ def test_ctrl_c_leaves_the_jobs_running_and_watching_again_makes_up_for_what_cam
     count: int, here: Hosted
 ) -> None:
     undisturbed = measured(here.run("name=undisturbed", "seed=99"))
-    here.cloud.script = IN_STEPS
+    here.cloud.script = ENDLESS
     runs = names(here, count)
     with here.started("runner.watch") as process:
-        here.wait(lambda: all(heard(run) >= 3 for run in runs), "metrics of three steps")
+        advance_to_three_steps(here, *runs)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
@@ -146,13 +145,20 @@ def test_ctrl_c_leaves_the_jobs_running_and_watching_again_makes_up_for_what_cam
     )
     assert told in output + errors
     assert not any(request.path.endswith("/cancel") for request in here.cloud.requests)
-    here.cloud.advance(60)
+    here.cloud.advance(4000)
     again = here.command("runner.watch")
     assert again.returncode == 0, again.stderr
     for run in runs:
         assert steps(run) == TO_THE_MODEL
         assert measured(run) == undisturbed
         assert sum(isinstance(each.event, Started) for each in records(run)) == 3
+
+
+def advance_to_three_steps(here: Hosted, *runs: Path) -> None:
+    """Move the service's clock until endless jobs have done three of their ten steps, and their runs have heard it."""
+    here.wait(lambda: all(read_state(run).states.get("job") == "running" for run in runs), "all jobs to run")
+    here.cloud.advance(0.35 * ENDLESS.running_seconds)
+    here.wait(lambda: all(heard(run) >= 3 for run in runs), "metrics of three steps")
 
 
 def heard(run: Path) -> int:
@@ -162,11 +168,11 @@ def heard(run: Path) -> int:
 
 def test_a_watcher_that_is_killed_loses_nothing(here: Hosted) -> None:
     undisturbed = measured(here.run("name=undisturbed", "seed=99"))
-    here.cloud.script = IN_STEPS
+    here.cloud.script = ENDLESS
     (run,) = names(here, 1)
     with here.started("runner.watch", run.name):
-        here.wait(lambda: heard(run) >= 3, "metrics of three steps")
-    here.cloud.advance(60)
+        advance_to_three_steps(here, run)
+    here.cloud.advance(4000)
     assert here.command("runner.watch", run.name).returncode == 0
     assert measured(run) == undisturbed
 

@@ -3,10 +3,10 @@
   python -m runner.compare                   the newest sweep
   python -m runner.compare SWEEP             by its folder or its name
   python -m runner.compare RUN RUN …         by folder, name or plan id
-  python -m runner.compare EVALUATION …      the models of an evaluation, by folder or name
+  python -m runner.compare EVALUATION …      the models of an evaluation
   python -m runner.compare RUN RUN --metric graders --margin 0.02
-                                             by every grader, corrected for being
-                                             several; is one no worse by more than 0.02?
+                                             by every grader; the margin: is
+                                             one no worse by more than that?
   python -m runner.compare --repeat RUN      the command that makes it again,
                                              and what has changed since
   python -m runner.compare --experiment NAME --filter "metrics.`eval/loss` < 1"

@@ -126,6 +126,7 @@ def test_no_grader_is_a_mistake_of_the_request(tmp_path: Path) -> None:
         calibrated(tmp_path, rows("a", [True]))
 
 
+@pytest.mark.slow
 def test_the_command_tells_the_price_first_prints_intervals_and_writes_json(cloud: Emulator, tmp_path: Path) -> None:
     cloud.judge.rule = scores("JUDGE a: a", hit=5, miss=1)
     (tmp_path / "right.json").write_text(json.dumps(JUDGED))

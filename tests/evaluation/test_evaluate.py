@@ -18,6 +18,8 @@ from tests.emulator.judge import scores
 from tests.judging.emulated import asked
 from tests.judging.emulated import cloud as cloud
 
+pytestmark = pytest.mark.slow
+
 ROWS = 3
 JUDGED = {
     "type": "score_model", "name": "right", "model": "judge-1", "range": [0, 1],
@@ -104,7 +106,6 @@ def test_the_same_command_asks_nothing_again(cloud: Emulator, here: Path) -> Non
     assert [each["name"].rpartition("#")[2] for each in found["models"]] == ["first", "second"]
 
 
-@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_pays_each_judgement_once(cloud: Emulator, here: Path) -> None:
     cloud.judge.rule = scores("JUDGE 1")
     undisturbed = here / "undisturbed"
@@ -150,7 +151,6 @@ def test_a_model_that_is_not_there_is_told_in_a_sentence(models: list[str], mess
     assert message in command(here, *models, "evaluation.prompts=prompts.jsonl", ends=2)
 
 
-@pytest.mark.slow
 def test_a_run_its_base_and_a_checkpoint_answer(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
     run = [
         sys.executable, "-m", "runner", f"model.source=path:{tiny_model}", f"dataset.train={pairs_file}",

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests import waiting
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -28,7 +30,7 @@ def browser() -> Iterator[Any]:
 
 def wait(for_what: Callable[[], bool], browser: Any, name: str) -> None:
     """Wait until a page shows something, and keep a picture of it where RUNNER_SCREENSHOTS says."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + waiting.SECONDS
     while not for_what():
         assert time.monotonic() < deadline, f"{name}: {browser.find_element('tag name', 'body').text}"
         time.sleep(0.2)

@@ -42,7 +42,7 @@ rows: dict[str, st.SearchStrategy[Any]] = {
 
 
 @pytest.mark.parametrize("kind", ["preference", "conversation"])
-@settings(unhurried, max_examples=500)
+@settings(unhurried, max_examples=200)
 @given(st.data())
 def test_what_passes_at_once_has_no_fault_and_nothing_odd(kind: str, data: st.DataObject) -> None:
     row = data.draw(rows[kind])

@@ -148,7 +148,7 @@ def begun(folder: Path) -> Iterator[Begin]:
         for command in commands:
             command.send(signal.SIGKILL)
             for process in command.processes:
-                process.wait()
+                process.wait(60)
 
 
 @pytest.fixture
