@@ -53,5 +53,5 @@ clean:  ## remove the environment and what tools left behind, never runs/ or mlf
 	@touch $@
 
 .venv/dev: .venv/foundry
-	$(PIP) -e '.[local,foundry,sweeps,ray,graders,dev]'
+	$(PIP) -e '.[local,foundry,sweeps,ray,graders,harness,dev]'
 	@touch $@
