@@ -67,12 +67,15 @@ def _prompts(request: Request, names: Sequence[str], asked: argparse.Namespace) 
 
     planned = evaluate.plan(request, requests.respondents(names, request, asked.runs_folder), asked.runs_folder)
     keys, sampling = request.evaluation.judge, samples.sampling(request)
+    # Before the answers: they may take an hour, and a judge without a key would waste it.
     judges.demand_key(keys, planned.graders)
+    # With the answers that are there already, so that what is paid is not priced again.
     rehearsed = tried.rehearse(planned.rows, planned.graders, keys, sampling, names, evaluate.answered(planned))
     if not asked.json:
         console.say(f"{len(planned.rows)} rows, answered by {', '.join(names)}")
         console.show_graders(rehearsed)
     console.confirm_price(judges.total(rehearsed), request.max_price)
+    # Progress on standard error with --json, so that standard output is one JSON value.
     with execute.alone(planned.folder), Live(console.errors if asked.json else console.terminal) as live:
         execute.to_its_end(evaluate.carry_out(planned), lambda event: live(Record(time.time(), event)))
     return planned.folder
@@ -107,6 +110,7 @@ def _show(folder: Path, request: Request, asked: argparse.Namespace) -> None:
 
     compared = bool(graded.read(folder / graded.GRADES, graded.AnswerGrade))
     found = models.compare_models(folder, asked.margin) if compared else None
+    # After everything is on the disk: a store that is down costs nothing, the same command sends what is missing.
     problem = evaluation_runs.write(request, folder)
     where = shown(store(request.tracking.uri))
     failed = f"MLflow: {where} could not be reached ({problem}); the same command sends what is missing"

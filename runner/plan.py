@@ -4,7 +4,7 @@ The sha256 of its canonical JSON is the plan id. Names, folders, tracking and ho
 same experiment has the same id wherever and whenever it is asked for. planning.py makes plans.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -165,10 +165,10 @@ def _changed(selection: Selection, split: Split, planned: int, found: int) -> st
     )
 
 
-def flatten(values: object, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield nested values by the keys people type, `backend.lora.rank`."""
+def flatten(values: object, whole: Container[str] = (), prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield nested values by the keys people type, `backend.lora.rank`; a key of `whole` may hold a mapping."""
     for key, value in values.items() if isinstance(values, Mapping) else ():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in whole:
+            yield from flatten(value, whole, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

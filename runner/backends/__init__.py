@@ -65,6 +65,9 @@ class Respondent(Protocol):
     def replies(self, prompts: Sequence[Turns], sampling: "Sampling") -> Iterator[Sequence["Reply"]]:
         """Yield the answers to each prompt in turn, `sampling.per_prompt` of them."""
 
+    def close(self) -> None:
+        """Let go of what is held, such as a model in memory; it is loaded again where it is asked again."""
+
 
 @runtime_checkable
 class Measurable(Respondent, Protocol):
@@ -95,6 +98,7 @@ class Backend(ABC, Generic[Settings]):
     """The backend, as in `backend=NAME`."""
     settings: type[Settings]
     """The dataclass of the keys under `backend`."""
+    # Asked in place of a backend's name: a second hosted service is treated alike without a change elsewhere.
     hosted: ClassVar[bool] = False
     """Whether a service does the work, as a job whose id the step `create` returns as `job`."""
     grades: ClassVar[bool] = False
@@ -141,6 +145,7 @@ class Backend(ABC, Generic[Settings]):
     def advice(self, run: "Run", results: Mapping[str, Result]) -> Lines:
         """Return what a person may do next, as rows of command and purpose."""
 
+    # Lazy: whoever wants the names must not wait for weights to be loaded.
     @abstractmethod
     def respondents(self, run: "Run", state: "RunState") -> Mapping[str, Respondent]:
         """Return the models of a run that can be asked: `base`, if it can, `tuned`, and checkpoints by their step.
@@ -215,6 +220,7 @@ def of(run: "Run") -> AnyBackend:
     return load(run.plan.backend)
 
 
+# `work` is cached by whoever gives it: the steps of a backend share a model, and none is loaded for a finished run.
 def step_of(work: Callable[[], object], name: str, key: str = "") -> Step:
     """Return the step that a method of the backend's steps does; `work` makes them, once, when the first begins."""
     # Only now: torch, or a service's SDK, is imported when the first step begins.

@@ -1,7 +1,7 @@
 """`--repeat RUN`: the command that asks for a run again, and what has changed since: data, model, code, packages."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +40,13 @@ def overrides(run: Run) -> list[str]:
 
     hydra_config.register()
     # From the whole request, not from what was typed: the defaults of today may be others.
-    wanted = {key: value for key, value in flatten(check.as_composed(run.request)) if key not in PASSING}
+    keys = hydra_config.all_keys()
+    wanted = {key: value for key, value in flatten(check.as_composed(run.request), keys) if key not in PASSING}
     chosen: list[str] = []
     with initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"):
 
         def differing(options: Sequence[str]) -> list[str]:
-            composed = dict(flatten(OmegaConf.to_container(compose("config", list(options)), resolve=True)))
+            composed = dict(flatten(OmegaConf.to_container(compose("config", list(options)), resolve=True), keys))
             return [key for key, value in wanted.items() if composed.get(key, "???") != value]
 
         for group in GROUPS:
@@ -66,6 +67,8 @@ def _typed(value: object) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_typed(each)}' for key, each in value.items())}}}"
     if not isinstance(value, str):
         return str(value)
     plain = value and all(letter.isalnum() or letter in "_-./" for letter in value)

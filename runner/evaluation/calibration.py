@@ -130,6 +130,7 @@ def _calibrated(planned: Calibration, grader: Grader, judge: Judge | None) -> Ca
 
 def _grades(grader: Grader, subjects: Sequence[Subject], judge: Judge | None, at_once: int) -> list[Grade]:
     """Return a grade for each subject; those of a judge several at a time."""
+    # As many threads as questions may be under way: more would only wait for the judge's own limit.
     with grader.grading(judge) as grade, ThreadPoolExecutor(at_once if grader.concurrent else 1) as pool:
         try:
             return list(pool.map(grade, subjects))

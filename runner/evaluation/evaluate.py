@@ -73,6 +73,7 @@ def carry_out(evaluation: Evaluation) -> Generator[Event, None, list[AnswerGrade
     answers: list[Answer] = []
     for name, respondent in evaluation.respondents.items():
         answers += yield from _answers(evaluation, name, respondent)
+        respondent.close()
     with judge_of(keys, evaluation.graders) as judge:
         first = next(iter(evaluation.respondents))
         grades = yield from grading.grade(
@@ -89,6 +90,7 @@ def _answers(evaluation: Evaluation, name: str, respondent: Respondent) -> Gener
     path, sampling = evaluation.folder / graded.ANSWERS, samples.sampling(evaluation.request)
     known = {each.row: [] for each in evaluation.rows} | _by_row(path, name)  # type: ignore[var-annotated]
     left = [row for row in evaluation.rows if len(known[row.row]) < sampling.per_prompt]
+    # Model by model: one of them may fill the memory, and only one is loaded at a time.
     for start in range(0, len(left), AT_ONCE):
         part = left[start : start + AT_ONCE]
         replies = respondent.replies([row.prompt for row in part], sampling)

@@ -17,6 +17,7 @@ def in_lockstep(work: Generator[Told, None, Result]) -> Generator[Told, None, Re
     if group.rank.world_size == 1:
         return (yield from work)
     while True:
+        # An event a time, not the whole result at the end: a signal to any rank is agreed on between two events.
         told, result = group.broadcast(_next(work) if group.rank.first else None)
         if told is None:
             return cast("Result", result)

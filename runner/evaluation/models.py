@@ -81,6 +81,9 @@ class Endpoint:
         """The address, and the model's name there."""
         return f"{self.keys.url} {self.model}"
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def replies(self, prompts: Sequence[Turns], sampling: Sampling) -> Iterator[Sequence[Reply]]:
         """Yield the answers to each prompt, several of which are under way at a time.
 

@@ -67,6 +67,7 @@ class CheckpointAnswers:
 
         Raises `RequestError` where the grader has given no answer a score, as nothing could be decided then.
         """
+        # All ranks sample, as sharded weights need each of them; only rank 0 grades.
         prompts = [self.tokenizer.encode(self.tokenizer.render(row.prompt, answer_next=True)) for row in self.rows]
         found = engine.sample(prompts, samples.sampling(self.run.request))
         replies = [[self._reply(each) for each in answers] for answers in found]
@@ -77,6 +78,7 @@ class CheckpointAnswers:
 
     def _grade(self, replies: Sequence[Sequence[Reply]], step: int) -> Generator[Event, None, dict[str, float]]:
         folder, keys = self._folder(step), self.run.request.evaluation.judge
+        # A folder of its own for each step: a resumed run finds the grades that were paid for.
         folder.mkdir(parents=True, exist_ok=True)
         answers = samples.answers(TUNED, self.rows, replies)
         graded.write(folder / layout.ANSWERS, answers)
@@ -102,6 +104,7 @@ class CheckpointAnswers:
         for step, path in sorted(by_step.items()):
             other = self._scores(path)
             common = sorted(best.keys() & other.keys())
+            # The untrained model (step 0) is no candidate, so being like it says nothing about the choice.
             if step and len(common) >= LEAST_ROWS:
                 ours, theirs = (np.array([[side[row] for row in common]]) for side in (best, other))
                 low, high = estimate(ours, theirs).interval()

@@ -59,6 +59,7 @@ def ensure(service: Connection, content: Content, intended: bool) -> Generator[E
     `intended` says that this run was about to upload it before, so that what is found there is its own.
     Raises `DataError` where the service has refused that content.
     """
+    # Two trials of a sweep may want the same file at the same time: one of them uploads it.
     claim = Claim(f"file-{content.sha256[:40]}")
     yield from claim.take()
     try:
@@ -66,6 +67,7 @@ def ensure(service: Connection, content: Content, intended: bool) -> Generator[E
         if found is not None and not intended:
             yield Note(f"the service has {content.path.name} already: {found.id}")
         else:
+            # Journalled before it is sent: after a kill what is found under the name is known to be this run's.
             yield Intent(f"file {content.name}", {"bytes": content.bytes})
             sending = f"uploading {content.path.name}"
             found = found or (
@@ -96,6 +98,7 @@ def find(service: Connection, content: Content) -> Asking[Any]:
     """Return the newest file of some content at the service, or None."""
 
     def same(file: Any) -> bool:
+        # The name holds the content's hash; the size tells a file that was cut off while it was uploaded.
         return bool(file.filename == content.name and file.bytes == content.bytes and file.status not in GONE)
 
     def page(**options: Any) -> Any:
@@ -120,6 +123,7 @@ def _processed(service: Connection, content: Content, file_id: str) -> Generator
         if file.status == "error" or file.status in GONE:
             raise faults.refused_data(str(file.status_details or ""), what)
         yield Progress("upload", 0, 0, text=f"the service reads {content.path.name}: {file.status}")
+        # The service takes seconds for a small file and minutes for a large one, however rarely jobs are polled.
         yield Wait(min(service.polling.every, 5.0))
 
 

@@ -67,6 +67,9 @@ class Deployed:
         """Where it is, and its name."""
         return f"{self.service.endpoint} {self.name}"
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def replies(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Sequence[Reply]]:
         """Yield the answers to each prompt, one request after the other."""
         for prompt in prompts:

@@ -68,6 +68,7 @@ class Evaluation:
     """Of the answers; 0 takes the likeliest token each time, so that several answers to a prompt are the same."""
     top_p: Share = 1.0
     """Only the likeliest tokens that together have this probability are sampled from."""
+    # Free-form: a grader's own type checks its fields, with the place in the message (evaluation/configured.py).
     graders: list[str | dict[str, Json]] = field(default_factory=list)
     """What grades answers: names of `conf/grader/NAME.yaml`, or graders as the service's JSON."""
     judge: JudgeKeys = field(default_factory=JudgeKeys)

@@ -97,7 +97,10 @@ class Sender:
                 self._log_model(record.event)
             elif isinstance(record.event, StepDone) and record.event.step == "grade":
                 to = self.position
-                traces.write(self.client, to.experiment_id, to.run_id, self.run.folder, record.time)
+                traces.write(
+                    self.client, to.experiment_id, to.run_id, self.run.folder, record.time,
+                    with_base=self.run.request.sweep is None,
+                )  # fmt: skip
         # Only after all of it was taken: what is sent twice does no harm, what is skipped would be missing for good.
         self._keep(sent_bytes=end)
         if status:

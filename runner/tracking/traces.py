@@ -36,21 +36,25 @@ ANSWER, GRADED = "runner.answer", "runner.graded"
 
 
 def write(
-    client: "MlflowClient", experiment_id: str, run_id: str, folder: Path, graded_at: float, cap: int = CAP
-) -> None:
+    client: "MlflowClient", experiment_id: str, run_id: str, folder: Path, graded_at: float, cap: int = CAP,
+    with_base: bool = True,
+) -> None:  # fmt: skip
     """Write the graded rows of a run's folder as traces of its MLflow run, and of one for its base model.
+
+    Without `with_base` only the run's own: the trials of a sweep have the same base model, and a run for each of its
+    copies would double the table of runs.
 
     `graded_at` is when they were graded, in seconds since 1970. A second call, or one after a kill, writes what is
     missing and nothing twice; after other graders, or answers, it brings up to date what has changed. Rows beyond `cap`
     answers of a model stay out, the same of both models; the tag `runner.graded_rows` says so. Raises whatever MLflow
     does.
     """
-    models = {each.model for each in graded.read(folder / ANSWERS, Answer)}
+    has_base = with_base and any(each.model == "base" for each in graded.read(folder / ANSWERS, Answer))
     runs = {"tuned": run_id}
-    if "base" in models:
+    if has_base:
         runs = {"base": _base_run(client, experiment_id, run_id, graded_at), **runs}
     write_models(client, experiment_id, runs, folder, graded_at, cap)
-    if "base" in models:
+    if has_base:
         client.update_run(runs["base"], "FINISHED")
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runner import api
 from runner.compare import repeat
+from runner.request import check
 from tests import warm
 from tests.sweeps.conftest import Here
 
@@ -55,3 +57,18 @@ def test_what_has_changed_since_is_told(made: Path, pairs_file: Path) -> None:
     pairs_file.unlink()
     (gone, *_) = repeat.repeat(made).changes
     assert gone.startswith(f"it could not be made today: {pairs_file}: no such file")
+
+
+def test_a_grader_is_typed_so_that_the_same_request_comes_of_it(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"question": f"{number}?", "answer": str(number)}) + "\n" for number in range(24))
+    (tmp_path / "problems.jsonl").write_text(rows, "utf-8")
+    source = 'def grade(sample, item):\n    # the row\'s own\n    return 1.0 if item["answer"] else 0.5\n'
+    (tmp_path / "own.json").write_text(json.dumps({"type": "python", "name": "own", "source": source}), "utf-8")
+    run = api.plan(
+        "method=rft", "backend=foundry", "model.source=hosted:o4-mini", "dataset=files", "mode=plan",
+        f"dataset.train={tmp_path}/problems.jsonl", f"dataset.validation={tmp_path}/problems.jsonl",
+        f"rft.grader={tmp_path}/own.json",
+    ).run  # fmt: skip
+    again = check.request(api.composed(*repeat.overrides(run)))
+    assert again.hyperparameters == run.request.hyperparameters
+    assert again.hyperparameters.grader["source"] == source

@@ -46,9 +46,8 @@ class FoundrySteps:
 
     def __init__(self, run: "Run", state: "RunState") -> None:
         self.run, self.state, self.done = run, state, state.results
-        self.settings = Foundry.of(run.request)
+        self.settings, self.base = Foundry.of(run.request), models.hosted_name(run.plan.model.source) or ""
         self.service = service(self.settings)
-        self.base = models.hosted_name(run.plan.model.source) or ""
         if self.settings.deploy != "none":
             _ = self.service.control_plane  # raises for a missing variable
 

@@ -95,6 +95,7 @@ class LocalBackend(Backend[Local]):
         """Return what decides which weights are kept and what is measured on the way."""
         keys, grader = request.evaluation, grader_of(request)
         found: dict[str, Json] = {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
+        # Not in every plan: graders that only measure do not decide the result, and other ones must not train again.
         if grader is not None:  # its code and its prompts then decide which weights are kept
             found |= {"keep_by": keys.keep_by, "grader": graders.configuration(grader), "answers": samples.key(request)}
         return found
@@ -149,6 +150,7 @@ class LocalBackend(Backend[Local]):
         """Return the model of a source that can be loaded here."""
         from runner.backends.local.respondent import Loaded
 
+        # Unknown schemes are left to the other backends, which are asked in turn.
         scheme = reference.partition(":")[0]
         if scheme not in models.schemes() or models.hosted_name(reference) is not None:
             return None

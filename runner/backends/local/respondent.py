@@ -43,6 +43,10 @@ class Loaded:
 
         return ChatTokenizer(models.tokenizer_folder(self.folder))
 
+    def close(self) -> None:
+        """Free the weights: another model may need the room."""
+        self.__dict__.pop("model", None)
+
     def replies(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Sequence[Reply]]:
         """Yield the answers to each prompt; all are computed together."""
         from runner.backends.local.generate import replies

@@ -46,6 +46,7 @@ def plan(run: Run) -> Evaluation | str:
     rows = samples.rows_to_ask(request, run.rows("validation" if run.plan.validation else "train"))[:PROMPTS]
     if not rows:
         return "evaluation.samples is 0, so there is no row to ask"
+    # By content: a sweep over training keys asks the same base model the same prompts, once.
     seen = [base.identity, rows, samples.sampling(request)]
     folder = cache.user_folder() / "rehearsals" / sha256(msgspec.json.encode(seen)).hexdigest()[:24]
     return Evaluation(request=request, respondents={BASE: base}, rows=rows, graders=graders, folder=folder)

