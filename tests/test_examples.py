@@ -20,11 +20,18 @@ FILES = {
     "loss by token": ("runner/methods/dft.py", "conf/method/dft.yaml"),
     "loss": ("runner/methods/dpo/losses/cpo.py",),
     "shape": ("runner/data/formats/best_worst.py",),
+    "kind": (
+        "runner/data/kinds/judged.py", "runner/data/formats/unpaired.py",
+        "runner/methods/apo_zero.py", "conf/method/apo_zero.yaml",
+    ),
     "grader": ("runner/graders/first_line.py", "conf/grader/first_line.yaml"),
     "source": ("runner/models/sources/zip.py",),
     "backend": ("runner/backends/majority/__init__.py", "conf/backend/majority.yaml"),
-}
-"""The files of each extension: one in Python, and one in YAML where a user chooses it by name."""
+}  # fmt: skip
+"""The files of each extension: one in Python, and one in YAML where a user chooses it by name.
+
+A method for rows as no other method has them is its own file, those of kind and shape, and the YAML.
+"""
 QUICK = ("dataset=files", "dataset.validation_fraction=0.25", "evaluation.samples=0", "tracking=none")
 
 Extended = Callable[..., str]
@@ -34,7 +41,7 @@ Extended = Callable[..., str]
 def extended(tmp_path: Path) -> Extended:
     """Return what copies the runner, adds the files of an extension, and runs a command in that copy."""
 
-    def run(extension: str, program: str, *line: str, typed: str = "") -> str:
+    def run(extension: str, program: str, *line: str, typed: str = "", fails: bool = False) -> str:
         home = tmp_path / "home"
         if not home.exists():
             for name in ("runner", "conf", "experiments", "hydra_plugins"):
@@ -44,7 +51,8 @@ def extended(tmp_path: Path) -> Extended:
             (home / name).parent.mkdir(exist_ok=True)
             shutil.copy(EXAMPLES / name, home / name)
         whole = [sys.executable, "-m", program, *line]
-        return warm.run(whole, cwd=home, env=quietly(), check=True, input=typed).stdout
+        ended = warm.run(whole, cwd=home, env=quietly(), check=not fails, input=typed)
+        return ended.stderr if fails else ended.stdout
 
     return run
 
@@ -86,6 +94,40 @@ def test_a_data_shape_is_one_file(extended: Extended, tiny_model: Path, tmp_path
     rows.write_text("".join(json.dumps(row) + "\n" for row in made), "utf-8")
     line = (f"dataset.train={rows}", f"model.source=path:{tiny_model}", *QUICK, "mode=plan")
     assert "train" in extended("shape", "runner", *line)
+
+
+@pytest.mark.slow
+def test_a_kind_of_rows_with_its_method_and_shape_is_three_files_and_one_yaml(
+    extended: Extended, tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "judged.jsonl"
+    made = [{"prompt": f"Why {n}?", "completion": f"In short: {n}.", "label": n % 3 > 0} for n in range(24)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in made), "utf-8")
+    line = ("method=apo_zero", f"dataset.train={rows}", f"model.source=path:{tiny_model}", *QUICK)
+    output = extended("kind", "runner", *line, "apo_zero.n_epochs=4", "backend.learning_rate=0.05")
+    assert "status  finished" in output
+    (report,) = (tmp_path / "home").glob("runs/*/report.json")
+    metrics = json.loads(report.read_bytes())["metrics"]
+    # All rows are alike but for the label: only a loss that sees it can go below a half.
+    assert metrics["train/judged_right"] > 0.5
+    assert "answers judged good or bad" in extended("kind", "runner", *line[1:], "mode=plan", fails=True)
+
+
+def test_the_loss_of_a_judged_answer_is_that_of_trl() -> None:
+    import runpy
+
+    import torch
+
+    from runner.methods import Scores
+
+    extension = runpy.run_path(str(EXAMPLES / "runner" / "methods" / "apo_zero.py"))
+    logps, reference = torch.tensor([[-9.0], [-9.0]]), torch.tensor([[-12.0], [-12.0]])
+    scores = Scores(logps, torch.ones(2, 1), torch.ones(2, 1), targets=torch.tensor([[1.0], [0.0]]))
+    loss, metrics = extension["METHOD"].loss(scores, reference, extension["APOZero"](beta=0.1))
+    # trl.experimental.kto, loss_type="apo_zero_unpaired": 1 - sigmoid(beta * ratio) and sigmoid(beta * ratio).
+    sigmoid = torch.sigmoid(torch.tensor(0.3)).item()
+    assert loss.tolist() == pytest.approx([1 - sigmoid, sigmoid])
+    assert metrics["judged_right"].tolist() == [1.0, 0.0]
 
 
 @pytest.mark.slow

@@ -98,6 +98,13 @@ class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         """Return each conversation that is learned from; several have their first turns in common."""
         raise NotImplementedError
 
+    def targets(self) -> tuple[float, ...]:
+        """Return the numbers that a loss needs of a row beside its tokens, such as 1 for a good answer.
+
+        They reach it as `Scores.targets`; most kinds have none.
+        """
+        return ()
+
     def texts(self) -> Iterator[Text]:
         """Yield each text."""
         raise NotImplementedError

@@ -63,6 +63,8 @@ class Scores:
     num_tokens: "Tensor"
     num_correct: "Tensor"
     tokens: TokenScores | None = None
+    targets: "Tensor | None" = None
+    """What the rows say beside their tokens (`Row.targets`), shape (rows, targets); None where they say nothing."""
 
     @classmethod
     def of_tokens(cls, tokens: TokenScores, shape: tuple[int, int], by_token: bool) -> "Scores":

@@ -4,16 +4,21 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from runner.data.rows import Row
 from runner.models.chat_tokenizer import TokenRow
 from runner.record.events import Event
 
 
 @dataclass(frozen=True)
 class Example:
-    """A row ready to be learned from: its tokens, and the reference's log-probability of each answer, in nats."""
+    """A row ready to be learned from: its tokens, and the reference's log-probability of each answer, in nats.
+
+    `targets` are what a loss needs of the row beside its tokens (`Row.targets`).
+    """
 
     tokens: TokenRow
     reference_logps: tuple[float, ...] | None
+    targets: tuple[float, ...] = ()
 
     @property
     def num_learned(self) -> tuple[int, ...]:
@@ -56,16 +61,20 @@ class Reference(Protocol):
 
 
 class StoredExamples:
-    """Rows as tokens, with the reference that a loss compares with, if it does."""
+    """Rows as tokens, with the reference that a loss compares with, if it does, and `rows` if they have targets."""
 
-    def __init__(self, tokens: Sequence[TokenRow], reference: Reference | None) -> None:
-        self.tokens, self.reference = tokens, reference
+    def __init__(
+        self, tokens: Sequence[TokenRow], reference: Reference | None, rows: Sequence[Row] | None = None
+    ) -> None:
+        self.tokens, self.reference, self.rows = tokens, reference, rows
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, number: int) -> Example:
-        return Example(self.tokens[number], self.reference[number] if self.reference else None)
+        # Decoded for each batch: a few microseconds, and only of rows that have targets.
+        targets = self.rows[number].targets() if self.rows else ()
+        return Example(self.tokens[number], self.reference[number] if self.reference else None, targets)
 
     def ready(self, numbers: Iterable[int], step: str) -> Generator[Event, None, None]:
         """Compute the reference's log-probabilities that are missing."""

@@ -1,7 +1,7 @@
 """The loss of rows: a method with its hyperparameters, applied to scores of the policy and of the reference."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from runner.methods import AnyMethod, Scores
@@ -54,6 +54,9 @@ class Loss:
 
         stored = [example.reference_logps for example in examples if example.reference_logps is not None]
         reference = torch.tensor(stored, device=policy.logps.device, dtype=policy.logps.dtype) if stored else None
+        if any(example.targets for example in examples):
+            targets = [example.targets for example in examples]
+            policy = replace(policy, targets=torch.tensor(targets, device=policy.logps.device))
         loss, metrics = self.method.loss(policy, reference, self.hyperparameters)
         return {"loss": loss, **metrics}
 

@@ -17,6 +17,9 @@ ERRORS = (
     "invalid_variable_error", "other_error", "python_grader_server_error", "python_grader_runtime_error",
     "model_grader_server_error", "model_grader_refusal_error", "model_grader_parse_error",
 )  # fmt: skip
+DETAILS = (
+    "python_grader_server_error_type", "python_grader_runtime_error_details", "model_grader_server_error_details",
+)  # fmt: skip
 
 
 def check(grader: Any, where: str) -> Grader:
@@ -58,7 +61,7 @@ def run(cloud: Cloud, request: Request) -> Answer:
             "metadata": {
                 "name": grader.name,
                 "type": grader.type,
-                "errors": dict.fromkeys(ERRORS, False) | _errors(grader, grade),
+                "errors": dict.fromkeys(ERRORS, False) | dict.fromkeys(DETAILS) | _errors(grader, grade),
                 "execution_time": time.perf_counter() - began,
                 "scores": dict(grade.parts),
                 "token_usage": None,
@@ -69,12 +72,14 @@ def run(cloud: Cloud, request: Request) -> Answer:
     )
 
 
-def _errors(grader: Grader, grade: Grade) -> dict[str, bool]:
+def _errors(grader: Grader, grade: Grade) -> dict[str, bool | str]:
     if grade.score is not None:
         return {}
     if "is missing" in grade.error:
         return {"invalid_variable_error": True}
-    return {"python_grader_runtime_error" if grader.type == "python" else "other_error": True}
+    if grader.type == "python":
+        return {"python_grader_runtime_error": True, "python_grader_runtime_error_details": grade.error}
+    return {"other_error": True}
 
 
 def _check_multi(grader: dict[str, Any], where: str) -> None:

@@ -72,8 +72,10 @@ def ended(folder: Path, *given: str, code: str) -> subprocess.CompletedProcess[s
     return warm.run([sys.executable, "-c", code, *given], cwd=folder, env=environment)
 
 
-def command(folder: Path, *given: str, ends: int = 0) -> str:
-    process = ended(folder, *given, code="from runner import evaluate; evaluate.main()")
+def command(
+    folder: Path, *given: str, code: str = "from runner import evaluate; evaluate.main()", ends: int = 0
+) -> str:
+    process = ended(folder, *given, code=code)
     assert process.returncode == ends, process.stdout + process.stderr
     return process.stdout if not ends else process.stderr
 

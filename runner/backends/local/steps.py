@@ -148,7 +148,9 @@ class LocalSteps:
                 room = loaded.how["tokens_at_once"] // loaded.lanes.count
                 reference = ReferenceLogps(path, rows, room, loaded.base_identity, self._reference)
                 self._references.append(reference)
-            self._kept_examples[split] = StoredExamples(rows, reference)
+            texts = self.data.rows.get(split)
+            with_targets = texts if texts and texts[0].targets() else None
+            self._kept_examples[split] = StoredExamples(rows, reference, with_targets)
         return self._kept_examples[split]
 
     @contextmanager
