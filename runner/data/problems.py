@@ -50,6 +50,7 @@ def problem_of(row: Mapping[str, Json]) -> Problem:
         if answer:
             fields.setdefault("reference", text_of(answer))
         return Problem(turns[: len(turns) - len(answer)], fields, _tools(row))
+    # Rows for training, too: their good answer is what a grader compares with.
     for format in recognise(row)[:1]:
         known = join_parts({key: value for key, value in row.items() if key in format.all_keys})
         try:

@@ -41,6 +41,7 @@ def with_grader(request: Request) -> Request:
     configuration = graders.configuration(configured.one(request.hyperparameters.grader, key))
     for place in graders.written_secrets(configuration):
         raise RequestError(f"{key}: {place}: a secret is written down; fix: $NAME, and set that variable, or in .env.")
+    # The configuration, not the name: the plan then changes with the grader's file, and is the same elsewhere.
     return replace(request, hyperparameters=replace(request.hyperparameters, grader=configuration))
 
 

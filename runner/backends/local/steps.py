@@ -148,9 +148,7 @@ class LocalSteps:
                 room = loaded.how["tokens_at_once"] // loaded.lanes.count
                 reference = ReferenceLogps(path, rows, room, loaded.base_identity, self._reference)
                 self._references.append(reference)
-            texts = self.data.rows.get(split)
-            with_targets = texts if texts and texts[0].targets() else None
-            self._kept_examples[split] = StoredExamples(rows, reference, with_targets)
+            self._kept_examples[split] = StoredExamples(rows, reference, self.data.with_targets(split))
         return self._kept_examples[split]
 
     @contextmanager

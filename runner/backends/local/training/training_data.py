@@ -61,6 +61,12 @@ class TrainingData:
         """The rows whose prompts are answered."""
         return samples.rows_to_ask(self._run.request, self.rows.get("validation", self.rows["train"]))
 
+    def with_targets(self, split: Split) -> RowStore | None:
+        """Return the rows of a split if they say more than their tokens do (`Row.targets`)."""
+        rows = self.rows.get(split)
+        # All rows of a split are of one kind, so the first one speaks for them.
+        return rows if rows and rows[0].targets() else None
+
     @cached_property
     def tokens(self) -> dict[Split, TokenStore]:
         """Their tokens, cut to `backend.max_length`."""
