@@ -61,8 +61,18 @@ def demand_answer(uri: str) -> None:
 
 def experiment(client: "MlflowClient", name: str) -> str:
     """Return an experiment's id; made where there is none."""
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(name)
-    return str(found.experiment_id if found else client.create_experiment(name))
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:
+            # Another run has made it in between: four writers of a new experiment at once, one of which was refused.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
 
 
 def error_line(error: Exception, uri: str) -> str:
