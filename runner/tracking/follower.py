@@ -5,6 +5,7 @@ next time.
 """
 
 import threading
+import time
 from collections.abc import Sequence
 
 from runner.plan import Run
@@ -14,6 +15,9 @@ from runner.tracking.sender import Position, Sender, position_of
 
 TICK_SECONDS = 2.0
 """Time between two looks at the journals."""
+RETRY_SECONDS = (0.0, 0.5, 2.0)
+"""Pauses before each try to send what is left at a run's end. A store that answers may refuse one of several writers
+that add the same thing at once: four runs with the same data set, before PostgreSQL (UniqueViolation, MLflow 3.17)."""
 
 
 class Follower:
@@ -38,7 +42,12 @@ class Follower:
             position = position_of(run)
             # A finished run that MLflow has whole is not touched: the same command again would only renew its times.
             if position.status != status or self._behind(run, position):
-                self._attempt(run, status)
+                for seconds in RETRY_SECONDS:
+                    time.sleep(seconds)
+                    error = self._attempt(run, status)
+                    # Sent, or nothing answers: then a second try would only make the user wait.
+                    if error is None or not type(error).__module__.startswith("mlflow."):
+                        break
         return position_of(run)
 
     def end(self) -> None:
@@ -66,10 +75,13 @@ class Follower:
         journal = run.folder / layout.JOURNAL
         return journal.exists() and position.sent_bytes < journal.stat().st_size
 
-    def _attempt(self, run: Run, status: str = "") -> None:
+    def _attempt(self, run: Run, status: str = "") -> Exception | None:
+        """Send what is new of a run; return what went wrong, if anything did."""
         try:
             Sender(run, position_of(run)).send(status)
             self._problems.pop(run.plan.id, None)
         # Whatever it is: MLflow, SQLAlchemy, drivers of databases and the network have no common root.
         except Exception as error:
             self._problems[run.plan.id] = error_line(error, store(run.request.tracking.uri))
+            return error
+        return None
