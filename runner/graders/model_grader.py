@@ -9,7 +9,8 @@ from typing import ClassVar, Literal, TypeVar
 import msgspec
 
 from runner.errors import JudgeError, RequestError
-from runner.graders import Grade, Grader, Grading, Json, Judge, Subject, templates
+from runner.graders import Grade, Grading, Json, Judge, Subject, templates
+from runner.graders.templates import Templated
 
 REASON_LENGTH = 300
 """Letters of a judge's reason that are kept."""
@@ -75,7 +76,7 @@ class Verdict(msgspec.Struct, frozen=True):
 Form = TypeVar("Form", bound=Verdict)
 
 
-class ModelGrader(Grader, frozen=True, kw_only=True):
+class ModelGrader(Templated, frozen=True, kw_only=True):
     """A grader that asks a judge: a subclass says what by `judged`, which may raise `JudgeError`."""
 
     concurrent: ClassVar[bool] = True
@@ -85,13 +86,9 @@ class ModelGrader(Grader, frozen=True, kw_only=True):
 
     def problems(self) -> Iterable[str]:
         """Return what is wrong with the templates, and the package that is missing."""
-        yield from templates.problems(self.templates())
+        yield from super().problems()
         if find_spec("openai") is None:
             yield f"type: {self.type} needs the package openai; pip install 'runner[graders]'."
-
-    def warnings(self) -> Iterable[str]:
-        """Return what the service may read otherwise in the templates."""
-        return templates.warnings(self.templates())
 
     def models(self) -> Iterable[str]:
         """Return the one judge that is asked."""

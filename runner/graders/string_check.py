@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
-from runner.graders import Grade, Grader, Subject, templates
+from runner.graders import Grade, Subject, templates
+from runner.graders.templates import Templated
 
 
-class StringCheck(Grader, frozen=True, kw_only=True):
+class StringCheck(Templated, frozen=True, kw_only=True):
     """Compares `input` with `reference`, both templates, character by character.
 
     `eq`: equal; `ne`: not equal; `like`: `input` contains `reference`; `ilike`: likewise, ignoring case.
@@ -22,14 +23,6 @@ class StringCheck(Grader, frozen=True, kw_only=True):
     def templates(self) -> Iterable[str]:
         """Return both texts."""
         return (self.input, self.reference)
-
-    def problems(self) -> Iterable[str]:
-        """Return what is wrong with the templates."""
-        return templates.problems(self.templates())
-
-    def warnings(self) -> Iterable[str]:
-        """Return what the service may read otherwise."""
-        return templates.warnings(self.templates())
 
     def grade(self, subject: Subject) -> Grade:
         """Return 1 or 0, with the comparison as the reason."""

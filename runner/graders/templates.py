@@ -13,7 +13,7 @@ from functools import cache
 
 import msgspec
 
-from runner.graders import Json, Sample, Subject
+from runner.graders import Grader, Json, Sample, Subject
 
 NAMESPACES = ("item", "sample")
 _REASONS = {"output_json": ": the answer is not JSON", "output_tools": ": the answer calls no tool"}
@@ -47,6 +47,18 @@ class Reference:
                 why = _REASONS.get(key, "") if found is values and self.namespace == "sample" else ""
                 raise MissingValueError(f"{self.namespace}.{self.path} is missing{why}")
         return found  # type: ignore[return-value]  # a path has a key at least, so it is no Mapping of a namespace
+
+
+class Templated(Grader, frozen=True, kw_only=True):
+    """A grader whose configuration has templates: what is wrong with them is told of every such grader alike."""
+
+    def problems(self) -> Iterable[str]:
+        """Return what is wrong with the templates."""
+        return problems(self.templates())
+
+    def warnings(self) -> Iterable[str]:
+        """Return what the service may read otherwise in the templates."""
+        return warnings(self.templates())
 
 
 def render(template: str, subject: Subject) -> str:

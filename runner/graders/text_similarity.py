@@ -9,14 +9,15 @@ from functools import cache
 from importlib.util import find_spec
 from typing import ClassVar, Literal, get_args
 
-from runner.graders import Grade, Grader, Subject, templates
+from runner.graders import Grade, Subject, templates
+from runner.graders.templates import Templated
 
 Metric = Literal[
     "cosine", "fuzzy_match", "bleu", "gleu", "meteor", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
 ]
 
 
-class TextSimilarity(Grader, frozen=True, kw_only=True):
+class TextSimilarity(Templated, frozen=True, kw_only=True):
     """Compares `input` with `reference`, both templates, by `evaluation_metric`."""
 
     type: ClassVar[str] = "text_similarity"
@@ -32,17 +33,13 @@ class TextSimilarity(Grader, frozen=True, kw_only=True):
 
     def problems(self) -> Iterable[str]:
         """Return what is wrong with the templates and the metric, a missing package among it."""
-        yield from templates.problems(self.templates())
+        yield from super().problems()
         metric = self.evaluation_metric
         if metric == "cosine":
             allowed = ", ".join(each for each in get_args(Metric) if each != "cosine")
             yield f"evaluation_metric: cosine needs an embeddings model, which is not asked here; allowed: {allowed}."
         elif find_spec(package := _package(metric)) is None:
             yield f"evaluation_metric: {metric} needs the package {package}; pip install 'runner[graders]'."
-
-    def warnings(self) -> Iterable[str]:
-        """Return what the service may read otherwise."""
-        return templates.warnings(self.templates())
 
     def grade(self, subject: Subject) -> Grade:
         """Return the similarity of the two texts."""

@@ -65,7 +65,11 @@ def train(
                     yield from meter.flush()  # what lies before a checkpoint is never measured again
                     engine.save_state(Saved(step, evaluated))
             yield from meter.flush()
-            yield from _evaluate_at_the_end(engine, recipe, held_out, step, evaluated, answers)
+            # The last weights may be the best; else the untrained values are all that is missing, if any.
+            if len(held_out) and recipe.keep_best and evaluated.evaluated_step != step:
+                yield from _evaluate(engine, recipe, held_out, step, evaluated, answers)
+            elif len(held_out) and recipe.loss.knows_untrained:
+                yield from _evaluate_untrained(recipe, held_out, evaluated)
         except StopAsked:
             engine.save_state(Saved(step, evaluated))
             engine.wait_saved()
@@ -108,21 +112,6 @@ def _evaluate(
     yield Metrics(step, values)
     if evaluated.update(step, objective) and recipe.keep_best:
         engine.save_best()
-
-
-def _evaluate_at_the_end(
-    engine: Engine,
-    recipe: Recipe,
-    held_out: Examples,
-    step: int,
-    evaluated: EvaluationState,
-    answers: GradedAnswers | None,
-) -> Generator[Event, None, None]:
-    """Evaluate the last weights if they may be the best; else the untrained values are all that is missing, if any."""
-    if len(held_out) and recipe.keep_best and evaluated.evaluated_step != step:
-        yield from _evaluate(engine, recipe, held_out, step, evaluated, answers)
-    elif len(held_out) and recipe.loss.knows_untrained:
-        yield from _evaluate_untrained(recipe, held_out, evaluated)
 
 
 def _evaluate_untrained(recipe: Recipe, held_out: Examples, evaluated: EvaluationState) -> Generator[Event, None, None]:
