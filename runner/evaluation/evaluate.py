@@ -9,7 +9,6 @@ answers that are there.
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -18,12 +17,10 @@ from runner import planning
 from runner.backends import Respondent
 from runner.data.splits import read_rows, splits_of
 from runner.errors import DataError
-from runner.evaluation import configured, grading, judges, summary
-from runner.evaluation.judges import judge_of
+from runner.evaluation import configured, judges, summary
 from runner.graders import Grader
-from runner.record import graded, layout, run_folders, samples
-from runner.record.events import Event, Note, Progress
-from runner.record.files import safe_name, write_json
+from runner.record import graded, run_folders, samples
+from runner.record.events import Event, Progress
 from runner.record.graded import Answer, AnswerGrade, Asked
 from runner.request.keys import Request
 
@@ -55,13 +52,12 @@ def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) ->
     sampling = samples.sampling(request)
     # Graders are not in it: other graders grade the answers that this folder has.
     seen = [[each.identity for each in respondents.values()], list(respondents), [row.row for row in rows], sampling]
-    identity = sha256(msgspec.json.encode(seen)).hexdigest()[:8]
     return Evaluation(
         request=request,
         respondents=respondents,
         rows=rows,
         graders=configured.of_request(request),
-        folder=run_folders.evaluations_in(runs) / f"{safe_name(list(respondents)[-1])}-{identity}",
+        folder=run_folders.evaluation(runs, list(respondents)[-1], seen),
     )
 
 
@@ -70,33 +66,36 @@ def carry_out(evaluation: Evaluation) -> Generator[Event, None, list[AnswerGrade
     folder, keys = evaluation.folder, evaluation.request.evaluation.judge
     folder.mkdir(parents=True, exist_ok=True)
     graded.write(folder / graded.PROBLEMS, evaluation.rows)
-    answers: list[Answer] = []
+    kept, answers = answered(evaluation), list[Answer]()
     for name, respondent in evaluation.respondents.items():
-        answers += yield from _answers(evaluation, name, respondent)
+        answers += yield from _answers(evaluation, name, respondent, kept)
         respondent.close()
-    with judge_of(keys, evaluation.graders) as judge:
-        first = next(iter(evaluation.respondents))
-        grades = yield from grading.grade(
-            folder, evaluation.rows, answers, evaluation.graders, judge, first, keys.concurrency
-        )
-        if judge is not None and judge.usage.asked + judge.usage.cached:
-            yield Note(judges.told(judge.usage, keys))
-    write_json(folder / layout.EVALUATION, _summed(evaluation, grades))
+    first = next(iter(evaluation.respondents))
+    grades = yield from judges.grade_all(folder, evaluation.rows, answers, evaluation.graders, keys, first)
+    metrics = {name: summary.of_model(grades, evaluation.graders, name) for name in evaluation.respondents}
+    identities = {name: each.identity for name, each in evaluation.respondents.items()}
+    names = [each.name for each in evaluation.graders]
+    graded.write_evaluation(folder, identities, names, len(evaluation.rows), metrics)
     return grades
 
 
-def _answers(evaluation: Evaluation, name: str, respondent: Respondent) -> Generator[Event, None, list[Answer]]:
-    """Return a model's answers, those that are not in the folder asked now."""
+def _answers(
+    evaluation: Evaluation, name: str, respondent: Respondent, kept: Sequence[Answer]
+) -> Generator[Event, None, list[Answer]]:
+    """Return a model's answers, those that are not among the ones kept asked now."""
     path, sampling = evaluation.folder / graded.ANSWERS, samples.sampling(evaluation.request)
-    known = {each.row: [] for each in evaluation.rows} | _by_row(path, name)  # type: ignore[var-annotated]
+    known: dict[str, list[Answer]] = {row.row: [] for row in evaluation.rows}
+    for each in kept:
+        if each.model == name:
+            known.setdefault(each.row, []).append(each)
     left = [row for row in evaluation.rows if len(known[row.row]) < sampling.per_prompt]
     # Model by model: one of them may fill the memory, and only one is loaded at a time.
     for start in range(0, len(left), AT_ONCE):
         part = left[start : start + AT_ONCE]
         replies = respondent.replies([row.prompt for row in part], sampling)
         with path.open("ab") as file:
-            for done, (row, each) in enumerate(zip(part, replies, strict=True), start + 1):
-                known[row.row] = samples.answers(name, [row], [each])
+            for done, (row, own) in enumerate(zip(part, replies, strict=True), start + 1):
+                known[row.row] = samples.answers(name, [row], [own])
                 # A row's answers in one write: a kill leaves all of them or a torn line, which the next start cuts off.
                 file.write(msgspec.json.Encoder().encode_lines(known[row.row]))
                 file.flush()
@@ -107,24 +106,3 @@ def _answers(evaluation: Evaluation, name: str, respondent: Respondent) -> Gener
 def answered(evaluation: Evaluation) -> Sequence[Answer]:
     """Return the answers that the folder holds already."""
     return graded.read_whole(evaluation.folder / graded.ANSWERS, Answer)
-
-
-def _by_row(path: Path, model: str) -> dict[str, list[Answer]]:
-    found: dict[str, list[Answer]] = {}
-    for each in graded.read_whole(path, Answer):
-        if each.model == model:
-            found.setdefault(each.row, []).append(each)
-    return found
-
-
-def _summed(evaluation: Evaluation, grades: Sequence[AnswerGrade]) -> dict[str, object]:
-    graders = evaluation.graders
-    return {
-        "models": list(evaluation.respondents),
-        "identities": [each.identity for each in evaluation.respondents.values()],
-        "graders": [each.name for each in graders],
-        "rows": len(evaluation.rows),
-        "metrics": {
-            name: summary.means(grades, name) | summary.rates(grades, graders, name) for name in evaluation.respondents
-        },
-    }

@@ -1,18 +1,21 @@
 """The judge of a request: the endpoint that graders ask, whether it can be asked, and what it will cost."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
+from pathlib import Path
 
 from runner.errors import RequestError
+from runner.evaluation import grading
 from runner.evaluation.grading import item_of, sample_of
 from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.graders import Grader, Sample, Subject
 from runner.judging.client import EndpointJudge, Usage
 from runner.judging.keys import JudgeKeys
 from runner.judging.price import Price, dollars, forecast
-from runner.record.graded import Answer, Asked
+from runner.record.events import Event, Note
+from runner.record.graded import SIDES, Answer, AnswerGrade, Asked
 from runner.record.samples import Sampling
 
 CHARACTERS_PER_TOKEN = 4
@@ -72,7 +75,19 @@ def total(rehearsed: Sequence[Rehearsed]) -> float | None:
     return None if None in paid else sum(filter(None, paid))
 
 
-def told(usage: Usage, keys: JudgeKeys) -> str:
+def grade_all(
+    folder: Path, rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[Grader], keys: JudgeKeys,
+    base: str = SIDES[0],
+) -> Generator[Event, None, list[AnswerGrade]]:  # fmt: skip
+    """Grade answers as `grading.grade` does, with the judge that graders ask; report what that took."""
+    with judge_of(keys, graders) as judge:
+        grades = yield from grading.grade(folder, rows, answers, graders, judge, base, keys.concurrency)
+        if judge is not None and judge.usage.asked + judge.usage.cached:
+            yield Note(_in_words(judge.usage, keys))
+    return grades
+
+
+def _in_words(usage: Usage, keys: JudgeKeys) -> str:
     """Say what judging took: questions, tokens, dollars."""
     paid = dollars(usage.input_tokens, usage.output_tokens, keys)
     tokens = f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from runner import backends
 from runner.backends import Events, Step
-from runner.evaluation import configured, grading, judges, summary
-from runner.evaluation.judges import judge_of
+from runner.evaluation import configured, judges, summary
 from runner.evaluation.lockstep import in_lockstep
 from runner.plan import Run
 from runner.record import graded
@@ -34,11 +33,7 @@ def _grade(run: Run, state: RunState) -> Events:
     rows = graded.read(run.folder / graded.PROBLEMS, Asked)
     answers = graded.read(run.folder / graded.ANSWERS, Answer)
     graders = configured.of_request(run.request)
-    keys = run.request.evaluation.judge
-    with judge_of(keys, graders) as judge:
-        grades = yield from grading.grade(run.folder, rows, answers, graders, judge, at_once=keys.concurrency)
-        if judge is not None and judge.usage.asked + judge.usage.cached:
-            yield Note(judges.told(judge.usage, keys))
+    grades = yield from judges.grade_all(run.folder, rows, answers, graders, run.request.evaluation.judge)
     for each in graders:
         errors = [grade for grade in grades if grade.grader == each.name and grade.error]
         if errors:

@@ -30,10 +30,14 @@ def rates(grades: Sequence[AnswerGrade], graders: Sequence[Grader], model: str) 
     return found
 
 
+def of_model(grades: Sequence[AnswerGrade], graders: Sequence[Grader], model: str) -> dict[str, float]:
+    """Return a model's means and rates."""
+    return means(grades, model) | rates(grades, graders, model)
+
+
 def metrics(grades: Sequence[AnswerGrade], graders: Sequence[Grader]) -> dict[str, float]:
     """Return the metrics of a run: `eval/GRADER` of the tuned model, `eval/GRADER_before` of the base model."""
-    tuned = means(grades, "tuned") | rates(grades, graders, "tuned")
-    base = means(grades, "base") | rates(grades, graders, "base")
+    tuned, base = of_model(grades, graders, "tuned"), of_model(grades, graders, "base")
     before = {f"eval/{name}_before": value for name, value in base.items()}
     return before | {f"eval/{name}": value for name, value in tuned.items()}
 

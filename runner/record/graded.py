@@ -7,7 +7,7 @@
 Rows have the same id wherever they are asked, so that two runs, two methods or two backends compare row by row.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ import msgspec
 
 from runner.data.json_value import Json
 from runner.data.rows import Tools, Turns
-from runner.record import files
+from runner.record import files, layout
 from runner.record.layout import ANSWERS as ANSWERS
 from runner.record.layout import GRADES as GRADES
 from runner.record.layout import PROBLEMS as PROBLEMS
@@ -87,6 +87,21 @@ def read_whole(path: Path, form: type[Kept]) -> Sequence[Kept]:
         if len(whole) < len(content):
             path.write_bytes(whole)
     return read(path, form)
+
+
+def write_evaluation(
+    folder: Path, identities: Mapping[str, str], graders: Sequence[str], rows: int,
+    metrics: Mapping[str, Mapping[str, float]],
+) -> None:  # fmt: skip
+    """Write what an evaluation came to: its models with what decides their answers, its graders, each model's metrics.
+
+    The first model is the one that the others are compared with.
+    """
+    content = {
+        "models": list(identities), "identities": list(identities.values()), "graders": graders, "rows": rows,
+        "metrics": metrics,
+    }  # fmt: skip
+    files.write_json(folder / layout.EVALUATION, content)
 
 
 def row_scores(grades: Iterable[AnswerGrade], model: str) -> dict[str, dict[str, float]]:

@@ -6,12 +6,14 @@ its path is found wherever it is.
 """
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 from runner.errors import ModelError
 from runner.record import layout
+from runner.record.files import safe_name
 
 USUAL = Path("runs")
 SET_ASIDE = ".before-"
@@ -76,6 +78,12 @@ def latest_with_model(runs: Path) -> Path | None:
 def evaluations_in(runs: Path) -> Path:
     """Return the folder of the evaluations of any models."""
     return runs / "evaluations"
+
+
+def evaluation(runs: Path, name: str, decided_by: object, kind: str = "") -> Path:
+    """Return the folder of an evaluation: called by a name and its kind, and distinguished by what it depends on."""
+    identity = sha256(msgspec.json.encode(decided_by)).hexdigest()[:PLAN_ID_CHARACTERS]
+    return evaluations_in(runs) / f"{safe_name(name)}{kind}-{identity}"
 
 
 def sweeps_in(runs: Path) -> Path:

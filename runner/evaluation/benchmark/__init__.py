@@ -60,8 +60,7 @@ def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) ->
         models[name] = respondent
     limit = request.evaluation.max_rows
     seen = [HARNESS, [each.identity for each in respondents.values()], list(models), limit]
-    identity = sha256(msgspec.json.encode(seen)).hexdigest()[:8]
-    folder = run_folders.evaluations_in(runs) / f"{safe_name(list(models)[-1])}-benchmarks-{identity}"
+    folder = run_folders.evaluation(runs, list(models)[-1], seen, "-benchmarks")
     return Benchmarks(models=models, tasks=_tasks(request.harness), limit=limit, folder=folder)
 
 
@@ -130,14 +129,10 @@ def _sum_up(plan: Benchmarks, found: Sequence[Measurement]) -> None:
     graded.write(plan.folder / graded.PROBLEMS, problems)
     graded.write(plan.folder / graded.ANSWERS, answers)
     graded.write(plan.folder / graded.GRADES, grades)
-    summed = {
-        "models": list(plan.models),
-        "identities": [each.identity for each in plan.models.values()],
-        "graders": list(dict.fromkeys(each.grader for each in grades)),
-        "rows": len(problems),
-        "metrics": {name: dict(_values(name, found)) for name in plan.models},
-    }
-    write_json(plan.folder / layout.EVALUATION, summed)
+    names = list(dict.fromkeys(each.grader for each in grades))
+    metrics_of = {name: dict(_values(name, found)) for name in plan.models}
+    identities = {name: each.identity for name, each in plan.models.items()}
+    graded.write_evaluation(plan.folder, identities, names, len(problems), metrics_of)
 
 
 def _values(model: str, found: Sequence[Measurement]) -> Iterator[tuple[str, float]]:

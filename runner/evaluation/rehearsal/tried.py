@@ -5,7 +5,7 @@ Here the rows are looked at, and graders that cost nothing grade the answers tha
 reference, or the chosen answer), those of other rows or the rejected ones, and empty ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -89,20 +89,18 @@ def _odd(scores: Mapping[str, Sequence[float]], means: Mapping[str, float]) -> l
     return told
 
 
-def _subjects(rows: Sequence[Asked]) -> list[tuple[str, Subject]]:
-    """Return answers that the data has, with what kind they are of: `good`, `rejected` or `other`, and `empty`."""
-    found: list[tuple[str, Subject]] = []
+def _subjects(rows: Sequence[Asked]) -> Iterator[tuple[str, Subject]]:
+    """Yield answers that the data has, with what kind they are of: `good`, `rejected` or `other`, and `empty`."""
     for number, row in enumerate(rows):
         item, other = item_of(row), rows[(number + 1) % len(rows)]
         good, bad = row.fields.get("reference"), row.fields.get("rejected")
         if isinstance(good, str):
-            found.append(("good", Subject(item, Sample(good))))
+            yield "good", Subject(item, Sample(good))
         if isinstance(bad, str):
-            found.append(("rejected", Subject(item, Sample(bad))))
+            yield "rejected", Subject(item, Sample(bad))
         elif isinstance(wrong := other.fields.get("reference"), str) and wrong != good:
-            found.append(("other", Subject(item, Sample(wrong))))
-        found.append((EMPTY, Subject(item, Sample(""))))
-    return found
+            yield "other", Subject(item, Sample(wrong))
+        yield EMPTY, Subject(item, Sample(""))
 
 
 def _place(subject: Subject, rows: Sequence[Asked]) -> str:
