@@ -32,6 +32,7 @@ from runner.backends.local import generation, model
 from runner.backends.local.machine import allocator
 from runner.data.rows import Message
 from runner.models.chat_tokenizer import ChatTokenizer
+from runner.record.samples import Sampling
 from runner.request import hydra_config
 
 Ids = list[list[int]]
@@ -73,7 +74,7 @@ def theirs(loaded: Any, ids: Ids, tokens: int, batch: int, order: str) -> Ids:
 
 def ours(loaded: Any, tokenizer: ChatTokenizer, prompts: list[list[Message]], tokens: int) -> Ids:
     """Return the same by our own loop."""
-    found = generation.sample(loaded, tokenizer, prompts, max_new_tokens=tokens)
+    found = generation.sample(loaded, tokenizer, prompts, Sampling(max_new_tokens=tokens))
     return [answers[0].ids for answers in found]
 
 

@@ -1,6 +1,6 @@
 """Prompts answered by a run's model, on one rank or several, and the base model's answers out of the cache."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from runner.backends.local import disk_cache, generation
@@ -16,15 +16,8 @@ def replies(
     model: Any, tokenizer: ChatTokenizer, prompts: Prompts, sampling: Sampling, **more: Any
 ) -> list[list[Reply]]:
     """Return a model's answers to each prompt; `more` is what `generation.sample` takes besides."""
-    found = generation.sample(model, tokenizer, prompts, **_keywords(sampling), **more)
+    found = generation.sample(model, tokenizer, prompts, sampling, **more)
     return [[Reply(each.text, each.ended) for each in answers] for answers in found]
-
-
-def _keywords(sampling: Sampling) -> Mapping[str, Any]:
-    return {
-        "max_new_tokens": sampling.max_new_tokens, "num_samples": sampling.per_prompt,
-        "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed,
-    }  # fmt: skip
 
 
 def model_replies(loaded: LoadedModel, asked: Any, prompts: Prompts, sampling: Sampling) -> list[list[Reply]]:

@@ -56,7 +56,7 @@ def test_greedy_answers_are_those_of_generate(architecture: str, tiny_models: Mo
     expected = [[alone(model, tokenizer, each, 20)] for each in PROMPTS]
     if architecture in PLAIN_CACHE:  # the others see the template's last words alone
         assert len({tuple(each) for (each,) in expected}) > 3, "a model that says the same to all shows nothing"
-    assert ids_of(sample(model, tokenizer, PROMPTS, max_new_tokens=20)) == expected
+    assert ids_of(sample(model, tokenizer, PROMPTS, Sampling(max_new_tokens=20))) == expected
 
 
 def test_greedy_answers_follow_the_adapter_and_its_absence(tiny_model: Path) -> None:
@@ -65,9 +65,9 @@ def test_greedy_answers_follow_the_adapter_and_its_absence(tiny_model: Path) -> 
     model = plain.adapted(bare)
     adapted = [[alone(model, tokenizer, each, 12)] for each in PROMPTS]
     assert adapted != without
-    assert ids_of(sample(model, tokenizer, PROMPTS, max_new_tokens=12)) == adapted
+    assert ids_of(sample(model, tokenizer, PROMPTS, Sampling(max_new_tokens=12))) == adapted
     with model.disable_adapter():
-        assert ids_of(sample(model, tokenizer, PROMPTS, max_new_tokens=12)) == without
+        assert ids_of(sample(model, tokenizer, PROMPTS, Sampling(max_new_tokens=12))) == without
 
 
 @pytest.mark.parametrize("architecture", [*PLAIN_CACHE, *OTHER_CACHE])
@@ -89,11 +89,11 @@ def test_a_model_that_looks_at_tokens_in_another_way_does_not_decode_in_cohorts(
 
 def test_a_penalty_that_the_model_asks_for_holds_for_greedy_answers(tiny_model: Path) -> None:
     model, tokenizer = disturbed(tiny_model), ChatTokenizer(tiny_model)
-    before = ids_of(sample(model, tokenizer, PROMPTS, max_new_tokens=12))
+    before = ids_of(sample(model, tokenizer, PROMPTS, Sampling(max_new_tokens=12)))
     model.generation_config.repetition_penalty = 1.5
     expected = [[alone(model, tokenizer, each, 12)] for each in PROMPTS]
     assert expected != before
-    assert ids_of(sample(model, tokenizer, PROMPTS, max_new_tokens=12)) == expected
+    assert ids_of(sample(model, tokenizer, PROMPTS, Sampling(max_new_tokens=12))) == expected
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
@@ -103,7 +103,10 @@ def test_log_probabilities_are_those_of_a_whole_forward_pass(
 ) -> None:
     model, tokenizer = disturbed(tiny_models(architecture)), ChatTokenizer(tiny_models(architecture))
     found = sample(
-        model, tokenizer, PROMPTS, max_new_tokens=10, num_samples=2, temperature=temperature, top_p=0.9, seed=4
+        model,
+        tokenizer,
+        PROMPTS,
+        Sampling(max_new_tokens=10, per_prompt=2, temperature=temperature, top_p=0.9, seed=4),
     )
     for asked, each in zip(PROMPTS, found, strict=True):
         start = tokenizer.encode(tokenizer.render(asked, answer_next=True))
@@ -119,9 +122,9 @@ def test_log_probabilities_are_those_of_a_whole_forward_pass(
 def test_an_answer_depends_on_seed_prompt_and_number_alone(architecture: str, tiny_models: Models) -> None:
     model, tokenizer = disturbed(tiny_models(architecture)), ChatTokenizer(tiny_models(architecture))
 
-    def drawn(prompts: list[Prompt], **more: Any) -> list[list[list[int]]]:
-        how = {"max_new_tokens": 12, "num_samples": 3, "temperature": 1.0, "seed": 1} | more
-        return ids_of(sample(model, tokenizer, prompts, **how))
+    def drawn(prompts: list[Prompt], per_prompt: int = 3, seed: int = 1, **more: Any) -> list[list[list[int]]]:
+        wanted = Sampling(max_new_tokens=12, per_prompt=per_prompt, temperature=1.0, seed=seed)
+        return ids_of(sample(model, tokenizer, prompts, wanted, **more))
 
     found = drawn(PROMPTS)
     assert all(len({tuple(ids) for ids in each}) == 3 for each in found)
@@ -130,14 +133,16 @@ def test_an_answer_depends_on_seed_prompt_and_number_alone(architecture: str, ti
     assert drawn(PROMPTS[3:4]) == found[3:4]
     assert drawn(PROMPTS, memory=0) == found
     assert drawn(PROMPTS, rows_at_once=2) == found
-    assert drawn(PROMPTS, num_samples=5) != found
-    assert [each[:3] for each in drawn(PROMPTS, num_samples=5)] == found
+    assert drawn(PROMPTS, per_prompt=5) != found
+    assert [each[:3] for each in drawn(PROMPTS, per_prompt=5)] == found
     assert all(one != other for one, other in zip(drawn(PROMPTS, seed=2), found, strict=True))
 
 
 def test_first_tokens_come_as_often_as_softmax_says(tiny_model: Path) -> None:
     model, tokenizer, count = plain.disturbed(plain.load(tiny_model), 6.0), ChatTokenizer(tiny_model), 4000
-    (found,) = sample(model, tokenizer, [PROMPTS[0]], max_new_tokens=1, num_samples=count, temperature=0.8, seed=3)
+    (found,) = sample(
+        model, tokenizer, [PROMPTS[0]], Sampling(max_new_tokens=1, per_prompt=count, temperature=0.8, seed=3)
+    )
     start = tokenizer.encode(tokenizer.render(PROMPTS[0], answer_next=True))
     with torch.no_grad():
         expected = count * (model(torch.tensor([start])).logits[0, -1] / 0.8).softmax(-1)
@@ -200,7 +205,11 @@ def test_no_token_is_computed_twice_and_none_is_padding_or_follows_an_end(
     assert generation.bytes_per_token(model)
     sizes = computed(model)
     found = sample(
-        model, tokenizer, PROMPTS, max_new_tokens=30, num_samples=num_samples, temperature=1.0, rows_at_once=6
+        model,
+        tokenizer,
+        PROMPTS,
+        Sampling(max_new_tokens=30, per_prompt=num_samples, temperature=1.0),
+        rows_at_once=6,
     )
     lengths = {len(answer.ids) for each in found for answer in each}
     assert len(lengths) > 3, "answers are to end at different places"
@@ -213,10 +222,10 @@ def test_rows_wait_until_there_is_room(tiny_model: Path, computed: Callable[[Any
     per_token = generation.bytes_per_token(model)
     lengths = sorted(len(tokenizer.encode(tokenizer.render(each, answer_next=True))) for each in PROMPTS)
     sizes = computed(model)
-    sample(model, tokenizer, PROMPTS, max_new_tokens=4)
+    sample(model, tokenizer, PROMPTS, Sampling(max_new_tokens=4))
     assert sizes == [sum(lengths), 7, 7, 7]
     sizes.clear()
-    sample(model, tokenizer, PROMPTS, max_new_tokens=4, memory=(lengths[-1] + 4) * per_token)
+    sample(model, tokenizer, PROMPTS, Sampling(max_new_tokens=4), memory=(lengths[-1] + 4) * per_token)
     assert sizes[:4] == [lengths[-1], 1, 1, 1]
     assert len(sizes) > 4
 
@@ -225,14 +234,14 @@ def test_rows_wait_until_there_is_room(tiny_model: Path, computed: Callable[[Any
 def test_an_answer_ends_at_any_of_the_models_ends(architecture: str, tiny_models: Models) -> None:
     model, tokenizer = disturbed(tiny_models(architecture)), ChatTokenizer(tiny_models(architecture))
     model.generation_config.eos_token_id = None
-    ((whole,),) = sample(model, tokenizer, PROMPTS[:1], max_new_tokens=12)
+    ((whole,),) = sample(model, tokenizer, PROMPTS[:1], Sampling(max_new_tokens=12))
     assert (len(whole.ids), whole.ended) == (12, False)
     first = {token: whole.ids.index(token) for token in whole.ids}
     assert len(first) > 2
     (early, place), (late, _) = sorted(first.items(), key=lambda each: each[1])[1:3]
     for ends in (early, [late, early]):
         model.generation_config.eos_token_id = ends
-        ((cut,),) = sample(model, tokenizer, PROMPTS[:1], max_new_tokens=12)
+        ((cut,),) = sample(model, tokenizer, PROMPTS[:1], Sampling(max_new_tokens=12))
         assert (cut.ids, cut.ended) == (whole.ids[: place + 1], True)
         assert cut.text == tokenizer.decode(whole.ids[:place]).strip()
         assert len(cut.logps) == len(cut.ids)
@@ -240,13 +249,13 @@ def test_an_answer_ends_at_any_of_the_models_ends(architecture: str, tiny_models
 
 def test_nothing_is_asked_or_allowed(tiny_model: Path) -> None:
     model, tokenizer = plain.load(tiny_model), ChatTokenizer(tiny_model)
-    assert sample(model, tokenizer, [], max_new_tokens=5) == []
-    assert sample(model, tokenizer, PROMPTS[:1], max_new_tokens=0) == [[Answer("", False, [], [])]]
+    assert sample(model, tokenizer, [], Sampling(max_new_tokens=5)) == []
+    assert sample(model, tokenizer, PROMPTS[:1], Sampling(max_new_tokens=0)) == [[Answer("", False, [], [])]]
 
 
 def test_greedy_samples_of_a_prompt_are_one_answer(tiny_model: Path) -> None:
     model, tokenizer = disturbed(tiny_model), ChatTokenizer(tiny_model)
-    ((one, other),) = sample(model, tokenizer, PROMPTS[:1], max_new_tokens=5, num_samples=2)
+    ((one, other),) = sample(model, tokenizer, PROMPTS[:1], Sampling(max_new_tokens=5, per_prompt=2))
     assert one == other
     assert replies(model, tokenizer, PROMPTS[:1], Sampling(max_new_tokens=5)) == [[Reply(one.text, one.ended)]]
 

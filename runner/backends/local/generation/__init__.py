@@ -17,6 +17,7 @@ from runner.backends.local.generation.cohort import Cohort, attending, forward
 from runner.backends.local.generation.sampling import Row, Sampling, extend
 from runner.data.rows import Message
 from runner.models.chat_tokenizer import ChatTokenizer
+from runner.record.samples import Sampling as Wanted
 
 ROWS = 64
 """Rows computed at once: on a CPU a row's share of a product falls to 64 rows (1.8 ms a token) and hardly after."""
@@ -37,36 +38,35 @@ class Answer(NamedTuple):
     logps: list[float]
 
 
-def sample(  # noqa: PLR0913
-    model: Any, tokenizer: ChatTokenizer, prompts: Sequence[Sequence[Message]], *, max_new_tokens: int,
-    num_samples: int = 1, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
+def sample(
+    model: Any, tokenizer: ChatTokenizer, prompts: Sequence[Sequence[Message]], wanted: Wanted, *,
     memory: int | None = None, rows_at_once: int = ROWS,
 ) -> list[list[Answer]]:  # fmt: skip
-    """Return `num_samples` answers to each prompt, of at most `max_new_tokens` tokens.
+    """Return `wanted.per_prompt` answers to each prompt, of at most `wanted.max_new_tokens` tokens.
 
     At temperature 0 they are greedy, else drawn from the `top_p` nucleus of softmax(logits / temperature). An answer
     is decided by seed, prompt and the number of the sample, not by the other prompts. `memory` bounds the bytes of
     the key/value cache, by default to half of what is free; one answer is always computed.
     """
-    how = Sampling(max_new_tokens, frozenset(ends(model)), temperature, top_p, seed)
     ids = [tokenizer.encode(tokenizer.render(prompt, answer_next=True)) for prompt in prompts]
-    found = sample_tokens(model, ids, how, num_samples, memory=memory, rows_at_once=rows_at_once)
+    found = sample_tokens(model, ids, wanted, memory=memory, rows_at_once=rows_at_once)
     return [[_answer(tokenizer, row) for row in rows] for rows in found]
 
 
 @torch.no_grad()
 def sample_tokens(
-    model: Any, prompts: Sequence[Sequence[int]], how: Sampling, num_samples: int = 1, *, memory: int | None = None,
+    model: Any, prompts: Sequence[Sequence[int]], wanted: Wanted, *, memory: int | None = None,
     rows_at_once: int = ROWS,
 ) -> list[list[Row]]:  # fmt: skip
     """Return the same answers to prompts that are token ids, as token ids with their log-probabilities."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    distinct = num_samples if how.temperature else 1
+    how = Sampling(wanted.max_new_tokens, frozenset(ends(model)), wanted.temperature, wanted.top_p, wanted.seed)
+    distinct = wanted.per_prompt if how.temperature else 1
     rows = [[Row(each, number, how) for number in range(distinct)] for each in prompts]
     model.eval()
     if rows and how.max_new_tokens:
         _fill(model, sorted(rows, key=lambda each: -len(each[0].prompt)), how, memory, rows_at_once)
-    return [each * (num_samples // distinct) for each in rows]
+    return [each * (wanted.per_prompt // distinct) for each in rows]
 
 
 def ends(model: Any) -> list[int]:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.backends.local import generation
-from runner.backends.local.generation.sampling import Sampling as Drawing
 from runner.backends.local.machine import throughput
 from runner.backends.local.training import checkpoint
 from runner.backends.local.training.checkpoint import Writer
@@ -164,13 +163,8 @@ class InProcessEngine(Engine):
 
     def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Sampled]]:
         """Return answers to each prompt by the weights that would be kept; each rank computes all of them."""
-        model = self.learner.model
-        how = Drawing(
-            sampling.max_new_tokens, frozenset(generation.ends(model)), sampling.temperature, sampling.top_p,
-            sampling.seed,
-        )  # fmt: skip
         with self.learner.result_in_place(), self.learner.scorer.released():
-            found = generation.sample_tokens(model, prompts, how, sampling.per_prompt)
+            found = generation.sample_tokens(self.learner.model, prompts, sampling)
         return [[Sampled(row.ids, row.logps, row.ended) for row in rows] for rows in found]
 
     def figures(self, num_tokens: int, seconds: float) -> dict[str, float]:
