@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.emulator import stream
 from tests.emulator.cloud import Cloud
+from tests.emulator.completion import completion
 from tests.emulator.deployments import state
 from tests.emulator.messages import Answer, Refusal, Request
 from tests.emulator.records import Deployment, identifier
@@ -51,26 +52,12 @@ def responses(cloud: Cloud, request: Request) -> Answer:
 def chat(cloud: Cloud, request: Request) -> Answer:
     """Answer a conversation."""
     body = request.json()
-    text = _answer(cloud, body, body.get("messages", []))
-    message = {"role": "assistant", "content": text, "refusal": None}
-    answer = {
-        "id": identifier("chatcmpl-"),
-        "object": "chat.completion",
-        "created": int(cloud.clock.now()),
-        "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-        "usage": _usage(body.get("messages", []), text),
-    }
+    messages = body.get("messages", [])
+    prompt = "".join(_text(message.get("content")) for message in messages)
+    answer = completion(body["model"], cloud.clock.now(), prompt, _answer(cloud, body, messages))
     if body.get("stream"):
         return Answer(body=stream.chat(answer, bool((body.get("stream_options") or {}).get("include_usage"))))
     return Answer(body=answer)
-
-
-def _usage(messages: list[dict[str, Any]], text: str) -> dict[str, int]:
-    """Return the tokens of a prompt and its answer, about four bytes each."""
-    prompt = sum(len(_text(message.get("content")).encode()) for message in messages) // 4
-    completion = len(text.encode()) // 4
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _answer(cloud: Cloud, body: Any, messages: list[dict[str, Any]]) -> str:

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tests.emulator.completion import completion
 from tests.emulator.messages import Answer, Refusal, Request
-from tests.emulator.records import identifier
 
 if TYPE_CHECKING:
     from tests.emulator.cloud import Cloud
@@ -75,17 +75,7 @@ def chat(cloud: "Cloud", request: Request) -> Answer:
         result = cloud.judge.rule(question)
         steps = [{"description": "apply the rule", "conclusion": f"the rule says {result}"}]
         text = json.dumps({"steps": steps, "result": result})
-    tokens = {"prompt_tokens": len(question.encode()) // 4, "completion_tokens": len(text.encode()) // 4}
-    message = {"role": "assistant", "content": text, "refusal": None}
-    answer = {
-        "id": identifier("chatcmpl-"),
-        "object": "chat.completion",
-        "created": int(cloud.clock.now()),
-        "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-        "usage": {**tokens, "total_tokens": sum(tokens.values())},
-    }
-    return Answer(body=answer)
+    return Answer(body=completion(body["model"], cloud.clock.now(), question, text))
 
 
 def grade(cloud: "Cloud", request: Request) -> Answer:

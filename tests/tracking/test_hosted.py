@@ -19,7 +19,6 @@ from runner.record.journal import Record
 from runner.tracking.follower import Follower
 from runner.tracking.mlflow_runs import BEGUN, HOSTED_JOB
 from runner.tracking.sender import Sender, position_of
-from tests import stores
 from tests.emulator import Emulator, Script
 from tests.hosted.rehearsal import created_once, planned
 
@@ -50,13 +49,6 @@ class Store(NamedTuple):
         return Counter(
             (name, each.step) for name in run.data.metrics for each in client.get_metric_history(run.info.run_id, name)
         )
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("mlflow")
-    stores.put_empty(folder)
-    return f"sqlite:///{folder}/mlflow.db"
 
 
 @pytest.fixture

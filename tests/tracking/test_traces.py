@@ -83,13 +83,6 @@ def whole(page: Page, rows: int = ROWS) -> None:
             assert values(trace)["style"].value == graded_rows.score(number, model)
 
 
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("mlflow")
-    stores.put_empty(folder)
-    return f"sqlite:///{folder}/mlflow.db"
-
-
 @pytest.fixture
 def page(database: str, tmp_path: Path) -> Page:
     graded_rows.put(tmp_path, ROWS)
