@@ -18,8 +18,9 @@ run: .venv/local  ## tune the embedded model on the embedded data, from a fresh 
 test: .venv/dev  ## the whole test suite, slow tests included; DURATIONS=1 writes how long its files take
 	$(PYTEST) -m "not exhaustive" $(if $(DURATIONS),--write-durations) $(ARGS)
 
-exhaustive: .venv/dev  ## the tests that `make test` leaves out: further cases of equivalence classes
+exhaustive: .venv/dev  ## the tests that `make test` leaves out: further cases, and new random examples
 	$(PYTEST) -m exhaustive $(ARGS)
+	$(PYTEST) -m hypothesis --hypothesis-profile=default $(ARGS)
 
 check: .venv/dev  ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .

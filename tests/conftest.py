@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from runner.backends.local.machine import hardware
 from tests import scheduling, tiny
@@ -18,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The same examples in every run, so that a suite that was green stays so; `make exhaustive` draws new ones.
+    settings.register_profile("repeatable", derandomize=True)
+    settings.load_profile(config.getoption("hypothesis_profile") or "repeatable")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(scheduling.Reporter(config))
 

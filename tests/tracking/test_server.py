@@ -1,5 +1,6 @@
 """Trials that share an MLflow server on PostgreSQL: many write at once, the server dies, and nothing is lost."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,10 @@ def test_a_server_that_dies_in_mid_sweep_costs_no_trial_and_no_number(here: Here
     waiting.until(lambda: len(journals()) >= 2, "two trials to begin", process=process)
     server.kill()
     waiting.until(lambda: len(journals()) == 3, "three trials to begin", process=process)
+    # Held while the server starts, as a quick sweep would be over before it answers; that is the next test.
+    process.send_signal(signal.SIGSTOP)
     server.start()
+    process.send_signal(signal.SIGCONT)
     output, errors = process.communicate(timeout=waiting.SECONDS)
     assert process.returncode == 0, output + errors
     expected = journalled(here.folder)
