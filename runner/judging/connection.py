@@ -7,13 +7,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from runner.errors import AccessError, JudgeError, RequestError
 from runner.graders import Json
+from runner.hosted.credentials import token_source
 from runner.hosted.wording import line, retry_after
 from runner.judging.cache import Judgement
 from runner.judging.keys import JudgeKeys
@@ -41,6 +42,8 @@ class Connection:
         self._not_before = 0.0
         self._opening = threading.Lock()
         self._opened: OpenAI | None = None
+        self._secret = ""
+        """The key or the latest token, which must not be in any text that is shown."""
 
     def close(self) -> None:
         """Close it; threads that wait for their turn give up."""
@@ -111,9 +114,7 @@ class Connection:
             return "its answer is no chat completion", None, True
         status, told = error.status_code, f"{error.status_code} {self._safe(_words(error))}".strip()
         if status in (401, 403):
-            raise AccessError(
-                f"{self._host}: {told}; it does not take the key in {self._keys.key_variable}; check both."
-            )
+            raise AccessError(f"{self._host}: {told}; it does not accept {self._identity}; check both.")
         # OpenAI says 429 of a used-up account, too, and no pause helps there:
         # https://platform.openai.com/docs/guides/error-codes
         if status == 404 or error.code == "insufficient_quota":
@@ -127,9 +128,16 @@ class Connection:
         raise JudgeError(f"{self._host}: {told}; it refuses the question as it stands.")
 
     def _safe(self, text: str) -> str:
-        """Return a foreign text without our key, however it is quoted in it."""
-        secret = self._environment.get(self._keys.key_variable or "")
+        """Return a foreign text without our key or token, however it is quoted in it."""
+        secret = self._secret
         return line(text.replace(secret, "[…]") if secret else text)
+
+    @property
+    def _identity(self) -> str:
+        """What says who we are, as a message names it."""
+        if self._keys.credential:
+            return f"a token of evaluation.judge.credential={self._keys.credential}"
+        return f"the key in {self._keys.key_variable}"
 
     @property
     def _host(self) -> str:
@@ -148,7 +156,16 @@ class Connection:
                     self._opened.organization = self._opened.project = None
             return self._opened
 
-    def _key(self) -> str:
+    def _key(self) -> str | Callable[[], str]:
+        """Return the key, or what returns a token for each request; raises `AccessError` where there is none."""
+        if self._keys.credential:
+            token = token_source(self._keys.credential, "evaluation.judge.credential")
+
+            def noted() -> str:
+                self._secret = token()
+                return self._secret
+
+            return noted
         name = self._keys.key_variable
         if name is None:
             return "none"  # the SDK wants one
@@ -157,7 +174,8 @@ class Connection:
                 f"{name}: not set; put the judge's key into the environment or .env, or set "
                 "evaluation.judge.key_variable to another variable, null where the endpoint asks for no key."
             )
-        return self._environment[name]
+        self._secret = self._environment[name]
+        return self._secret
 
 
 def find_url(keys: JudgeKeys, environment: Mapping[str, str] = os.environ) -> str:
@@ -173,7 +191,8 @@ def find_url(keys: JudgeKeys, environment: Mapping[str, str] = os.environ) -> st
             f"{place}: holds more than an address (a user, a password, ?… or #…); allowed: https://HOST/…/v1; "
             "the key belongs into the variable that evaluation.judge.key_variable names."
         )
-    open_to_all = where.hostname in ("127.0.0.1", "localhost", "::1") or keys.key_variable is None
+    no_secret = keys.key_variable is None and keys.credential is None
+    open_to_all = where.hostname in ("127.0.0.1", "localhost", "::1") or no_secret
     if not where.hostname or where.scheme not in (("http", "https") if open_to_all else ("https",)):
         raise RequestError(
             f"{place}: got {found}; allowed: https://HOST/…/v1; http only on this machine, or where "

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from runner.hosted.credentials import CredentialName
 from runner.request.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
@@ -13,6 +14,8 @@ class JudgeKeys:
     """Address of an OpenAI-compatible API, ending in /v1; by default OPENAI_BASE_URL, else OpenAI's own."""
     key_variable: str | None = "OPENAI_API_KEY"
     """Name of the environment variable that holds the API key; null where the endpoint asks for none."""
+    credential: CredentialName | None = None
+    """For a deployment of Foundry or Azure OpenAI without keys: Azure's credential, in place of `key_variable`."""
     model_names: dict[str, str] = field(default_factory=dict)
     """What a grader's `model` is called at the endpoint, by its name in the grader: an own deployment's name, say."""
     concurrency: PositiveInt = 4

@@ -107,7 +107,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--batches", type=lambda text: [int(each) for each in text.split(",")], default=[8, 16, 32, 64])
     given = parser.parse_args()
-    allocator.keep_freed()
+    allocator.configure()
     torch.set_num_threads(given.threads or torch.get_num_threads())
     folder = models.fetch(OmegaConf.load(hydra_config.home() / "conf" / "model" / "smollm2.yaml").source)
     loaded, tokenizer, prompts = model.load(folder).eval(), ChatTokenizer(folder), read_prompts(given.prompts)

@@ -179,6 +179,42 @@ def test_a_key_that_is_not_set_is_named(cloud: Emulator, monkeypatch: pytest.Mon
         judge.ask("gpt-4.1", messages("?"), {})
 
 
+def entra(cloud: Emulator, monkeypatch: pytest.MonkeyPatch) -> JudgeKeys:
+    """Return the keys of a judge that is asked with tokens; the environment has the identity and no key."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER"):
+        monkeypatch.setenv(name, cloud.environment()[name])
+    return JudgeKeys(credential="managed_identity")
+
+
+def test_a_deployment_without_keys_is_asked_with_a_token_of_azures(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EndpointJudge(entra(cloud, monkeypatch)) as judge:
+        assert judge.ask("gpt-4.1", messages("?"), {}) == judge.ask("gpt-4.1", messages("?"), {})
+        judge.ask("gpt-4.1", messages("!"), {})
+    assert set(cloud.judge.paid.values()) == {1}
+    assert len(cloud.identity.issued) == 1, "a token is used until it expires"
+
+
+def test_a_token_that_is_refused_is_named_by_its_credential_and_never_shown(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EndpointJudge(entra(cloud, monkeypatch)) as judge:
+        judge.ask("gpt-4.1", messages("?"), {})
+        cloud.identity.revoke()
+        with pytest.raises(AccessError, match=r"evaluation\.judge\.credential=managed_identity") as refused:
+            judge.ask("gpt-4.1", messages("!"), {})
+    assert not any(token in str(refused.value) for token in cloud.identity.issued)
+
+
+def test_a_credential_that_gives_no_token_is_a_sentence(cloud: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = entra(cloud, monkeypatch)
+    monkeypatch.setenv("IDENTITY_HEADER", "another")
+    with EndpointJudge(keys) as judge, pytest.raises(AccessError, match=r"gives no token \(.*\); sign in"):
+        judge.ask("gpt-4.1", messages("?"), {})
+
+
 def test_what_is_on_disk_needs_neither_key_nor_endpoint(
     cloud: Emulator, judge: EndpointJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +301,11 @@ def test_the_address_is_the_keys_then_the_environments_then_openais() -> None:
     assert find_url(JudgeKeys(), environment) == "https://two.example/v1"
     assert find_url(JudgeKeys(), {}) == "https://api.openai.com/v1"
     assert find_url(JudgeKeys(url="http://gpu-box:8000/v1", key_variable=None), {}) == "http://gpu-box:8000/v1"
+
+
+def test_a_token_is_not_sent_unencrypted() -> None:
+    with pytest.raises(RequestError, match="http only on this machine"):
+        connection.find_url(JudgeKeys(url="http://judge.example/v1", key_variable=None, credential="default"), {})
 
 
 def test_an_endpoint_without_keys_is_asked_without_one(cloud: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """The connection to Foundry: the SDKs of Azure and OpenAI, authenticated by a credential of Azure."""
 
-import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
@@ -14,22 +13,13 @@ from runner.backends.foundry.endpoint import ControlPlane, control_plane, find_e
 from runner.backends.foundry.keys import Azure, Foundry
 from runner.errors import RunnerError
 from runner.hosted.connection import ANSWER_SECONDS, CONNECT_SECONDS, Connection, refuse_page
+from runner.hosted.credentials import credential
 from runner.hosted.faults import Fault
 from runner.hosted.keys import Polling
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
     from azure.mgmt.cognitiveservices.operations import DeploymentsOperations
-
-# https://learn.microsoft.com/python/api/overview/azure/identity-readme#credential-classes
-CREDENTIALS = {
-    "default": "DefaultAzureCredential",
-    "cli": "AzureCliCredential",
-    "developer_cli": "AzureDeveloperCliCredential",
-    "environment": "EnvironmentCredential",
-    "managed_identity": "ManagedIdentityCredential",
-    "workload_identity": "WorkloadIdentityCredential",
-}
 
 
 class ManagerOptions(TypedDict):
@@ -64,11 +54,7 @@ class Service(Connection):
 
     @cached_property
     def _credential(self) -> "TokenCredential":
-        import azure.identity
-
-        logging.getLogger("azure").setLevel(logging.CRITICAL)  # it writes each credential's failure to the terminal
-        credential: TokenCredential = getattr(azure.identity, CREDENTIALS[self.azure.credential])()
-        return credential
+        return credential(self.azure.credential)
 
     @cached_property
     def openai(self) -> OpenAI:

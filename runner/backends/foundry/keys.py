@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from runner.hosted.credentials import CredentialName
 from runner.hosted.keys import Polling
 from runner.request.keys import BackendKeys
 from runner.request.types import PositiveInt
@@ -22,9 +23,7 @@ class Azure:
     """For deployments: the resource group; null takes AZURE_RESOURCE_GROUP."""
     account: str | None = None
     """For deployments: the Foundry resource's name; null takes AZURE_AI_ACCOUNT, else it is read off the endpoint."""
-    credential: Literal["default", "cli", "developer_cli", "environment", "managed_identity", "workload_identity"] = (
-        "default"
-    )
+    credential: CredentialName = "default"
     """How to prove who we are: `default` is Azure's DefaultAzureCredential, which tries the others in turn."""
 
 

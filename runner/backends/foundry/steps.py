@@ -20,9 +20,10 @@ from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
 from runner.backends.foundry.results import Followed
 from runner.errors import LeftRunning, StopAsked
-from runner.hosted import files, follow, grader_trial, jobs, metrics, rewards
+from runner.hosted import files, follow, jobs, metrics, rewards
 from runner.hosted import methods as wire_forms
 from runner.hosted.connection import Asking, PageOptions
+from runner.hosted.rewards import grader_trial
 from runner.models import hosted_model
 from runner.models.hosted_model import HostedModel
 from runner.record import layout

@@ -59,7 +59,7 @@ class LoadedModel:
     @cached_property
     def model(self) -> "PreTrainedModel | PeftModel":
         """The model, ready to learn."""
-        allocator.keep_freed()
+        allocator.configure()
         # A resumed run keeps the number of threads it began with, as long as there are as many processes.
         same = self.how.get("processes", 1) == self.group.rank.world_size
         threads = self.how["threads"] if self.how and same else self.settings.runtime.threads
