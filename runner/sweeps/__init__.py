@@ -53,7 +53,7 @@ class Summary(TypedDict, total=False):
 class Trial:
     """One request of a sweep: how it was typed, what sets it apart, the request, and what is proposed for it.
 
-    There is no proposal yet where it goes on from the model that another one is about to make (`model.source=run:…`).
+    There is no proposal yet where it continues from the model that another one is about to make (`model.source=run:…`).
     """
 
     overrides: tuple[str, ...]
@@ -63,7 +63,7 @@ class Trial:
 
     @property
     def run(self) -> "Run | None":
-        """What is going to be done, if it is planned."""
+        """The planned run, if there is one."""
         return self.proposal.run if self.proposal else None
 
     @property
