@@ -192,7 +192,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises `BusyError` with the process and machine that hold it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Beside the lock, which holds nothing: the system's own lock is free the moment its process dies.
+    # Next to the lock, which holds nothing: the system's own lock is free the moment its process dies.
     owner = folder / layout.OWNER
     lock = FileLock(folder / layout.LOCK, timeout=0)
     try:

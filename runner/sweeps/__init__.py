@@ -93,7 +93,7 @@ class Sweep:
         request = self.request
         where = "hosted-" if backends.load(self.request.backend.name).hosted else ""
         name = request.name if request.name != "auto" else f"{where}{self.request.method}-sweep"
-        # Beside the runs, not around them: a run belongs to its plan, and several sweeps may share it.
+        # Next to the runs, not around them: a run belongs to its plan, and several sweeps may share it.
         return run_folders.new(name, self.id, run_folders.sweeps_in(Path(request.runs_folder)))
 
     @property

@@ -128,7 +128,7 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Su
     console.say(f"time spent in all trials: {duration(seconds)}{_saved(found.values())}")
     if spent != 0:  # 0.0 is free, None is not known
         console.say(f"money spent, by the table of prices: {'not known' if spent is None else f'about ${spent:,.2f}'}")
-    # Beside MLflow's copy, so that a sweep without tracking has it, too.
+    # In addition to MLflow's copy, so that a sweep without tracking has it, too.
     write_json(sweep.folder / layout.SUMMARY, content)
     return content
 

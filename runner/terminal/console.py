@@ -79,7 +79,7 @@ def confirm_price(dollars: float | None, most: float | None) -> None:
     price = "a price that is not known" if dollars is None else f"about ${dollars:,.2f}"
     # A cron job or CI has nobody to ask: there the answer is no.
     if terminal.is_terminal and sys.stdin.isatty():
-        answer = terminal.input(Text(f"This takes {price}, max_price is ${most:,.2f}. Go on? [y/N] "))
+        answer = terminal.input(Text(f"This takes {price}, max_price is ${most:,.2f}. Continue? [y/N] "))
         if answer.strip().lower() in ("y", "yes"):
             return
     raise RequestError(f"max_price: got {most:g}, but this takes {price}; nothing was sent. Raise it, or leave it out.")
