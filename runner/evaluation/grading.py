@@ -38,8 +38,8 @@ def grade(
     """Grade answers and return all grades, in order of graders, then of answers; those in the folder are taken as they
     are. A killed process loses the grades that were under way, and no other.
 
-    `base` is the model with whose answers a grader that compares compares those of the others. Graders that wait for
-    a network grade `at_once` answers at a time: with 1 a killed process has nothing under way when a grade is kept.
+    `base` is the model whose answers a comparing grader takes for the other side. Graders that wait for a network
+    grade `at_once` answers at a time: with 1 a killed process has nothing under way when a grade is kept.
     """
     path = folder / graded.GRADES
     tasks = list(_tasks(rows, answers, graders, base))
