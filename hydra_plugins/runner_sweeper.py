@@ -82,7 +82,7 @@ class RunnerSweeper(BasicSweeper):
         assert self.launcher is not None
         returned: list[JobReturn] = []
         for batch in self.split_overrides_to_chunks(trials, self.max_batch_size):
-            # Job numbers go on over batches: Hydra makes folders of them.
+            # Job numbers continue over batches: Hydra makes folders of them.
             returned += self.launcher.launch(batch, initial_job_idx=len(returned))
         return returned
 

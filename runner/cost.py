@@ -15,7 +15,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Cost:
-    """What is left of a job is expected to take: seconds of work and dollars; None where that is not known.
+    """The remaining cost of a job, as expected: seconds of work and dollars; None where that is not known.
 
     `spent` are the dollars that it has cost so far.
     """
@@ -27,7 +27,7 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         """Return what both take: not known where one is not."""
         pairs = ((self.seconds, other.seconds), (self.dollars, other.dollars), (self.spent, other.spent))
-        # None is not zero: a sum with something unknown in it would be told as a price that is too low.
+        # None is not zero: a sum with something unknown in it would be reported as a price that is too low.
         return Cost(*(None if None in pair else sum(filter(None, pair)) for pair in pairs))
 
 

@@ -173,7 +173,7 @@ class TorchGroup(Group):
             pass
         return (
             f"torchrun: one of the {self.rank.world_size} processes was lost (killed, or its machine is gone); the "
-            "same command goes on from the last checkpoint, with as many processes as you like."
+            "same command continues from the last checkpoint, with as many processes as you like."
         )
 
 
@@ -219,7 +219,7 @@ def speaks(sentence: str) -> bool:
         return True
     try:
         # `add` counts in the store: the first gets 1.
-        return bool(_store().add(f"told/{sha256(sentence.encode()).hexdigest()[:16]}", 1) == 1)
+        return bool(_store().add(f"reported/{sha256(sentence.encode()).hexdigest()[:16]}", 1) == 1)
     except RuntimeError:
         return True
 
@@ -243,7 +243,7 @@ def _require_same(plan_ids: Sequence[str]) -> None:
     if other is not None:
         raise RequestError(
             f"torchrun: process 0 has made plan {plan_ids[0][:16]} and process {other} plan {plan_ids[other][:16]}; "
-            "all need the same data, model and keys; on unlike machines name backend.dtype, which auto takes from each."
+            "all need the same data, model and keys; on different machines set backend.dtype, as auto depends on each."
         )
 
 

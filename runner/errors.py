@@ -6,12 +6,12 @@
     ├── ModelError         2   a model cannot be found, fetched or loaded
     ├── AccessError        2   a hosted service does not let us in: endpoint, credential or role
     ├── BusyError          1   another live process works on the same plan
-    ├── ServiceError       1   a hosted service fails or cannot be reached; the same command goes on
+    ├── ServiceError       1   a hosted service fails or cannot be reached; the same command continues
     ├── JudgeError         1   a judge's answer cannot be had; the row has no grade from it
-    ├── LostError          1   another of several processes is gone; the same command goes on
-    ├── EndedError         1   a hosted job ended without a model; only a new one (again=true) can go on
+    ├── LostError          1   another of several processes is gone; the same command continues
+    ├── EndedError         1   a hosted job ended without a model; only a new one (again=true) can continue
     └── StopAsked        130   the process was asked to stop, and did so at a safe point
-        ├── LeftRunning  130   it did, and a hosted job goes on without it
+        ├── LeftRunning  130   it did, and a hosted job continues without it
         └── Pruned         0   a search gave the trial up, as it fell behind the others
 
 The number is the process's exit code. A message is one sentence: place, what was found, what is
@@ -80,7 +80,7 @@ class StopAsked(RunnerError):
 
 
 class LeftRunning(StopAsked):
-    """The process was asked to stop while it followed a hosted job, which goes on."""
+    """The process was asked to stop while it followed a hosted job, which continues."""
 
 
 class Pruned(StopAsked):

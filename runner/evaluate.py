@@ -16,7 +16,7 @@ them. With --calibrate FILE graders grade the answers in a file that people have
   python -m runner.evaluate RUN harness=[gsm8k,ifeval] evaluation.max_rows=100
   python -m runner.evaluate --calibrate labelled.jsonl helpful
 
-The same command goes on where it stopped; no answer and no judgement is asked for twice.
+The same command continues where it stopped; no answer and no judgement is asked for twice.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def _benchmark_row(found: "BenchmarkMetric") -> list[str]:
 
 
 def _show(folder: Path, request: Request, asked: argparse.Namespace) -> None:
-    """Print how the models of a folder compare, and tell MLflow of them."""
+    """Print how the models of a folder compare, and send them to MLflow."""
     from runner.compare import models
     from runner.record import graded, layout
     from runner.tracking import evaluation_runs
@@ -117,9 +117,10 @@ def _show(folder: Path, request: Request, asked: argparse.Namespace) -> None:
     if asked.json:
         if problem:
             console.complain(failed)
-        told: dict[str, Any] = models.as_json(found) if found else {}
+        compared_as_json: dict[str, Any] = models.as_json(found) if found else {}
         benchmarks = folder / layout.BENCHMARKS
-        _print({**told, "benchmarks": msgspec.json.decode(benchmarks.read_bytes())} if request.harness else told)
+        with_benchmarks = {"benchmarks": msgspec.json.decode(benchmarks.read_bytes())} if request.harness else {}
+        _print(compared_as_json | with_benchmarks)
         return
     if found is not None:
         console.table("Mean scores", *found.table, fold=False)

@@ -24,7 +24,7 @@ from runner.record import run_folders
 from runner.request.keys import Request
 
 FORMAT = 2
-"""Version of what a plan holds; raised when the same request comes to another result.
+"""Version of what a plan holds; raised when the same request has another result.
 
 It is in the plan id: what an earlier version has finished is another plan, and is not taken for this one's result.
 """
@@ -42,7 +42,7 @@ class DataIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is going to be done. `hyperparameters` and `settings` hold no `auto` that the runner decides."""
+    """The plan of a run. `hyperparameters` and `settings` hold no `auto` that the runner decides."""
 
     format: int
     method: str

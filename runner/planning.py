@@ -218,7 +218,7 @@ def count_tokens(proposal: Proposal) -> Tokens | None:
 
 
 def _count(proposal: Proposal, split: Split, count: Callable[[Row], int], sample_rows: int) -> int:
-    # The first rows stand for all, as their order says nothing of their length.
+    # The first rows are a sample of all, as their order says nothing of their length.
     counted = [count(row) for row in islice(proposal.run.rows(split), sample_rows)]
     return round(sum(counted) / len(counted) * proposal.survey.splits[split].rows)
 

@@ -34,7 +34,7 @@ def _watch(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     named = dict.fromkeys(run_folders.find(name, given.runs_folder) for name in given.runs)
     runs = [_hosted(planning.load(folder)) for folder in named or _under_way(given.runs_folder)]
-    # One run is followed as its own command does, with progress; of many only changes of state are told.
+    # One run is followed as its own command does, with progress; of many only changes of state are printed.
     if len(runs) > 1:
         return _Watch(runs).to_end()
     for run in runs:
@@ -61,7 +61,7 @@ def _under_way(runs: Path) -> list[Path]:
 def _hosted(run: Run) -> Run:
     # Without it `backend.follow=false` would look once and leave again.
     if (whole := backends.of(run).to_its_end(run)) is None:
-        raise RequestError(f"{run.folder}: is no hosted run; give its command again to go on with it.")
+        raise RequestError(f"{run.folder}: is no hosted run; give its command again to resume it.")
     return whole
 
 
@@ -90,18 +90,18 @@ class _Watch:
                 if asked():
                     self._leave([works[number], *(works[other] for _, other in self._due)])
                 else:
-                    self._go_on(number, works[number], follower)
+                    self._advance(number, works[number], follower)
             follower.end()
         return max(self._codes)
 
     def _leave(self, works: Sequence[Work]) -> None:
-        """Stop following; what runs at the service goes on."""
+        """Stop following; what runs at the service continues."""
         self._due = []
         self._codes.add(StopAsked.exit_code)
         for work in works:
             with suppress(RunnerError):
-                work.throw(LeftRunning("the job goes on at the service"))
-        console.say(f"{len(works)} jobs go on at the service; python -m runner.watch comes back to them.")
+                work.throw(LeftRunning("the job continues at the service"))
+        console.say(f"{len(works)} jobs continue at the service; python -m runner.watch follows them again.")
 
     def _held(self, stack: ExitStack, run: Run) -> bool:
         try:
@@ -112,8 +112,8 @@ class _Watch:
             return False
         return True
 
-    def _go_on(self, number: int, work: Work, follower: Follower) -> None:
-        """Let one run go on to its next safe point, or end it."""
+    def _advance(self, number: int, work: Work, follower: Follower) -> None:
+        """Advance one run to its next safe point, or end it."""
         run = self._runs[number]
         try:
             seconds = next(work)
@@ -128,8 +128,8 @@ class _Watch:
             return
         report.write(run, outcome)
         follower.finish(run, outcome.status)
-        told = f": {outcome.message}" if outcome.message else ""
-        console.say(f"{run.folder.name}: {outcome.status}{told}")
+        message = f": {outcome.message}" if outcome.message else ""
+        console.say(f"{run.folder.name}: {outcome.status}{message}")
 
 
 class _Listener:

@@ -1,10 +1,11 @@
-"""`python -m tests.house`: the code base in numbers, beside its limits; exit code 1 where one is passed.
+"""`python -m tests.house`: the code base in numbers, with its limits; exit code 1 where one is passed.
 
 Counted are Python files under `runner/` and `hydra_plugins/`. A comment is a line with `#`; a docstring is none.
 """
 
 import ast
 import io
+import re
 import sys
 import tokenize
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,26 @@ PRIVATE = {
     "goal": "objective", "judge": "evaluate, classify", "demand_price": "confirm_price",
 }  # fmt: skip
 """Names that the field does not use, and what took their place; as names of modules, classes and functions."""
+DIALECT = {
+    "told": "reported, printed", "tells": "reports, shows", "beside": "next to, besides, compared with",
+    "stands": "is, exists", "anew": "again", "nought": "zero", "goes on": "continues", "go on": "continue",
+    "going on": "continuing", "unlike": "different", "mend": "fix", "mends": "fixes", "mended": "fixed",
+    "comes to": "results in, equals", "dear": "expensive", "dearer": "more expensive", "hangs on": "depends on",
+}  # fmt: skip
+"""Words that plain technical English does not use, and what to say; as whole words of any text or name."""
+DIALECT_ALLOWED = {
+    "runner.graders.pairwise": "stands",  # part of the question to a judge: another one would be paid for again
+    "runner.backends.foundry.backend": "beside",  # part of a step's key in journals: by another one it is done again
+}
+"""Modules in which a word stays, and why."""
+DIALECT_LATER = (
+    "runner.training", "runner.methods.rft", "runner.backends.local.training", "runner.backends.local.generation",
+    "runner.backends.local.backend", "runner.backends.local.steps", "runner.backends.local.respondent",
+    "runner.backends.local.loaded_model", "runner.backends.local.machine.allocator",
+)  # fmt: skip
+"""Modules and packages whose words are not looked at yet."""
+# Letters of abbreviations stand for something. An underscore ends a word, so that names are found by their parts.
+_DIALECT = re.compile(rf"(?<![a-z])(?!stands for)({'|'.join(DIALECT).replace(' ', '[ _]')})(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,15 @@ def spelled(source: Source) -> Iterator[tuple[int, str]]:
         # `.lock` ends the name of any lock file.
         if name in names and (node in joined or (Path(name).suffix and name != layout.LOCK)):
             yield node.lineno, name
+
+
+def dialect(source: Source) -> Iterator[tuple[int, str]]:
+    """Yield line and word of each use of the dialect in a module."""
+    if any(f"{source.name}.".startswith(f"{each}.") for each in DIALECT_LATER):
+        return
+    for number, line in enumerate(source.text.splitlines(), 1):
+        words = [found.lower().replace("_", " ") for found in _DIALECT.findall(line)]
+        yield from ((number, word) for word in words if word != DIALECT_ALLOWED.get(source.name))
 
 
 def comments(source: Source) -> int:
@@ -172,6 +202,7 @@ def faults(found: list[Source]) -> Iterator[str]:
         names = [node.name for node in each.nodes(ast.ClassDef, ast.FunctionDef)]  # type: ignore[attr-defined]
         for name in {each.name.rpartition(".")[2], *names} & PRIVATE.keys():
             yield f"{each.name}: {name} is called {PRIVATE[name]}"
+        yield from (f"{each.name}:{line}: '{word}': say {DIALECT[word]}" for line, word in dialect(each))
     total = sum(each.lines for each in found)
     if (share := 100 * sum(map(comments, found)) / total) < COMMENTS_PER_100:
         yield f"comments: {share:.1f} per 100 lines, fewer than {COMMENTS_PER_100}"

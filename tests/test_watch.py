@@ -60,7 +60,7 @@ def test_a_run_that_does_not_follow_leaves_its_job_running(here: Hosted) -> None
     run = here.run(ALONE)
     assert steps(run) == ["upload", "create", "look"]
     assert report(run)["status"] == "running"
-    assert report(run)["message"] == f"the job goes on at the service; python -m runner.watch {run.name} follows it"
+    assert report(run)["message"] == f"the job continues at the service; python -m runner.watch {run.name} follows it"
     assert here.status(here.job(run)) == "running"
 
 
@@ -141,7 +141,9 @@ def test_ctrl_c_leaves_the_jobs_running_and_watching_again_makes_up_for_what_cam
         assert report(run)["status"] == "running"
         assert 3 <= heard(run) < 10
     told = (
-        f"{here.job(runs[0])} goes on at the service; come back with" if count == 1 else "2 jobs go on at the service"
+        f"{here.job(runs[0])} continues at the service; come back with"
+        if count == 1
+        else "2 jobs continue at the service"
     )
     assert told in output + errors
     assert not any(request.path.endswith("/cancel") for request in here.cloud.requests)
@@ -282,7 +284,7 @@ def test_a_local_run_is_told_how_to_go_on_with_it(tmp_path: Path, monkeypatch: p
     job = planning.make(check.request(composed)).run
     job.folder.mkdir(parents=True)
     execute.keep(job)
-    with pytest.raises(RequestError, match=r"is no hosted run; give its command again to go on with it\.$"):
+    with pytest.raises(RequestError, match=r"is no hosted run; give its command again to resume it\.$"):
         watch._hosted(planning.load(job.folder))
 
 

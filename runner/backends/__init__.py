@@ -60,7 +60,7 @@ class Respondent(Protocol):
 
     @property
     def identity(self) -> str:
-        """What decides its answers beside prompt and sampling: the digest of its weights, or its place and name."""
+        """What decides its answers besides prompt and sampling: the digest of its weights, or its place and name."""
 
     def replies(self, prompts: Sequence[Turns], sampling: "Sampling") -> Iterator[Sequence["Reply"]]:
         """Yield the answers to each prompt in turn, `sampling.per_prompt` of them."""

@@ -62,7 +62,7 @@ def _repeat(folder: Path) -> None:
     for change in found.changes:
         console.say(f"changed: {change}")
     if not found.changes:
-        console.say("nothing changed: data, model, code and packages are the same; again=true makes it anew.")
+        console.say("nothing changed: data, model, code and packages are the same; again=true runs it again.")
 
 
 def _parser() -> argparse.ArgumentParser:

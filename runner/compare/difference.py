@@ -117,7 +117,7 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     steps, which find more, have decided the direction ends there (Strassburger and Bretz 2008, Statistics in Medicine
     27, 4914-4927).
     """
-    # What cannot be told anyway would only widen the intervals of the others.
+    # What cannot be decided anyway would only widen the intervals of the others.
     read = [each for each in differences if each.estimate and each.rows >= LEAST_ROWS]
     if len(read) < 2:
         return list(differences)
@@ -130,7 +130,7 @@ def _together(each: Difference, p: float, family: int) -> Difference:
     assert found.estimate is not None
     low, high = found.estimate.interval(found.confidence)
     if found.significant:
-        # Holm has told the direction, Bonferroni's wider interval may still reach across zero.
+        # Holm has decided the direction, Bonferroni's wider interval may still reach across zero.
         low, high = (max(low, 0.0), high) if each.mean > 0 else (low, min(high, 0.0))
     return replace(found, low=low, high=high)
 

@@ -75,7 +75,7 @@ def centred(apart: Vector, zero_or_one: bool) -> tuple[float, float]:
     """Return centre and variance of the mean of the differences of rows, two rows added.
 
     Agresti and Min 2005 (Statistics in Medicine 24, 729-740) add one half to each cell of a two by two table: two rows
-    more, on both sides of zero, whose squares sum to 1. Of other scores they stand on both sides of the mean, and their
+    more, on both sides of zero, whose squares sum to 1. Of other scores they are on both sides of the mean, and their
     squares sum to that of the row furthest from it.
     """
     # Of 300 rows that all come out alike, 0.7 points either way are left; a plain variance would be 0.
@@ -105,9 +105,9 @@ def of_seeds(values: Matrix) -> float:
 
 
 def rows_needed(apart: Vector, against: float = 0.0, confidence: float = CONFIDENCE) -> int | None:
-    """Return about how many rows would tell the mean of these differences from a value, two digits of it.
+    """Return about how many rows would distinguish the mean of these differences from a value, two digits of it.
 
-    None where there is nothing to tell, or no number of rows would do.
+    None where there is nothing to distinguish, or no number of rows would do.
     """
     from scipy import special
 

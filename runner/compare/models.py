@@ -37,13 +37,13 @@ class Models:
 
     def _cell(self, model: Variant, metric: str) -> str:
         mean = model.runs[0].metrics.get(metric)
-        told = "" if mean is None else f"{mean:.4g}"
+        cell = "" if mean is None else f"{mean:.4g}"
         for each in self.differences:
             if (each.name, each.metric) == (model.name, metric) and each.estimate:
                 kind = self._kind(metric)
                 low, high = amount(kind, each.low), amount(kind, each.high)
-                told += f" ({amount(kind, each.mean, True)}, {low} to {high}{'; beyond chance' * each.significant})"
-        return told
+                cell += f" ({amount(kind, each.mean, True)}, {low} to {high}{'; beyond chance' * each.significant})"
+        return cell
 
 
 def compare_models(folder: Path, margin: float | None = None) -> Models:

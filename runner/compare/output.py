@@ -15,20 +15,20 @@ SHOWN = 40
 def write(found: Comparison, folder: Path) -> Sequence[Path]:
     """Write the comparison as JSON, Markdown, a page and a drawing; return the files."""
     from runner.compare import drawing, page
-    from runner.compare.rows import beside
+    from runner.compare.rows import side_by_side
 
     folder.mkdir(parents=True, exist_ok=True)
     figure = drawing.draw(found)
     files = [folder / f"comparison.{kind}" for kind in ("json", "md", "html", "png")]
     write_json(files[0], verdict.as_json(found))
     files[1].write_text(verdict.markdown(found), "utf-8")
-    files[2].write_text(page.html(found, drawing.svg(figure), beside(found)), "utf-8")
+    files[2].write_text(page.html(found, drawing.svg(figure), side_by_side(found)), "utf-8")
     drawing.save(figure, files[3])
     return files
 
 
 def show(found: Comparison, folder: Path | None) -> None:
-    """Print the table, what can be told of it, and where it is written."""
+    """Print the table, what follows from it, and where it is written."""
     head, rows = verdict.table(found)
     if len(rows) > SHOWN:
         rows = [*rows[:SHOWN], [f"… and {len(rows) - SHOWN} more", *[""] * (len(head) - 1)]]

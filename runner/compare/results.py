@@ -27,11 +27,11 @@ Rows = dict[str, dict[str, float]]
 TUNED = "tuned"
 """The model of a run's answers that is compared; the other one is the base model."""
 TIE = 0.5
-"""What an answer is worth beside itself."""
+"""What an answer is worth compared with itself."""
 DATA = "dataset.fingerprint"
-"""The key of what the rows are: files may hold others by now, and other keys may come to the same ones."""
+"""The key of what the rows are: files may hold others by now, and other keys may select the same ones."""
 IGNORED = ("seed", "model.digest", *(f"dataset.{key}" for key in plan.DATA))
-"""What does not tell one request from another."""
+"""What does not distinguish one request from another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Variant:
 def read(folder: Path) -> Result:
     """Return what a run's folder holds. Raises `RequestError` where it was never begun."""
     run = planning.load(folder)
-    # From the journal and not the report: a run that was killed, or goes on, has none, or an old one.
+    # From the journal and not the report: a run that was killed, or still runs, has none, or an old one.
     records = journal.read(folder / layout.JOURNAL)
     content = outcome.read(folder) or {}
     grades = [each for each in graded.read(folder / graded.GRADES, AnswerGrade) if each.model == TUNED]
@@ -125,7 +125,7 @@ def read_models(folder: Path) -> list[Result]:
 
 
 def _ties(grades: Sequence[AnswerGrade], first: str) -> list[AnswerGrade]:
-    """Return the grades of the first model by graders that set the others' answers beside its own: each is a tie.
+    """Return the grades of the first model by graders that compare the others' answers with its own: each is a tie.
 
     So a win rate is compared with a half, row by row as any other score.
     """
@@ -181,7 +181,7 @@ def kind(metric: str, results: Iterable[Result]) -> Metric:
 
 
 def _rows_of(run: Run) -> str:
-    """Return what tells a run's rows, all splits of them, from others."""
+    """Return what distinguishes a run's rows, all splits of them, from others."""
     return " ".join(split.fingerprint[:8] for split in (run.plan.train, run.plan.validation) if split)
 
 
@@ -224,7 +224,7 @@ def variants(results: Sequence[Result]) -> list[Variant]:
     keys = differing(results)
     together: dict[str, list[Result]] = {}
     for result in results:
-        # repr tells 1 from 1.0 and "1": other values are another request, even where they compare as equal.
+        # repr distinguishes 1 from 1.0 and "1": other values are another request, even where they compare as equal.
         together.setdefault(repr(sorted(map(repr, result.request.items()))), []).append(result)
     names = [_name(runs[0], keys) for runs in together.values()]
     taken = Counter(names)
@@ -237,5 +237,5 @@ def variants(results: Sequence[Result]) -> list[Variant]:
 
 
 def _name(result: Result, keys: Sequence[str]) -> str:
-    told = [f"{key}={result.params[key]}" for key in keys if key in result.params]
-    return ", ".join(told) or result.folder.name
+    settings = [f"{key}={result.params[key]}" for key in keys if key in result.params]
+    return ", ".join(settings) or result.folder.name

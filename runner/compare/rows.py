@@ -80,7 +80,7 @@ class _Column:
     scores: dict[str, dict[str, float]]
 
 
-def beside(found: Comparison) -> SideBySide | None:
+def side_by_side(found: Comparison) -> SideBySide | None:
     """Return the rows of a comparison side by side; None where no folder has answers. Reads the first run of each."""
     folders: dict[Path, tuple[Sequence[Asked], Sequence[Answer], Sequence[AnswerGrade]]] = {}
     variants = [each for each in (*found.ranked, *found.unranked) if (each.runs[0].folder / graded.ANSWERS).exists()]
@@ -96,7 +96,7 @@ def beside(found: Comparison) -> SideBySide | None:
     columns[:0] = [_column("base model", BASE, *folders[each][1:]) for each in base]
     if not columns:
         return None
-    # Several variants are told from the best one; a single one from what it was before.
+    # Several variants are compared with the best one; a single one with what it was before.
     against = 1 if base and len(shown) > 1 else 0
     # Rows have one id wherever they were asked, so those of several runs meet here.
     asked = {each.row: each for parts in folders.values() for each in parts[0]}
@@ -111,7 +111,7 @@ def beside(found: Comparison) -> SideBySide | None:
 
 
 def _base(variant: Variant) -> Path | None:
-    """Return the folder that may hold the base model's answers beside a variant's: a run's does."""
+    """Return the folder that may hold the base model's answers next to a variant's: a run's does."""
     run = variant.runs[0]
     # A model of an evaluation may have the same name, but has no plan.
     return run.folder if run.model == TUNED and run.plan_id else None

@@ -1,4 +1,4 @@
-"""A difference in words: who beats whom by how much, what is no worse, how many rows would tell. Pure."""
+"""A difference in words: who beats whom by how much, what is no worse, how many rows would decide. Pure."""
 
 import math
 
@@ -26,13 +26,13 @@ def sentence(found: Difference) -> str:
     """Say in a sentence what came out, and where there is a margin, which one is no worse."""
     if not found.rows:
         return f"{found.name} and {found.other} have judged no held-out row in common, so they cannot be compared"
-    told = _decided(found) if found.significant else _undecided(found)
-    return told if found.margin is None else f"{told}; {_margin(found)}"
+    text = _decided(found) if found.significant else _undecided(found)
+    return text if found.margin is None else f"{text}; {_margin(found)}"
 
 
 def _decided(found: Difference) -> str:
     seen = found if found.better else found.turned
-    # Told from the winner's side, whichever that is.
+    # Stated from the winner's side, whichever that is.
     alone = "" if min(found.seeds) > 1 else "; one seed each, another may come out otherwise"
     alone = alone if found.seeds == (1, 1) else alone.replace("one seed each", "one seed on a side")
     return (
@@ -48,7 +48,7 @@ def _undecided(found: Difference) -> str:
         return (
             # Of a grader that gives each answer the same score, say: more rows would not help.
             f"{found.name} and {found.other} come out alike in {metric} on each of {found.rows:,} rows; "
-            "another metric may tell them apart"
+            "another metric may distinguish them"
         )
     more = f"; about {found.enough:,} would be needed" if found.enough and found.enough > found.rows else ""
     return (
@@ -77,14 +77,14 @@ def _margin(found: Difference) -> str:
         return f"{behind.name} is no worse than {behind.other} in {what} by more than {margin}: {at_worst} at worst"
     # Of one that is better beyond chance it goes without saying.
     first = behind.turned.no_worse and not found.significant
-    told = f"{behind.other} is no worse than {behind.name} in {what} by more than {margin}; " * first
+    opening = f"{behind.other} is no worse than {behind.name} in {what} by more than {margin}; " * first
     # On the side on which the one behind is: the value that an interval of more rows would leave out.
     sign = 1 if found.kind.lower_is_better else -1
     enough = rows_needed(behind.apart, sign * found.margin, found.confidence)
     if sign * (behind.low if sign > 0 else behind.high) > found.margin:
-        return f"{told}{behind.name} is worse than {behind.other} by more than {margin}"
+        return f"{opening}{behind.name} is worse than {behind.other} by more than {margin}"
     if not found.apart.any():
         # The interval of rows that all come out alike shrinks as their number grows.
         enough = math.ceil(behind.worst * (found.rows + 2) / found.margin)
     more = f"; about {enough:,} rows would be needed" if enough and enough > found.rows else ""
-    return f"{told}whether {behind.name} is worse than {behind.other} by more than {margin} cannot be told{more}"
+    return f"{opening}whether {behind.name} is worse than {behind.other} by more than {margin} cannot be decided{more}"

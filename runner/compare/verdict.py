@@ -19,7 +19,7 @@ from runner.methods import Metric
 HEADLINES = [f"eval/{name}" for name in methods.headlines()]
 """What runs are ranked by if nothing is said: the first that all have. Losses of different betas do not compare."""
 MEASURED = [f"eval/{each.name}" for each in methods.metrics().values() if each.shown]
-"""What is shown beside the metric, if it was measured."""
+"""Metrics shown next to the one compared, if they were measured."""
 ANSWERS = "eval/in_style"
 """What answers to held-out prompts are judged by, wherever the model is, where no grader was asked for."""
 EVERY_GRADER = "graders"
@@ -74,18 +74,18 @@ class Comparison:
     @property
     def sentences(self) -> list[str]:
         """Say what came out, and what did not."""
-        told = [sentence(each) for each in self.differences]
+        found = [sentence(each) for each in self.differences]
         if len(self.ranked) == 1 and len(self.ranked[0].runs) > 1:
-            told.append(
+            found.append(
                 f"{len(self.ranked[0].runs)} runs of one request, which differ in their seed only: "
                 "what sets them apart is chance, and none of them wins"
             )
-        if self.metric == ANSWERS and not self.ranked and _unlike(self.results):
-            told.append(
-                "unlike methods measure unlike things, so they are compared by their answers, and none was judged: "
-                "graders (or dataset.style) say what a good one is, evaluation.samples how many are given"
+        if self.metric == ANSWERS and not self.ranked and _methods_differ(self.results):
+            found.append(
+                "different methods measure different things, so they are compared by their answers, and none was "
+                "judged: graders (or dataset.style) say what a good one is, evaluation.samples how many are given"
             )
-        return told
+        return found
 
     @property
     def kind(self) -> Metric:
@@ -104,15 +104,15 @@ class Comparison:
             return f"nothing to rank: no run has {self.metric} yet"
         best = self.ranked[0]
         least = "least " if self.kind.lower_is_better else ""
-        told = f"best by {least}{words(self.metric, self.kind)}: {best.name} ({figure(best, self.metric)})"
+        text = f"best by {least}{words(self.metric, self.kind)}: {best.name} ({figure(best, self.metric)})"
         # A difference in answers, in place of a metric without rows, decides nothing about the metric.
         unsure = [each for each in self.leading if each.metric != self.metric or not each.better]
         if not self.leading:
-            return told
+            return text
         if not unsure:
             compared_all = len(self.leading) == len(self.ranked) - 1
-            return f"{told}, better than every other beyond chance" if compared_all else f"{told}, beyond chance"
-        return f"{told}, but {len(unsure)} of {len(self.leading)} others cannot be told from it"
+            return f"{text}, better than every other beyond chance" if compared_all else f"{text}, beyond chance"
+        return f"{text}, but {len(unsure)} of {len(self.leading)} others do not differ significantly"
 
 
 def make(
@@ -121,8 +121,8 @@ def make(
     """Compare by a metric, or by several, of which the first ranks and which are corrected for being several.
 
     `graders` means all graders that all have. Without a metric it is the first headline that every finished run has,
-    else the first grader; unlike methods go by their answers. `margin`, in the metric's own unit, is what counts as no
-    worse. Raises `RequestError` where no run has a metric, with those that there are.
+    else the first grader; different methods are compared by their answers. `margin`, in the metric's own unit, is what
+    counts as no worse. Raises `RequestError` where no run has a metric, with those that there are.
     """
     taking_part = variants(results)
     asked = [metric] if isinstance(metric, str) else metric or []
@@ -161,12 +161,12 @@ def _difference(metric: str, one: Variant, other: Variant) -> Difference:
     """Compare two by a metric, or by their answers where no row was judged by it: a hosted job's are not."""
     found = compare(metric, one, other)
     answers = _answers([*one.runs, *other.runs])
-    # A hosted job tells no losses of single rows, but its answers may be graded like anybody's.
+    # A hosted job reports no losses of single rows, but its answers may be graded like anybody's.
     return found if found.rows else max((found, compare(answers, one, other)), key=lambda each: each.rows)
 
 
 def _metric(results: Sequence[Result]) -> str:
-    if _unlike(results):
+    if _methods_differ(results):
         return _answers(results)
     # Runs that are under way have no say in what all are compared by.
     having = [result for result in results if result.metrics and result.status == "finished"]
@@ -179,7 +179,7 @@ def _answers(results: Sequence[Result]) -> str:
     return next(iter(graders(results)), ANSWERS)
 
 
-def _unlike(results: Sequence[Result]) -> bool:
+def _methods_differ(results: Sequence[Result]) -> bool:
     """Say whether methods differ: then all that compares is the answers."""
     return len({result.params.get("method") for result in results}) > 1
 
@@ -205,9 +205,9 @@ def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     rows = []
     for variant in everyone:
         first = variant.runs[0]
-        told = [str(first.params.get(key, "")) for key in found.keys] or [variant.name]
+        values = [str(first.params.get(key, "")) for key in found.keys] or [variant.name]
         figures = [figure(variant, name) for name in (found.metric, *measured)]
-        rows.append([*told, *figures, ", ".join(_called(run) for run in variant.runs)])
+        rows.append([*values, *figures, ", ".join(_called(run) for run in variant.runs)])
     return head, rows
 
 

@@ -1,4 +1,4 @@
-"""The sha256 of a split's canonical lines, computed in a thread beside the reading.
+"""The sha256 of a split's canonical lines, computed in a thread while reading continues.
 
 Hashing a million rows takes half a second, in which `hashlib` lets other threads run. It is done in large
 pieces: on a busy machine each change of threads can cost milliseconds.

@@ -45,7 +45,7 @@ def problem_of(row: Mapping[str, Json]) -> Problem:
     if "messages" in row:
         turns = _as_turns(row["messages"])
         answer = turns[-1:] if turns and turns[-1].role == "assistant" else ()
-        # Each other key, unlike training, which reads only its own: a grader may name any of them.
+        # Each other key, while training reads only its own: a grader may name any of them.
         fields = {key: value for key, value in row.items() if key not in RESERVED}
         if answer:
             fields.setdefault("reference", text_of(answer))

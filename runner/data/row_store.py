@@ -3,7 +3,7 @@
     lines.jsonl    the rows' canonical lines; their sha256 is the split's fingerprint
     ends.npy       where each line ends, in bytes: uint64, shape (rows,)
 
-A Python object takes some kilobytes a row; here a row that is not being looked at takes eight bytes.
+A Python object takes some kilobytes per row; here a row that is not being looked at takes eight bytes.
 """
 
 import mmap

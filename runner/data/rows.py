@@ -72,7 +72,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     format: ClassVar[str] = ""
     """The format in which files are read for rows of the kind, whatever their shape; empty where it is recognised."""
     every_answer_is_good: ClassVar[bool] = False
-    """Whether all answers are imitated, so that a judgement beside them changes what a row means."""
+    """Whether all answers are imitated, so that a judgement next to them changes what a row means."""
 
     @classmethod
     def of(cls, row: "Row") -> Self | None:
@@ -99,7 +99,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         raise NotImplementedError
 
     def targets(self) -> tuple[float, ...]:
-        """Return the numbers that a loss needs of a row beside its tokens, such as 1 for a good answer.
+        """Return the numbers that a loss needs of a row in addition to its tokens, such as 1 for a good answer.
 
         They reach it as `Scores.targets`; most kinds have none.
         """
@@ -114,7 +114,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return False
 
     def check(self) -> tuple[Oddity, ...]:
-        """Return what is odd but may stand; raise `BadRow` where there is nothing to learn."""
+        """Return what is odd but allowed; raise `BadRow` where there is nothing to learn."""
         raise NotImplementedError
 
     def wire(self) -> object:
@@ -136,7 +136,7 @@ def text_of(turns: Turns) -> str:
     return (turns[-1].content or "") if turns else ""
 
 
-# Keys within tools are sorted, too; those of a row stand in the order of its fields. Absent ones are left out
+# Keys within tools are sorted, too; those of a row are in the order of its fields. Absent ones are left out
 # (omit_defaults), so that a field which a later version adds changes no row's identity.
 _encoder = msgspec.json.Encoder(order="deterministic")
 

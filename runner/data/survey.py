@@ -1,4 +1,4 @@
-"""What is in the data: one streaming pass that checks, counts and fingerprints every row.
+"""The survey of the data: one streaming pass that checks, counts and fingerprints every row.
 
 No row is kept, only some forty bytes of each: its line, its hash and its prompt's, and a few lengths.
 """
@@ -24,7 +24,7 @@ from runner.errors import DataError
 class TokenLimit(NamedTuple):
     """The most tokens a row may have, and what counts those of some rows; a token takes a byte at least.
 
-    `max_tokens + 1` may stand for any larger number. `count_prompts` counts what comes before the first answer, where
+    `max_tokens + 1` may mean any larger number. `count_prompts` counts what comes before the first answer, where
     longer rows are cut: a row that is cut before its answer has nothing to learn. `key` is the limit's, for messages.
     """
 

@@ -7,7 +7,7 @@
     on_the_way.py    a grader that decides which weights are kept (`evaluation.keep_by`)
     reward.py        the grader that a model is trained by
     rehearsal/       what can be known before anything is paid for: fields that are missing, scores without spread
-    calibration.py   graders beside people's labels
+    calibration.py   graders compared with people's labels
     benchmark/       benchmarks of lm-evaluation-harness, for `runner.evaluate`
     evaluate.py, requests.py    what `python -m runner.evaluate` does, and is asked for
     models.py        any model that `python -m runner.evaluate` names, as something that answers

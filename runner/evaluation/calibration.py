@@ -41,7 +41,7 @@ WANTED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What is graded by which graders: labelled answers with their labels, by the file's rows."""
+    """The graders, and the labelled answers that they grade, by the file's rows."""
 
     rows: Sequence[Asked]
     graders: Sequence[Grader]
@@ -98,13 +98,13 @@ def carry_out(planned: Calibration) -> list[Calibrated]:
 def table(found: Calibrated) -> tuple[list[str], list[list[str]]]:
     """Return the head and the lines of a grader's measures."""
     rows = [
-        [name, _told(each.value), f"{_told(each.low)} to {_told(each.high)}", str(each.rows), WANTED[name]]
+        [name, _number(each.value), f"{_number(each.low)} to {_number(each.high)}", str(each.rows), WANTED[name]]
         for name, each in found.measures.items()
     ]
     return ["measure", "value", "95 % interval", "rows", "wanted"], rows
 
 
-def _told(value: float) -> str:
+def _number(value: float) -> str:
     return "?" if isnan(value) else f"{value:.3f}"
 
 

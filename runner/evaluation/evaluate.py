@@ -3,8 +3,8 @@
     problems.jsonl, answers.jsonl, grades.jsonl    as in a run's folder (record/graded.py)
     evaluation.json                                the models, the graders, how each model did
 
-A folder belongs to models, rows and sampling: the same command goes on where it stopped, and other graders grade the
-answers that are there.
+A folder belongs to models, rows and sampling: the same command continues where it stopped, and other graders grade
+the answers that are there.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -30,7 +30,7 @@ AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What is evaluated: models by name, the first is the one that the others are compared with."""
+    """The models to evaluate by name, of which the others are compared with the first."""
 
     request: Request
     respondents: Mapping[str, Respondent]

@@ -38,8 +38,8 @@ def grade(
     """Grade answers and return all grades, in order of graders, then of answers; those in the folder are taken as they
     are. A killed process loses the grades that were under way, and no other.
 
-    `base` is the model beside whose answers a grader that compares sets those of the others. Graders that wait for a
-    network grade `at_once` answers at a time: with 1 a killed process has nothing under way when a grade is kept.
+    `base` is the model whose answers a comparing grader takes for the other side. Graders that wait for a network
+    grade `at_once` answers at a time: with 1 a killed process has nothing under way when a grade is kept.
     """
     path = folder / graded.GRADES
     tasks = list(_tasks(rows, answers, graders, base))
@@ -68,7 +68,7 @@ def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[G
         for answer in answers:
             other = None if answer.model == base else others.get((answer.row, answer.sample))
             if grader.compares and other is None:
-                continue  # there is nothing to set the answer beside
+                continue  # there is nothing to compare the answer with
             subject = Subject(item_of(asked[answer.row]), sample_of(answer), sample_of(other) if other else None)
             # What decides a grade and nothing else: what is sampled again or has another reference is graded again.
             seen = [identity, answer, subject.item, other if grader.compares else None]

@@ -56,7 +56,7 @@ def price(
     subjects = []
     for row, number in product(rows, range(sampling.per_prompt)):
         samples = [known.get((name, row.row, number)) or _unknown(row, name, number, sampling) for name in models]
-        # The first model's answers are what a pairwise judge sets the others' beside; they get no grade of their own.
+        # A pairwise judge compares the others' answers with the first model's, which get no grade of their own.
         graded = samples[1:] if grader.compares else samples
         subjects += [Subject(item_of(row), sample, samples[0]) for sample in graded]
     with EndpointJudge(keys) as judge:

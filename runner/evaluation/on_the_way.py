@@ -93,7 +93,7 @@ class CheckpointAnswers:
         return {f"eval/{name}": mean for name, mean in means.items()}
 
     def chance(self, kept: int) -> Generator[Event, None, None]:
-        """Say which later or earlier weights are not told from those that are kept, by the same rows."""
+        """Say which later or earlier weights do not differ significantly from those kept, by the same rows."""
         import numpy as np
 
         from runner.compare.interval import estimate

@@ -59,20 +59,20 @@ def execute(run: Run, listener: Listener, wanted: Callable[[], RunnerError | Non
     At each safe point `wanted` may return what to end the work with.
 
     To be called within `alone(run.folder)`. Raises `StopAsked` after a signal, and whatever a step raises;
-    the journal says so in each case, and the same call goes on from there.
+    the journal says so in each case, and the same call resumes from there.
     """
     return _to_end(proceed(run, listener), wanted)
 
 
 def assist(run: Run) -> Results:
-    """Go through the same steps as the process that carries out the run, and compute with it; note and tell nothing."""
+    """Go through the same steps as the process that carries out the run, and compute with it; journal nothing."""
     return _to_end(
         _carry_out_all(run, MemoryJournal(distributed.group().broadcast(None)), lambda _: None), lambda: None
     )
 
 
 def _to_end(work: Generator[float, None, Results], wanted: Callable[[], RunnerError | None]) -> Results:
-    """Let some work go on until it is done, or stopped at the event after a signal, or as `wanted`."""
+    """Run some work until it is done, or stopped at the event after a signal, or as `wanted`."""
     with stop_flag() as asked:
         try:
             seconds = next(work)
@@ -87,7 +87,7 @@ def _to_end(work: Generator[float, None, Results], wanted: Callable[[], RunnerEr
 
 
 def to_its_end(work: Generator[Event, None, Done], listener: Callable[[Event], None]) -> Done:
-    """Let some work of one process go on until it is done, or stopped at the event after a signal; return its result.
+    """Run some work of one process until it is done, or stopped at the event after a signal; return its result.
 
     Raises `StopAsked` after a signal.
     """
@@ -129,7 +129,7 @@ def _carry_out_all(run: Run, journal: Journal | MemoryJournal, listener: Listene
     steps = evaluation.of(run, journal.state)
 
     def note(event: Event) -> None:
-        """Journal an event, then tell the listener; what the journal holds already is not told again."""
+        """Journal an event, then pass it to the listener, unless the journal holds it already."""
         record = Record(time.time(), event) if isinstance(event, Progress) else journal.add(event)
         if record is not None:
             listener(record)
@@ -150,7 +150,7 @@ def _carry_out_all(run: Run, journal: Journal | MemoryJournal, listener: Listene
 
 
 def _carry_out(step: Step, note: Callable[[Event], None]) -> Generator[float, None, None]:
-    """Run a step to its result; what is thrown in goes on to the step."""
+    """Run a step to its result; what is thrown in is passed to the step."""
     note(StepStarted(step.name))
     started = time.perf_counter()
     work = step.run()
@@ -161,7 +161,7 @@ def _carry_out(step: Step, note: Callable[[Event], None]) -> Generator[float, No
             try:
                 yield event.seconds if isinstance(event, Wait) else 0.0
             except (StopAsked, LostError) as end:
-                # Not raised here: the step may have to say what goes on without us, as a hosted job does.
+                # Not raised here: the step may have to say what continues without us, as a hosted job does.
                 event = work.throw(end)
             else:
                 event = next(work)
@@ -179,7 +179,7 @@ def keep(run: Run) -> None:
 
 def sleep(seconds: float, asked: Callable[[], bool]) -> None:
     """Sleep, but not on after a signal."""
-    # In slices: `time.sleep` goes on after a signal whose handler raises nothing (PEP 475), and ours sets a flag.
+    # In slices: `time.sleep` continues after a signal whose handler raises nothing (PEP 475), and ours sets a flag.
     until = time.monotonic() + seconds
     while not asked() and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, SLICE_SECONDS))
@@ -192,7 +192,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises `BusyError` with the process and machine that hold it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Beside the lock, which holds nothing: the system's own lock is free the moment its process dies.
+    # Next to the lock, which holds nothing: the system's own lock is free the moment its process dies.
     owner = folder / layout.OWNER
     lock = FileLock(folder / layout.LOCK, timeout=0)
     try:

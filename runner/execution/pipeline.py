@@ -30,7 +30,7 @@ ENDED: list[int] = []
 
 
 def task(composed: "DictConfig") -> int:
-    """Plan and execute one composed request; return its exit code, so that a sweep's other trials go on.
+    """Plan and execute one composed request; return its exit code, so that a sweep's other trials continue.
 
     Once asked to stop, a process begins nothing more.
     """

@@ -20,7 +20,7 @@ from runner.request import hydra_errors
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an execution ended: finished, running (a hosted job goes on), stopped, pruned or failed; and the reason."""
+    """How an execution ended: finished, running (a hosted job continues), stopped, pruned or failed; and the reason."""
 
     status: str
     message: str = ""
@@ -30,7 +30,7 @@ def outcome(run: Run, results: Mapping[str, object]) -> Outcome:
     """Return the outcome of an execution that ended well: with a model, or with a hosted job that was left to run."""
     if "save" in results:
         return Outcome("finished")
-    return Outcome("running", f"the job goes on at the service; python -m runner.watch {run.handle} follows it")
+    return Outcome("running", f"the job continues at the service; python -m runner.watch {run.handle} follows it")
 
 
 def failure(error: BaseException) -> Outcome:
@@ -40,9 +40,9 @@ def failure(error: BaseException) -> Outcome:
     if isinstance(error, Pruned):
         return Outcome("pruned", str(error))
     if isinstance(error, StopAsked | KeyboardInterrupt):
-        # What a step has added to the usual words: what goes on at a service, say.
+        # What a step has added to the usual words: what continues at a service, say.
         more = str(error).removeprefix(STOPPED)
-        return Outcome("stopped", f"give the same command again to go on{'.' if more else ''}{more}")
+        return Outcome("stopped", f"give the same command again to continue{'.' if more else ''}{more}")
     return Outcome("failed", str(hydra_errors.sentence(error) or error))
 
 

@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is graded: an answer (`sample`) to a row (`item`), beside the other model's answer where there is one.
+    """An answer to grade (`sample`) to a row (`item`), with the other model's answer where there is one.
 
     `item` has `messages`, the prompt, and each other key of the row: what `{{ item.KEY }}` in a template means.
     """
@@ -87,7 +87,7 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     concurrent: ClassVar[bool] = False
     """Whether several answers may be graded at a time, by threads: true for what waits for a network."""
     compares: ClassVar[bool] = False
-    """Whether an answer is set beside the base model's (`Subject.other`), which itself has no score then."""
+    """Whether an answer is compared with the base model's (`Subject.other`), which itself has no score then."""
 
     secrets: ClassVar[tuple[str, ...]] = ()
     """The fields that map names to secrets, as HTTP headers do."""
@@ -98,7 +98,7 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: str = ""
     pass_threshold: float | None = None
-    """From where an answer counts as passed, in the service's units; told beside the mean, never subtracted."""
+    """From where an answer counts as passed, in the service's units; printed next to the mean, never subtracted."""
 
     @property
     def parts(self) -> Mapping[str, "Grader"]:

@@ -45,7 +45,7 @@ class Endpoint(Grader, frozen=True, kw_only=True):
     """The endpoint's score, kept as it is, outside of 0 to 1, too; what is no number is an error.
 
     `headers` are secrets: `$NAME` or `Bearer $NAME` is read from the environment, a value that is written down is shown
-    as `***` wherever the configuration goes. `rate_limit` is the most requests a second; the preview's pages do not
+    as `***` wherever the configuration goes. `rate_limit` is the most requests per second; the preview's pages do not
     name its unit.
     """
 
@@ -68,7 +68,7 @@ class Endpoint(Grader, frozen=True, kw_only=True):
         elif not where.hostname or (where.scheme != "https" and not _local(where)):
             yield "url: allowed: https://HOST/PATH, http only for an endpoint on this machine."
         if self.rate_limit is not None and not self.rate_limit > 0:
-            yield f"rate_limit: got {self.rate_limit:g}; allowed: more than 0, requests a second."
+            yield f"rate_limit: got {self.rate_limit:g}; allowed: more than 0, requests per second."
 
     def warnings(self) -> Iterable[str]:
         """Return which secrets are written down."""
@@ -130,11 +130,11 @@ class _Asking:
                 # What may pass; any other code would be the same at the next try.
                 if response.status_code == 429 or response.status_code >= 500:
                     asked = retry_after(response.headers.get("retry-after"))
-                    told = f"it answers {response.status_code}"
+                    text = f"it answers {response.status_code}"
                     if asked is not None and asked > LONGEST_PAUSE:
-                        told += f" and asks to wait {asked:,.0f} s, more than {LONGEST_PAUSE:.0f} s"
-                        return self._error(told), "", 0.0
-                    return None, told, wait if asked is None else asked
+                        text += f" and asks to wait {asked:,.0f} s, more than {LONGEST_PAUSE:.0f} s"
+                        return self._error(text), "", 0.0
+                    return None, text, wait if asked is None else asked
                 return self._read(response), "", 0.0
         except httpx2.TimeoutException:
             return None, "it does not answer in time", wait

@@ -32,7 +32,7 @@ class JsonSchema(Grader, frozen=True, kw_only=True, dict=True):
                 yield f"schema: got $ref '{target}'; allowed are places in the schema itself: '#/…'."
 
     def grade(self, subject: Subject) -> Grade:
-        """Return 1, or 0 with the most telling of the errors and its place in the answer."""
+        """Return 1, or 0 with the most specific of the errors and its place in the answer."""
         from jsonschema.exceptions import best_match
         from referencing.exceptions import Unresolvable
 

@@ -63,10 +63,10 @@ class Pairwise(ModelGrader, frozen=True, kw_only=True):
         parts = {"first": first, "second": second}
         if first == second:
             return Grade(first, one.reason, parts=parts)
-        told = (
+        verdicts = (
             f"the order changed the verdict: {_words(first)} shown first ({one.reason}), {_words(second)} shown second"
         )
-        return Grade(0.5, shortened(f"{told} ({two.reason})"), parts=parts)
+        return Grade(0.5, shortened(f"{verdicts} ({two.reason})"), parts=parts)
 
     def _preference(self, judge: Judge, subject: Subject, a: Sample, b: Sample) -> Preference:
         # As JSON, so that no answer can end its own part of the message and speak for the other one.

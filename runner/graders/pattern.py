@@ -45,7 +45,7 @@ class Pattern(Grader, frozen=True, kw_only=True):
         answer = subject.sample.text
         if self.refuse_cut_off and not subject.sample.ended:
             return "cut off"
-        # The whole answer: one that goes on after the style has not kept to it.
+        # The whole answer: one that continues after the style has not kept to it.
         if not re.fullmatch(self.pattern, answer.strip()):
             return "not in the style"
         if self.refuse_empty and not answer.strip():

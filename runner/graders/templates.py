@@ -1,7 +1,7 @@
 """`{{ item.KEY }}` and `{{ sample.KEY }}` in the texts of a grader, with the service's meaning.
 
 A path is a key, then `.key` or `[0]` as often as wanted. Text is inserted as it is, any other value as JSON.
-What is inserted is never read as a template again. Source: https://platform.openai.com/docs/guides/graders
+Inserted text is never read as a template again. Source: https://platform.openai.com/docs/guides/graders
 """
 
 import json
@@ -50,7 +50,7 @@ class Reference:
 
 
 class Templated(Grader, frozen=True, kw_only=True):
-    """A grader whose configuration has templates: what is wrong with them is told of every such grader alike."""
+    """A grader whose configuration has templates: what is wrong with them is reported alike for every such grader."""
 
     def problems(self) -> Iterable[str]:
         """Return what is wrong with the templates."""

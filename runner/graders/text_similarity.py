@@ -99,7 +99,7 @@ def _of_words(name: str) -> Callable[[str, str], float]:
 
 
 class _NoSynonyms:
-    """Stands for WordNet in nltk's METEOR, so that it works offline: words match by spelling and by stem only."""
+    """Replaces WordNet in nltk's METEOR, so that it works offline: words match by spelling and by stem only."""
 
     def synsets(self, word: str) -> list[object]:
         """Return no synonyms."""

@@ -52,7 +52,7 @@ class PageOptions(TypedDict, total=False):
     after: str
 
 
-# The SDKs' own time-out is ten minutes a request, in which no signal is heard
+# The SDKs' own time-out is ten minutes per request, in which no signal is heard
 # (https://github.com/openai/openai-python#timeouts).
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0

@@ -58,7 +58,7 @@ def classify(error: Exception) -> Fault:
     """Return what an exception of the SDKs means."""
     if isinstance(error, openai.APIStatusError):
         return of_status(error.status_code, _words(error.body) or error.response.text, error.response.headers)
-    # openai wraps what httpx raised; only the cause tells whether anything was sent.
+    # openai wraps what httpx raised; only the cause says whether anything was sent.
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
     # These arise before a byte of the request has left.
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
@@ -100,21 +100,21 @@ def error_for(fault: Fault, what: str, endpoint: str) -> RunnerError:
             )
         case "quota":
             return ServiceError(
-                f"{head}; a quota of the service is used up; wait, or raise it; the same command goes on."
+                f"{head}; a quota of the service is used up; wait, or raise it; the same command continues."
             )
         case "refused" | "filtered" | "conflict":
-            return RequestError(f"{head}; the service refuses it as it stands; change what it names.")
+            return RequestError(f"{head}; the service refuses it; change what it names.")
         case _:
             return ServiceError(
-                f"{head}; {endpoint} fails or cannot be reached; what was created stands; the same command goes on."
+                f"{head}; {endpoint} fails or cannot be reached; what was created is kept; the same command continues."
             )
 
 
 def refused_data(words: str, file: str) -> DataError:
     """Return the error for a file that the service could not process."""
     return DataError(
-        f"{file}: the service refuses this file: {line(words) or 'it gives no reason'}; fix the data; if "
-        "the fault is the service's, remove the file with python -m runner.clean, and the same command uploads it anew."
+        f"{file}: the service refuses this file: {line(words) or 'it gives no reason'}; fix the data; if the "
+        "fault is the service's, remove the file with python -m runner.clean, and the same command uploads it again."
     )
 
 

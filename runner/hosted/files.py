@@ -1,6 +1,6 @@
 """Files at the service: each content once, known by its hash in the file's name, whoever uploaded it.
 
-The service tells no hash of a file; so the name carries it, and a file of that name and size is that content.
+The service reports no hash of a file; so the name carries it, and a file of that name and size is that content.
 """
 
 from collections.abc import Generator, Iterable, Mapping
@@ -98,7 +98,7 @@ def find(service: Connection, content: Content) -> Asking[Any]:
     """Return the newest file of some content at the service, or None."""
 
     def same(file: Any) -> bool:
-        # The name holds the content's hash; the size tells a file that was cut off while it was uploaded.
+        # The name holds the content's hash; the size shows a file that was cut off while it was uploaded.
         return bool(file.filename == content.name and file.bytes == content.bytes and file.status not in GONE)
 
     def page(**options: Any) -> Any:

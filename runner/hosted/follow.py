@@ -102,7 +102,7 @@ class Followed:
         elif before in ORDER and state in ORDER and ORDER.index(state) < ORDER.index(before):
             yield Note(f"{self.job} went back from {before} to {state}: continuing")
         elif state == "paused":
-            yield Note(f"{self.job} is paused{self._why}: python -m runner.jobs resume {self.job} goes on with it")
+            yield Note(f"{self.job} is paused{self._why}: python -m runner.jobs resume {self.job} resumes it")
         yield State("job", state)
 
     @property
@@ -144,10 +144,10 @@ class Followed:
         self._heard += len(fresh)
         # An empty answer forgets nothing.
         self._seen = {event.id for event in found} or self._seen
-        # Equal seconds tell no order.
+        # Equal seconds give no order.
         if found and found[0].created_at != found[-1].created_at:
             self._newest_first = found[0].created_at > found[-1].created_at
-        if found and not self._newest_first and self._heard >= PAGE:  # go on behind the pages that are known
+        if found and not self._newest_first and self._heard >= PAGE:  # continue after the pages that are known
             self._cursor = found[-1].id
         return fresh
 
@@ -192,7 +192,7 @@ def ended(job: "FineTuningJob", by_hour: bool = False) -> None:
     if job.status == "succeeded":
         raise EndedError(
             f"{job.id}: succeeded, but the service names no model; look for it in the Foundry portal "
-            "(the job is paid for); again=true creates a new job, which is paid anew."
+            "(the job is paid for); again=true creates a new job, which is paid for again."
         )
     billed = "the hours of training so far may be billed" if by_hour else _billed(job.trained_tokens)
     if job.status == "failed":

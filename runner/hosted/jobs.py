@@ -1,4 +1,4 @@
-"""Jobs at the service: one a plan, never created blindly.
+"""Jobs at the service: one per plan, never created blindly.
 
     intent in the journal → look for a job of this plan → only then send, once → look again if the answer is lost
 
@@ -40,27 +40,27 @@ def arguments(
     files: Mapping[str, str],
     suffix: str,
     extra: Mapping[str, object],
-    beside: Mapping[str, object] | None = None,
+    method_extras: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """Return the arguments of `fine_tuning.jobs.create` but the metadata; what the service decides is left out.
 
-    `extra` are keys of one service only; `beside` stands beside the hyperparameters, and may hold secrets. `None` would
-    go out as null, which the service may refuse.
+    `extra` are keys of one service only; `method_extras` are sent next to the hyperparameters, and may hold secrets.
+    `None` would go out as null, which the service may refuse.
     Source: https://platform.openai.com/docs/api-reference/fine-tuning/create
     """
     form = methods.load(plan.method)
     # `auto` is what the service does with a key that is not sent.
-    others = {*form.fixed, *form.beside}
+    others = {*form.fixed, *form.extra_keys}
     chosen = {key: value for key, value in plan.hyperparameters.items() if value != "auto" and key not in others}
     validation = {"validation_file": files["validation"]} if "validation" in files else {}
     return {
         "model": model,
         "training_file": files["train"],
         **validation,
-        "method": {"type": form.type, form.type: {**(beside or {}), "hyperparameters": chosen}},
+        "method": {"type": form.type, form.type: {**(method_extras or {}), "hyperparameters": chosen}},
         "seed": plan.seed,
         "suffix": suffix,
-        # Azure's trainingType, say, which the SDK's own arguments lack; they go beside the others.
+        # Azure's trainingType, say, which the SDK's own arguments lack; they are sent next to the others.
         "extra_body": dict(extra),
     }
 
@@ -81,7 +81,7 @@ def is_of(job: "FineTuningJob", plan_id: str, suffix: str, same_work: bool = Fal
 
 
 def winner(jobs: Sequence["FineTuningJob"]) -> "FineTuningJob | None":
-    """Return the job of a plan that stands for it: one that may still succeed before a failed one, then the oldest."""
+    """Return the job that counts as a plan's: one that may still succeed before a failed one, then the oldest."""
     # The same rule on every machine, so that two that have both created a job keep the same one; the id
     # decides within a second.
     return min(jobs, key=lambda job: (job.status in FAILED, job.created_at, job.id)) if jobs else None
@@ -217,7 +217,7 @@ class JobMaker:
     def _ours(self, job: "FineTuningJob", ignored: Collection[str]) -> bool:
         if job.id in ignored:
             return False
-        # A suffix of the user's own may stand in many plans; with the same data and model it is taken for this one.
+        # A suffix of the user's own may be in many plans; with the same data and model it is taken for this one.
         same = all(getattr(job, key) == self.arguments[key] for key in ("model", "training_file"))
         return is_of(job, self.plan.id, str(self.arguments["suffix"]), same)
 

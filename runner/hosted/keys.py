@@ -14,4 +14,4 @@ class Polling:
     requests_per_second: PositiveFloat = 5.0
     """The most requests this process sends, over all the jobs it follows."""
     patience: PositiveFloat = 900.0
-    """Seconds a failing service is asked again before the runner gives up; a hosted job goes on without it."""
+    """Seconds a failing service is asked again before the runner gives up; a hosted job continues without it."""

@@ -14,7 +14,7 @@ _SECRETS = re.compile(rf"(?i)(bearer\s+|(?:{_NAMES})[\\\"']*\s*[=:]\s*[\\\"']*)[
 
 def line(text: str) -> str:
     """Return a foreign text as part of a sentence: without markup, on one line, not too long, without secrets."""
-    # A proxy's page would come with its markup; 300 characters tell what it is.
+    # A proxy's page would come with its markup; 300 characters show what it is.
     plain = " ".join(re.sub(r"<[^>]+>", " ", text).split())
     # Cut first: `redact` strikes out the beginning of a secret, too, and sees no more text than is shown.
     return redact(plain[:300] + ("…" if len(plain) > 300 else "")).rstrip(".")

@@ -1,4 +1,4 @@
-"""How far a judge can be trusted: beside people's labels of some answers, and beside itself. Pure numbers.
+"""How far a judge can be trusted: compared with people's labels of some answers, and with itself. Pure numbers.
 
 Every measure comes with a bootstrap interval over the rows, as a labelled set is small.
 """
@@ -47,7 +47,7 @@ class Measure:
 
 
 def calibrate(rows: Sequence[Judged], seed: int = 0) -> dict[str, Measure]:
-    """Return by name what the rows tell: those measures that they have the fields for.
+    """Return by name the measures that the rows have the fields for.
 
     `agreement`, `kappa`: judge and person. `self_agreement`, `self_kappa`: judge and judge, asked again.
     `order_changed`, `first_preferred`: `position_bias`. `longer_preferred`: `length_bias`, of labels that are numbers.
@@ -100,7 +100,7 @@ def position_bias(first: Sequence[float], second: Sequence[float], seed: int = 0
 def length_bias(
     verdicts: Sequence[float], labels: Sequence[float], lengths: Sequence[float], *, paired: bool, seed: int = 0
 ) -> Measure:
-    """Return how much more the judge gives the longer answers than people do, beside the shorter ones.
+    """Return how much more the judge gives the longer answers than people do, compared with the shorter ones.
 
     It is the mean of verdict - label over the longer ones less that over the shorter ones: 0 where length does not
     count beyond what people make of it. Longer is above the median; of pairs (`paired`), where the first one is longer.

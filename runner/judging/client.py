@@ -26,7 +26,7 @@ class Usage:
 
 
 class EndpointJudge:
-    """A `Judge`, for many threads at a time; `with` closes its connections. `usage` tells what was paid.
+    """A `Judge`, for many threads at a time; `with` closes its connections. `usage` is what was paid.
 
     Its key and the package `openai` are needed only for what is not on disk yet.
     """

@@ -1,6 +1,6 @@
 """Chat requests to an OpenAI-compatible endpoint: few at a time, repeated where that may help, within a time limit.
 
-The SDK's own retries are off: they know neither the limit of the time nor that other threads are told to wait, too.
+The SDK's own retries are off: they know neither the time limit nor that other threads have to wait, too.
 """
 
 import os
@@ -89,7 +89,7 @@ class Connection:
                 raise JudgeError(f"{self._host}: {said}{asked}; given up at try {failures} (limits: {limits}).")
             if wait is None:
                 self._sleep(pause)
-            else:  # what one thread is told holds for all
+            else:  # what the endpoint asks of one thread holds for all
                 self._not_before = max(self._not_before, time.monotonic() + wait)
 
     def _sleep(self, seconds: float) -> None:
@@ -97,7 +97,7 @@ class Connection:
             raise JudgeError(f"{self._host}: the judge was closed while questions waited.")
 
     def _classified(self, error: Exception) -> tuple[str, float | None, bool]:
-        """Return what a passing error says, the seconds we are told to wait, and whether an answer may have got lost.
+        """Return what a passing error says, the seconds it asks to wait, and whether an answer may have got lost.
 
         Raises `JudgeError` where this question cannot be answered, `AccessError` where none can.
         """
@@ -112,20 +112,20 @@ class Connection:
             return ("no answer in time" if late else "the connection broke"), None, True
         if not isinstance(error, openai.APIStatusError):
             return "its answer is no chat completion", None, True
-        status, told = error.status_code, f"{error.status_code} {self._safe(_words(error))}".strip()
+        status, text = error.status_code, f"{error.status_code} {self._safe(_words(error))}".strip()
         if status in (401, 403):
-            raise AccessError(f"{self._host}: {told}; it does not accept {self._identity}; check both.")
+            raise AccessError(f"{self._host}: {text}; it does not accept {self._identity}; check both.")
         # OpenAI says 429 of a used-up account, too, and no pause helps there:
         # https://platform.openai.com/docs/guides/error-codes
         if status == 404 or error.code == "insufficient_quota":
             raise AccessError(
-                f"{self._host}: {told}; check evaluation.judge.url, the account, and the grader's model, which "
+                f"{self._host}: {text}; check evaluation.judge.url, the account, and the grader's model, which "
                 "evaluation.judge.model_names can map to a deployment of yours."
             )
         # Those that the SDK itself would repeat (openai._base_client, _should_retry).
         if status in (408, 409, 429) or status >= 500:
-            return f"it answers {told}", retry_after(error.response.headers.get("retry-after")), False
-        raise JudgeError(f"{self._host}: {told}; it refuses the question as it stands.")
+            return f"it answers {text}", retry_after(error.response.headers.get("retry-after")), False
+        raise JudgeError(f"{self._host}: {text}; it refuses the question.")
 
     def _safe(self, text: str) -> str:
         """Return a foreign text without our key or token, however it is quoted in it."""

@@ -11,7 +11,7 @@ from runner.graders import Grader, Json, Judge, Subject
 from runner.judging.client import EndpointJudge, Reseeded
 from runner.judging.keys import JudgeKeys
 
-# Of English text; fewer of others, so that the price of those is told too low.
+# Of English text; fewer of others, so that the price given for those is too low.
 BYTES_PER_TOKEN = 4
 MESSAGE_TOKENS = 4
 """What frames a message, and the answer's beginning (openai-cookbook, "How to count tokens with tiktoken", about)."""
@@ -64,7 +64,7 @@ def forecast(
     """Return what grading some answers will take; answers that do not exist yet are given as texts of their length.
 
     Graders are run with a judge that only counts, so whatever they ask is counted, in both orders, too; of a `multi`
-    those parts are run that ask a judge. With `judge`, what is answered on disk is told apart: it costs nothing.
+    those parts are run that ask a judge. With `judge`, what is answered on disk is counted apart: it costs nothing.
     With `more_seeds` the judge is asked once more with each of them.
     """
     counter = Counter(judge.known if judge else lambda *question: False)
@@ -98,7 +98,7 @@ class Counter:
             self.input_tokens += tokens(messages) + tokens(options.get("response_format"))
             limit = options.get("max_completion_tokens")
             self.output_tokens += min(limit, ANSWER_TOKENS) if isinstance(limit, int) else ANSWER_TOKENS
-        # Of the form asked for, so that a grader goes on and asks whatever it would ask next.
+        # Of the form asked for, so that a grader continues and asks whatever it would ask next.
         return msgspec.json.encode({"steps": [], "result": _example(options)}).decode()
 
 

@@ -64,7 +64,7 @@ class Scores:
     num_correct: "Tensor"
     tokens: TokenScores | None = None
     targets: "Tensor | None" = None
-    """What the rows say beside their tokens (`Row.targets`), shape (rows, targets); None where they say nothing."""
+    """Numbers of the rows other than their tokens (`Row.targets`), shape (rows, targets); None where there are none."""
 
     @classmethod
     def of_tokens(cls, tokens: TokenScores, shape: tuple[int, int], by_token: bool) -> "Scores":
@@ -114,7 +114,7 @@ class Method(ABC, Generic[Keys]):
     hyperparameters: type[Keys]
     """The dataclass of its keys."""
     metrics: tuple[Metric, ...]
-    """What `loss` measures beside the loss."""
+    """What `loss` measures besides the loss."""
     headline: str = LOSS.name
     """The metric that runs are ranked by and that a search looks for, on held-out rows."""
     graded: ClassVar[bool] = False
@@ -127,7 +127,7 @@ class Method(ABC, Generic[Keys]):
         """Return the loss of each row, shape (rows,), and the metrics by name, likewise (rows,) each.
 
         `reference_logps` has shape (rows, answers); it is None if the loss needs no reference. The loss of a row does
-        not depend on the rows beside it. A method that is `graded` has none.
+        not depend on the rows next to it. A method that is `graded` has none.
         """
         raise NotImplementedError
 
@@ -198,6 +198,6 @@ def metric(full_name: str) -> Metric:
 
 def headlines() -> list[str]:
     """Return the metrics that runs are ranked by, by name; a method's own come before the loss."""
-    # The loss last: all methods have one, but of unlike methods it means unlike things.
+    # The loss last: all methods have one, but of different methods it means different things.
     own = dict.fromkeys(load(name).headline for name in names())
     return sorted(own, key=lambda name: name == LOSS.name)

@@ -122,7 +122,7 @@ class ChatTokenizer:
             yield tokens if max_length is None else cut(tokens, max_length)
 
     def counts(self, rows: Sequence[Row], at_most: int) -> list[int]:
-        """Return the tokens of the longest prompt + answer of each row; `at_most + 1` may stand for any larger number.
+        """Return the tokens of the longest prompt + answer of each row; `at_most + 1` may mean any larger number.
 
         All rows are encoded together, very long ones only until they are over `at_most`.
         """

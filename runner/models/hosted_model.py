@@ -20,7 +20,7 @@ class HostedModel(msgspec.Struct, frozen=True):
 
 def read(folder: Path) -> HostedModel | None:
     """Return what a run's folder says of its hosted model, None where it has none."""
-    # No weights are here, so it is told from a local model by this file.
+    # No weights are here, so this file distinguishes it from a local model.
     path = folder / layout.MODEL / layout.HOSTED
     return msgspec.json.decode(path.read_bytes(), type=HostedModel) if path.exists() else None
 

@@ -1,6 +1,6 @@
 """A model reference: what a run leaves behind, in a folder that can be moved and loaded elsewhere.
 
-`reference.json` names the base model by its source and digest; beside it lie the adapters to put on it, in
+`reference.json` names the base model by its source and digest; next to it are the adapters to put on it, in
 order (a run that started from another run's result keeps that one's adapters first), or the full weights.
 """
 

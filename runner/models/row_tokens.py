@@ -95,7 +95,7 @@ def token_row(row: Sequence[Rendered], ids: Mapping[str, list[int]], model: str)
             if _common_prefix(through, whole) < end:
                 raise DataError(
                     f"{model}: the chat template rewrites earlier turns, so the assistant's turn "
-                    f"{turn.number} cannot be told apart; give one row for each answer instead."
+                    f"{turn.number} cannot be located; give one row for each answer instead."
                 )
             learned[start:end] = [True] * max(0, end - start)
         masks.append(learned[first:])

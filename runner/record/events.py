@@ -105,7 +105,7 @@ class Wait(msgspec.Struct, frozen=True, tag=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """How far a step is: `done` of `total` (0: not known), and figures or words to show beside it.
+    """How far a step is: `done` of `total` (0: not known), and figures or words to show next to it.
 
     `what` names the phase of the step that is counted, where a step has several ("tokenising", "reference
     log-probabilities"); each phase counts from 0 and has its own rate and time left.
@@ -126,7 +126,7 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The process ended on an error; `message` is what the user was told. `for_good`: going on cannot fix it."""
+    """The process ended on an error; `message` is what was printed. `for_good`: resuming cannot fix it."""
 
     message: str
     for_good: bool = False

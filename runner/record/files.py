@@ -12,7 +12,7 @@ def write_json(path: Path, value: object) -> None:
 
 def write(path: Path, content: bytes) -> None:
     """Write a file in one step: a reader, and a process after a kill, finds what was there before or all of it."""
-    # Beside the file: renaming is one step only within a file system.
+    # Next to the file: renaming is one step only within a file system.
     draft = path.with_name(f".{path.name}.draft")
     draft.write_bytes(content)
     draft.replace(path)

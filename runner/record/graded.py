@@ -1,4 +1,4 @@
-"""Answers and their grades as they stand in a folder: of a run, or of `python -m runner.evaluate`.
+"""Answers and their grades as they are in a folder: of a run, or of `python -m runner.evaluate`.
 
     problems.jsonl   each row that is asked: its id, its prompt, its other fields
     answers.jsonl    each answer: which model, which row, the number of the sample
@@ -25,7 +25,7 @@ SIDES = ("base", "tuned")
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A row that models are asked: `fields` are what graders find as `item.KEY` beside the prompt."""
+    """A row that models are asked: `fields` are what graders find as `item.KEY` in addition to the prompt."""
 
     row: str
     prompt: Turns
@@ -93,7 +93,7 @@ def write_evaluation(
     folder: Path, identities: Mapping[str, str], graders: Sequence[str], rows: int,
     metrics: Mapping[str, Mapping[str, float]],
 ) -> None:  # fmt: skip
-    """Write what an evaluation came to: its models with what decides their answers, its graders, each model's metrics.
+    """Write an evaluation's results: its models with what decides their answers, its graders, each model's metrics.
 
     The first model is the one that the others are compared with.
     """

@@ -1,8 +1,8 @@
-"""The record of a run on disk, from which it is taken up again: append-only JSON lines, one an event.
+"""The record of a run on disk, from which it is taken up again: append-only JSON lines, one per event.
 
-What changes the state of a run (a step done, say) is synced to the disk before the run goes on; metrics
-are only flushed. A line torn by a crash is cut off. An event that a resumed run produces again (it goes on
-from a checkpoint, behind which metrics were noted already, or hears again what a service told) is not noted twice.
+What changes the state of a run (a step done, say) is synced to the disk before the run continues;
+metrics are only flushed. A line torn by a crash is cut off. An event that a resumed run produces again (it resumes at
+a checkpoint, behind which metrics were noted already, or reads a service's events again) is not noted twice.
 """
 
 import os
@@ -38,7 +38,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class RunState:
-    """How far a run has come by its records: what was done, measured, created and heard; grows as it goes on."""
+    """How far a run has come by its records: what was done, measured, created and heard; grows as it runs."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.results: dict[str, Result] = {}
@@ -89,7 +89,7 @@ class RunState:
         match event:
             case StepDone(step, key, _, result):
                 self.results[step] = result
-                self._keys.pop(step, None)  # so that keys stand in the order in which steps were done last
+                self._keys.pop(step, None)  # so that keys are in the order in which steps were done last
                 self._keys[step] = key
                 self.failed_for_good = False
             case Failed(for_good=True):
@@ -147,7 +147,7 @@ class Journal:
 
 
 class MemoryJournal:
-    """Stands for the journal in a process beside the one that keeps it: how far the run has come, and no file."""
+    """Replaces the journal in a process next to the one that keeps it: how far the run has come, and no file."""
 
     def __init__(self, state: RunState) -> None:
         self.state = state
@@ -172,7 +172,7 @@ def read(path: Path) -> list[Record]:
     try:
         return [decoder.decode(line) for line in lines]
     except msgspec.MsgspecError as error:
-        raise RunnerError(f"{path}: is damaged ({error}); move the run's folder away to begin anew.") from error
+        raise RunnerError(f"{path}: is damaged ({error}); move the run's folder away to start over.") from error
 
 
 def read_state(folder: Path) -> RunState:

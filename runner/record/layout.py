@@ -37,7 +37,7 @@ PROBLEMS, ANSWERS, GRADES = "problems.jsonl", "answers.jsonl", "grades.jsonl"
 CHECKPOINT_GRADES = "checkpoint_grades"
 """In a run's folder: answers and grades on the way, a folder for each evaluation, with `evaluation.keep_by`."""
 EVALUATION, BENCHMARKS = "evaluation.json", "harness.json"
-"""In an evaluation's folder, beside these three: its models, its graders, how each did; results of benchmarks."""
+"""In an evaluation's folder, next to these three: its models, its graders, how each did; results of benchmarks."""
 
 SWEEP, SUMMARY, STUDY = "sweep.json", "summary.json", "study.log"
 """In a sweep's folder: its trials, their comparison, and what Optuna knows of a search."""

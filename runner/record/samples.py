@@ -36,7 +36,7 @@ Replies = Sequence[Sequence[Reply]]
 """Of each prompt its answers, as many as `Sampling.per_prompt`."""
 
 GRADED_PROMPTS, SHOWN_PROMPTS = 32, 10
-"""Held-out prompts that are answered: so many that graders can tell models apart, or just to be looked at."""
+"""Held-out prompts that are answered: so many that graders can distinguish models, or just to be looked at."""
 NOT_ASKED = Reply("(no base model to ask)")
 
 
@@ -97,7 +97,7 @@ def asked(found: Iterable[tuple[Problem, str]], most: int | None, by_prompt: boo
     """Return the first problems that differ, each given with its place, as they are asked and kept.
 
     With `by_prompt` a row's id is that of its prompt alone: what a pair and a conversation with the same prompt, and so
-    the runs of unlike methods, have in common. Else it is that of the prompt and all other keys.
+    the runs of different methods, have in common. Else it is that of the prompt and all other keys.
     """
     rows: dict[str, Asked] = {}
     for problem, place in found:
@@ -119,13 +119,13 @@ def keep(
 
     `before` is None where the base model could not be asked.
     """
-    told = beside(rows, before, after)
+    pairs = side_by_side(rows, before, after)
     if folder is not None:
-        write_json(folder / layout.SAMPLES, told)
+        write_json(folder / layout.SAMPLES, pairs)
         graded.write(folder / graded.PROBLEMS, rows)
         graded.write(folder / graded.ANSWERS, [*answers("base", rows, before or []), *answers("tuned", rows, after)])
-    yield Samples(told)
-    return {"num_samples": len(told)}
+    yield Samples(pairs)
+    return {"num_samples": len(pairs)}
 
 
 def answers(model: str, rows: Sequence[Asked], replies: Replies) -> list[Answer]:
@@ -138,7 +138,7 @@ def answers(model: str, rows: Sequence[Asked], replies: Replies) -> list[Answer]
     ]
 
 
-def beside(rows: Sequence[Asked], before: Replies | None, after: Replies) -> list[dict[str, str]]:
+def side_by_side(rows: Sequence[Asked], before: Replies | None, after: Replies) -> list[dict[str, str]]:
     """Return each prompt with the first answer of both models; `before` is None where the base could not be asked."""
     olds = before or [[NOT_ASKED]] * len(after)
     return [

@@ -26,7 +26,7 @@ def request(composed: Any) -> Request:
     if gone:
         raise RequestError(f"{gone[0]}: missing; every request needs one; leave out ~{gone[0]}.")
     method, backend = str(composed["method"]), str(composed["backend"]["name"])
-    # Each section by its owner's dataclass: a method's or a backend's keys stand in its own package.
+    # Each section by its owner's dataclass: a method's or a backend's keys are in its own package.
     owners = SECTIONS | {method: methods.load(method).hyperparameters}
     owners["backend"] = backends.load(backend).settings
     root = {key: value for key, value in composed.items() if key not in owners and key != "method"}

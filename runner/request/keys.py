@@ -1,7 +1,7 @@
 """Every key of a request with its default, meaning and range.
 
 A key is an annotated field; its docstring is its line in `docs/keys.md`. The keys under `dpo`, `sft` and `backend`
-stand beside their owners (`runner/methods/`, `runner/backends/`).
+are defined next to their owners (`runner/methods/`, `runner/backends/`).
 """
 
 from dataclasses import dataclass, field
@@ -97,7 +97,7 @@ class RootKeys:
     mode: Literal["run", "plan"] = "run"
     """`plan` checks the data and prints the plan; nothing is created, sent or trained."""
     again: bool = False
-    """Run a plan once more that is finished, or whose hosted job failed; an unfinished one goes on."""
+    """Run a plan once more that is finished, or whose hosted job failed; an unfinished one resumes."""
     seed: NonNegativeInt = 42
     """Order of the rows, initial adapter, dropout."""
     runs_folder: str = "runs"
@@ -130,7 +130,7 @@ class BackendKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class Request(RootKeys):
-    """What a user asked for, checked: types and ranges hold, `auto` may still stand."""
+    """What a user asked for, checked: types and ranges hold, `auto` may still be there."""
 
     dataset: Dataset
     model: Model

@@ -53,7 +53,7 @@ class Summary(TypedDict, total=False):
 class Trial:
     """One request of a sweep: how it was typed, what sets it apart, the request, and what is proposed for it.
 
-    There is no proposal yet where it goes on from the model that another one is about to make (`model.source=run:…`).
+    There is no proposal yet where it continues from the model that another one is about to make (`model.source=run:…`).
     """
 
     overrides: tuple[str, ...]
@@ -63,7 +63,7 @@ class Trial:
 
     @property
     def run(self) -> "Run | None":
-        """What is going to be done, if it is planned."""
+        """The planned run, if there is one."""
         return self.proposal.run if self.proposal else None
 
     @property
@@ -93,7 +93,7 @@ class Sweep:
         request = self.request
         where = "hosted-" if backends.load(self.request.backend.name).hosted else ""
         name = request.name if request.name != "auto" else f"{where}{self.request.method}-sweep"
-        # Beside the runs, not around them: a run belongs to its plan, and several sweeps may share it.
+        # Next to the runs, not around them: a run belongs to its plan, and several sweeps may share it.
         return run_folders.new(name, self.id, run_folders.sweeps_in(Path(request.runs_folder)))
 
     @property

@@ -40,7 +40,7 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
     with Board(sweep.runs):
         codes = launched(launch, sweep.id, todo) if todo else {}
     # Planned again, all of them: that costs little, as data and tokens are known.
-    if len(sweep.runs) < len(sweep.trials):  # by now there is a model to go on from
+    if len(sweep.runs) < len(sweep.trials):  # by now there is a model to continue from
         sweep = replace(sweep, trials=distinct(make([list(each) for each in trials], compose)))
     summary.conclude(sweep, parent, codes, metric)
 
@@ -48,15 +48,15 @@ def run(trials: Sequence[Sequence[str]], compose: Compose, launch: Launch, metri
 def launched(launch: Launch, sweep_id: str, trials: Sequence[Trial]) -> dict[str, int]:
     """Give trials to the launcher; return each one's exit code, taken from its records where the launcher broke off."""
     try:
-        # `sweep` tells a trial, which may start on another machine, where it belongs; it is no part of its plan.
+        # `sweep` says where a trial, which may start on another machine, belongs; it is no part of its plan.
         returned = launch([[*each.overrides, f"sweep={sweep_id}"] for each in trials])
     except KeyboardInterrupt:  # a launcher that waits for other processes leaves it to us
         return {each.name: StopAsked.exit_code * _unfinished(each) for each in trials}
-    # Launchers raise what their own libraries raise (joblib, submitit, Ray); records tell which trials came
+    # Launchers raise what their own libraries raise (joblib, submitit, Ray); records show which trials came
     # to their end.
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
-        console.complain(f"the launcher broke off ({type(error).__name__}: {first}); what is finished stands.")
+        console.complain(f"the launcher broke off ({type(error).__name__}: {first}); what is finished is kept.")
         return {each.name: int(_unfinished(each)) for each in trials}
     return {trial.name: int(each.return_value) for trial, each in zip(trials, returned, strict=True)}
 

@@ -1,6 +1,6 @@
 """What Optuna does for a search: it proposes trials, learns their results, and says which are not worth their end.
 
-The study is a log beside the sweep's summary (Optuna's journal file), which several processes and machines may write,
+The study is a log next to the sweep's summary (Optuna's journal file), which several processes and machines may write,
 and which outlives them. What it proposes next depends on the results it has, on the seed and on the trial's number,
 not on which process asks: a search that was killed proposes what it would have proposed.
 """
@@ -59,7 +59,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched: the overrides that all trials share, and Optuna's distribution of each other key."""
+    """The search space: the overrides that all trials share, and Optuna's distribution of each other key."""
 
     fixed: tuple[str, ...]
     free: Mapping[str, "optuna.distributions.BaseDistribution"]
@@ -82,7 +82,7 @@ class Space:
         kind = self.free[key]
         if not (isinstance(value, float) and isinstance(kind, FloatDistribution)):
             return str(value)
-        # Four digits tell trials apart, and make names that can be read; no end is passed by rounding.
+        # Four digits distinguish trials, and make names that can be read; no end is passed by rounding.
         return f"{min(max(float(f'{value:.4g}'), kind.low), kind.high):g}"
 
 
@@ -130,7 +130,7 @@ def _ends(kind: "optuna.distributions.BaseDistribution") -> list[object]:
 
 
 class Study:
-    """A search as it stands: trials that are begun, and the results of the finished ones."""
+    """The state of a search: trials that are begun, and the results of the finished ones."""
 
     def __init__(self, path: Path, space: Space, settings: Settings) -> None:
         self._space, self._settings = space, settings
@@ -213,7 +213,7 @@ def _begin(path: Path, settings: Settings) -> "optuna.Study":
         storage=_storage(path),
         study_name=NAME,
         direction="minimize" if lower_is_better(settings.metric) else "maximize",
-        load_if_exists=True,  # the same search goes on
+        load_if_exists=True,  # the same search continues
     )
     # The trials, which may be other processes, read what they need from the file.
     study.set_user_attr("metric", settings.metric)

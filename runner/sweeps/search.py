@@ -55,7 +55,7 @@ def run(
     parent, study = Parent(sweep), Study(path, wanted, settings)
     parent.open()
     codes: dict[str, int] = {}
-    # A search that goes on: its trials are known by the study's file.
+    # A search that is resumed: its trials are known by the study's file.
     begun = distinct(make(study.proposed(), compose, known, wanted.fixed))
     # Trials that failed are asked for no second time in this command (`Study.next`); the same command tries
     # them again.

@@ -1,4 +1,4 @@
-"""What is printed of a sweep: before it starts, what it does and takes; after it, who is best, and what failed."""
+"""The summary of a sweep: before it starts, what it does and takes; after it, which run is best, and what failed."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -34,7 +34,7 @@ def show_plan(sweep: Sweep, finished: Collection[str]) -> None:
     rows = []
     for trial in sweep.trials[:SHOWN]:
         begun = trial.run is not None and (trial.run.folder / layout.JOURNAL).exists()
-        state = "finished" if trial.name in finished else "goes on" if begun else "new"
+        state = "finished" if trial.name in finished else "resumes" if begun else "new"
         # It has no plan, hence no folder, before the run that it starts from has ended.
         place = trial.run.folder.name if trial.run else f"from {trial.request.model.source}, planned in its turn"
         rows.append([trial.name, state, place])
@@ -59,7 +59,7 @@ def show_forecast(todo: Sequence[Trial]) -> None:
     console.say(f"shared: {', '.join(models)}; {rows}: {done} once, not once per trial")
     takes = _taken(planning.total_cost(proposals))
     if len(proposals) < len(todo):
-        takes += f", beside {len(todo) - len(proposals)} that are planned in their turn"
+        takes += f", besides {len(todo) - len(proposals)} that are planned in their turn"
     console.say(f"takes: {takes}")
     console.say()
 
@@ -128,7 +128,7 @@ def _summed_up(sweep: Sweep, codes: Mapping[str, int], metric: str | None) -> Su
     console.say(f"time spent in all trials: {duration(seconds)}{_saved(found.values())}")
     if spent != 0:  # 0.0 is free, None is not known
         console.say(f"money spent, by the table of prices: {'not known' if spent is None else f'about ${spent:,.2f}'}")
-    # Beside MLflow's copy, so that a sweep without tracking has it, too.
+    # In addition to MLflow's copy, so that a sweep without tracking has it, too.
     write_json(sweep.folder / layout.SUMMARY, content)
     return content
 
@@ -149,7 +149,7 @@ def _saved(results: "Iterable[Result]") -> str:
 def _failure(name: str, result: "Result | None", code: int) -> dict[str, str]:
     if result is None:
         stopped = code == StopAsked.exit_code
-        message = "stopped before its turn" if stopped else "what it was refused for stands above"
+        message = "stopped before its turn" if stopped else "see above for the reason"
         return {"name": name, "status": "not begun", "message": message}
     return {"name": name, "status": result.status, "message": result.message}
 
@@ -160,7 +160,7 @@ def _raise_for(codes: Mapping[str, int]) -> None:
         return
     # Stopping comes first: trials that it cut off did not fail.
     if StopAsked.exit_code in codes.values():
-        raise TrialsError("stopped; give the same command again to go on with the sweep", StopAsked.exit_code)
+        raise TrialsError("stopped; give the same command again to continue the sweep", StopAsked.exit_code)
     raise TrialsError(
         f"{len(bad)} of {len(codes)} trials failed; give the same command again to try them once more",
         max(codes.values()),

@@ -29,7 +29,7 @@ WIDTH = None if sys.stdout.isatty() else 120
 
 
 class Output(Terminal):
-    """A stream of the process; work goes on where its reader is gone (`python -m runner | head -1`)."""
+    """A stream of the process; work continues when its reader is gone (`python -m runner | head -1`)."""
 
     def on_broken_pipe(self) -> None:
         """Drop what is printed from now on; rich would end the process."""
@@ -79,7 +79,7 @@ def confirm_price(dollars: float | None, most: float | None) -> None:
     price = "a price that is not known" if dollars is None else f"about ${dollars:,.2f}"
     # A cron job or CI has nobody to ask: there the answer is no.
     if terminal.is_terminal and sys.stdin.isatty():
-        answer = terminal.input(Text(f"This takes {price}, max_price is ${most:,.2f}. Go on? [y/N] "))
+        answer = terminal.input(Text(f"This takes {price}, max_price is ${most:,.2f}. Continue? [y/N] "))
         if answer.strip().lower() in ("y", "yes"):
             return
     raise RequestError(f"max_price: got {most:g}, but this takes {price}; nothing was sent. Raise it, or leave it out.")
@@ -99,7 +99,7 @@ def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
     name = run.request.name
     if name != "auto" and not run.folder.name.startswith(f"{name}-"):
         say(f"note: this plan has a folder already, {run.folder}; name={name} is not used")
-    state = "finished before: nothing is done again (again=true starts anew)" if done else "to do"
+    state = "finished before: nothing is done again (again=true starts over)" if done else "to do"
     say(f"{plan.method} on {plan.backend}, {state}; its folder is {run.folder}/")
     if not done:
         for title, text in backends.load(plan.backend).forecast(proposal, tokens):
@@ -143,7 +143,7 @@ def show_graders(rehearsed: Sequence[Rehearsed]) -> None:
 
 
 def show_base_scores(found: Sequence[BaseScores]) -> None:
-    """Print how the base model does by each grader, and what stands in the way of learning by it."""
+    """Print how the base model does by each grader, and what prevents learning by it."""
     rows = [
         [
             each.grader,

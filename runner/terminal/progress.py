@@ -22,7 +22,7 @@ FIRST_SECONDS = 5.0
 NEXT_SECONDS = 60.0
 """The next one comes at the earliest so long after,"""
 NEXT_SHARE = 0.1
-"""when so much more is done: some ten lines a step, however long it takes;"""
+"""when so much more is done: some ten lines per step, however long it takes;"""
 LONGEST_SECONDS = 600.0
 """but at the latest after so long."""
 
@@ -117,7 +117,7 @@ class Live:
                 self._print(f"  created: {what} {name}")
             case events.Removed(what=what, id=name):
                 self._print(f"  removed: {what} {name}")
-            # Training's own metrics come with the progress, many times a minute.
+            # Training's own metrics come with the progress, many times per minute.
             case events.Metrics(step=step, values=values) if values.keys() & EVALUATED:
                 shown = [f"{label} {values[name]:.3f}" for name, label in HELD_OUT.items() if name in values]
                 self._print(f"  held-out rows after {step} steps: {', '.join(shown)}")

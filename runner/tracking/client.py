@@ -26,7 +26,7 @@ def shown(uri: str) -> str:
     where = urlsplit(uri)
     if where.password is None:
         return uri
-    # The password is never shown, the user is: it tells two stores of one host apart.
+    # The password is never shown, the user is: it distinguishes two stores on one host.
     return urlunsplit(where._replace(netloc=f"{where.username}:***@{where.netloc.rpartition('@')[2]}"))
 
 
@@ -38,7 +38,7 @@ def connect(uri: str) -> "MlflowClient":
     demand_answer(uri)
     from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic"):  # they tell of every table they create
+    for name in ("mlflow", "alembic"):  # they log every table they create
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(uri)
 
@@ -52,7 +52,7 @@ def demand_answer(uri: str) -> None:
     where = urlsplit(uri)
     scheme = where.scheme.partition("+")[0]
     if scheme == "sqlite":
-        # Also makes the file, as MLflow would; a folder that is missing or not writable is told here, in one line.
+        # Also makes the file, as MLflow would; a folder that is missing or not writable is reported here, in one line.
         with closing(sqlite3.connect(uri.partition("///")[2])) as database:
             database.execute("PRAGMA schema_version")
     elif where.hostname and scheme in PORTS:

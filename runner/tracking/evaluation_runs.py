@@ -1,4 +1,4 @@
-"""An evaluation in MLflow: a run for each of its models, with its metrics and its graded rows, all told once.
+"""An evaluation in MLflow: a run for each of its models, with its metrics and its graded rows, all sent once.
 
 A run is known by the tags `runner.evaluation`, the folder's name, and `runner.model`. The same command finds it again.
 """
@@ -27,7 +27,7 @@ KEPT = (layout.EVALUATION, layout.BENCHMARKS, layout.PROBLEMS, layout.ANSWERS, l
 def write(request: Request, folder: Path) -> str:
     """Write an evaluation's folder to the store that a request names, where it is tracked; return what went wrong.
 
-    What MLflow raises is told and never costs an evaluation, which is on the disk: the same command sends what is
+    What MLflow raises is reported and never costs an evaluation, which is on the disk: the same command sends what is
     missing, and nothing twice.
     """
     if not request.tracking.enabled:
@@ -70,7 +70,7 @@ def _run(client: "MlflowClient", to: str, folder: Path, name: str, identity: str
 
 
 def _log_metrics(client: "MlflowClient", run: "Run", values: Mapping[str, float], at: float) -> None:
-    """Log as `eval/NAME` what the run does not have yet, or has otherwise, graded anew."""
+    """Log as `eval/NAME` what the run does not have yet, or has otherwise, graded again."""
     from mlflow.entities import Metric
 
     metrics = [

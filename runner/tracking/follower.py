@@ -1,6 +1,6 @@
 """A thread that sees to it that MLflow has what the journals hold; the runs never wait for it.
 
-Whatever MLflow raises is kept and told at the end: it must never cost a run. What could not be sent is sent the
+Whatever MLflow raises is kept and reported at the end: it must never cost a run. What could not be sent is sent the
 next time.
 """
 

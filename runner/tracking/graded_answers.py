@@ -11,7 +11,7 @@ from runner.data.rows import Turns
 from runner.record.graded import Answer, AnswerGrade, Asked
 
 ID_CHARACTERS = 8
-"""Of a row's id: enough to tell the rows of a run apart."""
+"""Of a row's id: enough to distinguish the rows of a run."""
 PREVIEW_CHARACTERS = 1000
 """What the pages show and search of a request; MLflow's own previews are as long."""
 

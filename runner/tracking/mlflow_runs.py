@@ -70,7 +70,7 @@ def begun(run: Run) -> str:
 
 
 def in_column(trial: str) -> str:
-    """Return a trial's name as it is told apart in a narrow column, its values first: `0.5, 1 · beta, seed`."""
+    """Return a trial's name as it is recognised in a narrow column, its values first: `0.5, 1 · beta, seed`."""
     parts = [part.partition("=") for part in re.split(r", (?=[+~]*[\w./@]+=)", trial)]
     if not all(value for _, _, value in parts):
         return trial
@@ -92,7 +92,7 @@ def _find(client: "MlflowClient", experiment: str, tags: Mapping[str, str]) -> "
     for key in (HOSTED_JOB, BEGUN):
         if key in tags:
             same = " and ".join(f"tags.`{each}` = '{tags[each]}'" for each in (PLAN_ID, key))
-            # Two folders may have made one each before they could see the other's: both go on with the same.
+            # Two folders may have made one each before they could see the other's: both continue with the same.
             oldest = ["attributes.start_time ASC"]
             if found := client.search_runs([experiment], same, max_results=1, order_by=oldest):
                 return found[0]

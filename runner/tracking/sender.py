@@ -1,6 +1,6 @@
 """A run in MLflow: what its journal holds beyond what was sent, in batches. follower.py says when.
 
-How far it has come is kept in `tracking.json`, so that a resumed run goes on in the same MLflow run. Sending an
+How far it has come is kept in `tracking.json`, so that a resumed run continues the same MLflow run. Sending an
 event again does no harm: it carries its own step and time, and the store keeps one of each. What is created
 there (run, model, version) is looked for first: a process may have died before it could note that it made it.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 BATCH = 1000
-"""Metrics a request: the store's own limit."""
+"""Metrics per request: the store's own limit."""
 PAGE_CHARACTERS = 7000
 """Length of a run's description: the store cuts tags at 8,000."""
 CLAIM_SECONDS = 10.0
@@ -173,7 +173,7 @@ class Sender:
             self.client.log_model_artifacts(self.position.model_id, model["model"])
         self.client.finalize_logged_model(self.position.model_id, "READY")
         outputs = self.client.get_run(self.position.run_id).outputs
-        # Sent twice, the model would stand twice among the run's outputs.
+        # Sent twice, the model would be twice among the run's outputs.
         if self.position.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else ())]:
             self.client.log_outputs(self.position.run_id, [LoggedModelOutput(self.position.model_id, 0)])
         self._register()
@@ -208,7 +208,7 @@ class Sender:
                 self.client.log_artifact(self.position.run_id, str(self.run.folder / name))
         page = (self.run.folder / layout.REPORT_PAGE).read_text("utf-8")
         self.client.set_tag(self.position.run_id, "mlflow.note.content", page[:PAGE_CHARACTERS])
-        # `set_terminated` would give it an end; a hosted job that goes on has none.
+        # `set_terminated` would give it an end; a hosted job that still runs has none.
         if status == "running":
             self.client.update_run(self.position.run_id, STATUSES[status])
         else:

@@ -1,6 +1,6 @@
 """A sweep in MLflow: a parent run that holds its trials' runs together, with the comparison as its page.
 
-Whatever MLflow raises is kept and told; it never costs a trial. The parent is found again by the sweep's id.
+Whatever MLflow raises is kept and reported; it never costs a trial. The parent is found again by the sweep's id.
 """
 
 import base64

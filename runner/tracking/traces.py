@@ -72,7 +72,7 @@ def write_models(
     """
     answers = graded.read(folder / ANSWERS, Answer)
     problems = graded.read(folder / PROBLEMS, Asked)
-    # Whole rows, the same of both models: half a row could not be set beside the other run's.
+    # Whole rows, the same of both models: half a row could not be compared with the other run's.
     kept = first_rows(problems, answers, cap)
     rows = f"{len(kept)} of {len(problems)} rows"
     if len(kept) < len(problems):
@@ -130,7 +130,7 @@ def _write(
 
 
 def _there(client: "MlflowClient", experiment_id: str, run_id: str) -> dict[str, "TraceInfo"]:
-    """Return by id the traces of a run that stand for answers; others may have been added by people."""
+    """Return by id the traces of a run that are answers; others may have been added by people."""
     found: dict[str, TraceInfo] = {}
     token = None
     while True:

@@ -135,7 +135,7 @@ def test_where_no_row_was_judged_by_the_metric_answers_to_the_same_prompts_decid
     (difference,) = found.differences
     assert (difference.metric, difference.rows) == ("eval/in_style", 200)
     assert "backend=local beats backend=foundry: answers in style +" in told(difference)
-    assert found.verdict.endswith("but 1 of 1 others cannot be told from it")
+    assert found.verdict.endswith("but 1 of 1 others do not differ significantly")
 
 
 def test_rows_that_come_out_alike_are_said_to() -> None:
@@ -215,7 +215,7 @@ def test_unlike_methods_are_ranked_by_their_answers_as_their_losses_do_not_compa
     runs = [result("a", [0.6] * 20, "loss", method="dpo"), result("b", [0.5] * 20, "loss", method="sft")]
     found = verdict.make(runs)
     assert (found.metric, found.ranked) == ("eval/in_style", ())
-    assert found.sentences[0].startswith("unlike methods measure unlike things")
+    assert found.sentences[0].startswith("different methods measure different things")
     styled = [
         replace(each, metrics={**each.metrics, "eval/in_style": share})
         for each, share in zip(runs, (1, 0), strict=True)
@@ -235,7 +235,7 @@ def test_the_verdict_says_whether_the_best_can_be_trusted() -> None:
     found = verdict.make(runs)
     assert found.ranked[0].name == "dpo.beta=0.2"
     assert "better than every other beyond chance" in found.verdict
-    assert "cannot be told from it" in verdict.make([runs[0], runs[2]]).verdict
+    assert "do not differ significantly" in verdict.make([runs[0], runs[2]]).verdict
     with pytest.raises(RequestError, match="--metric: got eval/f1, which no run has; allowed: eval/reward_accuracy"):
         verdict.make(runs, "eval/f1")
 

@@ -103,7 +103,7 @@ def test_a_margin_says_which_is_no_worse_or_how_many_rows_would_tell() -> None:
     assert "is no worse than" in sentence(alike)
     assert "in correct by more than 0.02: 0.0" in sentence(alike)
     few = verdict.replace(compare("eval/correct", *pair(list((CLOSE + noise)[:30]), list(CLOSE[:30]))), margin=0.01)
-    assert "by more than 0.01 cannot be told; about " in sentence(few)
+    assert "by more than 0.01 cannot be decided; about " in sentence(few)
     assert "rows would be needed" in sentence(few)
     worse = verdict.replace(compare("eval/correct", *pair(list(BETTER), list(BASE))), margin=0.02)
     assert sentence(worse).endswith("another may come out otherwise; A is worse than B by more than 2.0 points")
@@ -116,7 +116,7 @@ def test_rows_that_all_come_out_alike_are_no_worse_where_they_are_many() -> None
         verdict.replace(compare("eval/correct", *pair([1.0] * count, [1.0] * count)), margin=0.02)
         for count in (12, 200)
     )
-    assert sentence(few).endswith("cannot be told; about 111 rows would be needed")
+    assert sentence(few).endswith("cannot be decided; about 111 rows would be needed")
     assert "A is no worse than B in correct by more than 2.0 points: 1.0 at worst" in sentence(many)
 
 

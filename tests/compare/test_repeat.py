@@ -37,7 +37,7 @@ def test_the_command_asks_for_the_same_plan(made: Path) -> None:
     assert "name=odd.name" in line
     again = warm.run([sys.executable, *line[1:], "mode=plan"], env=os.environ | {"PYTHONWARNINGS": "ignore"})
     assert again.returncode == 0, again.stderr
-    assert f"finished before: nothing is done again (again=true starts anew); its folder is runs/{made.name}/" in (
+    assert f"finished before: nothing is done again (again=true starts over); its folder is runs/{made.name}/" in (
         again.stdout
     )
 

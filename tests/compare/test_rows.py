@@ -9,7 +9,7 @@ import pytest
 
 from runner.compare import page, rows, verdict
 from runner.compare.results import read_all
-from runner.compare.rows import SideBySide, beside, marked
+from runner.compare.rows import SideBySide, marked, side_by_side
 from runner.data.rows import Message
 from runner.record import graded
 from runner.record.graded import Answer, AnswerGrade, Asked
@@ -32,7 +32,7 @@ def two_runs(folder: Path, count: int = 4) -> verdict.Comparison:
 
 
 def shown(found: verdict.Comparison) -> SideBySide:
-    side = beside(found)
+    side = side_by_side(found)
     assert side is not None
     return side
 
@@ -105,14 +105,14 @@ def test_what_is_not_shown_of_an_answer_is_said(tmp_path: Path) -> None:
 
 def test_runs_without_answers_have_a_page_without_rows(tmp_path: Path) -> None:
     found = verdict.make([run(tmp_path, {"right": [1, 0]})])
-    assert beside(found) is None
+    assert side_by_side(found) is None
     assert "Rows side by side" not in page.html(found, "<svg></svg>")
 
 
 def test_what_strangers_wrote_is_text(tmp_path: Path) -> None:
     models = {HOSTILE: {HOSTILE: [0.0] * 12}, "two": {HOSTILE: [1.0] * 12}}
     found = verdict.make(read_all(write_evaluation(tmp_path, models, texts={each: [HOSTILE] * 12 for each in models})))
-    text = page.html(found, "<svg></svg>", beside(found))
+    text = page.html(found, "<svg></svg>", side_by_side(found))
     assert "<img" not in text
     assert text.count("<script>") == text.count("</script>") == 1
     assert "default-src 'none'" in text
@@ -128,7 +128,7 @@ def test_a_browser_filters_rows_by_grader_and_by_change(tmp_path: Path) -> None:
 
     found = two_runs(tmp_path)
     path = Path(os.environ.get("RUNNER_SCREENSHOTS") or tmp_path) / "rows.html"
-    path.write_text(page.html(found, "", beside(found)), "utf-8")
+    path.write_text(page.html(found, "", side_by_side(found)), "utf-8")
     options = webdriver.ChromeOptions()
     options.binary_location = program
     for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"):

@@ -160,7 +160,7 @@ def test_only_lf_ends_a_line(write: Write, sign: str) -> None:
         (
             "data.json",
             f"[{ROW}\n{ROW}]",
-            f"data.json:2: no comma stands before the row that begins here; {ARRAY}",
+            f"data.json:2: there is no comma before the row that begins here; {ARRAY}",
         ),
         (
             "data.json",
@@ -197,7 +197,7 @@ def test_a_file_that_cannot_be_read_is_told_so(write: Write, name: str, content:
         ),
         (
             ROW.replace('"Why?"', "NaN"),
-            "error not-json data.jsonl:2: NaN or Infinity stands for a number, which JSON does not allow; write null",
+            "error not-json data.jsonl:2: a number is NaN or Infinity, which JSON does not allow; write null",
         ),
         (
             ROW.replace("Why?", "\\ud83d"),

@@ -94,12 +94,12 @@ def test_hh_harmless_has_transcripts_in_answers_and_repeated_prompts(folder: Pat
 def test_identity_has_placeholders(folder: Path) -> None:
     group = found(folder / "llamafactory_identity.sft.jsonl", "placeholder")
     assert group.count == 85
-    assert group.examples[0].message.startswith("`{{name}}` (2 times) stands in turn 2; ")
+    assert group.examples[0].message.startswith("`{{name}}` (2 times) is in turn 2; ")
 
 
 def test_gsm8k_has_calculator_marks_and_odd_spaces(folder: Path) -> None:
     path = folder / "gsm8k_test.sft.jsonl"
-    assert found(path, "calculator-mark").examples[0].message.startswith("`<<16-3-4=9>>` (2 times) stands in turn 2;")
+    assert found(path, "calculator-mark").examples[0].message.startswith("`<<16-3-4=9>>` (2 times) is in turn 2;")
     assert found(path, "no-break-space").count == len(found(path, "no-break-space").examples)
     times = [re.search(r"\((\d+) times\)", each.message) for each in found(path, "no-break-space").examples]
     assert sum(int(each[1]) if each else 1 for each in times) == 10

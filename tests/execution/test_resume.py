@@ -119,7 +119,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tiny_model: Path, pai
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "give the same command again to go on" in output
+    assert "give the same command again to continue" in output
     report = json.loads((the_run(tmp_path) / "report.json").read_bytes())
     assert report["status"] == "stopped"
     stopped_at = max(

@@ -58,8 +58,8 @@ LASTING: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "401": ("status", {"status": 401}, 2, "the service does not take our token"),
     "403": ("status", {"status": 403}, 2, "the credential lacks a role"),
     "429": ("status", {"status": 429}, 1, "a quota of the service is used up"),
-    "500": ("status", {"status": 500}, 1, "the same command goes on"),
-    "reset": ("reset_before", {}, 1, "the same command goes on"),
+    "500": ("status", {"status": 500}, 1, "the same command continues"),
+    "reset": ("reset_before", {}, 1, "the same command continues"),
 }
 
 
@@ -169,7 +169,7 @@ def test_ctrl_c_while_following_says_how_to_come_back(cloud: Emulator, tmp_path:
     ended = carry_out(planned(tmp_path, tmp_path / "runs"), press)
     assert ended.code == 130
     (job,) = cloud.jobs
-    assert f"{job} goes on at the service" in ended.message
+    assert f"{job} continues at the service" in ended.message
     assert "python -m runner.watch" in ended.message
     assert not any(request.path.endswith("/cancel") for request in cloud.requests)
 

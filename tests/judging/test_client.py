@@ -142,7 +142,7 @@ def test_a_web_page_is_a_wrong_address(cloud: Emulator, judge: EndpointJudge) ->
 
 def test_a_question_that_is_refused_is_an_error_and_is_not_repeated(cloud: Emulator, judge: EndpointJudge) -> None:
     cloud.inject(Fault(JUDGE, "status", status=400))
-    with pytest.raises(JudgeError, match="400 The request is not valid; it refuses the question as it stands"):
+    with pytest.raises(JudgeError, match="400 The request is not valid; it refuses the question"):
         judge.ask("gpt-4.1", messages("?"), {})
     assert len(asked(cloud)) == 1
     judge.ask("gpt-4.1", messages("?"), {})

@@ -32,7 +32,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ("pypi:name==1.0", "allowed: pypi:NAME@VERSION@sha256:"),
         ("hf:name", "allowed: hf:ORG/NAME"),
         ("run:none", "run none: not found"),
-        ("hf:org/name", "is not on this machine, so a plan cannot tell its revision"),
+        ("hf:org/name", "is not on this machine, so a plan cannot know its revision"),
     ],
 )
 def test_a_source_that_cannot_be_is_told(source: str, told: str) -> None:

@@ -88,7 +88,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         (["dpo.gamma=0.5"], "dpo.gamma: got 0.5, but dpo.loss_type=sigmoid does not use it; leave it out, or take"),
         (
             ["method=simpo", "dpo.length_normalised=true"],
-            "dpo.length_normalised: got True, but dpo.loss_type=simpo compares answers a token anyway; leave it out",
+            "dpo.length_normalised: got True, but dpo.loss_type=simpo compares answers per token anyway; leave it out",
         ),
         (["dpo.loss_type=ipo", "dpo.length_normalised=true"], "dpo.length_normalised: got True, but dpo.loss_type=ipo"),
     ],

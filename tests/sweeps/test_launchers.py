@@ -83,7 +83,7 @@ def test_ctrl_c_ends_a_sweep_in_other_processes_and_the_same_command_goes_on(the
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert "go on with the sweep" in errors
+    assert "continue the sweep" in errors
     assert "Traceback" not in errors
     assert len(there.summary()["failed"]) == 2
     done = there.run(*line, "hydra.launcher.n_jobs=1")  # no part of a plan; 20 s less than two processes

@@ -179,7 +179,7 @@ def test_ctrl_c_ends_the_sweep_not_only_the_trial(here: Here) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "go on with the sweep" in errors
+    assert "continue the sweep" in errors
     assert "seed=3: not begun: stopped before its turn" in errors
     assert len(journals(here.folder)) == 1
 

@@ -93,7 +93,7 @@ class FoundryBackend(Backend[Foundry]):
         return price.cost(run, tokens)
 
     def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
-        """Return the price of training, what is created, what goes on costing, and what is known to exist."""
+        """Return the price of training, what is created, what keeps costing, and what is known to exist."""
         return price.forecast(proposal, tokens)
 
     def steps(self, run: Run, state: RunState) -> Sequence[Step]:
@@ -117,7 +117,7 @@ class FoundryBackend(Backend[Foundry]):
         tried = settings.validate_grader and methods.load(run.plan.method).graded
         found = [*([step("try_grader")] if tried else []), step("upload"), step("create")]
         if not settings.follow:
-            # A key that is never the same, so that the journal's result of the last look does not stand for this one.
+            # A key that is never the same, so that the journal's result of the last look is not taken for this one.
             return [*found, step("look", f"at {time.time():.3f}")]
         found += [step("follow"), step("results"), step("save")]
         if settings.deploy == "none":
@@ -130,7 +130,7 @@ class FoundryBackend(Backend[Foundry]):
         return [*found, later("deploy", both), later("sample", both), later("undeploy", both)]
 
     def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
-        """Return what to do with a hosted job: come back to it, use its model, remove what stands."""
+        """Return what to do with a hosted job: come back to it, use its model, remove what exists."""
         name = run.handle
         if "save" not in results:
             return [
@@ -139,11 +139,11 @@ class FoundryBackend(Backend[Foundry]):
             ]
         talk = {
             "none": ("the same command with backend.deploy=delete_after_eval", "see it answer"),
-            "keep": (f"python -m runner.chat {name}", "talk to it, beside the model it came from"),
+            "keep": (f"python -m runner.chat {name}", "talk to it and to the model it came from"),
         }
         return [
             *(line for deploy, line in talk.items() if deploy == Foundry.of(run.request).deploy),
-            (f"python -m runner backend=foundry model.source=run:{name} …", "go on from it"),
+            (f"python -m runner backend=foundry model.source=run:{name} …", "continue from it"),
             (f"python -m runner.clean {name}", "list, and after asking remove, what this run left at the service"),
         ]
 
@@ -156,7 +156,7 @@ class FoundryBackend(Backend[Foundry]):
     def respondent(self, reference: str, settings: Foundry) -> Respondent | None:
         """Return a deployment of the project, by `deployment:NAME`, or one of a base model, by `hosted:NAME`.
 
-        Raises `ModelError` where no deployment of that base model stands.
+        Raises `ModelError` where no deployment of that base model exists.
         """
         scheme, _, name = reference.partition(":")
         base = models.hosted_name(reference)

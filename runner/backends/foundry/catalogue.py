@@ -53,8 +53,8 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def dates(self) -> str:
         """Who may train the model, and until when it is trained and deployed; empty where nothing is known."""
         until = {"trained": self.training_until, "deployed": self.deployments_until}
-        told = [f"{what} at least until {day}" for what, day in until.items() if day is not None]
-        return "; ".join([*([self.access] if self.access else []), *told])
+        dates = [f"{what} at least until {day}" for what, day in until.items() if day is not None]
+        return "; ".join([*([self.access] if self.access else []), *dates])
 
 
 class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -39,9 +39,9 @@ class DeployedSteps:
         return str(self.done["create"]["job"])
 
     def deploy(self) -> Events:
-        """Deploy the model, and find a deployment of the base model to set beside it."""
+        """Deploy the model, and find a deployment of the base model to compare it with."""
         wanted = self.settings.deployment
-        self._rows()  # data that is gone is told before anything costs by the hour
+        self._rows()  # data that is gone is reported before anything costs by the hour
         # By the journal: a deployment that somebody else has made is used, but never changed or removed.
         mine = ("deployment", self.deployment_name) in self.state.created
         deployer = deployment.Deployer(self.service, self.deployment_name)
@@ -54,7 +54,7 @@ class DeployedSteps:
         return {"deployment": self.deployment_name, "base": base}
 
     def sample(self) -> Events:
-        """Answer held-out prompts with the base and the tuned model; a failure names the deployment that stands."""
+        """Answer held-out prompts with the base and the tuned model; a failure names the deployment that exists."""
         try:
             return (yield from self._sample())
         except RunnerError as error:
@@ -62,8 +62,8 @@ class DeployedSteps:
                 raise
             # Of the same kind, for the exit code; what costs by the hour has to be said, whatever went wrong.
             raise type(error)(
-                f"{error} The deployment {self.deployment_name} stands and may cost by the hour: the same command goes "
-                f"on, python -m runner.clean {self.run.handle} removes it."
+                f"{error} The deployment {self.deployment_name} exists and may cost by the hour: the same command "
+                f"continues, python -m runner.clean {self.run.handle} removes it."
             ) from error
 
     def _sample(self) -> Events:

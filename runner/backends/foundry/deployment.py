@@ -1,4 +1,4 @@
-"""A deployment of a tuned model: what answers, and what costs by the hour while it stands.
+"""A deployment of a tuned model: what answers, and what costs by the hour while it exists.
 
 Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-deploy
 """
@@ -30,9 +30,9 @@ class Deployer:
     def ensure(self, model: str, sku: str, capacity: int, mine: bool) -> Generator[Event, None, None]:
         """Deploy a model under the name, unless it is, and wait until it is ready.
 
-        `mine` says that this run has made what stands there: it is changed where SKU or capacity differ.
+        `mine` says that this run has made what is there: it is changed where SKU or capacity differ.
 
-        Raises `RequestError` where something else stands under that name.
+        Raises `RequestError` where something else has that name.
         """
         existing = yield from self._look()
         if existing is not None and _model(existing) != model:
@@ -42,7 +42,7 @@ class Deployer:
             )
         differs = existing is not None and _size(existing) != (sku, capacity)
         if existing is None or (differs and mine):
-            # Noted before it is sent: a deployment costs while it stands, so that one too many in the list is the
+            # Noted before it is sent: a deployment costs while it exists, so that one too many in the list is the
             # lesser evil. The same PUT twice makes one.
             detail = {"model": model, "sku": sku, "account": self.service.control_plane.name}
             yield Created("deployment", self.name, detail)
@@ -50,7 +50,7 @@ class Deployer:
         yield from self._ready()
 
     def remove(self) -> Generator[Event, None, None]:
-        """Remove the deployment, if it stands, and wait until it is gone."""
+        """Remove the deployment, if it exists, and wait until it is gone."""
         existing = yield from self._look()
         if existing is not None:
             yield from self.service.ask(f"removing the deployment {self.name}", self._delete, awaited=("conflict",))
@@ -98,7 +98,7 @@ class Deployer:
             yield Wait(min(5.0, self.service.polling.every))
 
     def _look(self) -> Asking["Deployment | None"]:
-        """Return the deployment that stands under the name, or None."""
+        """Return the deployment of that name, or None."""
         return (yield from self.service.ask(f"looking at the deployment {self.name}", self._get))
 
     def _put(self, wanted: "Deployment") -> None:
@@ -144,14 +144,14 @@ def respondents(settings: Foundry, names: Mapping[str, str]) -> dict[str, Respon
 def respondent(settings: Foundry, name: str, base: str | None) -> Respondent:
     """Return what answers by a deployment, or by one of a base model: the one that the settings name, or any.
 
-    Raises `ModelError` where no deployment of the base model stands.
+    Raises `ModelError` where no deployment of the base model exists.
     """
     there, wanted = service(settings), settings.deployment.base
     if base is None:
         return Deployed(there, name)
     found = now(find_base(there, base)) if wanted == "auto" else wanted
     if found is None:
-        raise ModelError(f"hosted:{base}: no deployment of it stands; deploy it, or set backend.deployment.base.")
+        raise ModelError(f"hosted:{base}: no deployment of it exists; deploy it, or set backend.deployment.base.")
     return Deployed(there, found)
 
 

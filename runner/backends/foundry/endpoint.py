@@ -24,7 +24,7 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "subscription": (
         ("AZURE_SUBSCRIPTION_ID", "AZURE_AI_PROJECTS_AZURE_SUBSCRIPTION_ID"),
-        "`az account show --query id` tells it",
+        "`az account show --query id` prints it",
     ),
     "resource_group": (
         ("AZURE_RESOURCE_GROUP", "AZURE_AI_PROJECTS_AZURE_RESOURCE_GROUP"),
@@ -119,12 +119,12 @@ def demand_way_there(settings: "Foundry") -> None:
 
 
 def stay_where_it_began(settings: "Foundry", state: "RunState") -> None:
-    """Raise `RequestError` where a run that was begun at one project is to go on at another."""
+    """Raise `RequestError` where a run that was begun at one project is to continue at another."""
     # File and job ids mean nothing at another project.
     begun = state.results.get("upload", {}).get("endpoint")
     now = find(settings.azure, "endpoint")
     if begun and now and begun != now.rstrip("/"):
         raise RequestError(
             f"backend.azure.endpoint: this plan was begun at {begun}, not at {now}; what was uploaded and created is "
-            "there; set that endpoint, or move the run's folder away to begin anew."
+            "there; set that endpoint, or move the run's folder away to start over."
         )

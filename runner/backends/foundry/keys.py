@@ -36,9 +36,9 @@ class Deployment:
     sku: Literal["Standard", "GlobalStandard", "DeveloperTier", "ProvisionedManaged"] = "GlobalStandard"
     """The kind; DeveloperTier has no hourly price and is removed by the service after 24 hours."""
     capacity: PositiveInt = 50
-    """Thousands of tokens a minute (ProvisionedManaged: units)."""
+    """Thousands of tokens per minute (ProvisionedManaged: units)."""
     base: str | None = "auto"
-    """A deployment of the base model that answers beside it; auto looks for one, null leaves it out."""
+    """A deployment of the base model that also answers; auto looks for one, null leaves it out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Foundry(BackendKeys):
     """Stay until the job is done; false leaves once it is created, and `python -m runner.watch` comes back to it."""
     # none by default, as nothing that costs by the hour is made unasked.
     deploy: Literal["none", "keep", "delete_after_eval"] = "none"
-    """Deploy the tuned model to answer held-out prompts; a deployment that stands is paid by the hour."""
+    """Deploy the tuned model to answer held-out prompts; a deployment is paid by the hour while it exists."""
     deployment: Deployment = field(default_factory=Deployment)
     """The deployment."""
     azure: Azure = field(default_factory=Azure)

@@ -1,4 +1,4 @@
-"""What a hosted job will take, said before anything is sent: tokens and price, what it creates, what stands."""
+"""What a hosted job will take, said before anything is sent: tokens and price, what it creates, what exists."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 STEP_SECONDS = "hosted/timing/step/full_iteration"
-"""What the service tells of each optimizer step, its rollouts, grading, update and evaluation included."""
+"""What the service reports of each optimizer step, its rollouts, grading, update and evaluation included."""
 COUNTED_ROWS = 32
 
 
 def forecast(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[str, str]]:
-    """Return the price of training, what is created, what goes on costing, and what is known to exist."""
+    """Return the price of training, what is created, what keeps costing, and what is known to exist."""
     run = proposal.run
     settings = Foundry.of(run.request)
     table = catalogue(settings.models)
@@ -102,12 +102,12 @@ def _price(run: "Run", model: Model | None, tokens: "Tokens | None") -> str:
     if rate is None:
         return f"not known: {models.hosted_name(run.plan.model.source)} with {kind} is not in the table"
     n_epochs = _n_epochs(run)
-    per_token = f"${rate:.2f} a million tokens, {kind}"
+    per_token = f"${rate:.2f} per million tokens, {kind}"
     if tokens is None:
         return per_token
     dollars = tokens.splits["train"] * rate / 1e6
     if n_epochs is None:
-        return f"{in_words(dollars)} an epoch: {per_token}"
+        return f"{in_words(dollars)} per epoch: {per_token}"
     return f"{in_words(dollars * n_epochs)}: {per_token}"
 
 
@@ -120,7 +120,7 @@ def _standing(run: "Run", model: Model | None) -> str:
         price = "no price by the hour; the service removes it after 24 hours"
     else:
         rate = model.deployment_per_hour if model else None
-        price = f"about ${rate:.2f} an hour while it stands" if rate is not None else "paid by the hour while it stands"
+        price = f"about ${rate:.2f} per hour while it exists" if rate is not None else "paid by the hour"
         price += ", used or not; the service removes it after 15 days without use"
     after = "removed after the evaluation" if settings.deploy == "delete_after_eval" else "kept until you remove it"
     return f"{settings.deployment.sku}, {after}: {price}"
@@ -142,29 +142,29 @@ def _trained_by_hour(run: "Run") -> str:
     """Say what is trained."""
     keys, rows = run.plan.hyperparameters, run.plan.train.rows
     steps = _steps(run)
-    told = f"about {steps:,} optimizer steps" if steps else "the service chooses how many optimizer steps"
+    length = f"about {steps:,} optimizer steps" if steps else "the service chooses how many optimizer steps"
     chosen = ", ".join(f"{key}={keys[key]}" for key in ("n_epochs", "batch_size"))
-    return f"{rows:,} prompts, {chosen}: {told}, each with several answers to a prompt"
+    return f"{rows:,} prompts, {chosen}: {length}, each with several answers to a prompt"
 
 
 def _price_by_hour(run: "Run", model: Model | None) -> str:
     """Say what an hour costs, how many there may be, and where the service stops."""
     kind = Foundry.of(run.request).training_type
     rate, exact = model.hourly(kind) if model else (None, False)
-    told = f"not known: an hour of {run.plan.model.source.partition(':')[2]} with {kind} is not in the table"
+    text = f"not known: an hour of {run.plan.model.source.partition(':')[2]} with {kind} is not in the table"
     if rate is not None:
-        told = f"{'' if exact else 'at most '}${rate:,.2f} an hour of training, {kind}"
+        text = f"{'' if exact else 'at most '}${rate:,.2f} an hour of training, {kind}"
     seconds, paid = _seconds(run), dollars_of_hours(run, model)
     if seconds is None:
-        told += "; how many hours is known after a first job of this model here, with n_epochs and batch_size set"
+        text += "; how many hours is known after a first job of this model here, with n_epochs and batch_size set"
     else:
-        told += f"; about {duration(seconds)} at the pace of the last job of this model"
-        told = f"about ${paid:,.2f}: {told}" if paid is not None else told
+        text += f"; about {duration(seconds)} at the pace of the last job of this model"
+        text = f"about ${paid:,.2f}: {text}" if paid is not None else text
     if model and model.cost_limit is not None:
-        told += f"; the service pauses the job once training and grading have cost ${model.cost_limit:,.0f}"
+        text += f"; the service pauses the job once training and grading have cost ${model.cost_limit:,.0f}"
     elif model:
-        told += "; the service has no limit of cost for this model"
-    return told
+        text += "; the service has no limit of cost for this model"
+    return text
 
 
 def dollars_of_hours(run: "Run", model: Model | None) -> float | None:
@@ -185,12 +185,12 @@ def _grading(run: "Run") -> Iterator[tuple[str, str]]:
         held_out = run.plan.validation.rows if run.plan.validation else 0
         yield (
             "grading",
-            f"{', '.join(asked)}, paid by the token beside the training: about {tokens_in:,} tokens in and "
-            f"{tokens_out:,} out for each answer; {held_out:,} held-out rows × rft.eval_samples answers an evaluation, "
+            f"{', '.join(asked)}, paid by the token in addition to the training: about {tokens_in:,} tokens in and "
+            f"{tokens_out:,} out per answer; {held_out:,} held-out rows × rft.eval_samples answers per evaluation, "
             "how many in training is the service's choice",
         )
     if unsent := list(rewards.not_sent(grader, f"{run.request.method}.grader")):
-        yield "not sent", f"{', '.join(unsent)}: only we have these; the service's limits are 120 s and 2 GB a grade"
+        yield "not sent", f"{', '.join(unsent)}: only we have these; the service's limits are 120 s and 2 GB per grade"
 
 
 def _tokens_of_a_grade(run: "Run", grader: Grader) -> tuple[int, int]:

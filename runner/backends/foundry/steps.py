@@ -2,7 +2,7 @@
 
 try_grader the grader checked there, if asked
 upload     the rows as files, once a content                    → file ids
-create     the job, once a plan                                 → job id
+create     the job, once per plan                               → job id
 follow     the job to its end: states, messages, metrics        → the model's name
 results    the results file and the checkpoints
 save       what the model is                                    model/hosted.json
@@ -81,13 +81,13 @@ class FoundrySteps:
         plan, uploaded = self.run.plan, self.done["upload"]
         # Files can be removed at the service between two commands; the job would be refused for them.
         if not (yield from files.exist(self.service, self._ids(uploaded))):
-            yield Note("the files that were uploaded are gone from the service: they are uploaded anew")
+            yield Note("the files that were uploaded are gone from the service: they are uploaded again")
             uploaded = yield from self.upload()
         ids = self._ids(uploaded)
         # How the job is found again where the service shows no metadata (hosted/jobs.py).
         suffix = self.settings.suffix or jobs.default_suffix(plan.id)
         extra = {"trainingType": self.settings.training_type}
-        arguments = jobs.arguments(plan, self.base, ids, suffix, extra, rewards.beside(self.run))
+        arguments = jobs.arguments(plan, self.base, ids, suffix, extra, rewards.method_extras(self.run))
         maker = jobs.JobMaker(self.service, plan, arguments, self.run.request.again)
         created = next((name for what, name in self.state.created if what == "job"), None)
         return {"job": (yield from maker.ensure(self.state.intents.get("job"), created))}
@@ -109,7 +109,7 @@ class FoundrySteps:
             job = yield from followed.to_end()
         except (StopAsked, KeyboardInterrupt) as stop:
             raise LeftRunning(
-                f"{self.job_id} goes on at the service; come back with the same command or python -m runner.watch "
+                f"{self.job_id} continues at the service; come back with the same command or python -m runner.watch "
                 f"{self.run.handle}, or end it with python -m runner.jobs cancel {self.job_id}"
             ) from stop
         follow.ended(job, self.by_hour)
@@ -184,7 +184,7 @@ class FoundrySteps:
 
         content = yield from self.service.ask(f"fetching the results file {name}", download)
         if not content.strip():
-            yield Note(f"the results file {name} is missing or empty: the metrics are those the job's events told")
+            yield Note(f"the results file {name} is missing or empty: the metrics are those of the job's events")
         return content
 
     def _ids(self, uploaded: Result) -> dict[str, str]:

@@ -70,7 +70,7 @@ class Local(BackendKeys):
     warmup_ratio: Fraction = 0.1
     """Share of the steps in which the learning rate climbs to its peak."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after that."""
+    """How the learning rate changes after that."""
     weight_decay: NonNegativeFloat = 0.0
     """AdamW's decay of weights that are matrices."""
     max_grad_norm: PositiveFloat = 1.0

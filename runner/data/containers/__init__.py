@@ -22,7 +22,7 @@ from runner.errors import DataError
 BLOCK_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# In this order: UTF-32's byte order mark begins with UTF-16's. Texts of two or four bytes a character are
+# In this order: UTF-32's byte order mark begins with UTF-16's. Texts of two or four bytes per character are
 # known by where their zeros are, as data often comes without a mark.
 _FOREIGN = {
     rb"version https://git-lfs": "a Git LFS pointer, not the data itself; fetch that with `git lfs pull`",
@@ -39,7 +39,7 @@ _FOREIGN = {
 
 
 class Block(NamedTuple):
-    """Some rows of a file: JSON, one a line, and the number of the line where each begins in the file.
+    """Some rows of a file: JSON, one per line, and the number of the line where each begins in the file.
 
     `share` is how much of the file has been read with them, from 0 to 1.
     """

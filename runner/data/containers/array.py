@@ -1,7 +1,7 @@
 """One JSON array of rows, however it is laid out, cut into rows with no more than a block in memory.
 
 A row is found by counting brackets outside strings. An unclosed string ends with its line: where brackets
-stand on lines of their own, a forgotten quote spoils one row and not the rest of the file.
+are on lines of their own, a forgotten quote spoils one row and not the rest of the file.
 """
 
 import re
@@ -78,7 +78,7 @@ def split_array(read: Callable[[int], bytes], size: int = BLOCK_BYTES) -> Iterat
         if text[start] == ord("{") and text[end - 1] == ord("]"):
             raise BadArray(line, NOT_CLOSED)
         if separator and not between:
-            raise BadArray(line, "no comma stands before the row that begins here")
+            raise BadArray(line, "there is no comma before the row that begins here")
         # Anything else than the comma goes with the row, which then is not JSON and is reported with its line.
         yield line, text[start:end] if between == separator else between + text[start:end]
         line += text.count(b"\n", start, end)

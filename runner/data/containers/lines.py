@@ -1,6 +1,6 @@
 """JSON Lines: a row is a line, and a line ends with LF or CR LF and nothing else.
 
-U+2028, U+2029 and U+0085 end lines for `str.splitlines`, but not in JSON Lines: they may stand in a text.
+U+2028, U+2029 and U+0085 end lines for `str.splitlines`, but not in JSON Lines: they may be in a text.
 """
 
 import json

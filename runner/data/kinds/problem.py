@@ -45,7 +45,7 @@ class Problem(Row, frozen=True, gc=False, omit_defaults=True):
         return (Text(f"the prompt (turn {number})", text, False) for number, text in numbered(self.prompt))
 
     def wire(self) -> object:
-        """Return `messages` and the other keys beside them.
+        """Return `messages` and the other keys next to them.
 
         Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/reinforcement-fine-tuning
         """

@@ -1,6 +1,6 @@
 """The rules that rows of several kinds are checked by: pure functions that pass turns, or say why not.
 
-Each raises `BadRow` with what was found, what is allowed, and the fix, and returns what is odd but may stand.
+Each raises `BadRow` with what was found, what is allowed, and the fix, and returns what is odd but allowed.
 """
 
 from functools import lru_cache

@@ -50,7 +50,7 @@ def _hash(value: Row | tuple[Message, ...]) -> int:
 
 
 def find_repeats(splits: Sequence[Seen]) -> Iterator[Finding]:
-    """Yield a finding for each row that stood before, and for each prompt that did with other answers."""
+    """Yield a finding for each row that came before, and for each prompt that came before with other answers."""
     rows = _repeats([split.rows for split in splits])
     for first, again in rows:
         yield _finding("row", _place(splits, first), _place(splits, again))

@@ -51,7 +51,7 @@ def _markup(name: str, pattern: str, marks: str, advice: str, texts: Texts = "al
 
 
 def _invisible(name: str, characters: list[str]) -> TextRule:
-    # As JSON has it: control characters are escaped there, all others stand as UTF-8.
+    # As JSON has it: control characters are escaped there, all others are UTF-8.
     encoded = [msgspec.json.encode(each)[1:-1] for each in characters]
     marks = frozenset(each[:2] if each.startswith(b"\\") else each for each in encoded)
     advice = "a reader does not see it, but the model learns it: remove or replace it"
@@ -99,7 +99,7 @@ def odd_rows(rows: Sequence[Row], canonical: bytes) -> Iterator[tuple[int, Oddit
 
 
 def _positions(canonical: bytes) -> Iterator[int]:
-    """Yield where marks stand in canonical lines."""
+    """Yield the positions of marks in canonical lines."""
     for hint, marks in _SEARCHES:
         if hint == BACKSLASH[:1] and not _has_escape(canonical):
             continue
@@ -136,7 +136,7 @@ _SEARCHES = tuple(_searches(frozenset[bytes]().union(*(rule.marks for rule in RU
 
 
 def holds(text: bytes, word: bytes) -> bool:
-    """Say whether two or four bytes stand in a text: numpy compares them whole, in a quarter of the time of `in`."""
+    """Say whether two or four bytes are in a text: numpy compares them whole, in a quarter of the time of `in`."""
     import numpy as np
 
     size = len(word)
@@ -154,7 +154,7 @@ def odd_texts(row: Row) -> Iterator[Oddity]:
             found = rule.pattern.findall(text) if wanted else []
             if found:
                 times = "" if len(found) == 1 else f" ({len(found)} times)"
-                yield Oddity(rule.name, f"{_shown(found[0])}{times} stands in {where}; {rule.advice}")
+                yield Oddity(rule.name, f"{_shown(found[0])}{times} is in {where}; {rule.advice}")
 
 
 def _shown(found: str) -> str:

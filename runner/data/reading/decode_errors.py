@@ -54,7 +54,7 @@ def not_json(error: ValueError | RecursionError, line: bytes) -> BadRow:
         return BadRow("not-json", "lists or objects are nested too deeply to be read; a row is flatter; repair it")
     # Python's json writes them by default, and so does pandas.
     if re.search(rb"[:\[,]\s*(?:NaN|-?Infinity)\b", line):
-        return BadRow("not-json", "NaN or Infinity stands for a number, which JSON does not allow; write null")
+        return BadRow("not-json", "a number is NaN or Infinity, which JSON does not allow; write null")
     # A lone half is valid by the JSON grammar, and no Unicode text (RFC 8259, section 8.2).
     if re.search(rb"\\u[dD][89a-fA-F]", line) and _is_json(line):
         return BadRow("not-json", "half a surrogate pair (\\ud800 to \\udfff) is not a character; remove it")

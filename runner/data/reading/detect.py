@@ -41,7 +41,7 @@ def detect(file: DataFile, block: Block) -> Format:
             else:
                 problems.append(f"{file.name}:{number}: {_unknown(sample)}.")
     if not votes:
-        # The first one stands for all: in a file of an unknown format every row has the same problem.
+        # The first problem is enough: in a file of an unknown format every row has the same problem.
         raise DataError(problems[0] if problems else f"{file.name}: the file holds no rows; one at least is needed.")
     [(best, _)] = votes.most_common(1)
     if len(best) > 1:

@@ -40,7 +40,7 @@ def fit(value: object, raw: type[T]) -> tuple[T, list[Unread]]:
             return msgspec.convert(value, raw), unread
         except msgspec.ValidationError as error:
             key, place = unknown_key(str(error)) or ("", "")
-            holders = [(where, each) for where, each in _beside(value, place) if isinstance(each, dict) and key in each]
+            holders = [(where, each) for where, each in _around(value, place) if isinstance(each, dict) and key in each]
             if not holders:
                 raise
             held = [Unread(where, key, each.pop(key), (0,)) for where, each in holders]
@@ -48,7 +48,7 @@ def fit(value: object, raw: type[T]) -> tuple[T, list[Unread]]:
             unread += [each for each in held if each.value not in (None, "", [], {})]
 
 
-def _beside(value: object, place: str) -> list[tuple[str, object]]:
+def _around(value: object, place: str) -> list[tuple[str, object]]:
     """Return what is at a place, or, where that is in a list, all that is in it; each with its own place."""
     if not place.endswith("]"):
         return [(place, _at(value, place))]

@@ -33,7 +33,7 @@ RESULTS = layout.BENCHMARKS
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmarks:
-    """What is measured: models by name, the first is the one that the others are compared with, by tasks."""
+    """The models to measure by name, of which the others are compared with the first, and the tasks."""
 
     models: Mapping[str, Measurable]
     tasks: Sequence[str]
@@ -64,11 +64,11 @@ def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) ->
     return Benchmarks(models=models, tasks=_tasks(request.harness), limit=limit, folder=folder)
 
 
-def carry_out(plan: Benchmarks, tell: Callable[[str], None]) -> list[Measurement]:
+def carry_out(plan: Benchmarks, report: Callable[[str], None]) -> list[Measurement]:
     """Measure what is left, and return all measurements; each is on the disk before the next begins.
 
-    `tell` hears of each task that begins. The harness's own log goes to standard error. Raises `RequestError` for a
-    task that is not there, or that cannot measure the model, `ServiceError` where an endpoint gives no answers.
+    `report` is called with each task that begins. The harness's own log goes to standard error. Raises `RequestError`
+    for a task that is not there, or that cannot measure the model, `ServiceError` where an endpoint gives no answers.
     """
     (plan.folder / HARNESS).mkdir(parents=True, exist_ok=True)
     found = []
@@ -80,7 +80,7 @@ def carry_out(plan: Benchmarks, tell: Callable[[str], None]) -> list[Measurement
                 from runner.evaluation.benchmark import tasks
 
                 # The model is loaded once for all of its tasks, and not at all where each was measured before.
-                tell(f"{name}: {task}")
+                report(f"{name}: {task}")
                 with redirect_stdout(sys.stderr):  # so that `--json` prints JSON alone
                     model = model or respondent.harness_model()
                     write_json(path, tasks.measure(name, respondent, model, task, plan.limit))
@@ -111,7 +111,7 @@ def _tasks(wanted: Sequence[str]) -> list[str]:
 def _key(name: str, respondent: Respondent, task: str, limit: int | None) -> str:
     """Return what a measurement depends on, as a file's name: model, task, limit, the harness's version.
 
-    Of an own task also every file beside it, as its rows and functions often are.
+    Of an own task also on every file next to it: its rows and functions often are there.
     """
     path, content = Path(task), sha256()
     if path.suffix in (".yaml", ".yml"):

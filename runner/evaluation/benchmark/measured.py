@@ -1,4 +1,4 @@
-"""What a benchmark of lm-evaluation-harness tells of a model, as values: metrics with their errors, and rows. Pure."""
+"""Results of a benchmark of lm-evaluation-harness for a model, as values: metrics with their errors, and rows. Pure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -75,18 +75,18 @@ def graded_rows(found: Sequence[Measurement]) -> tuple[list[Asked], list[Answer]
 
 
 def _metrics(model: str, task: str, values: Mapping[str, Any], found: Mapping[str, Any]) -> list[BenchmarkMetric]:
-    told = []
+    metrics = []
     for key, value in values.items():
         metric, comma, of = key.partition(",")
         if comma and not metric.endswith("_stderr") and _number(value) is not None:
             rows = found.get("n-samples", {}).get(task, {}).get("effective")
-            told.append(
+            metrics.append(
                 BenchmarkMetric(
                     model=model, task=task, metric=metric if of == "none" else key, value=float(value),
                     stderr=_number(values.get(f"{metric}_stderr,{of}")), rows=rows, name=_name(task, metric, of),
                 )
             )  # fmt: skip
-    return told
+    return metrics
 
 
 def _rows(
@@ -134,8 +134,8 @@ def _target(sample: Mapping[str, Any]) -> str:
 
 def _name(task: str, metric: str, of: str) -> str:
     """Return what a metric is called as a grader: of letters, digits, _ . and -."""
-    told = f"{task}.{metric}" if of == "none" else f"{task}.{metric}.{of}"
-    return re.sub(r"[^\w.-]", "-", told)
+    name = f"{task}.{metric}" if of == "none" else f"{task}.{metric}.{of}"
+    return re.sub(r"[^\w.-]", "-", name)
 
 
 def _number(value: Any) -> float | None:

@@ -33,7 +33,7 @@ def measure(name: str, respondent: Measurable, model: Any, task: str, limit: int
         )  # fmt: skip
     except NotImplementedError as error:
         raise RequestError(
-            f"harness: {task} needs the probabilities of given answers, which {name} does not tell; choose tasks "
+            f"harness: {task} needs the probabilities of given answers, which {name} does not give; choose tasks "
             "whose answers are written (generate_until), or a model that is loaded here."
         ) from error
     except OSError as error:  # requests' and aiohttp's errors, too
@@ -69,11 +69,11 @@ def _loaded(task: str) -> dict[str, Any]:
 
 def _prompts(loaded: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, dict[int, str]]:
     """Return what the rows of each task ask, without examples and the model's template: the same for all models."""
-    told: dict[str, dict[int, str]] = {}
+    prompts: dict[str, dict[int, str]] = {}
     for task in _leaves(loaded):
         samples = found["samples"].get(task.task_name, ())
-        told[task.task_name] = {int(each["doc_id"]): str(task.doc_to_text(each["doc"])) for each in samples}
-    return told
+        prompts[task.task_name] = {int(each["doc_id"]): str(task.doc_to_text(each["doc"])) for each in samples}
+    return prompts
 
 
 def _leaves(loaded: Mapping[str, Any]) -> Iterator[Any]:
@@ -96,7 +96,7 @@ class _Without(logging.Formatter):
 def _show_log(respondent: Measurable) -> None:
     """Show the harness's own log on standard error, without secrets, until the process ends.
 
-    asyncio's, too: it tells of a request that failed with all its headers, the key among them, and does so late, when
+    asyncio's, too: it logs a request that failed with all its headers, the key among them, and does so late, when
     the memory is cleared.
     """
     handler = logging.StreamHandler(sys.stderr)

@@ -98,17 +98,17 @@ def _variance(values: Sequence[float]) -> float:
 
 
 def _odd(rate: float | None, varied: int, lacking: int, answers: int) -> list[str]:
-    """Say what stands in the way of learning by a grader."""
-    told: list[str] = []
+    """Say what prevents learning by a grader."""
+    problems: list[str] = []
     if not varied:
-        told.append(
+        problems.append(
             "all samples of each prompt score the same: there is nothing to learn from; take other prompts, or a "
             "grader with finer scores"
         )
     if rate == 0:
-        told.append("no answer passes (0 %): the prompts are too hard, or the grader asks for what nobody answers")
+        problems.append("no answer passes (0 %): the prompts are too hard, or the grader asks for what nobody answers")
     if rate == 1:
-        told.append("every answer passes (100 %): there is nothing left to learn; take harder prompts")
+        problems.append("every answer passes (100 %): there is nothing left to learn; take harder prompts")
     if lacking:
-        told.append(f"{lacking} of {answers} answers have no grade")
-    return told
+        problems.append(f"{lacking} of {answers} answers have no grade")
+    return problems

@@ -1,4 +1,4 @@
-"""Graders tried before anything is trained or paid for: fields that no row has, scores that tell nothing apart.
+"""Graders tried before anything is trained or paid for: fields that no row has, scores that are all the same.
 
 A grader whose `{{ item.KEY }}` does not match the data gives 0 to every answer at a hosted service, without a word.
 Here the rows are looked at, and graders that cost nothing grade the answers that the data has: the good ones (the
@@ -78,15 +78,16 @@ def _tried(rows: Sequence[Asked], grader: Grader) -> Rehearsed:
 
 def _odd(scores: Mapping[str, Sequence[float]], means: Mapping[str, float]) -> list[str]:
     """Say what makes scores useless: none differ, or bad answers have better ones."""
-    told: list[str] = []
+    problems: list[str] = []
     values = {value for each in scores.values() for value in each}
     # As a hosted service grades where `{{ item.KEY }}` does not match the data: 0 for every answer, without a word.
     if len(values) == 1 and len(scores) > 1:
-        told.append(f"every answer, good, bad or empty, has the score {values.pop():g}: it tells nothing apart")
+        problems.append(f"every answer, good, bad or empty, has the score {values.pop():g}: it distinguishes nothing")
     for bad in ("rejected", "other", EMPTY):
         if bad in means and "good" in means and means[bad] > means["good"]:
-            told.append(f"{bad} answers have a better score ({means[bad]:.3g}) than good ones ({means['good']:.3g})")
-    return told
+            better, good = means[bad], means["good"]
+            problems.append(f"{bad} answers have a better score ({better:.3g}) than good ones ({good:.3g})")
+    return problems
 
 
 def _subjects(rows: Sequence[Asked]) -> Iterator[tuple[str, Subject]]:

@@ -40,7 +40,7 @@ class Multi(Grader, frozen=True, kw_only=True, dict=True):
 
     @property
     def compares(self) -> bool:  # type: ignore[override]
-        """Whether a part sets the answer beside the base model's."""
+        """Whether a part compares the answer with the base model's."""
         return any(part.compares for part in self.parts.values())
 
     @cached_property
@@ -59,7 +59,7 @@ class Multi(Grader, frozen=True, kw_only=True, dict=True):
             return
         for key in self.graders:
             if not key.isidentifier() or key in FUNCTIONS:
-                yield f"graders: the key '{key}' cannot stand in a formula; fix: letters, digits and _, no function's."
+                yield f"graders: the key '{key}' cannot be in a formula; fix: letters, digits and _, no function's."
         try:
             keys = self.formula.keys
             self.parts  # noqa: B018  # makes them

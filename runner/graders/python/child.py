@@ -35,7 +35,7 @@ def main() -> None:
         confine(setup["memory"])
         code = compile(setup["source"], FILE, "exec")
     except BaseException as error:
-        replies.write(_line({"id": 0, "error": _told(error)}))
+        replies.write(_line({"id": 0, "error": _message(error)}))
         return
     replies.write(_line({"id": 0}))
     for line in requests:
@@ -59,11 +59,11 @@ def _graded(code: CodeType, request: dict[str, object]) -> dict[str, object]:
             return {"error": f"returned {'None' if value is None else f'a {type(value).__name__}'}, not a number"}
         score = float(value)
     except BaseException as error:
-        return {"error": _told(error)}
+        return {"error": _message(error)}
     return {"score": score} if math.isfinite(score) else {"error": f"returned {score}, not a finite number"}
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     """Return the last line of the traceback, and the line of the source it comes from."""
     lines = [number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == FILE]
     name = type(error).__name__

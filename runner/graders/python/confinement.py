@@ -52,7 +52,7 @@ _CALLS = {
     **{"faccessat2": (439, 439), "mbind": (237, 235), "get_mempolicy": (239, 236)},
 }
 _OPENS = {"open": ((2, -1), 1), "openat": ((257, 56), 2)}
-"""Calls that open a file, and the argument with the flags, in which none that writes may stand."""
+"""Calls that open a file, and the argument with the flags, in which none that writes may be set."""
 _ONLY = {
     "ioctl": ((16, 29), (0x5401, 0x541B, 0x5450, 0x5451)),  # is it a terminal, what waits, close on exec
     "fcntl": ((72, 25), (0, 1, 2, 3, 4, 1030)),  # not F_SETOWN, by which a pipe sends signals to another process

@@ -22,9 +22,9 @@ class WireForm:
     limits: Mapping[str, float] = field(default_factory=dict)
     """The greatest value of keys that only this method has."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Our full name of a metric by a pattern of the service's, for those that `columns` does not tell."""
-    beside: tuple[str, ...] = ()
-    """Keys that stand beside the hyperparameters in a job, not among them."""
+    """Our full name of a metric by a pattern of the service's, for those that `columns` does not name."""
+    extra_keys: tuple[str, ...] = ()
+    """Keys that a job has next to its hyperparameters, not among them."""
     needs_validation: bool = False
     """Whether a job is refused without held-out rows."""
     paid_by_hour: bool = False

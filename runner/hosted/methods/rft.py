@@ -20,7 +20,7 @@ WIRE_FORM = WireForm(
         r"reasoning_tokens_mean": "train/reasoning_tokens",
         r"valid_reasoning_tokens_mean": "eval/reasoning_tokens",
     },
-    beside=("grader", "response_format"),
+    extra_keys=("grader", "response_format"),
     needs_validation=True,
     paid_by_hour=True,
 )

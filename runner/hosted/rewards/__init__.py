@@ -23,12 +23,12 @@ def grader_of(request: Request) -> Grader:
     return graders.make(request.hyperparameters.grader, f"{request.method}.grader")
 
 
-def beside(run: "Run") -> dict[str, Any]:
-    """Return what stands beside the hyperparameters of a run's job: of a graded method its grader, and more keys.
+def method_extras(run: "Run") -> dict[str, Any]:
+    """Return the keys next to the hyperparameters of a run's job: the grader of a graded method, and others.
 
     Raises `AccessError` where the variable of a secret is not set.
     """
-    keys = {key: run.plan.hyperparameters[key] for key in wire_forms.load(run.plan.method).beside}
+    keys = {key: run.plan.hyperparameters[key] for key in wire_forms.load(run.plan.method).extra_keys}
     if methods.load(run.plan.method).graded:
         # The request's, not the plan's: the plan does not say where its secrets are.
         keys["grader"] = wire(grader_of(run.request))

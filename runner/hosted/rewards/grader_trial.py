@@ -1,6 +1,6 @@
 """A grader tried at the service before anything is uploaded: checked there, and a few answers graded there and here.
 
-The service does both as a preview, by `fine_tuning/alpha/graders`; where it does not, that is told and nothing else.
+The service does both as a preview, by `fine_tuning/alpha/graders`; where it does not, only that is reported.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -20,14 +20,14 @@ from runner.record.events import Event, Note, Progress
 
 ROWS = 5
 """Rows whose answers are compared: the reference, where it is a text, and an empty answer."""
-TOLD = 3
-"""Differences that are told one by one."""
+LISTED = 3
+"""Differences that are listed one by one."""
 EQUAL = 1e-6
 Answer = TypeVar("Answer")
 
 
 def tried(service: Connection, grader: Grader, rows: Iterable[Row]) -> Generator[Event, None, Result]:
-    """Have the service check a grader and grade answers to some rows; tell where it comes to another score than here.
+    """Have the service check a grader and grade answers to some rows; report where its score is not ours.
 
     Raises `RequestError` with the service's words where it refuses the grader, `AccessError` where the variable of a
     secret is not set.
@@ -49,13 +49,13 @@ def tried(service: Connection, grader: Grader, rows: Iterable[Row]) -> Generator
             if there is None:
                 break
             if not _same(here, there):
-                differences.append(f"the {what}: {_told(there)} there, {_told(here)} here")
+                differences.append(f"the {what}: {_in_words(there)} there, {_in_words(here)} here")
             yield Progress("try_grader", number, len(subjects))
     if differences:
-        more = f"; and {len(differences) - TOLD} more" if len(differences) > TOLD else ""
+        more = f"; and {len(differences) - LISTED} more" if len(differences) > LISTED else ""
         yield Note(
-            f"grader {grader.name}: the service comes to other scores than this machine for {len(differences)} of "
-            f"{len(subjects)} answers: {'; '.join(differences[:TOLD])}{more}"
+            f"grader {grader.name}: the service gives other scores than this machine for {len(differences)} of "
+            f"{len(subjects)} answers: {'; '.join(differences[:LISTED])}{more}"
         )
     else:
         yield Note(f"grader {grader.name}: the service takes it, and gives {len(subjects)} answers the same scores")
@@ -104,5 +104,5 @@ def _same(here: Grade, there: Grade) -> bool:
     return abs(here.score - there.score) <= EQUAL
 
 
-def _told(grade: Grade) -> str:
+def _in_words(grade: Grade) -> str:
     return f"an error ({grade.error})" if grade.score is None else f"{grade.score:.4g}"

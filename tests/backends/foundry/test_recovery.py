@@ -27,7 +27,7 @@ def test_a_file_that_is_gone_before_the_job_is_created_is_uploaded_anew(cloud: E
     cloud.files.clear()
     ended = carry_out(run)
     assert ended.code == 0, ended.message
-    assert "uploaded anew" in ended.notes
+    assert "uploaded again" in ended.notes
     assert len(cloud.created_jobs) == 1
 
 
@@ -59,7 +59,7 @@ def test_sampling_that_fails_says_what_stands_and_costs_and_the_next_run_removes
     run = planned(tmp_path, tmp_path / "runs", DEPLOYED)
     ended = carry_out(run)
     (name,) = standing(cloud)
-    assert f"The deployment {name} stands and may cost by the hour" in ended.message
+    assert f"The deployment {name} exists and may cost by the hour" in ended.message
     assert "python -m runner.clean" in ended.message
     refusing.left = 0
     assert carry_out(run).code == 0

@@ -91,7 +91,7 @@ def test_a_row_of_either_file_without_what_the_grader_names_is_told_by_file_and_
 def test_a_grader_without_spread_is_a_warning(tmp_path: Path) -> None:
     same = {**RIGHT, "name": "same", "reference": "{{ sample.output_text }}"}
     [found] = asked(tmp_path, grader=same).rehearsed
-    assert found.warnings == ("every answer, good, bad or empty, has the score 1: it tells nothing apart",)
+    assert found.warnings == ("every answer, good, bad or empty, has the score 1: it distinguishes nothing",)
 
 
 @pytest.mark.parametrize("model", ["gpt-oss-120b", "Alibaba/qwen3.6-35b-a3b"])
@@ -143,8 +143,8 @@ def test_the_plan_tells_the_tokens_of_a_judge_as_far_as_they_can_be_known(tmp_pa
     grading = told(asked(tmp_path, grader=judge))["grading"]
     tokens = int(grading.partition("about ")[2].partition(" tokens in")[0])
     assert 500 < tokens < 700
-    assert "gpt-4.1-mini, paid by the token beside the training" in grading
-    assert "10 held-out rows × rft.eval_samples answers an evaluation" in grading
+    assert "gpt-4.1-mini, paid by the token in addition to the training" in grading
+    assert "10 held-out rows × rft.eval_samples answers per evaluation" in grading
 
 
 def test_a_job_sends_its_grader_as_a_plain_object_and_is_measured_under_shared_names(
@@ -245,7 +245,7 @@ def test_a_grader_is_checked_at_the_service_before_anything_is_uploaded_and_comp
     assert graders_asked(cloud) == ["validate"] + 10 * ["run"]
     assert [each.path.rpartition("/")[2] for each in cloud.requests].index("files") > 10
     assert (
-        "grader right: the service comes to other scores than this machine for 5 of 10 answers: the reference of row "
+        "grader right: the service gives other scores than this machine for 5 of 10 answers: the reference of row "
         "1: 0.9 there, 1 here; the reference of row 2: 0.9 there, 1 here; the reference of row 3: 0.9 there, 1 here; "
         "and 2 more"
     ) in ended.notes

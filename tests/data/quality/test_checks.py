@@ -189,23 +189,23 @@ UNSEEN = "a reader does not see it, but the model learns it: remove or replace i
 ODD_TEXTS = [
     (
         text_pair("Why?", "Gas. Human: And?"),
-        "transcript-marker data.jsonl:2: `Human:` stands in the chosen answer; a transcript may not have been cut into "
+        "transcript-marker data.jsonl:2: `Human:` is in the chosen answer; a transcript may not have been cut into "
         "its turns: remove it unless it is meant",
     ),
     (
         text_pair("Why?", "Gas.", "Assistant: No. Human: Oh. Assistant: Yes."),
-        "transcript-marker data.jsonl:2: `Assistant:` (3 times) stands in the rejected answer; a transcript may not "
+        "transcript-marker data.jsonl:2: `Assistant:` (3 times) is in the rejected answer; a transcript may not "
         "have been cut into its turns: remove it unless it is meant",
     ),
     (
         text_pair("I am {{ user.name }}.", "Hello."),
-        "placeholder data.jsonl:2: `{{ user.name }}` stands in the prompt (turn 1); a template was not filled in: "
+        "placeholder data.jsonl:2: `{{ user.name }}` is in the prompt (turn 1); a template was not filled in: "
         "put the value there",
     ),
     *(
         (
             text_pair(f"{before}{who}: Why?\n{gap}Assistant: Gas.\n{gap}{who}: So?", "Yes."),
-            f"transcript data.jsonl:2: `{shown}{who}: Why?\\n{gap and chr(92)}{gap and 'n'}Assistant:` stands in the "
+            f"transcript data.jsonl:2: `{shown}{who}: Why?\\n{gap and chr(92)}{gap and 'n'}Assistant:` is in the "
             "prompt (turn 1); a transcript is one turn here and may have to be cut into its turns: give them as "
             "messages unless it is meant",
         )
@@ -218,7 +218,7 @@ ODD_TEXTS = [
     *(
         (
             text_pair(f"{{{{{inner}}}}}", "Hello."),
-            f"placeholder data.jsonl:2: `{{{{{shown}}}}}` stands in the prompt (turn 1); a template was not filled in: "
+            f"placeholder data.jsonl:2: `{{{{{shown}}}}}` is in the prompt (turn 1); a template was not filled in: "
             "put the value there",
         )
         for inner, shown in [("\n  msg\n", "\\n  msg\\n"), ("\tmsg ", "\\tmsg ")]
@@ -226,25 +226,24 @@ ODD_TEXTS = [
     *(
         (
             text_pair("Half of 48?", f"<<48/2{sign}=24>>24"),
-            f"calculator-mark data.jsonl:2: `<<48/2{shown}=24>>` stands in the chosen answer; the model learns to "
+            f"calculator-mark data.jsonl:2: `<<48/2{shown}=24>>` is in the chosen answer; the model learns to "
             "write it: remove it",
         )
         for sign, shown in [("\t", "\\t"), ("\r", "\\r")]
     ),
     (
         text_pair("Why?", f"<<{'1+' * 500}1=501>>"),
-        f"calculator-mark data.jsonl:2: `<<{'1+' * 39}…` stands in the chosen answer; the model learns to write it: "
+        f"calculator-mark data.jsonl:2: `<<{'1+' * 39}…` is in the chosen answer; the model learns to write it: "
         "remove it",
     ),
     (
         text_pair("What is 1+2?", "<<1+2=3>>3"),
-        "calculator-mark data.jsonl:2: `<<1+2=3>>` stands in the chosen answer; the model learns to write it: "
-        "remove it",
+        "calculator-mark data.jsonl:2: `<<1+2=3>>` is in the chosen answer; the model learns to write it: remove it",
     ),
     *(
         (
             text_pair("Why?", f"Gas.{token}"),
-            f"special-token data.jsonl:2: `{token}` stands in the chosen answer; chat templates add these themselves: "
+            f"special-token data.jsonl:2: `{token}` is in the chosen answer; chat templates add these themselves: "
             "remove it",
         )
         for token in (
@@ -260,7 +259,7 @@ ODD_TEXTS = [
         )
     ),
     *(
-        (text_pair(f"Why{sign}?", "Gas."), f"{rule} data.jsonl:2: {code} stands in the prompt (turn 1); {UNSEEN}")
+        (text_pair(f"Why{sign}?", "Gas."), f"{rule} data.jsonl:2: {code} is in the prompt (turn 1); {UNSEEN}")
         for rule, sign, code in [
             ("control-character", "\x00", "U+0000"),
             ("control-character", "\x08", "U+0008"),
@@ -318,7 +317,7 @@ def test_the_quick_search_for_odd_texts_misses_none(parts: list[str]) -> None:
 
 def test_an_invisible_character_inside_a_marker_is_told_of_both(tmp_path: Path) -> None:
     messages = after_a_good_row(tmp_path, "preference", text_pair("Half of 48?", "<<48/2\u00a0=24>>24"))
-    assert [message.split(" stands ")[0] for message in messages] == [
+    assert [message.split(" is in ")[0] for message in messages] == [
         "warning calculator-mark data.jsonl:2: `<<48/2\\xa0=24>>`",
         "warning no-break-space data.jsonl:2: U+00A0",
     ]
@@ -338,7 +337,7 @@ def test_the_search_in_a_long_text_takes_no_longer_than_its_length(text: str) ->
 def test_odd_texts_of_conversations_are_told_by_turn(tmp_path: Path) -> None:
     odd = {"role": "assistant", "content": "Human: {{name}}"}
     messages = after_a_good_row(tmp_path, "conversation", chat({"role": "user", "content": "Human: {{x}}"}, odd))
-    places = [message.split(" stands in ")[1].split(";")[0] for message in messages]
+    places = [message.split(" is in ")[1].split(";")[0] for message in messages]
     assert places == ["turn 1", "turn 2", "turn 2"]
 
 

@@ -52,7 +52,7 @@ def test_good_wrong_and_empty_answers_are_graded(tmp_path: Path) -> None:
 def test_a_grader_that_tells_nothing_apart_is_told(tmp_path: Path) -> None:
     same = EXACT | {"reference": "{{ sample.output_text }}"}
     [found] = rehearsed(rows(tmp_path, {"prompt": "a?", "answer": "a"}, {"prompt": "b?", "answer": "b"}), same)
-    assert found.warnings == ("every answer, good, bad or empty, has the score 1: it tells nothing apart",)
+    assert found.warnings == ("every answer, good, bad or empty, has the score 1: it distinguishes nothing",)
 
 
 def test_a_grader_that_likes_bad_answers_better_is_told(tmp_path: Path) -> None:

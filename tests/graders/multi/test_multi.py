@@ -80,7 +80,7 @@ def test_a_multi_is_its_configuration() -> None:
         ),
         (
             {"graders": {"right": RIGHT, "is short": SHORT}},
-            "graders: the key 'is short' cannot stand in a formula; fix: letters, digits and _, no function's.",
+            "graders: the key 'is short' cannot be in a formula; fix: letters, digits and _, no function's.",
         ),
         ({"graders": {"right": "string_check"}}, "graders.right: got 'string_check'; allowed is a grader: {type: …}."),
         (

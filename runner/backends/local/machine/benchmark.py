@@ -39,7 +39,7 @@ class Bench:
     burst: int
 
     def wait(self) -> None:
-        """Return when the device has done all it was given: a GPU's work goes on after the call that asked for it."""
+        """Return when the device has done all it was given: a GPU's work continues after the call that asked for it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -72,7 +72,7 @@ class Bench:
         return {name: median(times[1:] or times) for name, times in found.items()}
 
     def rates(self, *names: str) -> dict[str, float]:
-        """Return the floating-point operations a second over all shapes, by the name of a dtype."""
+        """Return the floating-point operations per second over all shapes, by the name of a dtype."""
         dtypes = {name: getattr(torch, name) for name in names}
         for dtype in dtypes.values():  # the first product of a process loads libraries
             self.product(64, 64, dtype)()

@@ -34,7 +34,7 @@ MEASURE_SECONDS = 120
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """What is known of a machine without measuring; a measurement holds for the host it was made on."""
+    """Facts of a machine that need no measuring; a measurement holds for the host it was made on."""
 
     cpu: str
     """The CPU's model, as the system names it."""
@@ -53,7 +53,7 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Floating-point operations a second in products of matrices as training has them, by type."""
+    """Floating-point operations per second in products of matrices as training has them, by type."""
 
     float32: PositiveFloat
     bfloat16: PositiveFloat
@@ -69,7 +69,7 @@ class Machine:
     gemm: Rates
     """Rates on that device; on a CPU with the best number of threads."""
     gemm_by_threads: Annotated[dict[PositiveInt, PositiveFloat], msgspec.Meta(min_length=1)]
-    """float32 rate on the CPU, in floating-point operations a second, by the number of threads."""
+    """float32 rate on the CPU, in floating-point operations per second, by the number of threads."""
 
     @property
     def threads(self) -> int:
@@ -112,7 +112,7 @@ def known(wanted: str = "auto") -> Machine | None:
 
 @functools.cache
 def measured(wanted: str = "auto") -> Machine | None:
-    """Return what this machine can do, measured now where that is not known yet; looked up once a process.
+    """Return what this machine can do, measured now where that is not known yet; looked up once per process.
 
     None where torch is not installed or the measuring fails; otherwise as `known`.
     """

@@ -34,7 +34,7 @@ class Profile:
 
     @contextmanager
     def part(self, name: str, lanes: int = 1) -> Iterator[None]:
-        """Count the block's time to a part, shared with the lanes beside it; on a GPU the block is waited for."""
+        """Count the block's time to a part, shared with the other lanes; on a GPU the block is waited for."""
         if self.folder is None:
             yield
             return
@@ -43,8 +43,8 @@ class Profile:
             yield
         finally:
             if torch.cuda.is_available():
-                # A GPU's work goes on after the call that asked for it: without waiting, its time would be counted to
-                # the next part.
+                # A GPU's work continues after the call that asked for it: without waiting, its time would be counted
+                # to the next part.
                 torch.cuda.synchronize()
             # Lanes go side by side, each for the whole time: their sum would be more than the clock's.
             self.seconds[name] += (time.perf_counter() - began) / lanes

@@ -96,7 +96,7 @@ def pack_rows(lengths: Sequence[int], room: int, multiple: int = 1) -> list[list
     """Assign rows 0, 1, 2, … to packs of about equal length, at most `room` tokens; return the rows of each pack.
 
     The longest rows come first. The number of packs is a multiple of `multiple`, so that every lane of every rank has
-    one. A row longer than `room` is a pack by itself, beside that number.
+    one. A row longer than `room` is a pack by itself, in addition to that number.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     alone = [[index] for index in order if lengths[index] > room]
@@ -155,7 +155,7 @@ def assign_packs(sizes: Sequence[int], rank: Rank) -> list[tuple[int, bool]]:
 def side_by_side(sizes: Sequence[int], lanes: int, tokens_at_once: int) -> Iterator[list[int]]:
     """Yield the packs that go through the lanes together, round by round, the largest first.
 
-    A pack goes alone, on all cores, if the lanes beside it would be idle for too long, or if together they would take
+    A pack goes alone, on all cores, if the other lanes would be idle for too long, or if together they would take
     more memory than `tokens_at_once`. With one lane packs keep their order.
     """
     left = sorted(range(len(sizes)), key=lambda number: -sizes[number]) if lanes > 1 else list(range(len(sizes)))

@@ -1,7 +1,7 @@
 """Weights shared out among several processes, for a model that does not fit one device (FSDP2).
 
 Each process holds a part of every weight, its gradient and its optimizer's numbers (DTensors). A decoder layer is
-gathered whole for its turn in the forward and the backward pass and dropped after it. What is written to disk is
+gathered whole for its turn in the forward and the backward pass and dropped after it. Files on the disk are
 whole, so that a run resumes with another number of processes, sharded or not. All that is not sharded passes
 through the functions of this file as it is.
 """

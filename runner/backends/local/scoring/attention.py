@@ -1,7 +1,7 @@
 """Attention that follows the segments of a pack: each token sees its own segment and its prompt, nothing else.
 
 Registered with transformers under a name of its own, so that any model that asks its attention from there
-can use it. The segments travel beside the tokens as an argument of the model's forward call. The work
+can use it. The segments are passed with the tokens as an argument of the model's forward call. The work
 grows with what is seen, not with the square of the pack; what rows do not share is never computed.
 """
 
@@ -157,7 +157,7 @@ def _mask(segment: Segment, window: int | None, like: Tensor) -> Tensor | None:
     if not prompt and (window is None or own <= window):
         return None
     place = torch.arange(prompt + own, device=like.device)
-    # In positions, as an answer goes on where its prompt ends, wherever in the pack it lies.
+    # In positions, as an answer continues where its prompt ends, wherever in the pack it lies.
     back = place[prompt:, None] - place
     visible = back >= 0 if window is None else (back >= 0) & (back < window)
     mask: Tensor = like.new_zeros(own, prompt + own).masked_fill_(~visible, -torch.inf)

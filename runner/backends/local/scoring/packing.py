@@ -1,7 +1,7 @@
 """How rows lie in a tensor: rows one behind the other, each with its prompt once, then its answers.
 
     tokens      p p p p c c c r r r r | p p c c r r        row after row: prompt, chosen, rejected
-    positions   0 1 2 3 4 5 6 4 5 6 7 | 0 1 2 3 2 3        an answer goes on where its prompt ends
+    positions   0 1 2 3 4 5 6 4 5 6 7 | 0 1 2 3 2 3        an answer continues where its prompt ends
     segments    [-----] [---] [-----] | [-] [-] [-]        a token sees its own segment up to itself,
                                                            and an answer's sees its prompt
 
@@ -74,7 +74,7 @@ class _Sequence:
         return start, len(self.ids)
 
     def answer(self, answer: list[int], learned: list[bool], prompt: tuple[int, int], owner: int) -> None:
-        """Append an answer that goes on from a prompt, as a segment."""
+        """Append an answer that continues a prompt, as a segment."""
         start, length = len(self.ids), prompt[1] - prompt[0]
         self.ids += answer
         self.positions += range(length, length + len(answer))

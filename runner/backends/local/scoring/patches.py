@@ -22,7 +22,7 @@ Forward = Callable[..., object]
 
 
 class LoraLayer(Protocol):
-    """What is used of peft's LoRA layer on a linear one; mappings are by the adapter's name."""
+    """The parts of peft's LoRA layer on a linear one that are used; mappings are by the adapter's name."""
 
     base_layer: nn.Linear
     lora_A: Mapping[str, nn.Linear]

@@ -178,7 +178,7 @@ class ReferenceLogps:
         keys = {start: _key(self._identity, part) for start, part in parts.items()}
         shapes = {start: (len(part), self._logps.shape[1]) for start, part in parts.items()}
         with closing(_Known(self._path, keys, shapes)) as known:
-            # A cache that has failed once is not asked again in this run: its note would come once a batch.
+            # A cache that has failed once is not asked again in this run: its note would come once per batch.
             if group.rank.first and not self._problem:
                 known.open()
             # From rank 0 alone: ranks that disagreed on what is missing would wait for each other for ever.

@@ -35,7 +35,7 @@ Choices = dict[str, tuple[object, str]]
 class LossType:
     """A loss, and what the runner has to know of it before torch is there.
 
-    `reference`: scores are relative to a reference model. `per_token`: scores are always a token's. `needs`: keys
+    `reference`: scores are relative to a reference model. `per_token`: scores are always per token. `needs`: keys
     without which the loss is another one. `choices`: what `auto` means where it is not what it means elsewhere.
     """
 
@@ -96,7 +96,7 @@ class LossKeys:
     label_smoothing: Annotated[float, Meta(ge=0, lt=0.5)] = 0.0
     """Share of the pairs thought to be the wrong way round; for `sigmoid`, `simpo` and `robust`, which needs it."""
     length_normalised: bool = False
-    """Compare the answers by log-ratios a token, not summed; `ipo`, `simpo` and `orpo` always do."""
+    """Compare the answers by log-ratios per token, not summed; `ipo`, `simpo` and `orpo` always do."""
     gamma: NonNegativeFloat | Auto = "auto"
     """The margin of rewards that `simpo` aims at."""
 
@@ -110,7 +110,7 @@ def problems(keys: LossKeys) -> Iterator[str]:
             knowing = ", ".join(other for other, each in LOSSES.items() if key in each.keys)
             why = f"dpo.loss_type={name} does not use it"
             if key == "length_normalised":
-                why = f"dpo.loss_type={name} compares answers a token anyway"
+                why = f"dpo.loss_type={name} compares answers per token anyway"
             yield f"dpo.{key}: got {value}, but {why}; leave it out, or take a loss that has: {knowing}."
         if key in loss.needs and value == neutral:
             yield f"dpo.{key}: got {value}, but dpo.loss_type={name} needs a value above; give dpo.{key}=0.1, say."
@@ -130,5 +130,5 @@ def choices(keys: LossKeys) -> Choices:
         "gamma": (NEUTRAL["gamma"], f"{keys.loss_type} aims at no margin"),
     }
     if keys.length_normalised:
-        usual["beta"] = (5.0, "Tulu 3's value; log-ratios a token are small")
+        usual["beta"] = (5.0, "Tulu 3's value; log-ratios per token are small")
     return usual | loss.choices

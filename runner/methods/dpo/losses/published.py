@@ -30,7 +30,7 @@ def sigmoid(chosen: "Tensor", rejected: "Tensor", *, beta: float, label_smoothin
 def ipo(chosen: "Tensor", rejected: "Tensor", *, beta: float) -> "Tensor":
     """IPO (Azar et al. 2023, arXiv:2310.12036), equation 17: (chosen - rejected - 1 / (2 beta))^2, beta its tau.
 
-    Departure: the paper's scores are sums, ours and TRL's are a token's, which IPO's authors told TRL they meant.
+    Departure: the paper's scores are sums, ours and TRL's are per token, which IPO's authors confirmed to TRL as meant.
     """
     return (chosen - rejected - 1 / (2 * beta)) ** 2
 
@@ -52,7 +52,7 @@ def robust(chosen: "Tensor", rejected: "Tensor", *, beta: float, label_smoothing
     """Robust DPO (Chowdhury et al. 2024, arXiv:2403.00409): DPO's loss, unbiased where labels are flipped.
 
     ((1 - e) * loss(chosen, rejected) - e * loss(rejected, chosen)) / (1 - 2 e), where the share e = `label_smoothing`
-    of the pairs is the wrong way round. It has no lower bound: what a pair gains by being right goes on growing.
+    of the pairs is the wrong way round. It has no lower bound: what a pair gains by being right keeps growing.
     """
     from torch.nn.functional import logsigmoid
 

@@ -318,7 +318,7 @@ def test_a_signal_to_one_process_or_to_torchrun_stops_all_at_one_step_with_a_che
     order = f"1,5,{int(number)},{victim}"
     command = commands("stopped", 2, order, *line, script=STRIKE, launcher=victim == "launcher")
     said = command.end()
-    assert said.count("give the same command again to go on") == 1, said
+    assert said.count("give the same command again to continue") == 1, said
     run = the_run(command.folder)
     records = read(run / "journal.jsonl")
     assert isinstance(records[-1].event, Stopped)
