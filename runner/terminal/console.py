@@ -95,6 +95,8 @@ def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
     _show_findings(proposal)
     _show_values(proposal)
     show_graders(proposal.rehearsed)
+    for sentence in proposal.left_out:
+        say(f"note: {sentence}")
     # A plan keeps the folder that it was first given, so that a new name cannot make it a second run.
     name = run.request.name
     if name != "auto" and not run.folder.name.startswith(f"{name}-"):

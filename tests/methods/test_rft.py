@@ -24,8 +24,22 @@ def test_it_learns_from_problems_and_is_ranked_by_the_reward_on_held_out_rows() 
     assert methods.metric("eval/reward_right") == methods.Metric("reward_right", "reward right")
 
 
-def test_every_auto_is_left_to_the_service() -> None:
-    assert rft.METHOD.resolve(RFT(grader="x"), 100) == (RFT(grader="x"), {})
+def test_every_auto_of_our_own_loop_has_a_value_and_a_reason() -> None:
+    keys, why = rft.METHOD.resolve(RFT(grader="x", compute_multiplier=1.5), 100)
+    assert (keys.group_size, keys.batch_size, keys.n_epochs, keys.temperature, keys.beta) == (12, 8, 3, 1.0, 0.0)
+    assert (keys.epsilon, keys.epsilon_high, keys.updates_per_rollout) == (0.2, 0.28, 1)
+    assert why["group_size"] == "8 × rft.compute_multiplier"
+    assert rft.METHOD.resolve(RFT(grader="x", loss_type="gspo"), 100)[0].epsilon_high == 4e-4
+    assert rft.METHOD.resolve(RFT(grader="x", compute_multiplier=0.1), 5000)[0].group_size == 2
+
+
+def test_a_key_that_the_loss_does_not_know_is_refused() -> None:
+    [told] = rft.METHOD.problems(RFT(grader="x", loss_type="cispo", epsilon=0.1))
+    assert told == (
+        "rft.epsilon: got 0.1, but rft.loss_type=cispo does not use it; leave it out, or take a loss that has it: "
+        "grpo, dr_grpo, dapo, gspo, rloo."
+    )
+    assert list(rft.METHOD.unused(RFT(grader="x", loss_type="cispo"))) == ["epsilon"]
 
 
 @pytest.mark.parametrize(
