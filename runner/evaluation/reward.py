@@ -15,6 +15,7 @@ from runner.errors import RequestError
 from runner.evaluation import configured
 from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.evaluation.rehearsal.tried import try_out
+from runner.graders import Grader
 from runner.record.samples import asked
 from runner.request.keys import Request
 
@@ -35,7 +36,7 @@ def with_grader(request: Request) -> Request:
         able = " or ".join(f"backend={name}" for name in backends.names() if backends.load(name).grades)
         raise RequestError(
             f"method: got {method.name}, which learns from answers that are sampled and graded while it trains; "
-            f"backend={request.backend.name} does not do so yet; use {able}."
+            f"backend={request.backend.name} does not do so; use {able}."
         )
     key = f"{method.name}.grader"
     configuration = graders.configuration(configured.one(request.hyperparameters.grader, key))
@@ -45,13 +46,17 @@ def with_grader(request: Request) -> Request:
     return replace(request, hyperparameters=replace(request.hyperparameters, grader=configuration))
 
 
+def grader_of(request: Request) -> Grader:
+    """Return the grader of a request whose method is graded, as planning has put it there."""
+    return graders.make(request.hyperparameters.grader, f"{request.method}.grader")
+
+
 def rehearsed(run: "Run") -> Sequence[Rehearsed]:
     """Return what became of the grader of a run on the rows that it is trained and evaluated on.
 
     Raises `DataError` with file and line for a row without a field that the grader names.
     """
-    grader = graders.make(run.request.hyperparameters.grader, f"{run.request.method}.grader")
-    return try_out(asked(_placed(run.selection), None, by_prompt=False), [grader])
+    return try_out(asked(_placed(run.selection), None, by_prompt=False), [grader_of(run.request)])
 
 
 def _placed(selection: Selection) -> Iterator[tuple[Problem, str]]:
