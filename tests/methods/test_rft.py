@@ -1,14 +1,11 @@
 """Reinforcement fine-tuning as a method: what it learns from, what it is ranked by, and where it can be trained."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner import api, methods
+from runner import methods
 from runner.data import kinds
-from runner.errors import RequestError
 from runner.methods import rft
 from runner.methods.rft import RFT
 
@@ -59,13 +56,3 @@ def test_the_grader_is_shown_by_its_name() -> None:
     grader = {"type": "python", "name": "near", "source": "def grade(sample, item):\n    return 1.0"}
     shown = rft.METHOD.shown({"n_epochs": 2, "grader": grader, "response_format": SCHEMA})
     assert shown == {"rft.n_epochs": 2, "rft.grader": "near (python)", "rft.response_format": "answer"}
-
-
-def test_the_local_backend_refuses_it_before_it_reads_the_data(tmp_path: Path) -> None:
-    (tmp_path / "problems.jsonl").write_text(json.dumps({"question": "2 + 2?"}) + "\n", "utf-8")
-    with pytest.raises(RequestError) as caught:
-        api.plan("method=rft", "dataset=files", f"dataset.train={tmp_path}/problems.jsonl", "rft.grader=string_check")
-    assert str(caught.value) == (
-        "method: got rft, which learns from answers that are sampled and graded while it trains; backend=local does "
-        "not do so yet; use backend=foundry."
-    )
