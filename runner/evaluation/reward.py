@@ -17,10 +17,13 @@ from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.evaluation.rehearsal.tried import try_out
 from runner.graders import Grader
 from runner.record.samples import asked
-from runner.request.keys import Request
+from runner.request.keys import Evaluation, Request
 
 if TYPE_CHECKING:
     from runner.plan import Run
+
+TEMPERATURE = 1.0
+"""At which policies are sampled in training where nothing else is said."""
 
 
 def with_grader(request: Request) -> Request:
@@ -49,6 +52,26 @@ def with_grader(request: Request) -> Request:
 def grader_of(request: Request) -> Grader:
     """Return the grader of a request whose method is graded, as planning has put it there."""
     return graders.make(request.hyperparameters.grader, f"{request.method}.grader")
+
+
+def graders_of(run: "Run") -> list[Grader]:
+    """Return the graders of a run that look at one answer: that of its reward, if it has one, and its others."""
+    others = [each for each in configured.of_request(run.request) if not each.compares]
+    if not methods.load(run.plan.method).graded:
+        return others
+    own = grader_of(run.request)
+    # The same grader may be named for the evaluation, too.
+    return [own, *(each for each in others if each.name != own.name)]
+
+
+def evaluation_keys(run: "Run") -> Evaluation:
+    """Return how the base model is asked before training: as the policy is sampled, where the method says how."""
+    keys = replace(run.request.evaluation, temperature=TEMPERATURE, top_p=1.0)
+    if not methods.load(run.plan.method).graded:
+        return keys
+    own = {"max_new_tokens": run.hyperparameters.max_new_tokens, "temperature": run.hyperparameters.temperature}
+    # A service says neither.
+    return replace(keys, **{key: value for key, value in own.items() if value != "auto"})
 
 
 def rehearsed(run: "Run") -> Sequence[Rehearsed]:

@@ -100,6 +100,22 @@ def test_the_plan_says_how_many_answers_are_sampled(tiny_model: Path, problems: 
     assert told in done.stdout
 
 
+def test_the_base_model_is_rehearsed_by_the_grader_of_the_reward(
+    tiny_model: Path, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
+    constant = {"type": "python", "name": "always", "source": "def grade(sample, item):\n    return 1.0"}
+    line = arguments(tiny_model, problems, "mode=plan", "rehearse=true", grader=constant)
+    done = run_command(tmp_path, "-m", "runner", *line)
+    assert done.returncode == 0, done.stderr
+    assert "prompts whose answers differ  characters  cut off" in done.stdout
+    assert (
+        "warning: grader always: all samples of each prompt score the same: there is nothing to learn from"
+        in done.stdout
+    )
+    assert "warning: grader always: every answer passes (100 %)" in done.stdout
+
+
 class Grading(BaseHTTPRequestHandler):
     """A grader that is paid by the answer: it counts them."""
 
