@@ -92,6 +92,21 @@ def test_one_yaml_serves_both_backends_and_the_plan_says_what_is_not_used(tiny_m
     assert here.run.plan.id == without.run.plan.id
 
 
+def test_a_hosted_plan_leaves_out_the_keys_of_our_own_loop_and_is_the_same_without_them(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {number} + 1?", "answer": str(number + 1)} for number in range(60)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    line = [
+        "method=rft", "backend=foundry", "model.source=hosted:o4-mini", "dataset=files", "mode=plan",
+        f"dataset.train={tmp_path}/sums.jsonl", "dataset.validation_fraction=0.3", "rft.grader=string_check",
+    ]  # fmt: skip
+    plain, more = api.plan(*line), api.plan(*line, "rft.group_size=4", "rft.loss_type=grpo")
+    assert more.left_out == [
+        "rft.loss_type, rft.group_size: not used by backend=foundry; the service has its own values"
+    ]
+    assert (more.run.plan.id, plain.left_out) == (plain.run.plan.id, [])
+    assert not {"loss_type", "group_size", "beta"} & set(plain.run.plan.hyperparameters)
+
+
 def test_the_plan_says_how_many_answers_are_sampled(tiny_model: Path, problems: Path, tmp_path: Path) -> None:
     done = run_command(
         tmp_path, "-m", "runner", *arguments(tiny_model, problems, "mode=plan", "rft.updates_per_rollout=2")
