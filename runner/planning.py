@@ -97,6 +97,7 @@ def _planned(request: Request, hyperparameters: Any) -> dict[str, Any]:
 def _left_out(request: Request) -> Iterator[str]:
     """Say which keys are set and have no effect: one YAML serves several backends, so they are no mistake."""
     usual = {each.name: each.default for each in fields(request.hyperparameters)}
+    # What equals the default may not have been typed at all.
     chosen = [
         key for key in usual if key in _not_taken(request) and getattr(request.hyperparameters, key) != usual[key]
     ]

@@ -110,7 +110,7 @@ class Rollouts:
         return groups
 
     def _sampling(self, number: int, turn: int) -> Sampling:
-        keys = self.keys
+        keys = self.keys  # resolved, so that `convert` below only tells the type checker
         # From the rollout's number alone: a resumed run draws the same answers, whatever it has drawn before.
         seed = (self.recipe.seed * 1_000_003 + number) * OCCURRENCES + turn
         return Sampling(
@@ -163,7 +163,7 @@ class Rollouts:
     def _learned(self, groups: Sequence[Group], rewards: signals.Rewards, values: dict[str, float]) -> Batch:
         """Return groups as what the loss is a function of; those that have no gradient only count in its mean."""
         keys, loss_type, loss = self.keys, LOSSES[self.keys.loss_type], self.recipe.loss
-        beta = msgspec.convert(keys.beta, float)
+        beta = msgspec.convert(keys.beta, float)  # 0 where nothing is held to the base model
         tokens = [_token_row(group, keys.mask_truncated) for group in groups]
         # Not computed for the groups that are left out below, unless all are pulled towards the reference.
         references = self.reference(tokens) if beta else [None] * len(groups)

@@ -45,6 +45,7 @@ class StoredBatches:
 
     def batch(self, engine: Engine, step: int) -> Generator[Event, None, Batch]:
         """Return the rows that follow in the order."""
+        # The weights are not looked at: stored rows are the same whatever was learned.
         indices = batch(len(self.rows), self.recipe.hyperparameters.batch_size, self.recipe.seed, step)
         yield from self.rows.ready(indices, "train")
         with engine.timed("data"):

@@ -183,6 +183,16 @@ def test_answers_without_a_grade_are_left_out_and_told(tiny_model: Path, tmp_pat
     assert 0 < batch.values["ungraded"] < 1
 
 
+def test_a_reward_by_length_alone_is_told_once(tiny_model: Path, tmp_path: Path) -> None:
+    engine = engine_of(tiny_model, keys(), tmp_path)
+    rollouts = rollouts_of(engine, tiny_model, tmp_path)
+    events, _ = told(learn(engine, engine.learner.recipe, rollouts, NoneHeldOut()))
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert (
+        sum("the number of characters alone decides the reward (100% of its variance)" in each for each in notes) == 1
+    )
+
+
 def test_a_grader_that_grades_nothing_ends_the_run_with_what_it_has_cost(tiny_model: Path, tmp_path: Path) -> None:
     engine = engine_of(tiny_model, keys(), tmp_path)
     with pytest.raises(RequestError) as caught:

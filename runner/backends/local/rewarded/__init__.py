@@ -36,6 +36,12 @@ def check(request: Request) -> None:
             f"backend.ema_decay: got {settings.ema_decay:g}; method={method} learns from answers of the weights that "
             "learn, not of their average; leave it out."
         )
+    # A trace counts tokens of stored rows; here most of the time goes into sampling.
+    if settings.profile:
+        raise RequestError(
+            f"backend.profile: got true; method={method} writes no trace; system/sampling_seconds and grading_seconds "
+            "tell where the time goes; leave it out."
+        )
     if keys.keep_by is not None:
         raise RequestError(
             f"evaluation.keep_by: got {keys.keep_by}; method={method} goes by the held-out reward; leave it out."

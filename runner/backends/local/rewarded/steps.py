@@ -94,6 +94,7 @@ class RewardedSteps(LocalSteps):
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row by the grader that it was trained by."""
+        # As in any local run: what is held out is judged once more by the weights that are kept.
         if not len(self.data.rows.get("validation", ())):
             yield Note(
                 "no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction"

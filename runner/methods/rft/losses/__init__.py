@@ -131,6 +131,7 @@ class LoopKeys:
 def problems(keys: LoopKeys) -> Iterator[str]:
     """Yield a sentence for each key that the chosen loss does not know."""
     loss = LOSSES[keys.loss_type]
+    # Refused and not ignored: a bound that does nothing would be tuned in vain.
     for key in CLIPPING:
         value = getattr(keys, key)
         if value != "auto" and key not in loss.keys:
@@ -148,6 +149,7 @@ def unused(keys: LoopKeys) -> list[str]:
 
 def choices(keys: LoopKeys) -> Choices:
     """Return what `auto` means for the chosen loss, with the reason, by key."""
+    # A loss's own choices come last, so that clipping suits its ratio.
     usual: Mapping[str, tuple[object, str]] = {
         "epsilon": (0.2, "the usual value of the papers"),
         "epsilon_high": (0.2, "as far as below"),
