@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from runner import api
+from runner import api, graders
 from runner.errors import DataError, RunnerError
+from runner.evaluation import configured
 from runner.record.journal import read
+from runner.rollouts.held_out import watching
 from tests import warm
 from tests.execution.test_resume import adapter, measured, quietly, run_command, the_run
 
@@ -131,6 +133,18 @@ def test_the_base_model_is_rehearsed_by_the_grader_of_the_reward(
     assert "warning: grader always: every answer passes (100 %)" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["rft_sentiment", "rft_short_answers", "rft_json"])
+def test_an_experiment_has_its_grader_and_held_out_rows_that_are_not_trained_on(name: str, tiny_model: Path) -> None:
+    proposal = api.plan(f"+experiments={name}", f"model.source=path:{tiny_model}")
+    plan, reward = proposal.run.plan, proposal.rehearsed[0]
+    assert plan.validation
+    assert (plan.validation.rows, reward.warnings) == (40, ())
+    train, held_out = ({row.question for row in proposal.run.rows(split)} for split in ("train", "validation"))
+    assert not train & held_out
+    graded = configured.of_request(proposal.run.request)
+    assert watching(graded, graders.make(plan.hyperparameters["grader"], "here")) == graded[1:]
+
+
 class Grading(BaseHTTPRequestHandler):
     """A grader that is paid by the answer: it counts them."""
 
@@ -163,8 +177,9 @@ def paid() -> Iterator[str]:
 FORK_AND_KILL = """
 import gc, json, os, signal, sys
 from pathlib import Path
-from runner import api
+from runner import api, graders
 from runner.errors import DataError, RunnerError
+from runner.evaluation import configured
 from runner.execution import execute
 from runner.record.events import Progress
 
