@@ -112,7 +112,7 @@ class HeldOutProblems:
             _, high = self._change(before, grades, each.name)
             if high < 0:
                 yield Note(
-                    f"warning: the reward rises on held-out rows, and {each.name} falls: the model outwits grader "
+                    f"the reward rises on held-out rows, and {each.name} falls: the model outwits grader "
                     f"{self.grader.name}; read its answers, and put both into the reward (type multi)"
                 )
 

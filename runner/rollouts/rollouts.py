@@ -144,15 +144,15 @@ class Rollouts:
         self.spent.barren += bool(told)
         if told and _is_power_of_two(self.spent.barren):
             times = f" (in {self.spent.barren} rollouts by now)" if self.spent.barren > 1 else ""
-            yield Note(f"warning: {told}{times}; {self._cost}")
+            yield Note(f"{told}{times}; {self._cost}")
         if told := signals.ungraded(self.grader.name, grades):
             self.spent.ungraded += 1
             if _is_power_of_two(self.spent.ungraded):
-                yield Note(f"warning: {told}; {self._cost}")
+                yield Note(f"{told}; {self._cost}")
         texts = [answer.text for group in groups for answer in group.answers]
         if not self.spent.told_length and (told := signals.by_length(texts, [grade.score for grade in grades])):
             self.spent.told_length = True
-            yield Note(f"warning: {told}; {self._cost}")
+            yield Note(f"{told}; {self._cost}")
 
     @property
     def _cost(self) -> str:
