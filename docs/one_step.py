@@ -66,7 +66,7 @@ def train(run: Run) -> Iterator[float]:
         with torch.no_grad(), model.disable_adapter():  # the reference: the same weights without the adapter
             reference = score(model, batch).logps
         losses, _ = method.loss(score(model, batch), reference, keys)
-        weight = torch.tensor([method.weight(tuple(map(sum, row.learned))) for row in batch])
+        weight = torch.tensor([method.weight(tuple(map(sum, row.learned)), keys) for row in batch])
         loss = (losses * weight).sum() / weight.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)

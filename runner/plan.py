@@ -134,6 +134,8 @@ class Proposal:
     reasons: Mapping[str, str]
     rehearsed: Sequence[Rehearsed] = ()
     """What became of each grader on the answers that the data has."""
+    left_out: Sequence[str] = ()
+    """A sentence for the keys that were set and that the backend does not take."""
 
 
 def flat_params(run: Run) -> dict[str, object]:

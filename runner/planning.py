@@ -3,8 +3,8 @@
 Nothing is guessed: where the model's tokens cannot be counted here there is no price and no time.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
     plan = Plan(
         format=FORMAT,
         method=request.method,
-        hyperparameters=msgspec.convert(graders.hidden(asdict(hyperparameters), variables=True), dict[str, Any]),
+        hyperparameters=_planned(request, hyperparameters),
         train=splits["train"],
         validation=splits.get("validation"),
         model=identity,
@@ -77,7 +77,35 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         seed=request.seed,
     )
     run = _run(request, plan, _folder(request, plan))
-    return Proposal(run=run, survey=found, reasons=reasons, rehearsed=_rehearsed(run, known))
+    told = list(_left_out(request))
+    return Proposal(run=run, survey=found, reasons=reasons, rehearsed=_rehearsed(run, known), left_out=told)
+
+
+def _not_taken(request: Request) -> frozenset[str]:
+    """Return the keys of the method that the backend does not take."""
+    method = methods.load(request.method)
+    return method.loop_keys if backends.load(request.backend.name).hosted else method.service_keys
+
+
+def _planned(request: Request, hyperparameters: Any) -> dict[str, Any]:
+    """Return the hyperparameters that decide the result, as a plan has them."""
+    # Without those that are not taken: a job of a service is the same whatever our own loop would do, and its id too.
+    taken = {key: value for key, value in asdict(hyperparameters).items() if key not in _not_taken(request)}
+    return msgspec.convert(graders.hidden(taken, variables=True), dict[str, Any])
+
+
+def _left_out(request: Request) -> Iterator[str]:
+    """Say which keys are set and have no effect: one YAML serves several backends, so they are no mistake."""
+    usual = {each.name: each.default for each in fields(request.hyperparameters)}
+    # What equals the default may not have been typed at all.
+    chosen = [
+        key for key in usual if key in _not_taken(request) and getattr(request.hyperparameters, key) != usual[key]
+    ]
+    if chosen:
+        keys = ", ".join(f"{request.method}.{key}" for key in chosen)
+        hosted = backends.load(request.backend.name).hosted
+        why = "the service has its own values" if hosted else "only a hosted service takes them"
+        yield f"{keys}: not used by backend={request.backend.name}; {why}"
 
 
 def _located(request: Request) -> Request:

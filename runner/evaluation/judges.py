@@ -83,11 +83,11 @@ def grade_all(
     with judge_of(keys, graders) as judge:
         grades = yield from grading.grade(folder, rows, answers, graders, judge, base, keys.concurrency)
         if judge is not None and judge.usage.asked + judge.usage.cached:
-            yield Note(_in_words(judge.usage, keys))
+            yield Note(in_words(judge.usage, keys))
     return grades
 
 
-def _in_words(usage: Usage, keys: JudgeKeys) -> str:
+def in_words(usage: Usage, keys: JudgeKeys) -> str:
     """Say what judging took: questions, tokens, dollars."""
     paid = dollars(usage.input_tokens, usage.output_tokens, keys)
     tokens = f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"

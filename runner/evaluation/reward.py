@@ -15,11 +15,15 @@ from runner.errors import RequestError
 from runner.evaluation import configured
 from runner.evaluation.rehearsal.rehearsed import Rehearsed
 from runner.evaluation.rehearsal.tried import try_out
+from runner.graders import Grader
 from runner.record.samples import asked
-from runner.request.keys import Request
+from runner.request.keys import Evaluation, Request
 
 if TYPE_CHECKING:
     from runner.plan import Run
+
+TEMPERATURE = 1.0
+"""At which policies are sampled in training where nothing else is said."""
 
 
 def with_grader(request: Request) -> Request:
@@ -35,7 +39,7 @@ def with_grader(request: Request) -> Request:
         able = " or ".join(f"backend={name}" for name in backends.names() if backends.load(name).grades)
         raise RequestError(
             f"method: got {method.name}, which learns from answers that are sampled and graded while it trains; "
-            f"backend={request.backend.name} does not do so yet; use {able}."
+            f"backend={request.backend.name} does not do so; use {able}."
         )
     key = f"{method.name}.grader"
     configuration = graders.configuration(configured.one(request.hyperparameters.grader, key))
@@ -45,13 +49,37 @@ def with_grader(request: Request) -> Request:
     return replace(request, hyperparameters=replace(request.hyperparameters, grader=configuration))
 
 
+def grader_of(request: Request) -> Grader:
+    """Return the grader of a request whose method is graded, as planning has put it there."""
+    return graders.make(request.hyperparameters.grader, f"{request.method}.grader")
+
+
+def graders_of(run: "Run") -> list[Grader]:
+    """Return the graders of a run that look at one answer: that of its reward, if it has one, and its others."""
+    others = [each for each in configured.of_request(run.request) if not each.compares]
+    if not methods.load(run.plan.method).graded:
+        return others
+    own = grader_of(run.request)
+    # The same grader may be named for the evaluation, too.
+    return [own, *(each for each in others if each.name != own.name)]
+
+
+def evaluation_keys(run: "Run") -> Evaluation:
+    """Return how the base model is asked before training: as the policy is sampled, where the method says how."""
+    keys = replace(run.request.evaluation, temperature=TEMPERATURE, top_p=1.0)
+    if not methods.load(run.plan.method).graded:
+        return keys
+    own = {"max_new_tokens": run.hyperparameters.max_new_tokens, "temperature": run.hyperparameters.temperature}
+    # A service says neither.
+    return replace(keys, **{key: value for key, value in own.items() if value != "auto"})
+
+
 def rehearsed(run: "Run") -> Sequence[Rehearsed]:
     """Return what became of the grader of a run on the rows that it is trained and evaluated on.
 
     Raises `DataError` with file and line for a row without a field that the grader names.
     """
-    grader = graders.make(run.request.hyperparameters.grader, f"{run.request.method}.grader")
-    return try_out(asked(_placed(run.selection), None, by_prompt=False), [grader])
+    return try_out(asked(_placed(run.selection), None, by_prompt=False), [grader_of(run.request)])
 
 
 def _placed(selection: Selection) -> Iterator[tuple[Problem, str]]:

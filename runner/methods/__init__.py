@@ -51,6 +51,20 @@ class TokenScores:
 
 
 @dataclass(frozen=True)
+class Experience:
+    """What is known of answers that the policy itself has given.
+
+    `advantages` (rows, answers) say how much better an answer is than the others. Of each learned token, (tokens,):
+    `old_logps` under the policy that sampled, None where that is the policy as it is; `reference_logps` under the
+    reference, None where nothing is held to it.
+    """
+
+    advantages: "Tensor"
+    old_logps: "Tensor | None" = None
+    reference_logps: "Tensor | None" = None
+
+
+@dataclass(frozen=True)
 class Scores:
     """Scores of the answers of some rows under a model; each tensor has shape (rows, answers).
 
@@ -65,6 +79,8 @@ class Scores:
     tokens: TokenScores | None = None
     targets: "Tensor | None" = None
     """Numbers of the rows other than their tokens (`Row.targets`), shape (rows, targets); None where there are none."""
+    experience: Experience | None = None
+    """Rewards of answers sampled from the policy; None where others have written the answers."""
 
     @classmethod
     def of_tokens(cls, tokens: TokenScores, shape: tuple[int, int], by_token: bool) -> "Scores":
@@ -119,7 +135,11 @@ class Method(ABC, Generic[Keys]):
     """The metric that runs are ranked by and that a search looks for, on held-out rows."""
     graded: ClassVar[bool] = False
     """Whether it learns from answers of the model's own, sampled while it trains, which the grader that its key
-    `grader` names scores. It needs a backend that does so (`Backend.grades`), and has no `loss` of given answers."""
+    `grader` names scores. It needs a backend that does so (`Backend.grades`); its `loss` has `Scores.experience`."""
+    loop_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that only our own loop takes: a hosted job leaves them out, and a plan says so."""
+    service_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that only a hosted service takes."""
 
     def loss(
         self, policy: Scores, reference_logps: "Tensor | None", hyperparameters: Keys
@@ -127,7 +147,7 @@ class Method(ABC, Generic[Keys]):
         """Return the loss of each row, shape (rows,), and the metrics by name, likewise (rows,) each.
 
         `reference_logps` has shape (rows, answers); it is None if the loss needs no reference. The loss of a row does
-        not depend on the rows next to it. A method that is `graded` has none.
+        not depend on the rows next to it.
         """
         raise NotImplementedError
 
@@ -146,7 +166,7 @@ class Method(ABC, Generic[Keys]):
         """
         return False
 
-    def weight(self, num_tokens: tuple[int, ...]) -> float:
+    def weight(self, num_tokens: tuple[int, ...], hyperparameters: Keys) -> float:
         """Return the weight of a row in the mean loss of its batch, by the tokens learned in each of its answers.
 
         The sum over a batch is divided once, so gradients do not depend on how a batch is cut into packs.

@@ -37,7 +37,7 @@ class SupervisedFineTuning(Method[SFT]):
         value = -policy.logps[:, 0] / policy.num_tokens[:, 0]
         return value, {"token_accuracy": (policy.num_correct[:, 0] / policy.num_tokens[:, 0]).detach()}
 
-    def weight(self, num_tokens: tuple[int, ...]) -> float:
+    def weight(self, num_tokens: tuple[int, ...], hyperparameters: SFT) -> float:
         """Return the number of answer tokens: each token counts the same."""
         # A mean over rows would let each token of a short answer count more than one of a long answer.
         return float(num_tokens[0])

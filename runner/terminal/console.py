@@ -95,6 +95,8 @@ def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
     _show_findings(proposal)
     _show_values(proposal)
     show_graders(proposal.rehearsed)
+    for sentence in proposal.left_out:
+        say(f"note: {sentence}")
     # A plan keeps the folder that it was first given, so that a new name cannot make it a second run.
     name = run.request.name
     if name != "auto" and not run.folder.name.startswith(f"{name}-"):
@@ -151,10 +153,13 @@ def show_base_scores(found: Sequence[BaseScores]) -> None:
             f"{each.mean:.3f}",
             f"{each.spread:.3f}",
             f"{each.varied} of {each.prompts}",
+            f"{each.characters:.0f}",
+            f"{each.cut_off:.0%}",
         ]
         for each in found
     ]
     head = ["grader", "pass rate", "mean score", "spread within a prompt", "prompts whose answers differ"]
+    head += ["characters", "cut off"]
     table(f"Base model, {SAMPLES} answers to each of {max(each.prompts for each in found)} prompts", head, rows)
     for each in found:
         for warning in each.warnings:

@@ -64,7 +64,7 @@ def gradient(
 
     policy, leaf = _policy([example.tokens for example in examples], tokens, loss.by_token)
     weight = torch.tensor([loss.weight(example) for example in examples], dtype=leaf.dtype)
-    means = {name: (each * weight).sum() / weight.sum() for name, each in loss(examples, policy).items()}
+    means = {name: (each * weight).sum() / loss.total(examples) for name, each in loss(examples, policy).items()}
     # A loss of which no token is learned has no gradient at all: that is a gradient of zeros.
     (slopes,) = torch.autograd.grad(means["loss"], leaf, allow_unused=True)
     weights: NDArray[np.floating] = (torch.zeros_like(leaf) if slopes is None else -slopes).numpy()

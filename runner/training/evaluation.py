@@ -1,11 +1,18 @@
-"""Evaluation of held-out rows: each row's loss, metrics and weight, of the model or of the reference."""
+"""Evaluation of held-out rows: each row's loss, metrics and weight, of the model or of the reference.
+
+`HeldOut` is what the loop judges a model by: rows with answers here, a model's own answers elsewhere.
+"""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
 
 from runner.methods import Scores
-from runner.record.events import Event, Progress
+from runner.record.events import Event, Metrics, Progress
+from runner.training.answers import GradedAnswers
 from runner.training.engine import Engine
+from runner.training.evaluated import EvaluationState
 from runner.training.examples import Example, Examples
 from runner.training.loss import Loss, Rows
 
@@ -53,3 +60,64 @@ def _as_reference(examples: Sequence[Example]) -> Scores:
     # The cache keeps sums of log-probabilities, not which tokens were the likeliest; NaN says so in the
     # metric.
     return Scores(logps, num_tokens, torch.full_like(logps, torch.nan))
+
+
+class HeldOut(Protocol):
+    """What a model is judged by while it trains."""
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides which weights are the best, by its full name."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the untrained model is judged later, with the first evaluation, as that does not need the model."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are; with none nothing is evaluated."""
+
+    def evaluate(self, engine: Engine, step: int, evaluated: EvaluationState) -> Generator[Event, None, float]:
+        """Judge the model after `step` steps, yield its metrics and return what is to fall."""
+
+    def untrained(self, evaluated: EvaluationState) -> Generator[Event, None, None]:
+        """Judge the untrained model where that has waited, once."""
+
+
+@dataclass(frozen=True)
+class HeldOutRows:
+    """Held-out rows with their loss, and the model's answers where a grader is to decide."""
+
+    rows: Examples
+    loss: Loss
+    answers: GradedAnswers | None = None
+
+    @property
+    def metric(self) -> str:
+        """The loss, as it is what training lowers, unless a grader is to decide."""
+        return "eval/loss" if self.answers is None else self.answers.metric
+
+    @property
+    def waits(self) -> bool:
+        """Whether the reference's values tell of the untrained model."""
+        return self.loss.knows_untrained
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def evaluate(self, engine: Engine, step: int, evaluated: EvaluationState) -> Generator[Event, None, float]:
+        """Return the mean loss, or the mean grade with its sign turned."""
+        if self.waits:
+            yield from self.untrained(evaluated)
+        values = mean((yield from evaluate(engine, self.rows, self.loss, "train")))
+        objective = values["eval/loss"]
+        if self.answers is not None:
+            values |= yield from self.answers.graded(engine, step)
+            objective = -values[self.answers.metric]
+        yield Metrics(step, values)
+        return objective
+
+    def untrained(self, evaluated: EvaluationState) -> Generator[Event, None, None]:
+        """Evaluate the model as it was before the first step by the reference's log-probabilities."""
+        if not evaluated.untrained:
+            yield Metrics(0, mean((yield from evaluate_reference(self.rows, self.loss, "train"))))
+            evaluated.untrained = True

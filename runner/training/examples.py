@@ -10,6 +10,17 @@ from runner.record.events import Event
 
 
 @dataclass(frozen=True)
+class Rewarded:
+    """How a row's sampled answers did: the advantage of each, and of each learned token, answer after answer, the
+    log-probability under the policy that sampled and under the reference; None where that is not asked for.
+    """
+
+    advantages: tuple[float, ...]
+    old_logps: Sequence[float] | None = None
+    reference_logps: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
 class Example:
     """A row ready to be learned from: its tokens, and the reference's log-probability of each answer, in nats.
 
@@ -19,6 +30,7 @@ class Example:
     tokens: TokenRow
     reference_logps: tuple[float, ...] | None
     targets: tuple[float, ...] = ()
+    rewarded: Rewarded | None = None
 
     @property
     def num_learned(self) -> tuple[int, ...]:

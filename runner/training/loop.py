@@ -1,37 +1,45 @@
 """The training loop: batches in a seeded order, one optimizer step a batch, checkpoints and evaluations on the way.
 
 The state of training is the number of optimizer steps done; the order of rows follows from it, and the learning rate.
-Whether a resumed run ends in the same bits is up to the engine, which says so (`Abilities.exact_resume`).
+Whether a resumed run ends in the same bits is up to the engine, which says so (`Abilities.exact_resume`). What is
+learned from (`Batches`) and what the model is judged by (`HeldOut`) are contracts: stored rows, or answers of its own.
 """
 
 import time
 from collections.abc import Generator
 
 from runner.errors import RequestError, StopAsked
-from runner.record.events import Event, Metrics, Note
+from runner.record.events import Event, Note
 from runner.training.answers import GradedAnswers
-from runner.training.engine import Engine, problems
+from runner.training.batches import Batch, Batches, StoredBatches
+from runner.training.engine import Engine, Pending, problems
 from runner.training.evaluated import EvaluationState, Saved
-from runner.training.evaluation import evaluate, evaluate_reference, mean
-from runner.training.examples import Example, Examples, num_tokens
+from runner.training.evaluation import HeldOut, HeldOutRows
+from runner.training.examples import Examples
 from runner.training.meter import Meter
 from runner.training.recipe import Recipe
-from runner.training.schedule import batch
 
 
 def train(
     engine: Engine, recipe: Recipe, rows: Examples, held_out: Examples, answers: GradedAnswers | None = None
 ) -> Generator[Event, None, int]:
-    """Train from the engine's latest saved state, or the start, to the end; yield metrics as they come.
+    """Learn from stored rows; with `answers` each evaluation has the model's answers graded, and their mean decides
+    which weights are the best. Returns and raises as `learn` does.
 
-    With `answers` each evaluation has the model's answers graded, and their mean decides which weights are the best.
+    A loss with a reference needs the reference's log-probabilities only, which are the same at any time: computing
+    them waits until rows are to be evaluated after some training, so that the first step need not wait for them.
+    """
+    judged = HeldOutRows(held_out, recipe.loss, answers)
+    return (yield from learn(engine, recipe, StoredBatches(rows, recipe), judged))
+
+
+def learn(engine: Engine, recipe: Recipe, batches: Batches, held_out: HeldOut) -> Generator[Event, None, int]:
+    """Train from the engine's latest saved state, or the start, to the end; yield metrics as they come.
 
     Returns the step whose weights are the result: the last, or the best one. Asked to stop, it saves the state first.
     Raises `RequestError` where the recipe asks for what the engine lacks.
 
-    Held-out rows are evaluated before the first step, if that needs the model. A loss with a reference needs the
-    reference's log-probabilities only, which are the same at any time: computing them waits until rows are to be
-    evaluated after some training, so that the first step need not wait for them.
+    The model is judged before the first step, unless that does not need the model (`HeldOut.waits`).
     """
     if wrong := problems(engine.abilities, recipe.max_grad_norm):
         raise RequestError("\n".join(wrong))
@@ -45,21 +53,20 @@ def train(
             while step < recipe.num_steps:
                 # A run that resumes at this step has the evaluation in its journal already.
                 due = len(held_out) and step % recipe.evaluate_every == 0 and evaluated.evaluated_step != step
-                # A loss with a reference has the untrained model's values without the model (`_evaluate_untrained`).
-                if due and (step or not recipe.loss.knows_untrained):
+                if due and (step or not held_out.waits):
                     yield from meter.flush()
                     with engine.timed("evaluation"):
-                        yield from _evaluate(engine, recipe, held_out, step, evaluated, answers)
+                        yield from _evaluate(engine, recipe, held_out, step, evaluated)
                     meter.restart()
                 if recipe.patience is not None and evaluated.since_best >= recipe.patience:
-                    what = "eval/loss has not fallen" if answers is None else f"{answers.metric} has not risen"
+                    what = f"{held_out.metric} has not improved"
                     yield Note(f"stopped after {step} steps: {what} in {recipe.patience} evaluations")
                     break
-                chosen = yield from _batch(engine, recipe, rows, step, meter)
-                values = engine.forward_backward_custom(chosen, recipe.loss), engine.optim_step(recipe.adam(step))
+                batch = yield from _batch(engine, batches, step, meter)
+                values = _learn_from(engine, batch), engine.optim_step(recipe.adam(step))
                 step += 1
                 with engine.timed("logging"):
-                    yield from meter.add(step, values, sum(num_tokens(example.tokens) for example in chosen))
+                    yield from meter.add(step, values, batch.num_tokens)
                 # The last step has its checkpoint after the loop.
                 if step % recipe.checkpoint_every == 0 and step < recipe.num_steps:
                     yield from meter.flush()  # what lies before a checkpoint is never measured again
@@ -67,9 +74,9 @@ def train(
             yield from meter.flush()
             # The last weights may be the best; else the untrained values are all that is missing, if any.
             if len(held_out) and recipe.keep_best and evaluated.evaluated_step != step:
-                yield from _evaluate(engine, recipe, held_out, step, evaluated, answers)
-            elif len(held_out) and recipe.loss.knows_untrained:
-                yield from _evaluate_untrained(recipe, held_out, evaluated)
+                yield from _evaluate(engine, recipe, held_out, step, evaluated)
+            elif len(held_out) and held_out.waits:
+                yield from held_out.untrained(evaluated)
         except StopAsked:
             engine.save_state(Saved(step, evaluated))
             engine.wait_saved()
@@ -80,42 +87,24 @@ def train(
     return evaluated.best_step if recipe.keep_best and evaluated.best_loss is not None else step
 
 
-def _batch(
-    engine: Engine, recipe: Recipe, rows: Examples, step: int, meter: Meter
-) -> Generator[Event, None, list[Example]]:
-    """Return the rows of the batch after `step` steps; preparing them is not counted as time of the step."""
+def _batch(engine: Engine, batches: Batches, step: int, meter: Meter) -> Generator[Event, None, Batch]:
+    """Return the batch after `step` steps; preparing it is not counted as time of the step."""
     began = time.perf_counter()
-    indices = batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, step)
-    yield from rows.ready(indices, "train")
+    batch = yield from batches.batch(engine, step)
     meter.pause(time.perf_counter() - began)
-    with engine.timed("data"):
-        return [rows[index] for index in indices]
+    return batch
+
+
+def _learn_from(engine: Engine, batch: Batch) -> Pending:
+    """Add the gradient of a batch; of one in which there is nothing to learn, none, and the weights stay."""
+    learned = engine.forward_backward_custom(batch.examples, batch.loss) if batch.examples else lambda: {"loss": 0.0}
+    return lambda: {**batch.values, **learned()}
 
 
 def _evaluate(
-    engine: Engine,
-    recipe: Recipe,
-    held_out: Examples,
-    step: int,
-    evaluated: EvaluationState,
-    answers: GradedAnswers | None,
+    engine: Engine, recipe: Recipe, held_out: HeldOut, step: int, evaluated: EvaluationState
 ) -> Generator[Event, None, None]:
     """Evaluate after `step` steps and save the weights if they are the best so far and best is asked for."""
-    if recipe.loss.knows_untrained:
-        yield from _evaluate_untrained(recipe, held_out, evaluated)
-    values = mean((yield from evaluate(engine, held_out, recipe.loss, "train")))
-    # The method's own loss decides unless a grader is to, as it is what training lowers.
-    objective = values["eval/loss"]
-    if answers is not None:
-        values |= yield from answers.graded(engine, step)
-        objective = -values[answers.metric]
-    yield Metrics(step, values)
+    objective = yield from held_out.evaluate(engine, step, evaluated)
     if evaluated.update(step, objective) and recipe.keep_best:
         engine.save_best()
-
-
-def _evaluate_untrained(recipe: Recipe, held_out: Examples, evaluated: EvaluationState) -> Generator[Event, None, None]:
-    """Evaluate the model as it was before the first step, once, by the reference's log-probabilities."""
-    if not evaluated.untrained:
-        yield Metrics(0, mean((yield from evaluate_reference(held_out, recipe.loss, "train"))))
-        evaluated.untrained = True

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from runner.methods import AnyMethod, Scores
+from runner.methods import AnyMethod, Experience, Scores
 from runner.training.examples import Example
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class Loss:
 
     method: AnyMethod
     hyperparameters: Hyperparameters
+    whole: float | None = None
+    """The weight of a batch of which not all rows are computed; None where the rows that are given are all of it."""
 
     @property
     def has_reference(self) -> bool:
@@ -46,7 +48,11 @@ class Loss:
 
     def weight(self, example: Example) -> float:
         """Return the weight of a row in the mean over its batch."""
-        return self.method.weight(example.num_learned)
+        return self.method.weight(example.num_learned, self.hyperparameters)
+
+    def total(self, examples: Sequence[Example]) -> float:
+        """Return the weight of the whole batch, by which the sum over its rows is divided."""
+        return sum(map(self.weight, examples)) if self.whole is None else self.whole
 
     def __call__(self, examples: Sequence[Example], policy: Scores) -> dict[str, "Tensor"]:
         """Return `loss` and the method's metrics of rows with these scores, (rows,) each."""
@@ -57,6 +63,8 @@ class Loss:
         if any(example.targets for example in examples):
             targets = [example.targets for example in examples]
             policy = replace(policy, targets=torch.tensor(targets, device=policy.logps.device))
+        if any(example.rewarded for example in examples):
+            policy = replace(policy, experience=_experience(examples, policy.logps))
         loss, metrics = self.method.loss(policy, reference, self.hyperparameters)
         return {"loss": loss, **metrics}
 
@@ -67,3 +75,20 @@ class Loss:
             {name: each[number] for name, each in values.items()} | {"weight": self.weight(example)}
             for number, example in enumerate(examples)
         ]
+
+
+def _experience(examples: Sequence[Example], like: "Tensor") -> Experience:
+    """Return as tensors how rows' sampled answers did; the log-probabilities row after row, answer after answer."""
+    import torch
+
+    # Ragged lists are joined: answers differ in length, and the order is that of `TokenScores`.
+    rewarded = [example.rewarded for example in examples if example.rewarded is not None]
+    assert len(rewarded) == len(examples), "all rows of a batch are sampled, or none"
+
+    def joined(parts: Sequence[Sequence[float] | None]) -> "Tensor | None":
+        known = [value for part in parts if part is not None for value in part]
+        return torch.tensor(known, device=like.device, dtype=like.dtype) if all(p is not None for p in parts) else None
+
+    advantages = torch.tensor([each.advantages for each in rewarded], device=like.device, dtype=like.dtype)
+    old, reference = [each.old_logps for each in rewarded], [each.reference_logps for each in rewarded]
+    return Experience(advantages, joined(old), joined(reference))

@@ -126,8 +126,9 @@ def test_sft_is_the_mean_loss_of_a_token_and_counts_what_is_right() -> None:
 
 
 def test_pairs_count_alike_and_conversations_by_their_tokens() -> None:
-    assert dpo.METHOD.weight((3, 90)) == dpo.METHOD.weight((50, 2)) == 1.0
-    assert sft.METHOD.weight((30,)) == 3 * sft.METHOD.weight((10,))
+    pairs, conversations = DPO(), SFT()
+    assert dpo.METHOD.weight((3, 90), pairs) == dpo.METHOD.weight((50, 2), pairs) == 1.0
+    assert sft.METHOD.weight((30,), conversations) == 3 * sft.METHOD.weight((10,), conversations)
 
 
 @pytest.mark.parametrize("name", ["dpo", "sft"])

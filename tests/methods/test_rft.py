@@ -1,14 +1,11 @@
 """Reinforcement fine-tuning as a method: what it learns from, what it is ranked by, and where it can be trained."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner import api, methods
+from runner import methods
 from runner.data import kinds
-from runner.errors import RequestError
 from runner.methods import rft
 from runner.methods.rft import RFT
 
@@ -24,8 +21,22 @@ def test_it_learns_from_problems_and_is_ranked_by_the_reward_on_held_out_rows() 
     assert methods.metric("eval/reward_right") == methods.Metric("reward_right", "reward right")
 
 
-def test_every_auto_is_left_to_the_service() -> None:
-    assert rft.METHOD.resolve(RFT(grader="x"), 100) == (RFT(grader="x"), {})
+def test_every_auto_of_our_own_loop_has_a_value_and_a_reason() -> None:
+    keys, why = rft.METHOD.resolve(RFT(grader="x", compute_multiplier=1.5), 100)
+    assert (keys.group_size, keys.batch_size, keys.n_epochs, keys.temperature, keys.beta) == (12, 8, 3, 1.0, 0.0)
+    assert (keys.epsilon, keys.epsilon_high, keys.updates_per_rollout) == (0.2, 0.28, 1)
+    assert why["group_size"] == "8 × rft.compute_multiplier"
+    assert rft.METHOD.resolve(RFT(grader="x", loss_type="gspo"), 100)[0].epsilon_high == 4e-4
+    assert rft.METHOD.resolve(RFT(grader="x", compute_multiplier=0.1), 5000)[0].group_size == 2
+
+
+def test_a_key_that_the_loss_does_not_know_is_refused() -> None:
+    [told] = rft.METHOD.problems(RFT(grader="x", loss_type="cispo", epsilon=0.1))
+    assert told == (
+        "rft.epsilon: got 0.1, but rft.loss_type=cispo does not use it; leave it out, or take a loss that has it: "
+        "grpo, dr_grpo, dapo, gspo, rloo."
+    )
+    assert list(rft.METHOD.unused(RFT(grader="x", loss_type="cispo"))) == ["epsilon"]
 
 
 @pytest.mark.parametrize(
@@ -45,13 +56,3 @@ def test_the_grader_is_shown_by_its_name() -> None:
     grader = {"type": "python", "name": "near", "source": "def grade(sample, item):\n    return 1.0"}
     shown = rft.METHOD.shown({"n_epochs": 2, "grader": grader, "response_format": SCHEMA})
     assert shown == {"rft.n_epochs": 2, "rft.grader": "near (python)", "rft.response_format": "answer"}
-
-
-def test_the_local_backend_refuses_it_before_it_reads_the_data(tmp_path: Path) -> None:
-    (tmp_path / "problems.jsonl").write_text(json.dumps({"question": "2 + 2?"}) + "\n", "utf-8")
-    with pytest.raises(RequestError) as caught:
-        api.plan("method=rft", "dataset=files", f"dataset.train={tmp_path}/problems.jsonl", "rft.grader=string_check")
-    assert str(caught.value) == (
-        "method: got rft, which learns from answers that are sampled and graded while it trains; backend=local does "
-        "not do so yet; use backend=foundry."
-    )

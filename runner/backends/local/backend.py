@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner import graders, models
+from runner import graders, methods, models
 from runner.backends import Backend, Lines, Resolved, Respondent, Result, Step, step_of
+from runner.backends.local import rewarded
 from runner.backends.local.keys import Local
 from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
@@ -36,6 +37,7 @@ class LocalBackend(Backend[Local]):
 
     name = "local"
     settings = Local
+    grades = True
 
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` for a model that is not one to load or keys at odds, `DataError` for rows with tools."""
@@ -53,6 +55,8 @@ class LocalBackend(Backend[Local]):
                 )
         if "validation" not in survey.splits:
             _refuse_judging(request.evaluation)
+        if methods.load(request.method).graded:
+            rewarded.check(request)
         grader_of(request)
 
     def limit(self, request: Request) -> TokenLimit | None:
@@ -102,6 +106,8 @@ class LocalBackend(Backend[Local]):
 
     def cost(self, run: Run, tokens: Tokens | None) -> Cost:
         """Return how long training takes at the pace of the latest run of the same kind; here it costs nothing."""
+        if methods.load(run.plan.method).graded:
+            return rewarded.cost(run)
         speed = _speed(run)
         if speed is None or tokens is None:
             return Cost(None, 0.0)
@@ -109,6 +115,8 @@ class LocalBackend(Backend[Local]):
 
     def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
         """Say how long training will take, at the pace of the latest run of the same kind."""
+        if methods.load(proposal.run.plan.method).graded:
+            return rewarded.forecast(proposal.run)
         seconds = self.cost(proposal.run, tokens).seconds
         if seconds is None:
             return [("time to train", "not known before the first run of this model here")]
@@ -127,6 +135,10 @@ class LocalBackend(Backend[Local]):
 
         @cache
         def work() -> "LocalSteps":
+            if methods.load(run.plan.method).graded:
+                from runner.backends.local.rewarded.steps import RewardedSteps
+
+                return RewardedSteps(run, state.results)
             from runner.backends.local.steps import LocalSteps
 
             return LocalSteps(run, state.results)

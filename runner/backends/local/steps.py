@@ -96,8 +96,7 @@ class LocalSteps:
             tokens = sum(lengths) / len(lengths) * self.run.hyperparameters.batch_size * self.profile.steps
             here = hardware.known(self.settings.runtime.device)
             self.profile.write(tokens * flops_per_token(self.engine.learner.model), here, self.settings.dtype)
-        num_weights = sum(weight.numel() for weight in self.engine.learner.weights.values())
-        return {"step": step, "num_steps": self.recipe.num_steps, "num_weights": num_weights}
+        return trained(self.engine, step)
 
     def save(self) -> Events:
         """Write the trained weights as a model reference."""
@@ -156,7 +155,7 @@ class LocalSteps:
         """Lend the model as it was before training: the adapter off, or a second copy where every weight learns."""
         with self.profile.part("reference"), model.untouched(self.loaded.model):
             yield self._first_copy if self.settings.tuning == "full" else self.loaded.scorer
-        if all(reference.complete for reference in self._references):
+        if self._references and all(reference.complete for reference in self._references):
             self.__dict__.pop("_first_copy", None)  # nobody needs it any more
 
     @cached_property
@@ -198,3 +197,9 @@ class LocalSteps:
             result = result_weights(self.checkpoints, self.evaluation.keep == "best")
             checkpoint.load_weights(result, trainable(Scorer(trained, packed=False).model))
         return model.save(trained, self.run.folder / layout.MODEL, self.run.plan.id, self.run.plan.model).digest
+
+
+def trained(engine: InProcessEngine, step: int) -> Result:
+    """Return the result of the step `train`, which ended in the weights after so many optimizer steps."""
+    num_weights = sum(weight.numel() for weight in engine.learner.weights.values())
+    return {"step": step, "num_steps": engine.learner.recipe.num_steps, "num_weights": num_weights}

@@ -13,7 +13,7 @@ import msgspec
 
 from runner import backends, cache
 from runner.errors import AccessError, ModelError
-from runner.evaluation import configured, evaluate, judges
+from runner.evaluation import evaluate, judges, reward
 from runner.evaluation.evaluate import Evaluation
 from runner.evaluation.rehearsal.rehearsed import SAMPLES, BaseScores
 from runner.graders import Grader
@@ -23,15 +23,15 @@ from runner.record import samples
 from runner.record.events import Event
 from runner.record.graded import AnswerGrade
 
-PROMPTS, TEMPERATURE = 8, 1.0
-"""Rows that are asked; at temperature 1, as policies are sampled in training."""
+PROMPTS = 8
+"""Rows that are asked."""
 BASE = "base"
 
 
 def plan(run: Run) -> Evaluation | str:
     """Return what is asked of the base model of a run; else why it cannot be asked, as a sentence."""
     request = run.request
-    graders = [each for each in configured.of_request(request) if not each.compares]
+    graders = reward.graders_of(run)
     if not graders:
         return "no grader is configured that grades an answer by itself"
     backend = backends.of(run)
@@ -41,7 +41,7 @@ def plan(run: Run) -> Evaluation | str:
         return f"the base model cannot be asked: {error}"
     if base is None:
         return f"the base model cannot be asked: backend={backend.name} has no way to {run.plan.model.source}"
-    keys = replace(request.evaluation, temperature=TEMPERATURE, top_p=1.0, samples_per_prompt=SAMPLES)
+    keys = replace(reward.evaluation_keys(run), samples_per_prompt=SAMPLES)
     request = replace(request, evaluation=keys)
     rows = samples.rows_to_ask(request, run.rows("validation" if run.plan.validation else "train"))[:PROMPTS]
     if not rows:
@@ -63,7 +63,15 @@ def prices(planned: Evaluation) -> dict[str, Price]:
 def carry_out(planned: Evaluation) -> Generator[Event, None, list[BaseScores]]:
     """Ask and grade what is not in the cache yet; return how the base model does by each grader."""
     grades = yield from evaluate.carry_out(planned)
-    return [scores(grader, [each for each in grades if each.grader == grader.name]) for grader in planned.graders]
+    answers = evaluate.answered(planned)
+    length = sum(len(each.text) for each in answers) / len(answers)
+    cut_off = sum(not each.ended for each in answers) / len(answers)
+    return [
+        replace(
+            scores(grader, [each for each in grades if each.grader == grader.name]), characters=length, cut_off=cut_off
+        )
+        for grader in planned.graders
+    ]
 
 
 def scores(grader: Grader, grades: Sequence[AnswerGrade]) -> BaseScores:

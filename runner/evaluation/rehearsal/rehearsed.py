@@ -36,4 +36,8 @@ class BaseScores:
     """The standard deviation of the scores of one prompt's answers: the root of the mean variance within prompts."""
     varied: int = 0
     """Prompts of which not all answers score the same."""
+    characters: float = math.nan
+    """Of an answer, on average."""
+    cut_off: float = math.nan
+    """The share of answers that the limit of tokens cut off."""
     warnings: tuple[str, ...] = ()

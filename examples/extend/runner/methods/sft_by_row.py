@@ -19,7 +19,7 @@ class ByRow(SupervisedFineTuning):
     name = "sft_by_row"
     hyperparameters = SFTByRow
 
-    def weight(self, num_tokens: tuple[int, ...]) -> float:
+    def weight(self, num_tokens: tuple[int, ...], hyperparameters: SFT) -> float:
         """Return 1, where SFT returns the number of answer tokens."""
         return 1.0
 

@@ -88,6 +88,8 @@ class Scorer:
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.head = self.model.get_output_embeddings()
         self.packed, self.noise = packed, noise
+        self.temperature = 1.0
+        """What logits are divided by: log-probabilities are those of answers sampled at this temperature."""
         self._attention = self.model.config._attn_implementation
         self._patches = patches.found(self.model) if packed else []
         self._projects = packed and self._plain_head()
@@ -146,6 +148,8 @@ class Scorer:
                 stack.enter_context(_noisy(self.model.get_input_embeddings(), self.noise, laid.row_lengths))
             # Given positions, transformers hands only their hidden states to the output layer.
             out = self.model(**asked, logits_to_keep=laid.predict).logits[0]
+        if self.temperature != 1.0:
+            out = out / self.temperature  # of hidden states comes to the same, as the projection is linear
         if self._projects:
             # A sharded head is dropped with the root's forward call, and is gathered here once more.
             weight = sharding.whole(self.head.weight)

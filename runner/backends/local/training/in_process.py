@@ -80,7 +80,7 @@ class InProcessEngine(Engine):
     def forward_backward_custom(self, examples: Sequence[Example], loss: Loss) -> Pending:
         """Add the gradient of the mean of rows' losses, weighted by the method, however the batch is cut."""
         self.learner.profile.step()
-        whole = sum(loss.weight(example) for example in examples)
+        whole = loss.total(examples)
 
         def share(numbers: Sequence[int], counts: bool, policy: Scores) -> Values:
             part = [examples[number] for number in numbers]

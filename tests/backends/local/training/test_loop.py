@@ -23,7 +23,7 @@ from runner.errors import RunnerError, StopAsked
 from runner.methods.dpo import DPO
 from runner.methods.sft import SFT
 from runner.record.events import Event, Metrics, Note
-from runner.training import loop
+from runner.training import evaluation
 from runner.training.engine import Pending
 from runner.training.evaluation import evaluate, evaluate_reference
 from runner.training.examples import Example, Examples
@@ -205,14 +205,14 @@ def test_training_stops_when_held_out_rows_have_said_so_and_keeps_what_is_asked(
         return [{"loss": next(losses), "weight": 1.0}]
 
     for name in ("evaluate", "evaluate_reference"):
-        monkeypatch.setattr(loop, name, given)
+        monkeypatch.setattr(evaluation, name, given)
     sound = learner(tiny_model, keep_best=keep_best, patience=2)
     evaluated = Learner(sound.scorer, replace(sound.recipe, evaluate_every=2))
     events, step = told(trained(evaluated, examples(), examples(), tmp_path))
     # Evaluated after 0, 2, 4, 6 and 8 steps; the lowest after 4.
     assert [event.step for event in events if isinstance(event, Metrics) and "eval/loss" in event.values][-1] == 8
     (note,) = (event for event in events if isinstance(event, Note))
-    assert "stopped after 8 steps: eval/loss has not fallen in 2 evaluations" in note.text
+    assert "stopped after 8 steps: eval/loss has not improved in 2 evaluations" in note.text
     assert step == (4 if keep_best else 8)
     name = "best.safetensors" if keep_best else "step-00000008/weights.safetensors"
     assert result_weights(tmp_path, keep_best) == tmp_path / name
