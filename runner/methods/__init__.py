@@ -121,6 +121,9 @@ class Method(ABC, Generic[Keys]):
     """Whether it learns from answers of the model's own, sampled while it trains, which the grader that its key
     `grader` names scores. It needs a backend that does so (`Backend.grades`), and has no `loss` of given answers."""
 
+    linear: ClassVar[bool] = False
+    """Whether the loss is linear in the log-probabilities: its gradient is then known before they are."""
+
     def loss(
         self, policy: Scores, reference_logps: "Tensor | None", hyperparameters: Keys
     ) -> tuple["Tensor", dict[str, "Tensor"]]:

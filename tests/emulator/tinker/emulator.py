@@ -29,7 +29,7 @@ class TinkerEmulator:
     """The Tinker API in a rehearsal: `with TinkerEmulator({"ORG/NAME": folder}) as service: …`."""
 
     def __init__(self, models: Mapping[str, Path], port: int = 0) -> None:
-        self.bases, self._port = dict(models), port
+        self.bases, self._port = models, port
         self.dedupes = True
         """Whether a request with a known sequence number is answered as the first one was, instead of done again."""
         self.session_seconds = 300.0
@@ -83,6 +83,12 @@ class TinkerEmulator:
             raise ValueError(f"Fault: got on={fault.on!r}; allowed: {', '.join(routes.NAMES)}.")
         with self.lock:
             self.faults.arm(fault)
+
+    def disarm(self) -> bool:
+        """Forget the faults that are armed; return whether there was one that has not struck."""
+        with self.lock:
+            left, self.faults = self.faults.left(), Faults()
+        return left
 
     @property
     def live(self) -> list[str]:
