@@ -128,8 +128,8 @@ def every_record(dedupes: bool, lost: str) -> Any:
 @pytest.mark.parametrize(
     ("dedupes", "lost", "every"),
     [
-        (True, "no answer lost", 6),
-        (False, "lost after", 6),
+        (True, "no answer lost", 7),
+        (False, "lost after", 9),
         *(every_record(dedupes, lost) for dedupes in (True, False) for lost in LOST),
     ],
 )
