@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from runner import methods
 from runner.backends import Events, Result
@@ -131,14 +130,12 @@ class RemoteSteps:
     def _evaluate(self) -> Events:
         self.engine.training_now = False
         rows = yield from evaluate(self.engine, self.rows.examples("validation"), self.recipe.loss)
-        # A service does not tell the likeliest tokens, so that some metrics are no numbers.
-        known = [{name: value for name, value in row.items() if not np.isnan(value)} for row in rows]
         lines = [
             msgspec.json.encode({"row": row_id(row).hex(), **values})
-            for row, values in zip(self.rows.data.rows["validation"], known, strict=True)
+            for row, values in zip(self.rows.data.rows["validation"], rows, strict=True)
         ]
         (self.run.folder / layout.HELD_OUT).write_bytes(b"\n".join(lines) + b"\n")
-        values = mean(known)
+        values = mean(rows)
         yield Metrics(self._trained.step, values)
         return dict(values)
 

@@ -1,6 +1,6 @@
 """The primitives of training by a remote service, each request carried out once (driver.py)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ from runner.remote.engine.service import Datum, FloatArray, Save, Score, Step
 from runner.training.by_primitives import ByPrimitives, gradient
 from runner.training.engine import Abilities, Adam, Pending, Sampled, TokenLogps
 from runner.training.evaluated import Saved
-from runner.training.examples import Example, num_learned
-from runner.training.loss import Loss
+from runner.training.examples import Example, Examples, num_learned
+from runner.training.loss import Loss, Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,9 +70,13 @@ class RemoteEngine(ByPrimitives):
             before = self.forward(rows)
             weights, values = gradient(examples, loss, before)
             self._demand_same(before, self.forward_backward(rows, weights))
-        # Token accuracy is no number where the service does not tell the likeliest tokens; JSON has no nan.
-        known = {name: value for name, value in values.items() if name == "loss" or not np.isnan(value)}
+        known = numbers(values)
         return lambda: known
+
+    def evaluate(self, examples: Examples, loss: Loss) -> Generator[int, None, Rows]:
+        """Return each row's loss, weight, and those metrics that are numbers; yield how many rows are done."""
+        rows = yield from super().evaluate(examples, loss)
+        return [numbers(row) for row in rows]
 
     def optim_step(self, adam: Adam) -> Pending:
         """Change the weights by the gradient; return its norm, where the service tells it."""
@@ -147,6 +151,12 @@ class RemoteEngine(ByPrimitives):
                 f"session {opened.handle.session}: its weights have changed between two requests ({apart:.2g} nats a "
                 "token): another driver works on it; stop that one, and give the same command again."
             )
+
+
+def numbers(values: Mapping[str, float]) -> dict[str, float]:
+    """Return values without those that are not known: token accuracy, as services do not tell the likeliest tokens."""
+    # nan is no JSON, and so nothing for a journal; a loss that is none ends the run with a sentence of its own.
+    return {name: value for name, value in values.items() if name == "loss" or not np.isnan(value)}
 
 
 def datums(rows: Sequence[TokenRow], weights: FloatArray) -> Iterator[Datum]:

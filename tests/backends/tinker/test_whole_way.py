@@ -1,6 +1,7 @@
 """`backend=tinker` from the request to the tuned model, by the real commands, beside the same request locally."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,28 @@ def test_a_result_answers_is_evaluated_is_gone_on_from_and_is_removed(world: Wor
     world.command("runner.clean", "--yes", run.name)
     assert sampler not in service.checkpoints
     assert not [path for path in service.checkpoints if path.split("/")[2] == str(sampler).split("/")[2]]
+
+
+def test_sft_takes_one_pass_a_step_and_ends_in_the_local_weights(world: World) -> None:
+    turns = [("user", "How do I keep bread fresh?"), ("assistant", "In short: wrap it in cloth.")]
+    for name, numbers in (("talks", range(8)), ("others", range(8, 12))):
+        rows = [{"messages": [{"role": role, "content": f"{text} {each}"} for role, text in turns]} for each in numbers]
+        (world.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    line = [
+        "runner", "method=sft", "dataset=files", "dataset.train=talks.jsonl", "dataset.validation=others.jsonl",
+        "sft.n_epochs=1", "sft.batch_size=2", "evaluation.samples=0", "backend.lora.rank=4", "tracking=none",
+    ]  # fmt: skip
+    world.command(*line, "backend=tinker", "name=remote", f"model.source={world.source}")
+    local = [f"model.source=path:{world.model}", "backend.dtype=float32", "backend.runtime.threads=1"]
+    world.command(*line, "backend=local", "name=local", *local)
+    remote, local_run = world.of("remote"), world.of("local")
+    known = {key: value for key, value in measured(local_run).items() if "token_accuracy" not in key[1]}
+    assert measured(remote) == pytest.approx(known, rel=1e-4, abs=1e-5)
+    for name, tensor in adapter(remote).items():
+        torch.testing.assert_close(tensor, adapter(local_run)[name], rtol=0, atol=1e-5)
+    done = Counter(what for (_, what), count in world.service.done.items() for _ in range(count))
+    assert (done["forward_backward"], done["optim_step"]) == (4, 4)
+    assert done["forward"] == 2 + 3  # on opening; at the start, half way, and the result's rows
 
 
 def test_what_tinker_does_not_have_is_refused_in_the_plan_with_one_sentence(world: World) -> None:
