@@ -1,7 +1,7 @@
 """List the jobs and sessions of the services used here with their state, age and local run; or change some.
 
   python -m runner.jobs                    list them
-  python -m runner.jobs cancel JOB …       JOB is a job's or a session's id, or a run; pause and resume likewise
+  python -m runner.jobs cancel JOB …       the id of a job or session, or a run
 
 The services are those of the newest runs here, else AZURE_AI_PROJECT_ENDPOINT (environment or .env).
 """

@@ -85,6 +85,7 @@ def identity(parts: Sequence[object]) -> str:
 
 def _write(path: Path, arrays: Mapping[str, FloatArray]) -> None:
     # Renamed once it is whole: a process that is killed here computes them again.
+    # numpy appends .npz to any other ending.
     draft = path.with_name(f".{path.name}.draft.npz")
     np.savez(draft, allow_pickle=False, **arrays)
     draft.replace(path)

@@ -49,6 +49,7 @@ def save(run: "Run", engine: RemoteEngine, target: Target, trained: OfStep) -> E
     service = engine.driver.service
     model = RemoteModel(target.name, service.endpoint, target.origin.base_model, paths["state"], paths["sampler"])
     draft = run.folder / f".{layout.MODEL}"
+    # Of a process that was killed while it fetched.
     shutil.rmtree(draft, ignore_errors=True)
     (draft / ADAPTER).mkdir(parents=True)
     service.checkpoints.download(paths["export"], draft / ADAPTER)

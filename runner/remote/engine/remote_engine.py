@@ -103,6 +103,7 @@ class RemoteEngine(ByPrimitives):
 
     def load_state(self) -> Saved | None:
         """Return what was saved last. The session begins there, or is replayed from there (driver.py)."""
+        # The loop asks the same again from here on, in the same order.
         self.driver.rewind()
         checkpoint = self.driver.ledger.checkpoint
         self.step = checkpoint.saved.step if checkpoint else 0
@@ -181,6 +182,7 @@ def _requests(data: Iterator[Datum]) -> Iterator[list[Datum]]:
         if part and (len(part) == DATUMS or tokens + len(datum.ids) > TOKENS):
             yield part
             part, tokens = [], 0
+        # A sequence that is larger than a request may be is sent alone: the service says what it thinks of it.
         part.append(datum)
         tokens += len(datum.ids)
     if part:

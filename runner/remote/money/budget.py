@@ -80,6 +80,7 @@ class Budget:
                 raise self._reached(start_of(self._ledger).step) from None
             raise
 
+    # Not the engine's own count: a replay is behind what was sent, and what was sent is paid for.
     def _sent_steps(self) -> int:
         """Return the optimizer steps that are behind the model."""
         steps = [entry.sent.step for entry in self._ledger.entries if entry.sent.kind == "optim_step"]
