@@ -20,7 +20,7 @@ from runner.data.rows import row_id
 from runner.evaluation import on_the_way
 from runner.record import layout, samples
 from runner.record.events import Event, Metrics, Note, Progress
-from runner.remote import respondent, result
+from runner.remote import remote_model, respondent, result
 from runner.remote.engine.driver import InDoubt
 from runner.remote.engine.remote_engine import RemoteEngine
 from runner.remote.engine.service import SessionGone
@@ -153,10 +153,14 @@ class RemoteSteps:
 
     def _at_result(self, work: Callable[[], Events]) -> Events:
         """Do some work in a session whose model is the result."""
-        trained = self._trained
+        trained, ledger, saved = self._trained, self.session.driver.ledger, remote_model.read(self.run.folder)
+        state = trained.state
+        # The checkpoints of training expire: a later command begins at the one that is kept for good.
+        if saved is not None and (ledger.opened is None or ledger.at != state):
+            state = saved.state
         self.engine.step = trained.step
-        rows = self.rows.tokens("train")
-        return (yield from self.session.closing_on_error(self.session.at(rows, trained.state, trained.step, work)))
+        at = self.session.at(self.rows.tokens("train"), state, trained.step, work)
+        return (yield from self.session.closing_on_error(at))
 
     @cached_property
     def recipe(self) -> Recipe:

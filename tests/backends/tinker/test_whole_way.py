@@ -72,6 +72,12 @@ def test_a_result_answers_is_evaluated_is_gone_on_from_and_is_removed(world: Wor
     assert "base" in said
     assert "tuned" in said
     world.command("runner.evaluate", run.name, world.source, "evaluation.graders=[house_style]")
+    # Other samples are asked for later, when the checkpoints of training have expired: nothing is trained again.
+    for path in [each for each, kept in service.checkpoints.items() if kept.ttl_seconds]:
+        del service.checkpoints[path]
+    before = sum(service.done.values())
+    world.run("first", "evaluation.samples=1")
+    assert 0 < sum(service.done.values()) - before < 12
     again = world.run("second", f"model.source=run:{run.name}", "dpo.n_epochs=1")
     # It begins where the first one ended: the adapter goes on, and the reference is that run's result.
     begun = {name: value for (step, name), value in measured(again).items() if step == 0}
