@@ -34,7 +34,7 @@ bench: .venv/dev  ## the benchmarks; each ends with a line of JSON
 ui: .venv/local  ## the MLflow page of the runs made here
 	$(BIN)/mlflow ui
 
-emulator: .venv/foundry  ## rehearse a hosted job: the service on this machine, really training; paste what it prints
+emulator: .venv/tinker  ## rehearse hosted jobs and Tinker: services on this machine, really training; paste what it prints
 	$(BIN)/python -m tests.emulator $(ARGS)
 
 clean:  ## remove the environment and what tools left behind, never runs/ or mlflow.db
@@ -53,6 +53,10 @@ clean:  ## remove the environment and what tools left behind, never runs/ or mlf
 	$(PIP) -e '.[local,foundry]'
 	@touch $@
 
-.venv/dev: .venv/foundry
-	$(PIP) -e '.[local,foundry,sweeps,ray,graders,harness,dev]'
+.venv/tinker: .venv/foundry
+	$(PIP) -e '.[local,foundry,tinker]'
+	@touch $@
+
+.venv/dev: .venv/tinker
+	$(PIP) -e '.[local,foundry,tinker,sweeps,ray,graders,harness,dev]'
 	@touch $@

@@ -40,11 +40,17 @@ def _chat(arguments: list[str]) -> None:
     models = {name: model for name, model in every.items() if name in graded.SIDES}
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
     console.say("Ask something; an empty line ends it.")
-    with suppress(EOFError):
-        while question := _next_line():
-            prompt = (Message(role="user", content=question),)
-            answers = [[name, next(iter(model.replies([prompt], sampling)))[0].text] for name, model in models.items()]
-            console.table("", ["", ""], answers)
+    try:
+        with suppress(EOFError):
+            while question := _next_line():
+                prompt = (Message(role="user", content=question),)
+                answers = [
+                    [name, next(iter(each.replies([prompt], sampling)))[0].text] for name, each in models.items()
+                ]
+                console.table("", ["", ""], answers)
+    finally:
+        for each in models.values():
+            each.close()
 
 
 def _newest(runs: Path) -> Path:

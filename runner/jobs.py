@@ -1,9 +1,9 @@
-"""List the hosted service's jobs with their state, age and local run; or cancel, pause or resume some.
+"""List the jobs and sessions of the services used here with their state, age and local run; or change some.
 
   python -m runner.jobs                    list them
-  python -m runner.jobs cancel JOB …       JOB is a job's id, or a run
+  python -m runner.jobs cancel JOB …       the id of a job or session, or a run
 
-The endpoint is that of the newest hosted run here, else AZURE_AI_PROJECT_ENDPOINT (environment or .env).
+The services are those of the newest runs here, else AZURE_AI_PROJECT_ENDPOINT (environment or .env).
 """
 
 import time
@@ -18,6 +18,9 @@ from runner.record.journal import RunState, read_state
 from runner.terminal import cli, console
 
 VERBS = ("cancel", "pause", "resume")
+IDS = ("ftjob-", "ft-", "sess-")
+"""What the ids of jobs and sessions begin with."""
+PLAN_DIGITS = 8
 
 
 def main() -> None:
@@ -56,41 +59,52 @@ def hosted_runs(runs: Path) -> dict[Path, RunState]:
     }
 
 
-def _service(runs_folder: Path) -> Jobs:
-    """Return the jobs of the service of the newest hosted run, else of the hosted backend with its defaults."""
-    planned = [folder for folder in hosted_runs(runs_folder) if (folder / layout.REQUEST).exists()]
-    if planned:
-        run = planning.load(planned[-1])
-        return backends.of(run).jobs(run.request.backend)
+def _services(runs_folder: Path) -> list[Jobs]:
+    """Return the jobs of each service that runs here have to do with, else of the hosted backend with its defaults."""
+    planned = [planning.load(each) for each in hosted_runs(runs_folder) if (each / layout.REQUEST).exists()]
+    # Of each backend the newest run says which service.
+    newest = {run.plan.backend: run for run in planned}
+    if newest:
+        return [backends.of(run).jobs(run.request.backend) for run in newest.values()]
     # No run yet, so nothing says which service: the environment has to.
     hosted = next(found for name in backends.names() if (found := backends.load(name)).hosted)
-    return hosted.jobs(hosted.settings())
+    return [hosted.jobs(hosted.settings())]
 
 
 def _list(runs_folder: Path) -> None:
-    service = _service(runs_folder)
-    names = {known.job: folder.name for folder, known in hosted_runs(runs_folder).items()}
-    rows = []
-    for job in service.list():
-        where = names.get(job.id) or (f"plan {job.plan_id[:8]}, not here" if job.plan_id else "not the runner's")
-        rows.append([job.id, job.state, duration(max(0.0, time.time() - job.created_at)), where, job.model])
-    console.table(service.endpoint, ["job", "state", "age", "run", "model"], rows, fold=False)
+    runs = hosted_runs(runs_folder)
+    names = {known.job: folder.name for folder, known in runs.items()}
+    # A run's folder ends with the first digits of its plan's id, which a session has as a label.
+    plans = {folder.name[-PLAN_DIGITS:]: folder.name for folder in runs}
+    for service in _services(runs_folder):
+        rows = []
+        for job in service.list():
+            plan = job.plan_id[:PLAN_DIGITS]
+            where = names.get(job.id) or plans.get(plan) or (f"plan {plan}, not here" if plan else "not the runner's")
+            rows.append([job.id, job.state, duration(max(0.0, time.time() - job.created_at)), where, job.model])
+        console.table(service.endpoint, ["job", "state", "age", "run", "model"], rows, fold=False)
 
 
 def _change(verb: str, name: str, runs: Path) -> None:
-    service, job = _service(runs), _job(name, runs)
+    service, job = _found(name, runs)
     console.say(f"{job}: {service.change(verb, job)}")
 
 
-def _job(name: str, runs: Path) -> str:
-    """Return a job's id by itself or by the run that follows it."""
-    if name.startswith(("ftjob-", "ft-")):
-        return name
+def _found(name: str, runs: Path) -> tuple[Jobs, str]:
+    """Return the service and the id of a job or a session, by itself or by the run that it belongs to."""
+    services = _services(runs)
+    if name.startswith(IDS):
+        # One service is not asked twice; of several the one that shows it is taken.
+        known = (each for each in services if len(services) == 1 or any(job.id == name for job in each.list()))
+        return next(known, services[-1]), name
     folder = run_folders.find(name, runs)
-    job = read_state(folder).job
+    known_state = read_state(folder)
+    sessions = [made.id for made in known_state.created.values() if made.what == "session"]
+    job = known_state.job or next(iter(sessions), "")
     if not job:
         raise RequestError(f"{name}: this run has no hosted job; python -m runner.jobs lists those there are.")
-    return job
+    run = planning.load(folder)
+    return backends.of(run).jobs(run.request.backend), job
 
 
 if __name__ == "__main__":

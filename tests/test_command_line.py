@@ -32,6 +32,7 @@ def command(tmp_path: Path) -> Command:
     return run
 
 
+REMOTE = ["backend=tinker", "model.source=tinker:some/model"]
 HOSTED = ["backend=foundry", "model.source=hosted:gpt-4.1-mini"]
 
 WRONG_REQUESTS = [
@@ -211,12 +212,15 @@ def test_a_plan_writes_no_file(command: Command, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["mode=plan"], [*HOSTED, "mode=plan"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--cfg", "job"], ["mode=plan"], [*HOSTED, "mode=plan"], [*REMOTE, "mode=plan"]]
+)
 def test_planning_never_imports_what_only_running_needs(arguments: list[str], tmp_path: Path) -> None:
     script = (
         "import sys; sys.argv = ['runner', *sys.argv[1:]]\n"
         "import atexit\n"
         "heavy = {'torch', 'transformers', 'peft', 'mlflow', 'azure', 'openai', 'pandas', 'numpy', 'pyarrow'}\n"
+        "heavy |= {'tinker'}\n"
         "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules))))\n"
         "from runner.__main__ import main; main()\n"
     )

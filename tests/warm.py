@@ -45,7 +45,7 @@ ALL = (
     "mlflow.store.tracking.sqlalchemy_store", "mlflow.pyfunc", "openai.resources.responses", "azure.identity",
     "azure.ai.projects", "azure.mgmt.cognitiveservices", "optuna", "joblib", "matplotlib.figure",
     "matplotlib.backends.backend_agg", "mpl_toolkits.mplot3d", "sqlalchemy.dialects.sqlite", "alembic.migration",
-    "mlflow.store.db.utils", "mlflow.store.artifact.local_artifact_repo",
+    "mlflow.store.db.utils", "mlflow.store.artifact.local_artifact_repo", "httpx2", "tinker.proto.tinker_public_pb2",
 )  # fmt: skip
 """What all commands import of other people's: 16 s of processor time; what is not installed is left out."""
 

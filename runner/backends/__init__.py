@@ -104,6 +104,9 @@ class Backend(ABC, Generic[Settings]):
     grades: ClassVar[bool] = False
     """Whether answers are sampled and graded while it trains, as a method that is `graded` needs."""
 
+    stops_at_price: ClassVar[bool] = False
+    """Whether a run stops by itself before `max_price` is passed, so that it may start whatever all of it costs."""
+
     @abstractmethod
     def check(self, request: "Request", survey: "Survey") -> None:
         """Raise `RequestError` or `DataError` for what the backend cannot do; called before anything is made."""

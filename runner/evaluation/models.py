@@ -3,6 +3,7 @@
 RUN, RUN@base, RUN@STEP              a run's model, the one it was made from, a checkpoint
 hf:ORG/NAME  path:FOLDER  models:/…  a model to load, as in `model.source`
 deployment:NAME                      a deployment of the hosted project
+tinker:NAME  tinker://…              a base model at Tinker, a sampler's weights there
 endpoint:URL#MODEL                   any OpenAI-compatible endpoint
 """
 

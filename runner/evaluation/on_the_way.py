@@ -18,7 +18,7 @@ from runner.record import graded, layout, samples
 from runner.record.events import Event, Note
 from runner.record.graded import AnswerGrade, Asked
 from runner.record.samples import Reply
-from runner.request.keys import Request
+from runner.request.keys import Evaluation, Request
 from runner.training.engine import Engine, Sampled
 
 TUNED = "tuned"
@@ -46,6 +46,18 @@ def grader_of(request: Request) -> Grader | None:
     if samples.most(request) == 0:
         raise RequestError("evaluation.samples: got 0, but evaluation.keep_by needs answers to grade.")
     return found
+
+
+def refuse_judging(wanted: Evaluation) -> None:
+    """Raise `RequestError` for keys that need held-out rows."""
+    needing = {"keep=last": wanted.keep == "best", "patience=null": wanted.patience is not None}
+    for instead, needed in needing.items():
+        key = instead.partition("=")[0]
+        if needed:
+            raise RequestError(
+                f"evaluation.{key}: got {getattr(wanted, key)}, but there are no held-out rows to judge by; "
+                f"set dataset.validation or dataset.validation_fraction, or {instead}."
+            )
 
 
 @dataclass(frozen=True)

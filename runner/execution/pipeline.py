@@ -11,7 +11,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import distributed
+from runner import backends, distributed
 from runner.errors import EndedError, Pruned, RequestError, StopAsked
 from runner.request import check, hydra_config
 from runner.terminal import cli
@@ -84,7 +84,8 @@ def plan_and_run(composed: "DictConfig") -> None:
     if run.request.rehearse and not done:
         _rehearse_base(run)
     if run.request.mode == "run":
-        if not run.request.sweep and not done:  # of a sweep's price the sweep has asked
+        asks = not run.request.sweep and not backends.of(run).stops_at_price  # of a sweep's price the sweep has asked
+        if asks and not done:
             console.confirm_price(planning.total_cost([proposal]).dollars, run.request.max_price)
         _point_to(run)
         if rerun:

@@ -141,6 +141,9 @@ class Method(ABC, Generic[Keys]):
     service_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys that only a hosted service takes."""
 
+    linear: ClassVar[bool] = False
+    """Whether the loss is linear in the log-probabilities: its gradient is then known before they are."""
+
     def loss(
         self, policy: Scores, reference_logps: "Tensor | None", hyperparameters: Keys
     ) -> tuple["Tensor", dict[str, "Tensor"]]:

@@ -26,6 +26,7 @@ class SupervisedFineTuning(Method[SFT]):
     name = "sft"
     kind = "conversation"
     hyperparameters = SFT
+    linear = True
     metrics = (Metric("token_accuracy", "token accuracy", is_share=True, headline=True),)
 
     def loss(

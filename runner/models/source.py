@@ -36,6 +36,9 @@ class Source(ABC):
     no_rest: str | None = None
     """The error if nothing follows the colon; None for the general one."""
 
+    served: bool = False
+    """Whether a service answers by it when it is asked; its weights are loaded here only below an adapter."""
+
     @abstractmethod
     def identify(self, rest: str, offline: bool = False) -> str:
         """Return a digest that changes when the weights do; `offline` forbids the network.

@@ -19,6 +19,8 @@ MODEL = "model"
 """The folder with the model that a run has made."""
 REFERENCE, HOSTED = "reference.json", "hosted.json"
 """In `MODEL`: the base model, its adapters, and a digest of the weights; of a hosted run the model's name there."""
+REMOTE, LEDGER, REFERENCE_LOGPS = "remote.json", "ledger.jsonl", "reference.npz"
+"""Of a run at a remote engine: in `MODEL` where its result is; its requests; the reference's log-probabilities."""
 CHECKPOINTS, CACHE = "checkpoints", "cache"
 """The folder of a local run's checkpoints; that of its rows and tokens where the user's cache cannot be written to."""
 ROWS = {"train": "train.jsonl", "validation": "validation.jsonl"}

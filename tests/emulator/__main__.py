@@ -1,6 +1,7 @@
-"""`python -m tests.emulator`: a rehearsal of the hosted service on this machine, which really trains.
+"""`python -m tests.emulator`: a rehearsal of hosted services on this machine, which really train.
 
-Paste the lines that it prints into another terminal and run `python -m runner backend=foundry` there.
+Paste the lines that it prints into another terminal, and run `python -m runner` with `backend=foundry` or
+`backend=tinker` there.
 """
 
 import argparse
@@ -8,10 +9,16 @@ import signal
 import sys
 import tempfile
 import threading
+from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tests.emulator.emulator import Emulator
-from tests.emulator.local import LocalTraining
+from tests.emulator.local import LocalTraining, default_source
+
+TINKER_MODEL = "rehearsal/model"
+"""What the one model of the emulated Tinker is called."""
 
 
 def main() -> None:
@@ -21,6 +28,7 @@ def main() -> None:
     parser.add_argument("--model", metavar="SOURCE", help="what the hosted models stand for: path:FOLDER, pypi:…, hf:…")
     parser.add_argument("--style", choices=("strict", "lax"), default="lax", help="OpenAI's answers, or Azure's")
     asked = parser.parse_args()
+    tinker = _tinker(asked.model or default_source()) if find_spec("tinker") else nullcontext()
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job begins with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     try:
@@ -28,13 +36,25 @@ def main() -> None:
             tempfile.TemporaryDirectory(prefix="rehearsal-") as folder,
             LocalTraining(Path(folder), asked.model) as engine,
             Emulator(asked.style, engine=engine, port=asked.port) as cloud,
+            tinker as primitives,
         ):
             cloud.add_deployment("gpt-4.1-mini", "gpt-4.1-mini")
-            sys.stdout.write("".join(f"export {name}={value}\n" for name, value in cloud.environment().items()))
+            variables = cloud.environment()
+            if primitives is not None:
+                variables |= primitives.environment() | {"TINKER_MODEL": f"{TINKER_MODEL}@{primitives.bases.source}"}
+            sys.stdout.write("".join(f"export {name}={value}\n" for name, value in variables.items()))
             sys.stdout.flush()
             threading.Event().wait()
     except KeyboardInterrupt:  # whenever it comes: a reader has all it wants once the last line is out
         sys.stdout.write("\n")
+
+
+def _tinker(source: str) -> Any:
+    """Return the emulator of Tinker, whose one model is that of a source, loaded when it is first asked for."""
+    from tests.emulator.tinker import TinkerEmulator
+    from tests.emulator.tinker.bases import Fetched
+
+    return TinkerEmulator(Fetched(TINKER_MODEL, source))
 
 
 if __name__ == "__main__":

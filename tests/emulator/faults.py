@@ -65,6 +65,10 @@ class Faults:
         """Add a fault."""
         self._armed.append(fault)
 
+    def left(self) -> bool:
+        """Say whether a fault has not struck as often as it is to."""
+        return any(fault.left > 0 for fault in self._armed)
+
     def take(self, name: str) -> Fault | None:
         """Return the fault that strikes a request for this operation, if one does; every such request counts."""
         fault = next((fault for fault in self._armed if fault.on == name and fault.left > 0), None)

@@ -22,10 +22,16 @@ from runner.models.sources.pypi import SOURCE as WHEEL
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "tinker")
+
+
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("smollm2", "model.source: got 'smollm2'; allowed: one of hf:…, hosted:…, models:…, path:…, pypi:…, run:…."),
+        (
+            "smollm2",
+            "model.source: got 'smollm2'; allowed: one of hf:…, hosted:…, models:…, path:…, pypi:…, run:…, tinker:….",
+        ),
         ("ftp:there", "model.source: got 'ftp:there'; allowed: one of"),
         ("path:", "model.source: got 'path:'; allowed: one of"),
         ("path:/nowhere", "/nowhere is no folder with a config.json"),

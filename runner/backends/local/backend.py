@@ -17,7 +17,7 @@ from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
 from runner.data.survey import Survey, TokenLimit
 from runner.errors import DataError, RequestError
-from runner.evaluation.on_the_way import grader_of
+from runner.evaluation.on_the_way import grader_of, refuse_judging
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
 from runner.models import model_reference, tokenizer_folder
@@ -25,7 +25,7 @@ from runner.models.chat_tokenizer import ChatTokenizer
 from runner.plan import Proposal, Run
 from runner.record import layout, samples
 from runner.record.journal import RunState
-from runner.request.keys import Evaluation, Request
+from runner.request.keys import Request
 from runner.request.types import resolve_auto
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class LocalBackend(Backend[Local]):
                     "backend=local cannot train on; take them out, or use backend=foundry."
                 )
         if "validation" not in survey.splits:
-            _refuse_judging(request.evaluation)
+            refuse_judging(request.evaluation)
         if methods.load(request.method).graded:
             rewarded.check(request)
         grader_of(request)
@@ -164,7 +164,8 @@ class LocalBackend(Backend[Local]):
 
         # Unknown schemes are left to the other backends, which are asked in turn.
         scheme = reference.partition(":")[0]
-        if scheme not in models.schemes() or models.hosted_name(reference) is not None:
+        known = models.schemes().get(scheme)
+        if known is None or known.served or models.hosted_name(reference) is not None:
             return None
         return Loaded(reference, models.identify(reference).digest)
 
@@ -192,18 +193,6 @@ def _refuse_weights(settings: Local) -> None:
             f"backend.quantization: got {settings.quantization}, which needs packages that are not installed; "
             "pip install 'runner[qlora]', or use quantization=none."
         )
-
-
-def _refuse_judging(wanted: Evaluation) -> None:
-    """Raise `RequestError` for keys that need held-out rows."""
-    needing = {"keep=last": wanted.keep == "best", "patience=null": wanted.patience is not None}
-    for instead, needed in needing.items():
-        key = instead.partition("=")[0]
-        if needed:
-            raise RequestError(
-                f"evaluation.{key}: got {getattr(wanted, key)}, but there are no held-out rows to judge by; "
-                f"set dataset.validation or dataset.validation_fraction, or {instead}."
-            )
 
 
 def _speed(run: Run) -> float | None:

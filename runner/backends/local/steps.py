@@ -167,7 +167,7 @@ class LocalSteps:
     @cached_property
     def data(self) -> TrainingData:
         """The rows, and their tokens."""
-        return TrainingData(self.run, self.method.kind, self.loaded.tokenizer)
+        return TrainingData(self.run, self.method.kind, self.loaded.tokenizer, self.settings.max_length)
 
     @cached_property
     def engine(self) -> InProcessEngine:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from runner import cache
 from runner.backends import Events
-from runner.backends.local.keys import Local
 from runner.backends.local.training.token_store import TokenStore
 from runner.data.row_store import RowStore, write_rows
 from runner.data.splits import Split
@@ -29,8 +28,8 @@ TELLING_TOKENS = 384
 class TrainingData:
     """The splits of a run. Another run with the same rows finds them in the user's cache."""
 
-    def __init__(self, run: "Run", kind: str, tokenizer: ChatTokenizer) -> None:
-        self._run, self._kind, self._tokenizer = run, kind, tokenizer
+    def __init__(self, run: "Run", kind: str, tokenizer: ChatTokenizer, max_length: int) -> None:
+        self._run, self._kind, self._tokenizer, self._max_length = run, kind, tokenizer, max_length
 
     @cached_property
     def _folder(self) -> Path:
@@ -70,7 +69,7 @@ class TrainingData:
     @cached_property
     def tokens(self) -> dict[Split, TokenStore]:
         """Their tokens, cut to `backend.max_length`."""
-        folder, length = self._folder / "tokens", Local.of(self._run.request).max_length
+        folder, length = self._folder / "tokens", self._max_length
         return {
             split: TokenStore(folder, self.rows[split], planned.fingerprint, self._tokenizer, length, split)
             for split, planned in self._run.plan.splits.items()

@@ -52,7 +52,7 @@ def write(path: Path, numbers: range) -> None:
 
 def data(run: Run) -> TrainingData:
     folder = Path(run.plan.model.source.removeprefix("path:"))
-    return TrainingData(run, "preference", ChatTokenizer(tokenizer_folder(folder)))
+    return TrainingData(run, "preference", ChatTokenizer(tokenizer_folder(folder)), 1024)
 
 
 CHANGES = {

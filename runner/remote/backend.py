@@ -1,0 +1,167 @@
+"""What backends of remote engines have in common, as the rest of the runner sees them: checks, price, steps."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache, partial
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from runner import distributed, graders, models
+from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
+from runner.cost import Cost, Tokens
+from runner.data.survey import Survey, TokenLimit
+from runner.errors import DataError, RequestError
+from runner.evaluation.on_the_way import grader_of, refuse_judging
+from runner.graders import Json
+from runner.methods import AnyMethod, Hyperparameters
+from runner.models import tokenizer_folder
+from runner.models.chat_tokenizer import ChatTokenizer
+from runner.plan import Proposal, Run
+from runner.record import samples
+from runner.record.events import Created
+from runner.record.journal import RunState
+from runner.remote.engine.service import Service
+from runner.remote.keys import RemoteKeys
+from runner.remote.money import price
+from runner.remote.target import Target
+from runner.request.keys import Request
+from runner.request.types import resolve_auto
+
+if TYPE_CHECKING:
+    from runner.remote.steps import RemoteSteps
+
+Settings = TypeVar("Settings", bound=RemoteKeys)
+REMOVED = ("session", "checkpoint")
+"""What `runner.clean` removes, in this order."""
+
+
+class RemoteBackend(Backend[Settings]):
+    """A backend whose training is ours, and whose engine is a service's."""
+
+    stops_at_price = True
+    repeats: ClassVar[str]
+    """What the service guarantees where an answer is lost, as a sentence for the plan."""
+
+    @abstractmethod
+    def target(self, run: Run) -> Target:
+        """Return the service, the model there and the settings of a run."""
+
+    @abstractmethod
+    def service(self, settings: Settings) -> Service:
+        """Return the service that settings lead to. Raises `AccessError` where there is no key."""
+
+    def check(self, request: Request, survey: Survey) -> None:
+        """Raise `RequestError` or `DataError` for what the engine does not have."""
+        # Each rank would open a session of its own, and pay for it.
+        if distributed.this_rank().world_size > 1:
+            raise RequestError(
+                f"torchrun: backend={self.name} computes nothing here; give the same command without it."
+            )
+        for name, split in survey.splits.items():
+            if split.with_tools:
+                raise DataError(
+                    f"dataset.{name}: {split.with_tools:,} of {split.rows:,} rows declare or call tools, which "
+                    f"backend={self.name} cannot train on; take them out."
+                )
+        # Each of them would be a best, a patience or a grader that nothing is measured for.
+        if "validation" not in survey.splits:
+            refuse_judging(request.evaluation)
+        grader_of(request)
+
+    def limit(self, request: Request) -> TokenLimit | None:
+        """Return `max_length`, where the model's tokenizer is here."""
+        folder = models.cached(request.model.source)
+        if folder is None:
+            return None
+        most = self.settings.of(request).max_length
+        tokenizer = ChatTokenizer(tokenizer_folder(folder))
+        rows, prompts = partial(tokenizer.counts, at_most=most), partial(tokenizer.prompt_counts, at_most=most)
+        return TokenLimit(most, rows, prompts, key="backend.max_length")
+
+    def resolve(
+        self, settings: Settings, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int
+    ) -> Resolved[Settings]:
+        """Replace each `auto` as the local backend does."""
+        hyperparameters, why = method.resolve(hyperparameters, num_rows)
+        settings, why_settings = resolve_auto(settings, {"learning_rate": (2e-4, "usual for LoRA")})
+        reasons = {f"{method.name}.{key}": reason for key, reason in why.items()}
+        return Resolved(
+            settings, hyperparameters, reasons | {f"backend.{key}": reason for key, reason in why_settings.items()}
+        )
+
+    def identity(self, settings: Settings) -> dict[str, Json]:
+        """Return all settings but where the service is, its prices, and how the work is done."""
+        return {key: value for key, value in asdict(settings).items() if key not in ("runtime", "prices", "url")}
+
+    def evaluation(self, request: Request) -> dict[str, Json]:
+        """Return what decides which weights are kept and what is measured on the way."""
+        keys, grader = request.evaluation, grader_of(request)
+        found: dict[str, Json] = {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
+        if grader is not None:
+            found |= {"keep_by": keys.keep_by, "grader": graders.configuration(grader), "answers": samples.key(request)}
+        return found
+
+    def cost(self, run: Run, tokens: Tokens | None) -> Cost:
+        """Return the most that the whole run costs by the table of prices; None where it has none."""
+        usage, rates = price.estimate(run), self.target(run).rates
+        return Cost(None, usage.dollars(rates)[1] if usage and rates else None)
+
+    def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
+        """Return the tokens by meter, the price, and what happens to a lost answer and at `max_price`."""
+        run = proposal.run
+        return price.forecast(run, self.target(run), self.repeats)
+
+    def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
+        """Return what to do with the result."""
+        name = run.handle
+        return [
+            (f"python -m runner.chat {name}", "talk to it at the service, beside the model it came from"),
+            (f"python -m runner backend={self.name} model.source=run:{name} …", "go on from it"),
+            (f"python -m runner.clean {name}", "list, and after asking remove, what this run left at the service"),
+        ]
+
+    def steps(self, run: Run, state: RunState) -> Sequence[Step]:
+        """Return the steps; torch and the service's package are imported when the first of them begins."""
+
+        @cache
+        def work() -> "RemoteSteps":
+            from runner.remote.steps import RemoteSteps
+
+            return RemoteSteps(run, state.results, self.target(run))
+
+        sampling = samples.key(run.request)
+        names = ("prepare", "train", "save", "evaluate")
+        # Other samples open a session once more, which is to be ended again.
+        return [
+            *(step_of(work, name) for name in names),
+            *(step_of(work, each, sampling) for each in ("sample", "unload")),
+        ]
+
+    def respondents(self, run: Run, state: RunState) -> Mapping[str, Respondent]:
+        """Return the base and the tuned model at the service. Raises `ModelError` if there is no tuned one yet."""
+        from runner.remote import result
+        from runner.remote.respondent import RemoteRespondent
+
+        target, found = self.target(run), result.demand(run)
+        made = partial(RemoteRespondent, target.service, target.tokenizer_folder)
+        return {
+            "base": made(target.origin.sampler, target.origin.base_model),
+            "tuned": made(found.sampler, target.origin.base_model),
+        }
+
+    def jobs(self, settings: Settings) -> Jobs:
+        """Return the sessions of the service."""
+        from runner.remote.sessions import Sessions
+
+        return Sessions(self.service(settings))
+
+    def leftovers(self, state: RunState) -> Sequence[Created]:
+        """Return the sessions, then the checkpoints, that a run has created."""
+        found = [each for each in state.created.values() if each.what in REMOVED]
+        return sorted(found, key=lambda each: REMOVED.index(each.what))
+
+    def remove(self, run: Run, state: RunState, leftovers: Sequence[Created]) -> Iterable[Removal]:
+        """End sessions and delete checkpoints at the service."""
+        from runner.remote.cleaning import remove
+
+        return remove(run, self.target(run).service(), leftovers)

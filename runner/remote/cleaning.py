@@ -1,0 +1,39 @@
+"""What a run left at a service is removed: its sessions, then its checkpoints; the adapter that was fetched stays."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from runner.backends import Removal
+from runner.errors import RequestError
+from runner.record import layout
+from runner.record.events import Created
+from runner.remote.engine.ledger import Closed, Ledger
+from runner.remote.engine.service import Handle, Service
+from runner.remote.engine.session import CHECKPOINT, SESSION
+
+if TYPE_CHECKING:
+    from runner.plan import Run
+
+
+def remove(run: "Run", service: Service, leftovers: Sequence[Created]) -> Iterator[Removal]:
+    """Remove what a run has created, one by one.
+
+    Raises `RequestError` if the environment leads to another place than that where the run created it.
+    """
+    ledger = Ledger(run.folder / layout.LEDGER)
+    for each in leftovers:  # sessions come first: one that lives could make further checkpoints
+        where = each.detail.get("endpoint", service.endpoint)
+        if where != service.endpoint:
+            raise RequestError(f"this run's session is at {where}, not at {service.endpoint}; set backend.url.")
+        if each.what == SESSION:
+            service.close(each.id, "interrupted")
+            ledger.add(Closed(each.id))
+            # A process that was killed may have made one that the journal has not heard of.
+            unheard = service.checkpoints.of(Handle(each.id, str(each.detail["model"])))
+            for path in set(unheard) - {other.id for other in leftovers}:
+                service.checkpoints.delete(path)
+                yield Removal(Created(CHECKPOINT, path, {}))
+        else:
+            service.checkpoints.delete(each.id)
+        yield Removal(each)
+    service.disconnect()

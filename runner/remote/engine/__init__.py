@@ -1,0 +1,9 @@
+"""A remote engine: the primitives of `runner.training` by a service's requests.
+
+service.py         the contract: what a service can be asked, and how it may fail
+http.py            requests sent once, or until they are answered
+ledger.py          the requests of a run on disk, each noted before it is sent
+driver.py          each request carried out once, as far as a service allows; replay after a kill
+session.py         the session: taken up, opened, ended
+remote_engine.py   the engine that the loop drives
+"""

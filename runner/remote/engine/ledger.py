@@ -1,0 +1,189 @@
+"""The requests of a run to a remote engine, on disk: each is noted before it is sent, so that a kill loses none.
+
+A file of JSON lines beside the journal, which has no place for them: the engine's primitives are called by the loop,
+and their results are arrays. Each record is synced before the run goes on. A line torn by a crash is cut off.
+"""
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from runner.remote.engine.service import Answer, Handle
+from runner.training.evaluated import EvaluationState, Saved
+
+
+class Opening(msgspec.Struct, frozen=True, tag=True):
+    """A session is about to be opened, under this label."""
+
+    label: str
+
+
+class Opened(msgspec.Struct, frozen=True, tag=True):
+    """A session is open; its model begins after `step` optimizer steps."""
+
+    handle: Handle
+    state: str
+    """The path of what its model was made of; empty where that is fresh."""
+    step: int
+    next_number: int
+    dedupes: bool
+    """Whether the service answered the same number twice with the same request: measured, never assumed."""
+    noise: float
+    """The largest difference, in nats, between two forward passes over the same row."""
+    time: float
+
+
+class Sent(msgspec.Struct, frozen=True, tag=True):
+    """An operation is about to be sent. Those that are not `kept` may be asked at any time again, at their price."""
+
+    number: int
+    kind: str
+    step: int
+    digest: str
+    num_tokens: int
+    kept: bool
+
+
+class Accepted(msgspec.Struct, frozen=True, tag=True):
+    """The service has taken an operation, under this id."""
+
+    number: int
+    request: str
+
+
+class Answered(msgspec.Struct, frozen=True, tag=True):
+    """What came of an operation that is kept."""
+
+    number: int
+    answer: Answer
+
+
+class Checkpoint(msgspec.Struct, frozen=True, tag=True):
+    """All is saved after so many optimizer steps: what came before need never be replayed."""
+
+    saved: Saved
+    path: str
+
+
+class Best(msgspec.Struct, frozen=True, tag=True):
+    """The weights after so many optimizer steps are the best so far."""
+
+    step: int
+    path: str
+
+
+class Sampled(msgspec.Struct, frozen=True, tag=True):
+    """Answers were sampled: so many tokens read, so many written."""
+
+    prefill: int
+    sample: int
+
+
+class Closed(msgspec.Struct, frozen=True, tag=True):
+    """A session is over."""
+
+    session: str
+
+
+Line = Opening | Opened | Sent | Accepted | Answered | Checkpoint | Best | Sampled | Closed
+
+
+@dataclass
+class Entry:
+    """An operation since the last checkpoint, as far as it is known what came of it."""
+
+    sent: Sent
+    request: str = ""
+    answer: Answer | None = None
+
+
+class Ledger:
+    """The ledger of a run, and where it stands by its lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.opening: str | None = None
+        self.opened: Opened | None = None
+        self.entries: list[Entry] = []
+        self.checkpoint: Checkpoint | None = None
+        self.best: dict[int, str] = {}
+        self.paths: list[str] = []
+        self.used: Counter[str] = Counter()
+        self.next_number = 1
+        self.at = ""
+        """The path of the state that the session's model was in when the entries began."""
+        self._by_number: dict[int, Entry] = {}
+        for line in read(path):
+            self._apply(line)
+        if path.exists():
+            with path.open("ab") as file:
+                # A torn line goes now: what is appended would continue it, and neither could be read.
+                file.truncate(path.read_bytes().rfind(b"\n") + 1)
+
+    def add(self, line: Line) -> None:
+        """Write a line, wait until it is on the disk, and count it in."""
+        with self._path.open("ab") as file:
+            file.write(msgspec.json.encode(line) + b"\n")
+            file.flush()
+            # 1 to 5 ms on a disk, beside a round trip of 50 or more.
+            os.fsync(file.fileno())
+        self._apply(line)
+
+    def sent(self, operation_digest: str, kind: str, step: int, num_tokens: int, kept: bool) -> Entry:
+        """Note an operation that is about to be sent, under the next number."""
+        self.add(Sent(self.next_number, kind, step, operation_digest, num_tokens, kept))
+        return self._by_number[self.next_number - 1]
+
+    def open(self, handle: Handle, start: tuple[str, int], next_number: int, dedupes: bool, noise: float) -> None:
+        """Note a session that is open, and the state and the step that it begins with."""
+        self.add(Opened(handle, *start, next_number, dedupes, noise, time.time()))
+
+    def _apply(self, line: Line) -> None:
+        match line:
+            case Opening(label):
+                self.opening = label
+            case Opened():
+                self.opening, self.opened, self.next_number = None, line, line.next_number
+                # A new model: what an earlier one was asked is not replayed.
+                self.entries, self._by_number, self.at = [], {}, line.state
+            case Sent(number=number, kind=kind, num_tokens=num_tokens, kept=kept):
+                self._by_number[number] = entry = Entry(line)
+                self.next_number = number + 1  # never the same twice, whatever became of it
+                # Counted when it is sent: what was sent and lost may have been paid for.
+                self.used[kind] += num_tokens
+                self.entries += [entry] if kept else []
+            case Accepted(number, request):
+                self._by_number[number].request = request
+            case Answered(number, answer):
+                self._by_number[number].answer = answer
+            case Checkpoint(path=path):
+                self.checkpoint, self.entries, self.at = line, [], path
+                self.paths.append(path)
+            case Best(step, path):
+                self.best[step] = path
+                self.paths.append(path)
+            case Sampled(prefill, sample):
+                self.used["prefill"] += prefill
+                self.used["sample"] += sample
+            case Closed(session):
+                if self.opened is not None and self.opened.handle.session == session:
+                    self.opened, self.entries = None, []
+
+
+def read(path: Path) -> list[Line]:
+    """Return the whole lines of a ledger; none where there is no file."""
+    if not path.exists():
+        return []
+    # Small: it holds no more than log-probabilities of the rows since the last checkpoints.
+    content = path.read_bytes()
+    decoder = msgspec.json.Decoder(Line)
+    return [decoder.decode(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+
+
+def start_of(ledger: Ledger) -> Saved:
+    """Return what the loop starts from: the last checkpoint, else the beginning."""
+    return ledger.checkpoint.saved if ledger.checkpoint else Saved(0, EvaluationState())

@@ -1,0 +1,189 @@
+"""The primitives of training by a remote service, each request carried out once (driver.py)."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from runner.errors import RunnerError
+from runner.models.chat_tokenizer import TokenRow
+from runner.record.samples import Sampling
+from runner.remote.engine.driver import Driver, InDoubt
+from runner.remote.engine.ledger import Best, Checkpoint
+from runner.remote.engine.ledger import Sampled as SampledTokens
+from runner.remote.engine.service import Datum, FloatArray, Save, Score, Step
+from runner.training.by_primitives import ByPrimitives, gradient
+from runner.training.engine import Abilities, Adam, Pending, Sampled, TokenLogps
+from runner.training.evaluated import Saved
+from runner.training.examples import Example, Examples, num_learned
+from runner.training.loss import Loss, Rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DATUMS, TOKENS = 1024, 250_000
+"""What one request holds at most: both services cut at 1,024 sequences or 5 MB, of which a token takes 16 bytes."""
+SAME_NATS = 0.05
+"""Between two passes over the same rows, weights that nobody has changed differ by less, on average."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an engine states about itself, and how long checkpoints are kept that are not the result."""
+
+    abilities: Abilities
+    ttl_seconds: int | None = None
+    base_model: str = ""
+    # Called for: the tokenizer need not be on this machine when the plan is made.
+    ends: Callable[[], Sequence[int]] = tuple
+    """The ids that end an answer."""
+
+
+class RemoteEngine(ByPrimitives):
+    """A model in a session of a service."""
+
+    def __init__(self, driver: Driver, limits: Limits) -> None:
+        self.driver, self.limits, self.abilities = driver, limits, limits.abilities
+        self.step = 0
+        self.training_now = True
+        """Whether requests are a part of training, which a replay comes to again."""
+
+    def forward(self, rows: Sequence[TokenRow]) -> TokenLogps:
+        """Return the log-probabilities of rows' learned tokens."""
+        num_tokens = sum(count for row in rows for count in num_learned(row))
+        return TokenLogps(self._scored(rows, np.zeros(num_tokens), learns=False))
+
+    def forward_backward(self, rows: Sequence[TokenRow], weights: "NDArray[np.floating]") -> TokenLogps:
+        """Add the gradient of -Σ weights · logps; return the log-probabilities."""
+        return TokenLogps(self._scored(rows, weights.astype(np.float64), learns=True))
+
+    def forward_backward_custom(self, examples: Sequence[Example], loss: Loss) -> Pending:
+        """Add the gradient of the weighted mean of rows' losses: in one pass where it is linear, else in two."""
+        rows = [example.tokens for example in examples]
+        if loss.method.linear and not loss.by_token:
+            # The slope is the same everywhere: no pass has to find out first where the model is.
+            nowhere = TokenLogps(np.zeros(sum(sum(example.num_learned) for example in examples)))
+            weights, _ = gradient(examples, loss, nowhere)
+            _, values = gradient(examples, loss, self.forward_backward(rows, weights))
+        else:
+            before = self.forward(rows)
+            weights, values = gradient(examples, loss, before)
+            self._demand_same(before, self.forward_backward(rows, weights))
+        known = numbers(values)
+        return lambda: known
+
+    def evaluate(self, examples: Examples, loss: Loss) -> Generator[int, None, Rows]:
+        """Return each row's loss, weight, and those metrics that are numbers; yield how many rows are done."""
+        rows = yield from super().evaluate(examples, loss)
+        return [numbers(row) for row in rows]
+
+    def optim_step(self, adam: Adam) -> Pending:
+        """Change the weights by the gradient; return its norm, where the service tells it."""
+        values = self.driver.perform(Step(adam), self.step).values
+        self.step += 1
+        # SkyRL calls it skyrl.ai/grad_norm; a service may tell none at all.
+        norms = [value for name, value in values.items() if name.endswith("grad_norm")]
+        return lambda: {"grad_norm": norms[0]} if norms else {}
+
+    def save_state(self, saved: Saved) -> None:
+        """Save weights and optimizer at the service, under the number of steps done."""
+        ledger = self.driver.ledger
+        if ledger.checkpoint is not None and ledger.checkpoint.saved.step == saved.step and not ledger.entries:
+            return
+        try:
+            path = self._save(Save(f"step-{saved.step:08d}", ttl_seconds=self.limits.ttl_seconds))
+        except InDoubt:
+            if not self.driver.replays:
+                raise
+            # Stopped in a replay: the model is further than the loop, and the last checkpoint is not touched.
+            return
+        ledger.add(Checkpoint(saved, path))
+        self.driver.rewind()
+
+    def load_state(self) -> Saved | None:
+        """Return what was saved last. The session begins there, or is replayed from there (driver.py)."""
+        # The loop asks the same again from here on, in the same order.
+        self.driver.rewind()
+        checkpoint = self.driver.ledger.checkpoint
+        self.step = checkpoint.saved.step if checkpoint else 0
+        return checkpoint.saved if checkpoint else None
+
+    def save_best(self) -> None:
+        """Save the weights that were just evaluated."""
+        path = self._save(Save(f"best-{self.step:08d}", ttl_seconds=self.limits.ttl_seconds))
+        self.driver.ledger.add(Best(self.step, path))
+
+    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Sampled]]:
+        """Return answers to prompts by the weights as they are, which are saved for it."""
+        # By a checkpoint and not the session's own sampler: after a kill the same weights are asked again.
+        path = self._save(Save(f"answers-{self.step:08d}", "sampler", self.limits.ttl_seconds))
+        return [list(answers) for answers in self.answers(path, prompts, sampling)]
+
+    def answers(self, path: str, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[Sequence[Sampled]]:
+        """Yield the answers to each prompt by a checkpoint's weights, or by the base model's where there is no path."""
+        answering, session = self.driver.service.answering, self.driver.handle.session
+        ends, sampler = self.limits.ends(), answering.sampler(session, path, self.limits.base_model)
+        for prompt in prompts:
+            found = answering.sample(sampler, prompt, sampling, ends)
+            # Paid for, and so counted, when it is there: the number of tokens is not known before.
+            self.driver.ledger.add(SampledTokens(len(prompt), sum(len(each.ids) for each in found)))
+            yield found
+
+    def _save(self, save: Save) -> str:
+        answer = self.driver.perform(save, self.step) if self.training_now else self.driver.ask(save, self.step)
+        return answer.path
+
+    def _scored(self, rows: Sequence[TokenRow], weights: FloatArray, learns: bool) -> FloatArray:
+        found = []
+        for part in _requests(datums(rows, weights)):
+            score = Score(part, learns)
+            # What trains is always a part of training.
+            answer = self.driver.perform if self.training_now or learns else self.driver.ask
+            found.append(answer(score, self.step).array)
+        return np.concatenate(found)
+
+    def _demand_same(self, before: TokenLogps, now: TokenLogps) -> None:
+        """Raise `RunnerError` where the weights have changed between two passes over the same rows."""
+        opened = self.driver.ledger.opened
+        apart = float(np.abs(before.logps - now.logps).mean()) if len(before.logps) else 0.0
+        if opened is not None and apart > max(SAME_NATS, 20 * opened.noise):
+            raise RunnerError(
+                f"session {opened.handle.session}: its weights have changed between two requests ({apart:.2g} nats a "
+                "token): another driver works on it; stop that one, and give the same command again."
+            )
+
+
+def numbers(values: Mapping[str, float]) -> dict[str, float]:
+    """Return values without those that are not known: token accuracy, as services do not tell the likeliest tokens."""
+    # nan is no JSON, and so nothing for a journal; a loss that is none ends the run with a sentence of its own.
+    return {name: value for name, value in values.items() if name == "loss" or not np.isnan(value)}
+
+
+def datums(rows: Sequence[TokenRow], weights: FloatArray) -> Iterator[Datum]:
+    """Yield each answer of rows as a sequence of its own, with the weights of its learned tokens."""
+    at = 0
+    for row in rows:
+        for answer, learned in zip(row.answers, row.learned, strict=True):
+            # A sequence of its own: services share no prompt between sequences, so that a pair pays for it twice.
+            ids = [*row.prompt, *answer]
+            # Of N + 1 tokens N are predicted, the first one never.
+            mask = np.array([False] * len(row.prompt) + list(learned))[1:]
+            own = np.zeros(len(mask))
+            own[mask] = weights[at : at + int(mask.sum())]
+            at += int(mask.sum())
+            yield Datum(ids, own, mask.tolist())
+
+
+def _requests(data: Iterator[Datum]) -> Iterator[list[Datum]]:
+    """Yield sequences in requests that a service does not have to cut."""
+    part, tokens = list[Datum](), 0
+    for datum in data:
+        if part and (len(part) == DATUMS or tokens + len(datum.ids) > TOKENS):
+            yield part
+            part, tokens = [], 0
+        # A sequence that is larger than a request may be is sent alone: the service says what it thinks of it.
+        part.append(datum)
+        tokens += len(datum.ids)
+    if part:
+        yield part

@@ -1,0 +1,30 @@
+"""What a run at a remote engine leaves behind beside its adapter: names at the service, in `model/remote.json`."""
+
+from pathlib import Path
+
+import msgspec
+
+from runner.record import layout
+from runner.record.files import write_json
+
+
+class RemoteModel(msgspec.Struct, frozen=True):
+    """Where the result of a run is at its service: a state to go on from, and a sampler's weights that answer."""
+
+    service: str
+    endpoint: str
+    base_model: str
+    state: str
+    sampler: str
+
+
+def read(folder: Path) -> RemoteModel | None:
+    """Return what a run's folder says of its model at a service, None where it says nothing."""
+    # Beside reference.json, by which the same folder is loaded as a local model.
+    path = folder / layout.MODEL / layout.REMOTE
+    return msgspec.json.decode(path.read_bytes(), type=RemoteModel) if path.exists() else None
+
+
+def write(model_folder: Path, model: RemoteModel) -> None:
+    """Leave in a model's folder where it is at the service."""
+    write_json(model_folder / layout.REMOTE, model)

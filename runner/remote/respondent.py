@@ -1,0 +1,78 @@
+"""Models at a service that answer prompts: a base model, or a sampler's weights."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from runner.data.rows import Turns
+from runner.models.chat_tokenizer import ChatTokenizer
+from runner.record.samples import Reply, Sampling
+from runner.remote.engine.heartbeat import Heartbeat
+from runner.remote.engine.service import Service
+from runner.training.engine import Sampled
+
+
+class RemoteRespondent:
+    """A model at a service, asked in a session of its own, which is opened when it is first asked."""
+
+    def __init__(
+        self, make_service: Callable[[], Service], tokenizer: Callable[[], Path], path: str, base_model: str
+    ) -> None:
+        self._make_service, self._find_tokenizer = make_service, tokenizer
+        self._path, self._base_model = path, base_model
+        self._heartbeat: Heartbeat | None = None
+
+    @property
+    def identity(self) -> str:
+        """The path of the weights, or the base model's name."""
+        return self._path or self._base_model
+
+    def replies(self, prompts: Sequence[Turns], sampling: Sampling) -> Iterator[Sequence[Reply]]:
+        """Yield the answers to each prompt."""
+        tokenizer = ChatTokenizer(self._tokenizer)
+        stops = ends(self._tokenizer)
+        for prompt in encoded(tokenizer, prompts):
+            yield replies(tokenizer, self._service.answering.sample(self._sampler, prompt, sampling, stops))
+
+    def close(self) -> None:
+        """End the session."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._service.close(self._heartbeat.session, "success")
+            self._service.disconnect()
+        self._heartbeat = None
+        self.__dict__.pop("_sampler", None)
+
+    @cached_property
+    def _tokenizer(self) -> Path:
+        return self._find_tokenizer()
+
+    @cached_property
+    def _service(self) -> Service:
+        return self._make_service()
+
+    @cached_property
+    def _sampler(self) -> str:
+        # Without labels of a plan: `runner.jobs` shows it as nobody's run, which it is.
+        session = self._service.open_for_answers({})
+        self._heartbeat = Heartbeat(self._service, session)
+        return self._service.answering.sampler(session, self._path, self._base_model)
+
+
+def encoded(tokenizer: ChatTokenizer, prompts: Sequence[Turns]) -> list[list[int]]:
+    """Return prompts as token ids, up to where the assistant begins to speak."""
+    return [tokenizer.encode(tokenizer.render(prompt, answer_next=True)) for prompt in prompts]
+
+
+def replies(tokenizer: ChatTokenizer, answers: Sequence[Sampled]) -> list[Reply]:
+    """Return sampled answers as text."""
+    return [Reply(tokenizer.decode(each.ids).strip(), each.ended) for each in answers]
+
+
+def ends(folder: Path) -> list[int]:
+    """Return the ids that end an answer, by a model's own files: a service would go on until the limit of tokens."""
+    # transformers reads the same file; chat models name their end of turn there.
+    path = folder / "generation_config.json"
+    found = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.exists() else None
+    return list(found) if isinstance(found, list) else [] if found is None else [int(found)]

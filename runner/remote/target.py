@@ -1,0 +1,81 @@
+"""What a backend says of its service to the steps: how to reach it, what to start from, what it can do and costs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.methods import AnyMethod
+from runner.remote.engine.remote_engine import Limits
+from runner.remote.engine.service import Service, Start
+from runner.remote.keys import RemoteKeys
+from runner.remote.money.rates import Rates, table
+from runner.training.recipe import Recipe
+from runner.training.schedule import checkpoint_every, count_steps, evaluate_every
+
+if TYPE_CHECKING:
+    from runner.plan import Run
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What training starts from: a base model by its name at the service; of an earlier run its state and sampler."""
+
+    base_model: str
+    state: str = ""
+    sampler: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A service, a model there, and the settings of a run."""
+
+    name: str
+    settings: RemoteKeys
+    origin: Origin
+    lora: Mapping[str, object]
+    seed: int
+    max_grad_norm: float | None
+    limits: Limits
+    shipped_prices: Path
+    """The table of prices that comes with the backend."""
+    service: Callable[[], Service]
+    tokenizer_folder: Callable[[], Path]
+
+    @property
+    def rates(self) -> Rates | None:
+        """The prices of the model; None where the table has none."""
+        return table(self.settings.prices, self.shipped_prices).models.get(self.origin.base_model)
+
+    def start(self, checkpoint: str) -> Start:
+        """Return what a session begins with: a checkpoint of this run, else what training starts from."""
+        # An earlier run's optimizer is not taken over: its schedule has ended.
+        state, optimizer = (checkpoint, True) if checkpoint else (self.origin.state, False)
+        return Start(self.origin.base_model, self.lora, self.seed, state, optimizer)
+
+    def recipe(self, run: "Run", method: AnyMethod) -> Recipe:
+        """Return what a run asks of the training loop."""
+        settings, evaluation, keys = self.settings, run.request.evaluation, run.hyperparameters
+        steps = num_steps(run)
+        assert settings.learning_rate != "auto"  # resolved with the plan
+        return Recipe(
+            method=method,
+            hyperparameters=keys,
+            learning_rate=settings.learning_rate * keys.learning_rate_multiplier,
+            schedule=settings.schedule,
+            warmup_ratio=settings.warmup_ratio,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            num_steps=steps,
+            seed=run.plan.seed,
+            evaluate_every=evaluate_every(evaluation.every, steps),
+            checkpoint_every=checkpoint_every(settings.runtime.checkpoint_every, steps),
+            keep_best=evaluation.keep == "best",
+            patience=evaluation.patience,
+        )
+
+
+def num_steps(run: "Run") -> int:
+    """Return the optimizer steps of a run."""
+    keys, settings = run.hyperparameters, RemoteKeys.of(run.request)
+    return count_steps(keys.n_epochs, keys.batch_size, run.plan.train.rows, settings.max_steps)

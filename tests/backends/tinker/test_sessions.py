@@ -1,0 +1,150 @@
+"""Sessions end: with the run, on Ctrl-C, on failure, and by a later command; and a run stops before its `max_price`."""
+
+import re
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.record.events import Note
+from runner.record.journal import read
+from tests import waiting
+from tests.backends.tinker.conftest import BASE, World
+from tests.emulator.faults import Fault
+
+if TYPE_CHECKING:
+    from runner.backends.tinker.service import Tinker
+
+pytestmark = pytest.mark.slow
+
+
+def begun(world: World, name: str, *more: str) -> "subprocess.Popen[str]":
+    """Start a run and wait until it has a checkpoint at the service."""
+    line = world.line("backend=tinker", f"name={name}", f"model.source={world.source}", *more)
+    process = world.started(*line)
+    waiting.until(lambda: world.service.checkpoints, "a checkpoint", process=process)
+    return process
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    output, errors = process.communicate(timeout=waiting.SECONDS)
+    return process.returncode, output + errors
+
+
+def tinker(world: World) -> "Tinker":
+    """Return the service as a driver asks it."""
+    from runner.backends.tinker.service import Tinker
+    from tests.emulator.tinker.emulator import KEY
+
+    return Tinker(world.service.url, KEY, patience=5)
+
+
+def steps_behind(world: World) -> int:
+    """Return the optimizer steps behind the checkpoint that was made last."""
+    return [each.weights.steps for path, each in world.service.checkpoints.items() if "/weights/result" in path][-1]
+
+
+def test_ctrl_c_saves_and_ends_the_session_and_the_same_command_goes_on(world: World) -> None:
+    world.service.delay = 0.03
+    process = begun(world, "one")
+    process.send_signal(signal.SIGINT)
+    code, said = ended(process)
+    assert code == 130, said
+    assert world.service.live == []
+    world.service.delay = 0.0
+    run = world.run("one")
+    assert "resumed after" in "".join(
+        each.event.text for each in read(run / "journal.jsonl") if isinstance(each.event, Note)
+    )
+    assert steps_behind(world) == 6
+    trained = sum(count for (_, what), count in world.service.done.items() if what == "optim_step")
+    assert trained == 6  # what was done before Ctrl-C was saved, and is not done again
+
+
+def test_a_killed_run_leaves_a_session_that_is_listed_and_taken_up_or_ended(world: World) -> None:
+    world.service.delay = 0.03
+    process = begun(world, "one")
+    process.kill()
+    ended(process)
+    (session,) = world.service.live
+    world.service.delay = 0.0
+    said = world.command("runner.jobs")
+    assert re.search(rf"{session} +active .*{world.of('one').name}", said), said
+    asked = tinker(world)
+    other = asked.open_for_answers({})
+    asked.disconnect()
+    assert f"{other}: ended" in world.command("runner.jobs", "cancel", other)
+    assert world.service.live == [session]
+    world.run("one")
+    assert len(world.service.models) == 1
+    trained = sum(count for (_, what), count in world.service.done.items() if what == "optim_step")
+    assert trained == 6
+    assert world.service.live == []
+
+
+def test_a_session_that_was_left_behind_is_ended_by_clean_with_all_that_it_made(world: World) -> None:
+    world.service.delay = 0.03
+    process = begun(world, "one")
+    process.kill()
+    ended(process)
+    (session,) = world.service.live
+    said = world.command("runner.clean", "--yes", world.of("one").name)
+    assert f"removed: session {session}" in said
+    assert world.service.live == []
+    assert not world.service.checkpoints
+
+
+@pytest.mark.exhaustive
+def test_a_failure_ends_the_session_and_leaves_what_is_saved(world: World) -> None:
+    world.service.inject(Fault("POST optim_step", "status", skip=4, status=400))
+    said = world.command(*world.line("backend=tinker", "name=one", f"model.source={world.source}"), code=2)
+    assert "POST /api/v1/optim_step: 400" in said
+    assert "secret-token" not in said
+    assert world.service.live == []
+    world.run("one")
+    assert steps_behind(world) == 6
+
+
+def test_a_run_stops_at_a_checkpoint_before_max_price_and_goes_on_when_it_is_raised(world: World) -> None:
+    prices = world.folder / "prices.yaml"
+    prices.write_text(f"date: 2026-11\nsource: us\nmodels:\n  {BASE}: {{train: 500, prefill: 100, sample: 300}}\n")
+    more = [f"backend.prices={prices}", "evaluation.samples=0"]
+    plan = world.command(*world.line("backend=tinker", "mode=plan", f"model.source={world.source}", *more))
+    estimate = float(re.findall(r"about \$([\d.]+), by how", plan)[0])
+    line = world.line("backend=tinker", "name=one", f"model.source={world.source}", *more)
+    said = world.command(*line, f"max_price={estimate / 2}", code=1)
+    found = re.search(r"about \$([\d.]+), by how .*stopped after (\d) of 6 steps", said)
+    assert found, said
+    assert 0.25 * estimate < float(found[1]) <= estimate / 2
+    assert 1 <= int(found[2]) < 6
+    assert world.service.live == []
+    world.command(*line, f"max_price={estimate / 2}", code=1)
+    assert sum(count for (_, what), count in world.service.done.items() if what == "optim_step") == int(found[2])
+    world.command(*line, f"max_price={2 * estimate}")
+    assert steps_behind(world) == 6
+    assert sum(count for (_, what), count in world.service.done.items() if what == "optim_step") == 6
+
+
+def test_heartbeats_are_sent_while_the_driver_lives(world: World) -> None:
+    from runner.remote.engine.heartbeat import Heartbeat
+
+    service = tinker(world)
+    session = service.open_for_answers({})
+    world.service.session_seconds = 0.5
+    beating = Heartbeat(service, session, every=0.05)
+    last = world.service.sessions[session].beat_at
+    waiting.until(lambda: world.service.sessions[session].beat_at > last + 1.0, "heartbeats over a second")
+    assert world.service.live == [session]
+    beating.stop()
+    service.close(session, "success")
+    assert not service.alive(session)
+    service.disconnect()
+
+
+def test_a_key_that_is_missing_is_told_before_anything_is_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = world.line("backend=tinker", f"model.source={world.source}")
+    environment = world.service.environment
+    monkeypatch.setattr(type(world.service), "environment", lambda self: {**environment(), "TINKER_API_KEY": ""})
+    assert "TINKER_API_KEY: not set; make a key" in world.command(*line, code=2)
+    assert world.service.requests == []

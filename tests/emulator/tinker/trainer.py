@@ -1,0 +1,122 @@
+"""A LoRA model of the emulated service: our own engine behind the primitives, and its state as a checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from runner import methods
+from runner.backends.local import model as local_model
+from runner.backends.local import process_cache
+from runner.backends.local.keys import Local, Lora
+from runner.backends.local.scoring.scorer import Scorer
+from runner.backends.local.training.checkpoint import State
+from runner.backends.local.training.in_process import InProcessEngine
+from runner.backends.local.training.learner import Learner
+from runner.backends.local.training.recipe import LocalRecipe
+from runner.methods.sft import SFT
+from runner.models.chat_tokenizer import TokenRow
+from runner.record.samples import Sampling
+from runner.training.engine import Adam, Sampled
+
+# The learner asks its recipe for a seed and the packs' size only: Adam's numbers come with each step.
+RECIPE = LocalRecipe(
+    method=methods.load("sft"), hyperparameters=SFT(n_epochs=1, batch_size=1, learning_rate_multiplier=1.0),
+    learning_rate=0.0, schedule="constant", warmup_ratio=0.0, weight_decay=0.0, max_grad_norm=None, num_steps=1, seed=0,
+    evaluate_every=1, checkpoint_every=1, keep_best=False, tokens_at_once=1024,
+)  # fmt: skip
+Logps = list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A sequence of token ids (N + 1,), and a weight for each of the N that are predicted."""
+
+    ids: list[int]
+    weights: NDArray[np.float32]
+
+    @property
+    def row(self) -> TokenRow:
+        """The sequence as the engine reads it: all but the first token is scored."""
+        return TokenRow(self.ids[:1], (self.ids[1:],), ([True] * (len(self.ids) - 1),))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint: the weights, the optimizer's state if it is kept, and what they were made of."""
+
+    state: State
+    base: str
+    rank: int
+    seed: int
+    steps: int
+
+
+class Trainer:
+    """A base model with an adapter that learns."""
+
+    def __init__(self, base: str, folder: Path, rank: int, seed: int) -> None:
+        self.base, self.rank, self.seed, self.steps = base, rank, seed, 0
+        borrowed = process_cache.borrowed(_loaded(folder))
+        self.model: Any = local_model.prepare(borrowed, Local(lora=Lora(rank=rank)), seed)
+        self.engine = InProcessEngine(Learner(Scorer(self.model), RECIPE), Path("nowhere"))
+
+    def forward(self, lessons: Sequence[Lesson]) -> Logps:
+        """Return the log-probability of each predicted token."""
+        return _split(lessons, self.engine.forward([lesson.row for lesson in lessons]).logps)
+
+    def forward_backward(self, lessons: Sequence[Lesson]) -> Logps:
+        """Add the gradient of -Σ weights · logps; return the log-probabilities."""
+        weights = np.concatenate([lesson.weights for lesson in lessons])
+        return _split(lessons, self.engine.forward_backward([lesson.row for lesson in lessons], weights).logps)
+
+    def optim_step(self, adam: Adam) -> float:
+        """Take a step; return the norm of the gradient before it was clipped."""
+        found = self.engine.optim_step(adam)()
+        self.steps += 1
+        return found["grad_norm"]
+
+    def weights(self) -> Weights:
+        """Return a copy of all that is needed to go on."""
+        state = self.engine.learner.state(self.steps, {})
+        copy = State(self.steps, _copies(state.weights), _copies(state.optimizer))
+        return Weights(copy, self.base, self.rank, self.seed, self.steps)
+
+    def restore(self, weights: Weights, optimizer: bool) -> None:
+        """Put a checkpoint's weights in place, and the optimizer's state where that is asked for."""
+        if optimizer:
+            self.engine.learner.restore(weights.state)
+            self.engine._step = self.steps = weights.steps
+            return
+        with torch.no_grad():
+            for name, tensor in self.engine.learner.weights.items():
+                tensor.copy_(weights.state.weights[name])
+
+    def sample(self, prompt: Sequence[int], sampling: Sampling) -> list[Sampled]:
+        """Return answers to a prompt."""
+        return self.engine.sample([prompt], sampling)[0]
+
+    def export(self, folder: Path) -> None:
+        """Write the adapter as peft does."""
+        with self.engine.learner.scorer.released():
+            self.model.save_pretrained(str(folder))
+
+
+@cache
+def _loaded(folder: Path) -> Any:
+    return local_model.load(folder)
+
+
+def _copies(tensors: Any) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _split(lessons: Sequence[Lesson], logps: NDArray[np.floating]) -> Logps:
+    ends = np.cumsum([len(lesson.weights) for lesson in lessons])[:-1]
+    return [part.astype(np.float32) for part in np.split(logps, ends)]
