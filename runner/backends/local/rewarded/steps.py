@@ -43,8 +43,6 @@ class PromptData(TrainingData):
 
     room = 0
     """Tokens that an answer takes, which have to fit behind each prompt."""
-    most = 0
-    """Tokens of prompt and answer together at most."""
 
     def check_long_rows(self) -> Events:
         """Raise `DataError` for a prompt that leaves no room for an answer, so that none stops the run later."""
@@ -52,10 +50,10 @@ class PromptData(TrainingData):
             yield Progress("prepare", 0, 0, what="tokenising")
             for number, row in enumerate(rows, 1):
                 count = len(prompt_ids(self._tokenizer, problem_of(row)))
-                if count + self.room > self.most:
+                if count + self.room > self._max_length:
                     raise DataError(
                         f"dataset.{split}, row {number}: the prompt has {count:,} tokens, and rft.max_new_tokens="
-                        f"{self.room:,} more are over backend.max_length={self.most:,}; shorten it, or raise the limit."
+                        f"{self.room:,} more are over backend.max_length={self._max_length:,}; shorten it, or raise the limit."
                     )
         return {}
 
@@ -115,8 +113,8 @@ class RewardedSteps(LocalSteps):
     @cached_property
     def data(self) -> PromptData:
         """The rows; their prompts are tokenised when they are asked."""
-        data = PromptData(self.run, self.method.kind, self.loaded.tokenizer)
-        data.room, data.most = self.run.hyperparameters.max_new_tokens, self.settings.max_length
+        data = PromptData(self.run, self.method.kind, self.loaded.tokenizer, self.settings.max_length)
+        data.room = self.run.hyperparameters.max_new_tokens
         return data
 
     @cached_property
