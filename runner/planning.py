@@ -77,8 +77,8 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         seed=request.seed,
     )
     run = _run(request, plan, _folder(request, plan))
-    told = list(_left_out(request))
-    return Proposal(run=run, survey=found, reasons=reasons, rehearsed=_rehearsed(run, known), left_out=told)
+    left_out = list(_left_out(request))
+    return Proposal(run=run, survey=found, reasons=reasons, rehearsed=_rehearsed(run, known), left_out=left_out)
 
 
 def _not_taken(request: Request) -> frozenset[str]:

@@ -45,11 +45,7 @@ DIALECT_ALLOWED = {
     "runner.backends.foundry.backend": "beside",  # part of a step's key in journals: by another one it is done again
 }
 """Modules in which a word stays, and why."""
-DIALECT_LATER = (
-    "runner.training", "runner.methods.rft", "runner.backends.local.training", "runner.backends.local.generation",
-    "runner.backends.local.backend", "runner.backends.local.steps", "runner.backends.local.respondent",
-    "runner.backends.local.loaded_model", "runner.backends.local.machine.allocator",
-)  # fmt: skip
+DIALECT_LATER = ()  # fmt: skip
 """Modules and packages whose words are not looked at yet."""
 # Letters of abbreviations stand for something. An underscore ends a word, so that names are found by their parts.
 _DIALECT = re.compile(rf"(?<![a-z])(?!stands for)({'|'.join(DIALECT).replace(' ', '[ _]')})(?![a-z])", re.IGNORECASE)
@@ -106,8 +102,6 @@ def spelled(source: Source) -> Iterator[tuple[int, str]]:
 
 def dialect(source: Source) -> Iterator[tuple[int, str]]:
     """Yield line and word of each use of the dialect in a module."""
-    if any(f"{source.name}.".startswith(f"{each}.") for each in DIALECT_LATER):
-        return
     for number, line in enumerate(source.text.splitlines(), 1):
         words = [found.lower().replace("_", " ") for found in _DIALECT.findall(line)]
         yield from ((number, word) for word in words if word != DIALECT_ALLOWED.get(source.name))

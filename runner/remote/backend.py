@@ -115,8 +115,8 @@ class RemoteBackend(Backend[Settings]):
         """Return what to do with the result."""
         name = run.handle
         return [
-            (f"python -m runner.chat {name}", "talk to it at the service, beside the model it came from"),
-            (f"python -m runner backend={self.name} model.source=run:{name} …", "go on from it"),
+            (f"python -m runner.chat {name}", "talk to it at the service, next to the model it came from"),
+            (f"python -m runner backend={self.name} model.source=run:{name} …", "train it further"),
             (f"python -m runner.clean {name}", "list, and after asking remove, what this run left at the service"),
         ]
 

@@ -33,7 +33,7 @@ class RemoteKeys(BackendKeys):
     warmup_ratio: Fraction = 0.1
     """Share of the steps in which the learning rate climbs to its peak."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after that."""
+    """The course of the learning rate after that."""
     weight_decay: NonNegativeFloat = 0.0
     """AdamW's decay of the adapter's weights."""
     prices: str | None = None

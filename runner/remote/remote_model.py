@@ -1,4 +1,4 @@
-"""What a run at a remote engine leaves behind beside its adapter: names at the service, in `model/remote.json`."""
+"""What a run at a remote engine leaves behind next to its adapter: names at the service, in `model/remote.json`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from runner.record.files import write_json
 
 
 class RemoteModel(msgspec.Struct, frozen=True):
-    """Where the result of a run is at its service: a state to go on from, and a sampler's weights that answer."""
+    """Where the result of a run is at its service: a state to train further, and a sampler's weights that answer."""
 
     service: str
     endpoint: str
@@ -20,7 +20,7 @@ class RemoteModel(msgspec.Struct, frozen=True):
 
 def read(folder: Path) -> RemoteModel | None:
     """Return what a run's folder says of its model at a service, None where it says nothing."""
-    # Beside reference.json, by which the same folder is loaded as a local model.
+    # Next to reference.json, by which the same folder is loaded as a local model.
     path = folder / layout.MODEL / layout.REMOTE
     return msgspec.json.decode(path.read_bytes(), type=RemoteModel) if path.exists() else None
 

@@ -71,7 +71,7 @@ def replies(tokenizer: ChatTokenizer, answers: Sequence[Sampled]) -> list[Reply]
 
 
 def ends(folder: Path) -> list[int]:
-    """Return the ids that end an answer, by a model's own files: a service would go on until the limit of tokens."""
+    """Return the ids that end an answer, by a model's own files: a service would continue until the limit of tokens."""
     # transformers reads the same file; chat models name their end of turn there.
     path = folder / "generation_config.json"
     found = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.exists() else None

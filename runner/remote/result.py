@@ -1,4 +1,4 @@
-"""The result of a run at a service: a state to go on from, a sampler's weights, and the adapter as a PEFT folder."""
+"""The result of a run at a service: a state to train further, a sampler's weights, and the adapter as a PEFT folder."""
 
 import json
 import shutil
@@ -75,7 +75,7 @@ def demand(run: "Run") -> RemoteModel:
 def _base(run: "Run") -> ModelIdentity:
     """Return the base model that the adapter is for: of an earlier run's result that one's own.
 
-    At the service training goes on in that run's adapter, so that there is one for both.
+    At the service training continues in that run's adapter, so that there is one for both.
     """
     scheme, _, name = run.plan.model.source.partition(":")
     if scheme != "run":
@@ -92,7 +92,7 @@ def _name_base(folder: Path, source: str) -> None:
         names = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
         raise ServiceError(
             f"{folder}: the service's export is no PEFT adapter ({names}); the model is kept there, and the same "
-            "command goes on once this is known."
+            "command continues once this is known."
         )
     # peft notes the service's own name of the base, which means nothing to who loads it here.
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": source}, indent=2))

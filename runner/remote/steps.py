@@ -62,7 +62,7 @@ class RemoteSteps:
         return {"endpoint": self.session.service.endpoint, "base_model": self.target.origin.base_model}
 
     def train(self) -> Events:
-        """Run the training loop from where the ledger stands."""
+        """Run the training loop from where the ledger ends."""
         return (yield from self.session.closing_on_error(self._train()))
 
     def save(self) -> Events:

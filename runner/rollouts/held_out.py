@@ -90,7 +90,7 @@ class HeldOutProblems:
         graded.write(folder / layout.ANSWERS, answers)
         graders = [msgspec.structs.replace(self.grader, name=REWARD), *self.others]
         work = grading.grade(folder, self.rows, answers, graders, self.judge, at_once=self.at_once)
-        grades = yield from sampled.told_as(Progress("train", step, 0, what="held-out grades"), work)
+        grades = yield from sampled.shown_as(Progress("train", step, 0, what="held-out grades"), work)
         own = [grade for grade in grades if grade.grader == REWARD]
         # Rows are the unit, however many answers each has; a row with an ungraded answer has no mean.
         means = summary.means(grades, POLICY)
@@ -140,7 +140,7 @@ class HeldOutProblems:
 
 def watching(graders: Sequence[Grader], reward: Grader) -> list[Grader]:
     """Return the graders that look on while a model trains: free ones that are not the reward."""
-    # A judge is paid for at the end only; told by what it is, as it may be listed under another name.
+    # A judge is paid for at the end only; the reward is recognised by content, as it may be listed under another name.
     same = key_of(msgspec.structs.replace(reward, name=""))
     free = [each for each in graders if not (each.compares or each.concurrent or list(each.models()))]
     return [each for each in free if key_of(msgspec.structs.replace(each, name="")) != same]

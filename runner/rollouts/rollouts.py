@@ -44,7 +44,7 @@ class Spent:
     """Rollouts of which no group had any spread."""
     ungraded: int = 0
     """Rollouts in which an answer had no grade."""
-    told_length: bool = False
+    reported_length: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Rollouts:
             seconds = {"sampling": sampled_in, "grading": time.perf_counter() - began - sampled_in}
             values = {f"system/{name}_seconds": each for name, each in seconds.items()}
             yield Metrics(step, values | {"system/sampled_tokens_per_second": tokens / sampled_in})
-        # From here on all is a function of what is on the disk, so that a resumed step comes to the same.
+        # From here on all is a function of what is on the disk, so that a resumed step has the same result.
         rewards = signals.by_group(groups, grades)
         yield from self._warned(groups, grades, rewards)
         values = signals.figures(groups, grades) | {"without_spread": signals.without_spread(rewards)}
@@ -110,7 +110,7 @@ class Rollouts:
         return groups
 
     def _sampling(self, number: int, turn: int) -> Sampling:
-        keys = self.keys  # resolved, so that `convert` below only tells the type checker
+        keys = self.keys  # resolved, so that `convert` below only informs the type checker
         # From the rollout's number alone: a resumed run draws the same answers, whatever it has drawn before.
         seed = (self.recipe.seed * 1_000_003 + number) * OCCURRENCES + turn
         return Sampling(
@@ -127,7 +127,7 @@ class Rollouts:
             self._folder(number), rows, sampled.answers_of(rows, groups), [self.grader], self.judge,
             at_once=self.at_once,
         )  # fmt: skip
-        grades = yield from sampled.told_as(Progress("train", step, self.recipe.num_steps, what="grades"), work)
+        grades = yield from sampled.shown_as(Progress("train", step, self.recipe.num_steps, what="grades"), work)
         # A field misspelt, a service that is gone: every further step would be sampled and paid for nothing.
         if all(grade.score is None for grade in grades):
             raise RequestError(
@@ -139,20 +139,20 @@ class Rollouts:
     def _warned(
         self, groups: Sequence[Group], grades: Sequence[AnswerGrade], rewards: signals.Rewards
     ) -> Generator[Event, None, None]:
-        """Say what stands in the way of learning, each thing when it is met first and when it has doubled."""
-        told = signals.no_spread(rewards)
-        self.spent.barren += bool(told)
-        if told and _is_power_of_two(self.spent.barren):
+        """Say what hinders learning, each thing when it is met first and when it has doubled."""
+        problem = signals.no_spread(rewards)
+        self.spent.barren += bool(problem)
+        if problem and _is_power_of_two(self.spent.barren):
             times = f" (in {self.spent.barren} rollouts by now)" if self.spent.barren > 1 else ""
-            yield Note(f"{told}{times}; {self._cost}")
-        if told := signals.ungraded(self.grader.name, grades):
+            yield Note(f"{problem}{times}; {self._cost}")
+        if problem := signals.ungraded(self.grader.name, grades):
             self.spent.ungraded += 1
             if _is_power_of_two(self.spent.ungraded):
-                yield Note(f"{told}; {self._cost}")
+                yield Note(f"{problem}; {self._cost}")
         texts = [answer.text for group in groups for answer in group.answers]
-        if not self.spent.told_length and (told := signals.by_length(texts, [grade.score for grade in grades])):
-            self.spent.told_length = True
-            yield Note(f"{told}; {self._cost}")
+        if not self.spent.reported_length and (problem := signals.by_length(texts, [grade.score for grade in grades])):
+            self.spent.reported_length = True
+            yield Note(f"{problem}; {self._cost}")
 
     @property
     def _cost(self) -> str:

@@ -81,7 +81,7 @@ def sample(
 ) -> list[Group]:  # fmt: skip
     """Return answers to the prompts of some rows. `sampling` has a seed for each time that a prompt occurs again.
 
-    An answer is drawn by seed, prompt and the number of the sample, whatever is computed beside it; so the second of
+    An answer is drawn by seed, prompt and the number of the sample, whatever is computed with it; so the second of
     two rows with one prompt needs another seed to have answers of its own.
     """
     found: dict[int, list[Sampled]] = {}
@@ -113,8 +113,8 @@ def read(path: Path) -> list[Group]:
     return [msgspec.json.decode(line, type=Group) for line in path.read_bytes().splitlines()]
 
 
-def told_as(event: Event, work: Generator[Event, None, Result]) -> Generator[Event, None, Result]:
-    """Let some work go on and yield one event, again and again, in place of its own ones."""
+def shown_as(event: Event, work: Generator[Event, None, Result]) -> Generator[Event, None, Result]:
+    """Run some work and yield one event, again and again, in place of its own ones."""
     # Progress of grading has another step's name, and the terminal would jump between the two.
     with closing(work):
         while True:

@@ -1,4 +1,4 @@
-"""What the rewards of sampled answers say: figures for charts, and sentences for what stands in the way of learning.
+"""What the rewards of sampled answers say: figures for charts, and sentences for what hinders learning.
 
 Pure functions of rewards and answers. A reward is None where the grader gave no grade.
 """

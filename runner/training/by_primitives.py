@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS = 64
-"""Rows that are evaluated at a time, and progress that is told."""
+"""Rows that are evaluated at a time, and per event of progress."""
 
 
 class ByPrimitives(Engine):

@@ -35,19 +35,19 @@ class Abilities:
     clips: bool
     """Whether `optim_step` scales long gradients down."""
     likeliest: bool
-    """Whether `forward` tells which tokens are the likeliest; without that token accuracy is not a number."""
+    """Whether `forward` reports which tokens are the likeliest; without that token accuracy is not a number."""
     lacks: Mapping[str, str]
     """Keys of a local run that the engine cannot honour, such as `lora.dropout`, each with the reason."""
 
 
 @dataclass(frozen=True)
 class Adam:
-    """What an optimizer step is told: AdamW's numbers (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
+    """The numbers of an optimizer step: AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
 
     learning_rate: float
     weight_decay: float = 0.0
     max_grad_norm: float | None = None
-    # torch's defaults, told to every engine: those of services differ (0.95, 1e-12).
+    # torch's defaults, sent to every engine: those of services differ (0.95, 1e-12).
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8

@@ -1,4 +1,4 @@
-"""What evaluations have shown so far, and what is saved of it beside weights and optimizer."""
+"""What evaluations have shown so far, and what is saved of it next to weights and optimizer."""
 
 import msgspec
 
@@ -28,7 +28,7 @@ class EvaluationState(msgspec.Struct):
 
 
 class Saved(msgspec.Struct, frozen=True):
-    """What the loop saves beside an engine's own state: small JSON; order and rates follow from the step.
+    """What the loop saves next to an engine's own state: small JSON; order and rates follow from the step.
 
     `step` is the number of optimizer steps done, never that of the batch just trained: a loop that resumes from the
     latter trains a batch twice (thinking-machines-lab/tinker-cookbook#935).

@@ -24,7 +24,7 @@ class Rewarded:
 class Example:
     """A row ready to be learned from: its tokens, and the reference's log-probability of each answer, in nats.
 
-    `targets` are what a loss needs of the row beside its tokens (`Row.targets`).
+    `targets` are what a loss needs of the row other than its tokens (`Row.targets`).
     """
 
     tokens: TokenRow

@@ -53,7 +53,7 @@ class Meter:
         values = {name: value for pending in waiting.values for name, value in pending().items()}
         if not math.isfinite(values["loss"]):
             raise RunnerError(
-                f"train: the loss is {values['loss']} after {step - 1} steps; the last checkpoint stands; "
+                f"train: the loss is {values['loss']} after {step - 1} steps; the last checkpoint is kept; "
                 "try again with a lower learning rate."
             )
         now = time.perf_counter()

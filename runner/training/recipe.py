@@ -39,5 +39,5 @@ class Recipe:
         return self.learning_rate * rate(step, self.num_steps, self.warmup_ratio, self.schedule)
 
     def adam(self, step: int) -> Adam:
-        """Return what the optimizer step that follows `step` steps is told."""
+        """Return the numbers of the optimizer step that follows `step` steps."""
         return Adam(self.rate(step), self.weight_decay, self.max_grad_norm)

@@ -126,8 +126,8 @@ class LocalBackend(Backend[Local]):
         """Return what to do with a model that is here."""
         name = run.handle
         return [
-            (f"python -m runner.chat {name}", "talk to it, beside the model it came from"),
-            (f"python -m runner model.source=run:{name} …", "go on from it"),
+            (f"python -m runner.chat {name}", "talk to it, next to the model it came from"),
+            (f"python -m runner model.source=run:{name} …", "train it further"),
         ]
 
     def steps(self, run: Run, state: RunState) -> Sequence[Step]:
@@ -222,7 +222,7 @@ class _Kind(msgspec.Struct, frozen=True):
 
 
 class _Report(msgspec.Struct, frozen=True):
-    """Of a report what tells a pace; the rest, of many runs, is not decoded."""
+    """Of a report what the pace follows from; the rest, of many runs, is not decoded."""
 
     metrics: dict[str, float]
     plan: _Kind

@@ -84,7 +84,7 @@ class LocalSteps:
         return dict(self.loaded.how)
 
     def train(self) -> Events:
-        """Run the training loop from where it stands."""
+        """Run the training loop from its last checkpoint."""
         yield Progress("train", 0, self.recipe.num_steps)
         rows, held_out = self.examples("train"), self.examples("validation")
         answers = on_the_way.of_run(self.run, self.data.rows_to_ask, self.loaded.tokenizer)
@@ -176,7 +176,7 @@ class LocalSteps:
 
     @cached_property
     def profile(self) -> Profile:
-        """Where the time goes, if that is asked for; of several processes the first tells its own."""
+        """Where the time goes, if that is asked for; of several processes the first reports its own."""
         return Profile(self.run.folder if self.settings.profile and self.group.rank.first else None)
 
     @cached_property

@@ -64,7 +64,7 @@ class Api:
                 return answer.content
             found = msgspec.json.decode(answer.content, type=Result)
             if found.error is not None:
-                raise ServiceError(f"{self.http.url}: {request} failed: {found.error}; the same command goes on.")
+                raise ServiceError(f"{self.http.url}: {request} failed: {found.error}; the same command resumes.")
             if found.type != "try_again":
                 return answer.content
             # The service holds such a request for a while; one that does not must not be asked without a pause.

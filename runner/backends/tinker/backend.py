@@ -150,7 +150,7 @@ def _url(settings: TinkerKeys, environment: Mapping[str, str] = os.environ) -> s
 def _key(environment: Mapping[str, str] = os.environ) -> str:
     """Return the key. Raises `AccessError` where there is none, or something else is in its place."""
     key = environment.get(KEY, "")
-    # As the package asks for it: a key of another service is told before it is sent anywhere.
+    # As the package asks for it: a key of another service is refused before it is sent anywhere.
     if not key.startswith(("tml-", "eyJ")):
         found = "not set" if not key else "does not begin with tml-"
         raise AccessError(

@@ -143,9 +143,9 @@ class ReinforcementFineTuning(Method[RFT]):
     def shown(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keys of a plan with the grader by its name, as its configuration may have many lines."""
         grader, form = hyperparameters["grader"], hyperparameters.get("response_format")
-        told = {"rft.grader": f"{grader['name']} ({grader['type']})"}
+        grader_shown = {"rft.grader": f"{grader['name']} ({grader['type']})"}
         named = {"rft.response_format": form["json_schema"]["name"]} if form else {}
-        return super().shown(hyperparameters) | told | named
+        return super().shown(hyperparameters) | grader_shown | named
 
 
 def _ratios(policy: Scores, log_ratios: "Tensor", kind: losses.Ratio) -> "Tensor":

@@ -26,7 +26,7 @@ class TinkerModel(Source):
     )
 
     def identify(self, rest: str, offline: bool = False) -> str:
-        """Return no digest: the name is all that the service tells."""
+        """Return no digest: the name is all that the service reports."""
         split(rest)  # raises for a name that is none
         return ""
 

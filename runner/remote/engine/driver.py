@@ -92,7 +92,7 @@ class Driver:
         return entry.answer or self._settled(entry, operation, sent_before=True)
 
     def ask(self, operation: Score | Save, step: int) -> Answer:
-        """Carry out an operation that may be repeated at its price, and that no replay comes to."""
+        """Carry out an operation that may be repeated at its price, and that no replay reaches."""
         entry = self.ledger.sent(digest(operation), operation.kind, step, operation.num_tokens, kept=False)
         return self._settled(entry, operation, sent_before=False)
 
@@ -129,7 +129,7 @@ class Driver:
                     return self._noted(entry, self.ask(operation, entry.sent.step))
         raise ServiceError(
             f"{operation.kind}: the answer was lost {MOST_LOST} times; {self.service.endpoint} fails or cannot be "
-            "reached; the same command goes on."
+            "reached; the same command resumes."
         )
 
     def _noted(self, entry: Entry, answer: Answer) -> Answer:

@@ -12,7 +12,7 @@ JOIN_SECONDS = 1.0
 
 
 class Heartbeat:
-    """Tells a service that a session's driver lives, until it is stopped or the session is over."""
+    """Reports to a service that a session's driver lives, until it is stopped or the session is over."""
 
     def __init__(self, service: Service, session: str, every: float = EVERY_SECONDS) -> None:
         self.session = session

@@ -100,7 +100,7 @@ class Http:
             if answer.status_code == 200:
                 return answer.content
         # Without the address: its signature would let anyone in.
-        raise ServiceError(f"{self.url}: a file of the adapter cannot be fetched; the same command goes on.")
+        raise ServiceError(f"{self.url}: a file of the adapter cannot be fetched; the same command resumes.")
 
     def disconnect(self) -> None:
         """Close the connection; the next request opens another."""
@@ -139,7 +139,7 @@ class Http:
         if status == 409:
             raise Conflict(words)
         if status == 402:
-            raise ServiceError(f"{head}; the account's balance is used up; top it up; the same command goes on.")
+            raise ServiceError(f"{head}; the account's balance is used up; top it up; the same command resumes.")
         if status in (401, 403):
             raise AccessError(f"{head}; the service does not let us in; check the key and what it may do.")
         raise RequestError(f"{head}; the service refuses it; change what it names.")
@@ -147,7 +147,7 @@ class Http:
     def _given_up(self, what: str) -> RunnerError:
         return ServiceError(
             f"{self.url}: {what}: no answer for {self._patience:.0f} s; it fails or cannot be reached; what is saved "
-            "is kept; the same command goes on."
+            "is kept; the same command resumes."
         )
 
 

@@ -1,7 +1,7 @@
 """The requests of a run to a remote engine, on disk: each is noted before it is sent, so that a kill loses none.
 
-A file of JSON lines beside the journal, which has no place for them: the engine's primitives are called by the loop,
-and their results are arrays. Each record is synced before the run goes on. A line torn by a crash is cut off.
+A file of JSON lines next to the journal, which has no place for them: the engine's primitives are called by the loop,
+and their results are arrays. Each record is synced before the run continues. A line torn by a crash is cut off.
 """
 
 import os
@@ -102,7 +102,7 @@ class Entry:
 
 
 class Ledger:
-    """The ledger of a run, and where it stands by its lines."""
+    """The ledger of a run, and the state that follows from its lines."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -129,7 +129,7 @@ class Ledger:
         with self._path.open("ab") as file:
             file.write(msgspec.json.encode(line) + b"\n")
             file.flush()
-            # 1 to 5 ms on a disk, beside a round trip of 50 or more.
+            # 1 to 5 ms on a disk, next to a round trip of 50 or more.
             os.fsync(file.fileno())
         self._apply(line)
 

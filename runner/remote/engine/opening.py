@@ -69,4 +69,4 @@ def _accepted(driver: Driver, handle: Handle, score: Score, number: int) -> str:
             return ""  # it refuses the number the second time: it does not answer as the first time
         except Lost:
             time.sleep(driver.pause * attempt)
-    raise ServiceError(f"{driver.service.endpoint} fails or cannot be reached; the same command goes on.")
+    raise ServiceError(f"{driver.service.endpoint} fails or cannot be reached; the same command resumes.")

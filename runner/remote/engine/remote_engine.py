@@ -47,7 +47,7 @@ class RemoteEngine(ByPrimitives):
         self.driver, self.limits, self.abilities = driver, limits, limits.abilities
         self.step = 0
         self.training_now = True
-        """Whether requests are a part of training, which a replay comes to again."""
+        """Whether requests are a part of training, which a replay repeats."""
 
     def forward(self, rows: Sequence[TokenRow]) -> TokenLogps:
         """Return the log-probabilities of rows' learned tokens."""
@@ -79,7 +79,7 @@ class RemoteEngine(ByPrimitives):
         return [numbers(row) for row in rows]
 
     def optim_step(self, adam: Adam) -> Pending:
-        """Change the weights by the gradient; return its norm, where the service tells it."""
+        """Change the weights by the gradient; return its norm, where the service reports it."""
         values = self.driver.perform(Step(adam), self.step).values
         self.step += 1
         # SkyRL calls it skyrl.ai/grad_norm; a service may tell none at all.

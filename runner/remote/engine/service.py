@@ -92,7 +92,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Save:
-    """A checkpoint: `state` to go on from, `sampler` to answer, `export` to be fetched; kept so long, or for good."""
+    """A checkpoint: `state` to resume from, `sampler` to answer, `export` to be fetched; kept so long, or for good."""
 
     name: str
     what: Literal["state", "sampler", "export"] = "state"
@@ -110,7 +110,7 @@ Operation = Score | Step | Save
 
 
 def digest(operation: Operation) -> str:
-    """Return what tells an operation from any other: its kind, and the sha256 of its content."""
+    """Return what identifies an operation: its kind, and the sha256 of its content."""
     return sha256(operation.kind.encode() + operation.content).hexdigest()
 
 
@@ -143,7 +143,7 @@ class Start:
     lora: Mapping[str, object]
     seed: int
     state: str = ""
-    # Without it Adam's moments begin at zero, as for a run of its own that goes on from another one's result.
+    # Without it Adam's moments begin at zero, as for a run of its own that starts from another one's result.
     optimizer: bool = True
 
 

@@ -38,7 +38,7 @@ class Session:
         run.folder.mkdir(parents=True, exist_ok=True)
         self.service = target.service()
         self.driver = Driver(self.service, Ledger(run.folder / layout.LEDGER))
-        self._target, self._labels, self._told = target, {PLAN: run.plan.id}, 0
+        self._target, self._labels, self._reported = target, {PLAN: run.plan.id}, 0
         self._heartbeat: Heartbeat | None = None
 
     def begin(self, rows: Sequence[TokenRow], state: str = "", step: int = 0) -> Generator[Event, None, None]:
@@ -72,7 +72,7 @@ class Session:
                 return (yield from work())
             except (InDoubt, SessionGone) as gone:
                 yield from self.start_over(str(gone))
-        raise ServiceError(f"{self.service.endpoint}: sessions end at once; the same command goes on.")
+        raise ServiceError(f"{self.service.endpoint}: sessions end at once; the same command resumes.")
 
     def closing_on_error(self, work: Events) -> Events:
         """Do some work, and end the session where it is stopped or fails: what is saved is kept."""
@@ -90,8 +90,8 @@ class Session:
     def news(self) -> Generator[Event, None, None]:
         """Yield the checkpoints that were made since this was asked last."""
         paths = self.driver.ledger.paths
-        fresh, self._told = paths[self._told :], len(paths)
-        # Told again by a process that resumes: the journal takes what it has already as no news.
+        fresh, self._reported = paths[self._reported :], len(paths)
+        # Reported again by a process that resumes: the journal takes what it has already as no news.
         for path in fresh:
             yield Created(CHECKPOINT, path, {})
 
@@ -112,7 +112,7 @@ class Session:
         if self._heartbeat is not None:
             self._heartbeat.stop()
             self._heartbeat = None
-        # Not raised: what the run is ended by is told, and not that its session could not be.
+        # Not raised: the message is what ended the run, and not that its session could not be.
         # A service that cannot be reached ends it by itself, once no heartbeat has come for a while.
         with suppress(RunnerError, Lost, SessionGone, Conflict):
             return opening.close(self.driver, reason)

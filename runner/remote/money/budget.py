@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PriceReached(RunnerError):
-    """The next optimizer step would cost more than `max_price` leaves; the same command with a higher one goes on."""
+    """The next optimizer step would cost more than `max_price` leaves; the same command with a higher one continues."""
 
 
 class Budget:
@@ -110,5 +110,5 @@ class Budget:
         return PriceReached(
             f"max_price: got {self._most:g}; {self.used} tokens are used{self.in_words(self.used)}, and the next "
             f"optimizer step would pass it; stopped after {step} of {self._recipe.num_steps} steps, which are saved; "
-            "give the same command with a higher max_price to go on."
+            "give the same command with a higher max_price to continue."
         )

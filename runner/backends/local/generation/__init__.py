@@ -144,7 +144,7 @@ _tried: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 def bytes_per_token(model: Any) -> int:
     """Return the bytes that a token takes in the cache of cohorts; 0 for a model that cohorts give other logits.
 
-    Tried once for a model: its caches are all plain ones, and some prompts of unlike lengths, with what follows, get
+    Tried once for a model: its caches are all plain ones, and some prompts of different lengths, with what follows, get
     the logits that each gets alone.
     """
     if model not in _tried:
@@ -194,9 +194,9 @@ HARMLESS = ("_token_id", "_version", "_from_model_config", "do_sample", "tempera
 def _is_processed(model: Any, how: Sampling) -> bool:
     """Say whether the model asks `generate` to change greedy logits: by a penalty for repetition, say."""
     # Names are matched by what does not touch greedy logits, so that what a later version adds is not overlooked.
-    told = model.generation_config.to_diff_dict()
+    settings = model.generation_config.to_diff_dict()
     return not how.temperature and any(
-        value is not None and not any(part in name for part in HARMLESS) for name, value in told.items()
+        value is not None and not any(part in name for part in HARMLESS) for name, value in settings.items()
     )
 
 

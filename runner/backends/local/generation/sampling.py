@@ -1,7 +1,7 @@
 """Which token comes next: for all rows at once, and for each row by random numbers of its own.
 
 A row's numbers come of the seed, its prompt and which of the prompt's samples it is. So an answer does not depend on
-what else is computed beside it, as far as the logits do not: rows computed together are rounded differently from
+what else is computed with it, as far as the logits do not: rows computed together are rounded differently from
 rows alone, and a number that falls within that of a boundary between two tokens may choose the other one.
 """
 
@@ -99,7 +99,7 @@ def _nucleus(probabilities: Tensor, numbers: Tensor, top_p: float) -> Tensor:
 
 
 def _numbers(prompt: Sequence[int], sample: int, how: Sampling) -> list[float]:
-    told = f"{how.seed}/{sample}/{','.join(map(str, prompt))}"
-    generator = torch.Generator().manual_seed(int.from_bytes(sha256(told.encode()).digest()[:8], "big") >> 1)
+    drawn_by = f"{how.seed}/{sample}/{','.join(map(str, prompt))}"
+    generator = torch.Generator().manual_seed(int.from_bytes(sha256(drawn_by.encode()).digest()[:8], "big") >> 1)
     numbers: list[float] = torch.rand(how.max_new_tokens, generator=generator, dtype=torch.float64).tolist()
     return numbers

@@ -21,7 +21,7 @@ from runner.rollouts.sampled import problem_of
 from runner.training.schedule import count_steps, evaluate_every
 
 PRICED_ROWS = 8
-"""Rows by which the price of a judge is told; the others are taken to be like them."""
+"""Rows by which the price of a judge is estimated; the others are taken to be like them."""
 
 
 def check(request: Request) -> None:
@@ -48,8 +48,8 @@ def check(request: Request) -> None:
         )
     if grader.compares:
         raise RequestError(
-            f"{method}.grader: got type {grader.type}, which sets an answer beside the base model's; allowed: graders "
-            "of one answer; use it in evaluation.graders."
+            f"{method}.grader: got type {grader.type}, which compares an answer with the base model's; allowed: "
+            "graders of one answer; use it in evaluation.graders."
         )
     if request.mode == "run":
         # A plan can be made where no key is; a run would only fail after its first answers.
@@ -89,12 +89,12 @@ def forecast(run: Run) -> Lines:
     """Say what a run samples at most, and what its judge costs."""
     learned, held_out = num_answers(run)
     keys = run.hyperparameters
-    told = (
+    text = (
         f"{learned:,} in {steps_of(run):,} steps of {keys.batch_size} prompts × {keys.group_size}, {held_out:,} to "
         f"held-out rows; each of {keys.max_new_tokens:,} tokens at most"
     )
     price = _price(run)
-    return [("answers to sample and grade", told), *([] if price is None else [("judge", f"at most {price.sentence}")])]
+    return [("answers to sample and grade", text), *([] if price is None else [("judge", f"at most {price.sentence}")])]
 
 
 def _price(run: Run) -> Price | None:

@@ -53,7 +53,8 @@ class PromptData(TrainingData):
                 if count + self.room > self._max_length:
                     raise DataError(
                         f"dataset.{split}, row {number}: the prompt has {count:,} tokens, and rft.max_new_tokens="
-                        f"{self.room:,} more are over backend.max_length={self._max_length:,}; shorten it, or raise the limit."
+                        f"{self.room:,} more are over backend.max_length={self._max_length:,}; shorten it, or "
+                        "raise the limit."
                     )
         return {}
 
@@ -78,7 +79,7 @@ class RewardedSteps(LocalSteps):
         return (yield from super().prepare())
 
     def train(self) -> Events:
-        """Run the training loop from where it stands."""
+        """Run the training loop from its last checkpoint."""
         yield Progress("train", 0, self.recipe.num_steps)
         with self._judge() as judge:
             keys, request = self.run.hyperparameters, self.run.request

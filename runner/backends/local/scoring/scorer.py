@@ -149,7 +149,7 @@ class Scorer:
             # Given positions, transformers hands only their hidden states to the output layer.
             out = self.model(**asked, logits_to_keep=laid.predict).logits[0]
         if self.temperature != 1.0:
-            out = out / self.temperature  # of hidden states comes to the same, as the projection is linear
+            out = out / self.temperature  # of hidden states gives the same, as the projection is linear
         if self._projects:
             # A sharded head is dropped with the root's forward call, and is gathered here once more.
             weight = sharding.whole(self.head.weight)

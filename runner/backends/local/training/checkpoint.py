@@ -1,4 +1,4 @@
-"""Checkpoints: all that training needs to resume with the same bits, written beside it so that no crash harms them.
+"""Checkpoints: all that training needs to resume with the same bits, written so that no crash harms them.
 
     step-00000012/     weights, optimizer and any further group as .safetensors, state.json; never pickle
     best.safetensors   the best weights so far, on disk before any checkpoint that speaks of them
@@ -59,7 +59,7 @@ class Writer:
 
     To be used as a context manager, one at a time a folder, which holds nothing else; leaving waits until all
     is on disk. A write that fails is raised by the next call, or on leaving; nothing is written after it, so
-    that what stands stays in order. After another error in its block, leaving waits a minute at most.
+    that what is written stays whole. After another error in its block, leaving waits a minute at most.
     """
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
@@ -168,11 +168,11 @@ def restore_optimizer(weights: Tensors, optimizer: Optimizer, tensors: Tensors) 
     """Give the optimizer what `optimizer_tensors` returned; where no copy is needed, the tensors become its own."""
     # A fused or captured step counts on the weights' device, any other on the CPU.
     groups = [group for group in optimizer.param_groups if group.get("fused") or group.get("capturable")]
-    beside = {parameter for group in groups for parameter in group["params"]}
+    others = {parameter for group in groups for parameter in group["params"]}
     found: dict[str, dict[str, Tensor]] = {name: {} for name in weights}
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
-        stays = key == "step" and weights[name] not in beside
+        stays = key == "step" and weights[name] not in others
         found[name][key] = value if stays else value.to(weights[name].device)
     for name, tensor in weights.items():
         optimizer.state[tensor] = found[name]
@@ -229,7 +229,7 @@ def _read(path: Path) -> State:
         before = [each.name for each in steps(path.parent) if each < path]
         raise RunnerError(
             f"{path}: the checkpoint is damaged or another version's ({error}); remove this folder, "
-            f"and the same command goes on from {before[-1] if before else 'the start'}."
+            f"and the same command resumes from {before[-1] if before else 'the start'}."
         ) from error
 
 
@@ -258,11 +258,11 @@ def _explained(error: BaseException, target: Path, num_bytes: int) -> BaseExcept
         return error
     free = shutil.disk_usage(next(path for path in target.parents if path.exists())).free
     whole = steps(target.parent)
-    stands, start = (f"{whole[-1].name} stands", "it") if whole else ("there is none yet", "the start")
+    state, start = (f"{whole[-1].name} is whole", "it") if whole else ("there is none yet", "the start")
     fix = "free space" if number in (errno.ENOSPC, errno.EDQUOT) else "fix that"
     explained = RunnerError(
         f"{target}: {os.strerror(number)}; {num_bytes / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB free; "
-        f"the last good checkpoint: {stands}; {fix}, and the same command goes on from {start}."
+        f"the last good checkpoint: {state}; {fix}, and the same command resumes from {start}."
     )
     explained.__cause__ = error
     return explained

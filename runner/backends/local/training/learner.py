@@ -1,6 +1,6 @@
 """The trainable model, its optimizer, and the gradient of rows, accumulated over packs.
 
-It knows no method and no loss: what a pack adds to the loss is told it, as a function of the pack's scores. Random
+It knows no method and no loss: what a pack adds to the loss is given to it as a function of the pack's scores. Random
 numbers follow from the number of steps done.
 """
 
@@ -81,7 +81,7 @@ class Learner:
     def _backward(
         self, part: Sequence[TokenRow], share: Callable[[Scores], Values], by_token: bool, lanes: int
     ) -> tuple[Values, Grads]:
-        """Return a pack's share of the loss and metrics; its gradients, too, where others go beside it, else added."""
+        """Return a pack's share of the loss and metrics; its gradients if others run at the same time, else added."""
         with self.profile.part("forward", lanes):
             found = share(self.scorer(part, by_token))
         grads: Grads = ()
@@ -95,7 +95,7 @@ class Learner:
         return {name: value.detach() for name, value in found.items()}, grads
 
     def _accumulate(self, grads: Grads) -> None:
-        """Add the gradients of a pack that was computed beside others."""
+        """Add the gradients of a pack that was computed at the same time as others."""
         # A pack computed alone has added its own gradient and returns none.
         for weight, grad in zip(self.weights.values(), grads, strict=bool(grads)):
             if grad is not None:
@@ -130,7 +130,7 @@ class Learner:
         return self._whole(self.averaged or self.weights)
 
     def state(self, step: int, progress: Mapping[str, object]) -> State:
-        """Return all that training needs to go on after `step` steps."""
+        """Return all that training needs to continue after `step` steps."""
         extra = {"averaged": self._whole(self.averaged)} if self.averaged else {}
         optimizer = self._whole(checkpoint.optimizer_tensors(self.weights, self.adam))
         return State(step, self._whole(self.weights), optimizer, extra, progress)

@@ -87,7 +87,7 @@ class TrainingData:
     def telling_rows(self, config: Mapping[str, object]) -> list[TokenRow]:
         """Return a long and the shortest row of the first block, with which packing is tried.
 
-        Models whose tokens see only so far, as their configuration tells, show it in the longest rows; others in any,
+        Models whose tokens see only so far, as their configuration says, show it in the longest rows; others in any,
         and the longest take 10 s.
         """
         rows = self.tokens["train"]

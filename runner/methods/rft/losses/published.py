@@ -15,7 +15,7 @@ def clipped(tokens: Tokens, epsilon: float, epsilon_high: float) -> "Tensor":
     """Return -min(ratio · A, clip(ratio, 1 - epsilon, 1 + epsilon_high) · A) (PPO, arXiv:1707.06347, equation 7)."""
     import torch
 
-    # The smaller of both, so that nothing is gained by going on once the ratio has gone far in the right direction.
+    # The smaller of both, so that nothing is gained by going further once the ratio is far in the right direction.
     within = tokens.ratios.clamp(1 - epsilon, 1 + epsilon_high)
     return -torch.min(tokens.ratios * tokens.advantages, within * tokens.advantages)
 

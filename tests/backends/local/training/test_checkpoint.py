@@ -210,7 +210,7 @@ def test_a_damaged_checkpoint_is_told_in_a_sentence(file: str, harm, tmp_path: P
         writer.save(state(1))
         writer.save(state(2))
     harm(steps(tmp_path)[-1] / file)
-    with pytest.raises(RunnerError, match=r"step-00000002: .* remove this folder, .* goes on from step-00000001\.$"):
+    with pytest.raises(RunnerError, match=r"step-00000002: .* remove this folder, .* resumes from step-00000001\.$"):
         load(tmp_path)
     shutil.rmtree(steps(tmp_path)[-1])
     assert same(load(tmp_path), state(1))
@@ -262,7 +262,7 @@ def test_no_checkpoint_speaks_of_best_weights_that_are_not_there(tmp_path: Path)
         (tmp_path / "best.safetensors" / "in the way").mkdir(parents=True)
         writer.best({"layer.weight": torch.ones(3)})
         for _ in range(2):  # also for a caller who goes on after the first
-            with pytest.raises(RunnerError, match=r"best\.safetensors: Is a directory; .* step-00000001 stands"):
+            with pytest.raises(RunnerError, match=r"best\.safetensors: Is a directory; .* step-00000001 is whole"):
                 writer.save(state(2))
     assert names(tmp_path) == ["best.safetensors", "step-00000001"]
 
@@ -292,7 +292,7 @@ def test_a_full_disk_is_told_and_the_last_good_checkpoint_stands(small_disk: Pat
         writer.save(state(2, size=MB * 3 // 2))  # 4.5 MB, of which the first files fit
         told = (
             r"disk/checkpoints/step-00000002: No space left on device; 4\.5 MB are needed and 4\.\d MB free; "
-            r"the last good checkpoint: step-00000001 stands; free space, and the same command goes on from it\.$"
+            r"the last good checkpoint: step-00000001 is whole; free space, and the same command resumes from it\.$"
         )
         with pytest.raises(RunnerError, match=told):
             writer.flush()
@@ -334,7 +334,7 @@ with Writer(Path(sys.argv[1])) as writer:
     process = in_another_process(script, tmp_path)
     assert "RunnerError" in process.stderr
     assert "step-00000002: File too large; 4.5 MB are needed" in process.stderr
-    assert "step-00000001 stands; fix that, and the same command goes on from it.\n" in process.stderr
+    assert "step-00000001 is whole; fix that, and the same command resumes from it.\n" in process.stderr
     assert names(tmp_path) == ["step-00000001"]
     assert same(load(tmp_path), state(1))
 

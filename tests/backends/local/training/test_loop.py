@@ -120,7 +120,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_step(value: float, scorer: Sc
     reading = meter(scorer)
     told(reading.add(1, measured(1.5), 10))
     told(reading.add(2, measured(value), 10))
-    with pytest.raises(RunnerError, match=rf"the loss is {value} after 1 steps; the last checkpoint stands; try again"):
+    with pytest.raises(RunnerError, match=rf"the loss is {value} after 1 steps; .* checkpoint is kept; try again"):
         told(reading.flush())
 
 
