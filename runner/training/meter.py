@@ -18,6 +18,8 @@ class _Waiting:
     step: int
     values: tuple[Pending, ...]
     num_tokens: int
+    seconds: float
+    """What the step took until it was handed in: all of it on a CPU, little on a device that still computes it."""
 
 
 class Meter:
@@ -38,7 +40,9 @@ class Meter:
 
     def add(self, step: int, values: tuple[Pending, ...], num_tokens: int) -> Generator[Event, None, None]:
         """Take the values of the step that led to `step`, not yet read; yield those of the step before."""
-        before, self._waiting = self._waiting, _Waiting(step, values, num_tokens)
+        now = time.perf_counter()
+        before, self._waiting = self._waiting, _Waiting(step, values, num_tokens, now - self._since)
+        self._since = now
         yield from self._read(before)
 
     def flush(self) -> Generator[Event, None, None]:
@@ -49,18 +53,18 @@ class Meter:
     def _read(self, waiting: _Waiting | None) -> Generator[Event, None, None]:
         if waiting is None:
             return
-        step = waiting.step
+        step, began = waiting.step, time.perf_counter()
         values = {name: value for pending in waiting.values for name, value in pending().items()}
         if not math.isfinite(values["loss"]):
             raise RunnerError(
                 f"train: the loss is {values['loss']} after {step - 1} steps; the last checkpoint is kept; "
                 "try again with a lower learning rate."
             )
-        now = time.perf_counter()
+        # Reading waits until the device has done the step, so that both together are what it took.
+        waited = time.perf_counter() - began
+        self.pause(waited)
         shown = {f"train/{name}": value for name, value in values.items()}
         shown["train/learning_rate"] = self._recipe.rate(step - 1)
-        shown |= self._engine.figures(waiting.num_tokens, now - self._since)
-        # So a step's time includes reading its values, which is when the device has done it.
-        self._since = now
+        shown |= self._engine.figures(waiting.num_tokens, waiting.seconds + waited)
         yield Metrics(step, shown)
         yield Progress("train", step, self._recipe.num_steps, shown)

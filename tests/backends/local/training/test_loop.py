@@ -1,5 +1,6 @@
 """The training loop over the in-process engine: packs, metering, evaluation, and the loop as a whole."""
 
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,21 @@ def test_values_are_read_when_the_next_step_is_under_way(scorer: Scorer) -> None
     assert rounded(events) == [(1, {"train/loss": 1.5, "train/learning_rate": pytest.approx(1e-4)})]
     assert rounded(told(reading.flush())[0]) == [(2, {"train/loss": 2.5, "train/learning_rate": pytest.approx(2e-4)})]
     assert told(reading.flush())[0] == []
+
+
+@pytest.mark.parametrize("when", ["before it is handed in, as on a CPU", "until it is read, as on a device"])
+def test_the_speed_of_a_step_is_that_of_its_own_tokens_also_where_it_is_read_at_once(when: str, scorer: Scorer) -> None:
+    reading, on_device = meter(scorer), when.startswith("until")
+
+    def late() -> dict[str, float]:
+        time.sleep(0.2 * on_device)
+        return {"loss": 1.5}
+
+    time.sleep(0.2 * (not on_device))
+    told(reading.add(1, (late,), 10))
+    ((metrics, _), _) = told(reading.flush())
+    # 10 tokens in 0.2 s or more, however busy the machine is.
+    assert 0 < metrics.values["system/tokens_per_second"] <= 50
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
