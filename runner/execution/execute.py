@@ -117,10 +117,11 @@ def proceed(run: Run, listener: Listener) -> Generator[float, None, Results]:
 
     Each yield is a safe point, where `StopAsked` may be thrown in, and gives the seconds that there is nothing to do.
     """
+    # Before the journal, by which other commands know the runs that have begun.
+    keep(run)
     journal = Journal(run.folder / layout.JOURNAL)
     # Only rank 0 has a journal; by its state the others skip the same steps.
     distributed.group().broadcast(journal.state)
-    keep(run)
     return (yield from _carry_out_all(run, journal, listener))
 
 
