@@ -13,6 +13,7 @@ pytest.importorskip("tinker")
 from tests.emulator.faults import Fault
 from tests.emulator.tinker import TinkerEmulator
 from tests.emulator.tinker.emulator import KEY
+from tests.emulator.tinker.package import close_connections
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +37,7 @@ def client(service: TinkerEmulator) -> Iterator[Any]:
         found = tinker.ServiceClient(base_url=service.url, api_key=KEY, user_metadata={"plan": "abc"})
         yield found
         found.close("success").result()
+        close_connections()
     assert service.live == []
 
 

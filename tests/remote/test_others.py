@@ -20,6 +20,7 @@ from runner.training.schedule import batch
 from tests.emulator.faults import Fault
 from tests.emulator.tinker import TinkerEmulator
 from tests.emulator.tinker.emulator import KEY
+from tests.emulator.tinker.package import close_connections
 from tests.remote import driven
 from tests.remote.driven import KILLED
 from tests.training.driving import Listed
@@ -86,6 +87,7 @@ def test_a_program_by_the_package_gives_the_same_model(service: TinkerEmulator, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         by_the_package(service.url)
+        close_connections()
     theirs = driven.final(service, STEPS).state.weights
     assert len(service.models) == 2
     for name, tensor in ours.items():
