@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from runner.record import layout
-from runner.record.files import write_json
+from runner.record.files import read_json, write_json
 
 
 class HostedModel(msgspec.Struct, frozen=True):
@@ -22,7 +22,7 @@ def read(folder: Path) -> HostedModel | None:
     """Return what a run's folder says of its hosted model, None where it has none."""
     # No weights are here, so this file distinguishes it from a local model.
     path = folder / layout.MODEL / layout.HOSTED
-    return msgspec.json.decode(path.read_bytes(), type=HostedModel) if path.exists() else None
+    return read_json(path, HostedModel)
 
 
 def write(folder: Path, model: HostedModel) -> None:

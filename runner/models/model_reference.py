@@ -12,7 +12,7 @@ import msgspec
 from runner.errors import ModelError
 from runner.models.source import ModelIdentity
 from runner.record import layout
-from runner.record.files import write_json
+from runner.record.files import read_json, write_json
 
 
 class ModelReference(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ def read(folder: Path) -> ModelReference | None:
     """Return a folder's reference, or None where it is a plain model folder."""
     path = folder / layout.REFERENCE
     # A folder without one is a model as transformers saves it, a base model.
-    return msgspec.json.decode(path.read_bytes(), type=ModelReference) if path.exists() else None
+    return read_json(path, ModelReference)
 
 
 def write(folder: Path, plan_id: str, base: ModelIdentity, adapters: list[str], full: bool) -> ModelReference:

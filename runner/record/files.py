@@ -1,8 +1,41 @@
 """How files of a run's folder are written: whole or not at all, and named so that any system takes the name."""
 
+import os
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+
+Form = TypeVar("Form")
+
+
+def read_json(path: Path, form: type[Form]) -> Form | None:
+    """Return what a JSON file holds, None where there is no such file. Raises `msgspec.MsgspecError` for another."""
+    return msgspec.json.decode(path.read_bytes(), type=form) if path.exists() else None
+
+
+def whole_lines(path: Path) -> bytes:
+    """Return the whole lines of a file to which lines are appended, without what a crash has torn; none without it."""
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut a line off that a crash has torn: what is appended would continue it, and neither could be read."""
+    if path.exists() and len(whole := whole_lines(path)) < path.stat().st_size:
+        os.truncate(path, len(whole))
+
+
+def append(path: Path, line: bytes, sync: bool = True) -> None:
+    """Append a line; with `sync` wait until it is on the disk. Raises `OSError` with the file's name."""
+    try:
+        with path.open("ab") as file:
+            file.write(line + b"\n")
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:  # a full disk's names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, value: object) -> None:

@@ -62,7 +62,7 @@ class AnswerGrade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """What the grade depends on: the grader's configuration and the answers it has seen."""
 
 
-Kept = TypeVar("Kept", Asked, Answer, AnswerGrade)
+Kept = TypeVar("Kept", bound=msgspec.Struct)
 
 
 def write(path: Path, values: Iterable[Kept]) -> None:
@@ -80,12 +80,7 @@ def read(path: Path, form: type[Kept]) -> Sequence[Kept]:
 
 def read_whole(path: Path, form: type[Kept]) -> Sequence[Kept]:
     """Return the values of a file to which more are going to be appended; a line torn by a crash is cut off."""
-    if path.exists():
-        content = path.read_bytes()
-        # Appended to a torn line, the next answer would be lost with it.
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            path.write_bytes(whole)
+    files.cut_torn_line(path)
     return read(path, form)
 
 

@@ -5,7 +5,6 @@ metrics are only flushed. A line torn by a crash is cut off. An event that a res
 a checkpoint, behind which metrics were noted already, or reads a service's events again) is not noted twice.
 """
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from runner.errors import RunnerError
-from runner.record import layout
+from runner.record import files, layout
 from runner.record.events import (
     Created,
     Event,
@@ -120,9 +119,8 @@ class Journal:
         self.state = RunState(read(path))
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            # A torn line goes now: what is appended would continue it, and neither could be read.
-            file.truncate(_whole_bytes(path))
+        path.touch()
+        files.cut_torn_line(path)
 
     def add(self, event: Event) -> Record | None:
         """Note an event and return its record; None where it is known already or is not worth keeping."""
@@ -131,16 +129,9 @@ class Journal:
             return None
         # A service's own time, where an event has one: it is heard of minutes later.
         record = Record(getattr(event, "time", None) or time.time(), news)
-        try:
-            with self._path.open("ab") as file:
-                file.write(msgspec.json.encode(record) + b"\n")
-                # A sync waits for the disk. Metrics come at each step, and what a power cut has taken of them is
-                # computed or heard again.
-                if not isinstance(event, Metrics | Said):
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError as error:  # a full disk's names no file
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        # A sync waits for the disk. Metrics come at each step, and what a power cut has taken of them is computed or
+        # heard again.
+        files.append(self._path, msgspec.json.encode(record), sync=not isinstance(event, Metrics | Said))
         # After the file: what could not be written has not happened.
         self.state.apply(news)
         return record
@@ -165,12 +156,9 @@ def read(path: Path) -> list[Record]:
 
     Raises `RunnerError` where it is damaged: a line that is no record, other than a torn last one.
     """
-    if not path.exists():
-        return []
     decoder = msgspec.json.Decoder(Record)
-    lines = path.read_bytes()[: _whole_bytes(path)].splitlines()
     try:
-        return [decoder.decode(line) for line in lines]
+        return [decoder.decode(line) for line in files.whole_lines(path).splitlines()]
     except msgspec.MsgspecError as error:
         raise RunnerError(f"{path}: is damaged ({error}); move the run's folder away to start over.") from error
 
@@ -178,7 +166,3 @@ def read(path: Path) -> list[Record]:
 def read_state(folder: Path) -> RunState:
     """Return how far the run of a folder has come; not at all where it has no journal. Touches nothing."""
     return RunState(read(folder / layout.JOURNAL))
-
-
-def _whole_bytes(path: Path) -> int:
-    return path.read_bytes().rfind(b"\n") + 1

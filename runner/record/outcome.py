@@ -7,6 +7,7 @@ from typing import TypedDict
 import msgspec
 
 from runner.record.events import Metrics, Result
+from runner.record.files import read_json
 from runner.record.journal import Record
 from runner.record.layout import REPORT
 
@@ -66,5 +67,4 @@ def saved(result: Result) -> Saved:
 
 def read(folder: Path) -> Report | None:
     """Return the report of a run's folder, if there is one."""
-    path = folder / REPORT
-    return msgspec.json.decode(path.read_bytes(), type=Report) if path.exists() else None
+    return read_json(folder / REPORT, Report)

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from runner.record import layout
-from runner.record.files import write_json
+from runner.record.files import read_json, write_json
 
 
 class RemoteModel(msgspec.Struct, frozen=True):
@@ -22,7 +22,7 @@ def read(folder: Path) -> RemoteModel | None:
     """Return what a run's folder says of its model at a service, None where it says nothing."""
     # Next to reference.json, by which the same folder is loaded as a local model.
     path = folder / layout.MODEL / layout.REMOTE
-    return msgspec.json.decode(path.read_bytes(), type=RemoteModel) if path.exists() else None
+    return read_json(path, RemoteModel)
 
 
 def write(model_folder: Path, model: RemoteModel) -> None:

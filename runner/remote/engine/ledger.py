@@ -4,7 +4,6 @@ A file of JSON lines next to the journal, which has no place for them: the engin
 and their results are arrays. Each record is synced before the run continues. A line torn by a crash is cut off.
 """
 
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from runner.record import files
 from runner.remote.engine.service import Answer, Handle
 from runner.training.evaluated import EvaluationState, Saved
 
@@ -119,18 +119,12 @@ class Ledger:
         self._by_number: dict[int, Entry] = {}
         for line in read(path):
             self._apply(line)
-        if path.exists():
-            with path.open("ab") as file:
-                # A torn line goes now: what is appended would continue it, and neither could be read.
-                file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        files.cut_torn_line(path)
 
     def add(self, line: Line) -> None:
         """Write a line, wait until it is on the disk, and count it in."""
-        with self._path.open("ab") as file:
-            file.write(msgspec.json.encode(line) + b"\n")
-            file.flush()
-            # 1 to 5 ms on a disk, next to a round trip of 50 or more.
-            os.fsync(file.fileno())
+        # 1 to 5 ms on a disk, next to a round trip of 50 or more.
+        files.append(self._path, msgspec.json.encode(line))
         self._apply(line)
 
     def sent(self, operation_digest: str, kind: str, step: int, num_tokens: int, kept: bool) -> Entry:
@@ -176,12 +170,9 @@ class Ledger:
 
 def read(path: Path) -> list[Line]:
     """Return the whole lines of a ledger; none where there is no file."""
-    if not path.exists():
-        return []
-    # Small: it holds no more than log-probabilities of the rows since the last checkpoints.
-    content = path.read_bytes()
     decoder = msgspec.json.Decoder(Line)
-    return [decoder.decode(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+    # Small: it holds no more than log-probabilities of the rows since the last checkpoints.
+    return [decoder.decode(line) for line in files.whole_lines(path).splitlines()]
 
 
 def start_of(ledger: Ledger) -> Saved:
