@@ -8,7 +8,7 @@ from tests.emulator import deployments, identity, jobs, routes
 from tests.emulator.cloud import Cloud
 from tests.emulator.contract import Contract
 from tests.emulator.faults import Fault
-from tests.emulator.messages import Answer, Refusal, Reply, Request
+from tests.emulator.messages import Answer, Refusal, Reply, Request, match
 from tests.emulator.script import Engine
 from tests.emulator.server import Server
 
@@ -91,7 +91,7 @@ class Emulator(Cloud):
 
     def reply(self, request: Request) -> Reply:
         """Answer one request; requests are answered one at a time, so that the state is always whole."""
-        found = routes.find(request.method, request.path)
+        found = match(routes.ROUTES, request)
         with self.lock:
             self.requests.append(request)
             if found is None:

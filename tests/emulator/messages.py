@@ -1,9 +1,10 @@
 """What goes over the wire: a request as received, an answer as sent, and a refusal as an exception."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 
 @dataclass
@@ -95,3 +96,27 @@ class Refusal(Exception):
         super().__init__(message)
         kind = "invalid_request_error" if status < 500 else "server_error"
         self.answer = Answer(status, {"error": {"code": code, "message": message, "param": param, "type": kind}})
+
+
+class Matched(Protocol):
+    """An operation of a service, as far as requests are matched with it."""
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What the whole path has to be, with its ids as groups."""
+
+
+Found = TypeVar("Found", bound=Matched)
+
+
+def match(routes: Sequence[Found], request: Request) -> tuple[Found, dict[str, str]] | None:
+    """Return the operation that a request asks for and the ids in its path."""
+    for route in routes:
+        found = route.pattern.fullmatch(request.path) if route.method == request.method else None
+        if found is not None:
+            return route, found.groupdict()
+    return None

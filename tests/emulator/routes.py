@@ -66,12 +66,3 @@ ROUTES = [
     _route("GET token", "GET", "/msi/token", None, identity.token),
 ]  # fmt: skip
 NAMES = [route.name for route in ROUTES]
-
-
-def find(method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-    """Return the operation that a request asks for and the ids in its path."""
-    for route in ROUTES:
-        match = route.pattern.fullmatch(path) if route.method == method else None
-        if match is not None:
-            return route, match.groupdict()
-    return None

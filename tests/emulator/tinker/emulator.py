@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.emulator.faults import Fault, Faults
-from tests.emulator.messages import Answer, Refusal, Reply, Request
+from tests.emulator.messages import Answer, Refusal, Reply, Request, match
 from tests.emulator.server import Server
 from tests.emulator.tinker.records import Checkpoint, Future, Model, Sampler, Session
 from tests.emulator.tinker.trainer import Trainer
@@ -104,7 +104,7 @@ class TinkerEmulator:
         """Answer one request."""
         from tests.emulator.tinker import routes
 
-        found = routes.find(request.method, request.path)
+        found = match(routes.ROUTES, request)
         with self.lock:
             self.requests.append(request)
             fault = self.faults.take(found[0].name) if found else None

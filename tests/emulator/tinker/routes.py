@@ -246,12 +246,3 @@ ROUTES = [
     Route("GET export", "GET", re.compile("/export/(?P<place>[^/]+)/(?P<name>[^/]+)"), checkpoints.export, keyed=False),
 ]
 NAMES = [route.name for route in ROUTES]
-
-
-def find(method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-    """Return the operation that a request asks for and the ids in its path."""
-    for route in ROUTES:
-        match = route.pattern.fullmatch(path) if route.method == method else None
-        if match is not None:
-            return route, match.groupdict()
-    return None
