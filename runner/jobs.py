@@ -20,7 +20,6 @@ from runner.terminal import cli, console
 VERBS = ("cancel", "pause", "resume")
 IDS = ("ftjob-", "ft-", "sess-")
 """What the ids of jobs and sessions begin with."""
-PLAN_DIGITS = 8
 
 
 def main() -> None:
@@ -75,11 +74,11 @@ def _list(runs_folder: Path) -> None:
     runs = hosted_runs(runs_folder)
     names = {known.job: folder.name for folder, known in runs.items()}
     # A run's folder ends with the first digits of its plan's id, which a session has as a label.
-    plans = {folder.name[-PLAN_DIGITS:]: folder.name for folder in runs}
+    plans = {folder.name[-run_folders.PLAN_ID_CHARACTERS :]: folder.name for folder in runs}
     for service in _services(runs_folder):
         rows = []
         for job in service.list():
-            plan = job.plan_id[:PLAN_DIGITS]
+            plan = job.plan_id[: run_folders.PLAN_ID_CHARACTERS]
             where = names.get(job.id) or plans.get(plan) or (f"plan {plan}, not here" if plan else "not the runner's")
             rows.append([job.id, job.state, duration(max(0.0, time.time() - job.created_at)), where, job.model])
         console.table(service.endpoint, ["job", "state", "age", "run", "model"], rows, fold=False)

@@ -7,11 +7,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner import graders
 from runner.errors import RequestError
 from runner.evaluation import configured, grading, summary
 from runner.evaluation.judges import judge_of
 from runner.evaluation.lockstep import in_lockstep
-from runner.graders import Grader
+from runner.graders import Grader, Json
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.plan import Run
 from runner.record import graded, layout, samples
@@ -60,6 +61,16 @@ def refuse_judging(wanted: Evaluation) -> None:
             )
 
 
+def identity(request: Request) -> dict[str, Json]:
+    """Return what decides which weights are kept and what is measured on the way, as a plan has it."""
+    keys, grader = request.evaluation, grader_of(request)
+    found: dict[str, Json] = {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
+    # Not in every plan: graders that only measure do not decide the result, and other ones must not train again.
+    if grader is not None:  # its code and its prompts then decide which weights are kept
+        found |= {"keep_by": keys.keep_by, "grader": graders.configuration(grader), "answers": samples.key(request)}
+    return found
+
+
 @dataclass(frozen=True)
 class CheckpointAnswers:
     """The answers of a run's model on the way, graded by one grader."""
@@ -80,13 +91,13 @@ class CheckpointAnswers:
         Raises `RequestError` where the grader has given no answer a score, as nothing could be decided then.
         """
         # All ranks sample, as sharded weights need each of them; only rank 0 grades.
-        prompts = [self.tokenizer.encode(self.tokenizer.render(row.prompt, answer_next=True)) for row in self.rows]
+        prompts = [self.tokenizer.encode_prompt(row.prompt) for row in self.rows]
         found = engine.sample(prompts, samples.sampling(self.run.request))
         replies = [[self._reply(each) for each in answers] for answers in found]
         return (yield from in_lockstep(self._grade(replies, step)))
 
     def _reply(self, found: Sampled) -> Reply:
-        return Reply(self.tokenizer.decode(found.ids[:-1] if found.ended else found.ids).strip(), found.ended)
+        return Reply(found.text(self.tokenizer), found.ended)
 
     def _grade(self, replies: Sequence[Sequence[Reply]], step: int) -> Generator[Event, None, dict[str, float]]:
         folder, keys = self._folder(step), self.run.request.evaluation.judge

@@ -81,6 +81,10 @@ class ChatTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Return the ids of a prompt, up to where the assistant begins to speak. Raises what `render` raises."""
+        return self.encode(self.render(messages, answer_next=True))
+
     def encode_all(self, texts: Sequence[str], at_most: int | None = None) -> Iterator[list[int]]:
         """Yield the same for each of several texts, encoded together on all cores.
 

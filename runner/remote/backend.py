@@ -6,16 +6,16 @@ from dataclasses import asdict
 from functools import cache, partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from runner import distributed, graders, models
+from runner import distributed
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
 from runner.cost import Cost, Tokens
 from runner.data.survey import Survey, TokenLimit
 from runner.errors import DataError, RequestError
+from runner.evaluation import on_the_way
 from runner.evaluation.on_the_way import grader_of, refuse_judging
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
-from runner.models import tokenizer_folder
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.limit import limit_of
 from runner.plan import Proposal, Run
 from runner.record import samples
 from runner.record.events import Created
@@ -70,13 +70,7 @@ class RemoteBackend(Backend[Settings]):
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return `max_length`, where the model's tokenizer is here."""
-        folder = models.cached(request.model.source)
-        if folder is None:
-            return None
-        most = self.settings.of(request).max_length
-        tokenizer = ChatTokenizer(tokenizer_folder(folder))
-        rows, prompts = partial(tokenizer.counts, at_most=most), partial(tokenizer.prompt_counts, at_most=most)
-        return TokenLimit(most, rows, prompts, key="backend.max_length")
+        return limit_of(request.model.source, self.settings.of(request).max_length)
 
     def resolve(
         self, settings: Settings, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int
@@ -95,11 +89,7 @@ class RemoteBackend(Backend[Settings]):
 
     def evaluation(self, request: Request) -> dict[str, Json]:
         """Return what decides which weights are kept and what is measured on the way."""
-        keys, grader = request.evaluation, grader_of(request)
-        found: dict[str, Json] = {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
-        if grader is not None:
-            found |= {"keep_by": keys.keep_by, "grader": graders.configuration(grader), "answers": samples.key(request)}
-        return found
+        return on_the_way.identity(request)
 
     def cost(self, run: Run, tokens: Tokens | None) -> Cost:
         """Return the most that the whole run costs by the table of prices; None where it has none."""

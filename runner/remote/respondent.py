@@ -32,7 +32,8 @@ class RemoteRespondent:
         """Yield the answers to each prompt."""
         tokenizer = ChatTokenizer(self._tokenizer)
         stops = ends(self._tokenizer)
-        for prompt in encoded(tokenizer, prompts):
+        # All before the first is paid for: a prompt that the template refuses stops none in the middle.
+        for prompt in [tokenizer.encode_prompt(each) for each in prompts]:
             yield replies(tokenizer, self._service.answering.sample(self._sampler, prompt, sampling, stops))
 
     def close(self) -> None:
@@ -58,11 +59,6 @@ class RemoteRespondent:
         session = self._service.open_for_answers({})
         self._heartbeat = Heartbeat(self._service, session)
         return self._service.answering.sampler(session, self._path, self._base_model)
-
-
-def encoded(tokenizer: ChatTokenizer, prompts: Sequence[Turns]) -> list[list[int]]:
-    """Return prompts as token ids, up to where the assistant begins to speak."""
-    return [tokenizer.encode(tokenizer.render(prompt, answer_next=True)) for prompt in prompts]
 
 
 def replies(tokenizer: ChatTokenizer, answers: Sequence[Sampled]) -> list[Reply]:

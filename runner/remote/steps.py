@@ -97,7 +97,7 @@ class RemoteSteps:
         barren = 0
         while True:
             tried = self.session.driver.ledger.checkpoint
-            self.budget.demand_room(self.session.driver.ledger)
+            self.budget.demand_room()
             yield from self.session.begin(self.rows.tokens("train"))
             try:
                 step = yield from self._loop()
@@ -147,7 +147,7 @@ class RemoteSteps:
         replies = {}
         for number, (name, path) in enumerate({"tuned": saved.sampler, "base": origin.sampler}.items()):
             yield Progress("sample", number, 2, what=f"the {name} model's answers")
-            found = self.engine.answers(path, respondent.encoded(self.rows.tokenizer, prompts), how)
+            found = self.engine.answers(path, [self.rows.tokenizer.encode_prompt(prompt) for prompt in prompts], how)
             replies[name] = [respondent.replies(self.rows.tokenizer, answers) for answers in found]
         return (yield from samples.keep(self.run.folder, rows, replies["base"], replies["tuned"]))
 

@@ -10,8 +10,8 @@ from runner.remote.engine.remote_engine import Limits
 from runner.remote.engine.service import Service, Start
 from runner.remote.keys import RemoteKeys
 from runner.remote.money.rates import Rates, table
-from runner.training.recipe import Recipe
-from runner.training.schedule import checkpoint_every, count_steps, evaluate_every
+from runner.training.recipe import Recipe, of_run
+from runner.training.schedule import count_steps
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -55,24 +55,10 @@ class Target:
 
     def recipe(self, run: "Run", method: AnyMethod) -> Recipe:
         """Return what a run asks of the training loop."""
-        settings, evaluation, keys = self.settings, run.request.evaluation, run.hyperparameters
-        steps = num_steps(run)
-        assert settings.learning_rate != "auto"  # resolved with the plan
-        return Recipe(
-            method=method,
-            hyperparameters=keys,
-            learning_rate=settings.learning_rate * keys.learning_rate_multiplier,
-            schedule=settings.schedule,
-            warmup_ratio=settings.warmup_ratio,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            num_steps=steps,
-            seed=run.plan.seed,
-            evaluate_every=evaluate_every(evaluation.every, steps),
-            checkpoint_every=checkpoint_every(settings.runtime.checkpoint_every, steps),
-            keep_best=evaluation.keep == "best",
-            patience=evaluation.patience,
-        )
+        return of_run(
+            run, method, self.settings, num_steps(run),
+            max_grad_norm=self.max_grad_norm, asked_checkpoints=self.settings.runtime.checkpoint_every,
+        )  # fmt: skip
 
 
 def num_steps(run: "Run") -> int:

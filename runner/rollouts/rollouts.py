@@ -16,7 +16,7 @@ from runner.methods.rft import RFT
 from runner.methods.rft.advantages import advantages
 from runner.methods.rft.losses import LOSSES
 from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
-from runner.record import layout
+from runner.record import graded, layout
 from runner.record.events import Event, Metrics, Note, Progress
 from runner.record.graded import AnswerGrade
 from runner.record.samples import Sampling
@@ -95,18 +95,18 @@ class Rollouts:
     def _folder(self, number: int) -> Path:
         return self.folder / layout.ROLLOUTS / f"step-{number:08d}"
 
-    def _sampled(self, engine: Engine, number: int, step: int) -> Generator[Event, None, list[Group]]:
+    def _sampled(self, engine: Engine, number: int, step: int) -> Generator[Event, None, Sequence[Group]]:
         """Return the answers of a rollout: those that are kept, else new ones, which are kept now."""
         path = self._folder(number) / layout.SAMPLED
         if path.exists():
-            return sampled.read(path)
+            return graded.read(path, Group)
         yield Progress("train", step, self.recipe.num_steps, what="answers")
         places = batch(len(self.rows), self.recipe.hyperparameters.batch_size, self.recipe.seed, number)
-        prompts = [sampled.prompt_ids(self.tokenizer, sampled.problem_of(self.rows[place])) for place in places]
+        prompts = [self.tokenizer.encode_prompt(sampled.problem_of(self.rows[place]).prompt) for place in places]
         with engine.timed("answers"):
             groups = sampled.sample(engine, self.tokenizer, places, prompts, lambda turn: self._sampling(number, turn))
         path.parent.mkdir(parents=True, exist_ok=True)
-        sampled.write(path, groups)
+        graded.write(path, groups)
         return groups
 
     def _sampling(self, number: int, turn: int) -> Sampling:

@@ -10,7 +10,6 @@ the last checkpoint, is learned from the same answers.
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -18,7 +17,6 @@ import msgspec
 from runner.data.kinds.problem import Problem
 from runner.data.rows import Row, row_id
 from runner.models.chat_tokenizer import ChatTokenizer
-from runner.record import files
 from runner.record.events import Event
 from runner.record.graded import Answer, Asked
 from runner.record.samples import Sampling
@@ -44,11 +42,6 @@ class Group(msgspec.Struct, frozen=True):
     row: int
     prompt: list[int]
     answers: list[SampledAnswer]
-
-
-def prompt_ids(tokenizer: ChatTokenizer, problem: Problem) -> list[int]:
-    """Return the tokens of a prompt up to where the answer begins."""
-    return tokenizer.encode(tokenizer.render(problem.prompt, answer_next=True))
 
 
 def problem_of(row: Row) -> Problem:
@@ -99,18 +92,7 @@ def sample(
 
 
 def _answer(tokenizer: ChatTokenizer, found: Sampled) -> SampledAnswer:
-    text = tokenizer.decode(found.ids[:-1] if found.ended else found.ids).strip()
-    return SampledAnswer(list(found.ids), list(found.logps), found.ended, text)
-
-
-def write(path: Path, groups: Sequence[Group]) -> None:
-    """Write groups, whole or not at all."""
-    files.write(path, msgspec.json.Encoder().encode_lines(groups))
-
-
-def read(path: Path) -> list[Group]:
-    """Return the groups of a file."""
-    return [msgspec.json.decode(line, type=Group) for line in path.read_bytes().splitlines()]
+    return SampledAnswer(list(found.ids), list(found.logps), found.ended, found.text(tokenizer))
 
 
 def shown_as(event: Event, work: Generator[Event, None, Result]) -> Generator[Event, None, Result]:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
 from runner.record.samples import Sampling
 from runner.training.evaluated import Saved
 from runner.training.examples import Example, Examples
@@ -71,6 +71,10 @@ class Sampled:
     ids: Sequence[int]
     logps: Sequence[float]
     ended: bool
+
+    def text(self, tokenizer: ChatTokenizer) -> str:
+        """Return the answer without its end."""
+        return tokenizer.decode(self.ids[:-1] if self.ended else self.ids).strip()
 
 
 class Engine(ABC):

@@ -1,12 +1,35 @@
 """What a training run does, whatever engine does it: every `auto` is a number here."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from runner.methods import AnyMethod
 from runner.training.engine import Adam
 from runner.training.loss import Hyperparameters, Loss
-from runner.training.schedule import rate
+from runner.training.schedule import checkpoint_every, evaluate_every, rate
+
+if TYPE_CHECKING:
+    from runner.plan import Run
+
+
+class LoopSettings(Protocol):
+    """The keys under `backend` that the loop reads, of every backend whose training loop is ours."""
+
+    @property
+    def learning_rate(self) -> float | Literal["auto"]:
+        """The peak, before `learning_rate_multiplier`; a planned run has a number."""
+
+    @property
+    def schedule(self) -> Literal["cosine", "linear", "constant"]:
+        """The course of the learning rate after the warmup."""
+
+    @property
+    def warmup_ratio(self) -> float:
+        """The share of the steps in which it climbs."""
+
+    @property
+    def weight_decay(self) -> float:
+        """AdamW's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +64,27 @@ class Recipe:
     def adam(self, step: int) -> Adam:
         """Return the numbers of the optimizer step that follows `step` steps."""
         return Adam(self.rate(step), self.weight_decay, self.max_grad_norm)
+
+
+def of_run(
+    run: "Run", method: AnyMethod, settings: LoopSettings, num_steps: int, *,
+    max_grad_norm: float | None, asked_checkpoints: int | Literal["auto"],
+) -> Recipe:  # fmt: skip
+    """Return what a planned run asks of the loop, in so many steps with a checkpoint as often as asked."""
+    evaluation, keys = run.request.evaluation, run.hyperparameters
+    assert settings.learning_rate != "auto"  # resolved with the plan
+    return Recipe(
+        method=method,
+        hyperparameters=keys,
+        learning_rate=settings.learning_rate * keys.learning_rate_multiplier,
+        schedule=settings.schedule,
+        warmup_ratio=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=max_grad_norm,
+        num_steps=num_steps,
+        seed=run.plan.seed,
+        evaluate_every=evaluate_every(evaluation.every, num_steps),
+        checkpoint_every=checkpoint_every(asked_checkpoints, num_steps),
+        keep_best=evaluation.keep == "best",
+        patience=evaluation.patience,
+    )

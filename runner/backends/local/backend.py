@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner import graders, methods, models
+from runner import methods, models
 from runner.backends import Backend, Lines, Resolved, Respondent, Result, Step, step_of
 from runner.backends.local import rewarded
 from runner.backends.local.keys import Local
@@ -17,11 +17,12 @@ from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
 from runner.data.survey import Survey, TokenLimit
 from runner.errors import DataError, RequestError
+from runner.evaluation import on_the_way
 from runner.evaluation.on_the_way import grader_of, refuse_judging
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
-from runner.models import model_reference, tokenizer_folder
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models import model_reference
+from runner.models.limit import limit_of
 from runner.plan import Proposal, Run
 from runner.record import layout, samples
 from runner.record.journal import RunState
@@ -61,13 +62,7 @@ class LocalBackend(Backend[Local]):
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return `max_length`, where the model is here to count tokens."""
-        folder = models.cached(request.model.source)
-        if folder is None:
-            return None
-        most = Local.of(request).max_length
-        tokenizer = ChatTokenizer(tokenizer_folder(folder))
-        rows, prompts = partial(tokenizer.counts, at_most=most), partial(tokenizer.prompt_counts, at_most=most)
-        return TokenLimit(most, rows, prompts, key="backend.max_length")
+        return limit_of(request.model.source, Local.of(request).max_length)
 
     def resolve(
         self, settings: Local, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int
@@ -97,12 +92,7 @@ class LocalBackend(Backend[Local]):
 
     def evaluation(self, request: Request) -> dict[str, Json]:
         """Return what decides which weights are kept and what is measured on the way."""
-        keys, grader = request.evaluation, grader_of(request)
-        found: dict[str, Json] = {"every": keys.every, "keep": keys.keep, "patience": keys.patience}
-        # Not in every plan: graders that only measure do not decide the result, and other ones must not train again.
-        if grader is not None:  # its code and its prompts then decide which weights are kept
-            found |= {"keep_by": keys.keep_by, "grader": graders.configuration(grader), "answers": samples.key(request)}
-        return found
+        return on_the_way.identity(request)
 
     def cost(self, run: Run, tokens: Tokens | None) -> Cost:
         """Return how long training takes at the pace of the latest run of the same kind; here it costs nothing."""

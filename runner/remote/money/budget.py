@@ -44,9 +44,9 @@ class Budget:
             return ""
         return f": {bounds(usage, self._rates)}"
 
-    def demand_room(self, ledger: Ledger) -> None:
+    def demand_room(self) -> None:
         """Raise `PriceReached` where the step after the last checkpoint would pass `max_price`."""
-        step = start_of(ledger).step
+        step = start_of(self._ledger).step
         if step < self._recipe.num_steps and self._passed_by(step):
             raise self._reached(step)
 

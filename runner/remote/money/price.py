@@ -66,27 +66,30 @@ def row_tokens(row: TokenRow) -> int:
 def estimate(run: "Run") -> Usage | None:
     """Return the tokens that a whole run takes; None where the model's tokenizer is not on this machine."""
     folder = models.cached(run.plan.model.source)
-    if folder is None:
-        return None
-    return _estimate(run.plan.id, samples.key(run.request), _Counted(run, folder))
+    return None if folder is None else _estimate(_Counted(run, folder, samples.key(run.request)))
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """A run whose rows are counted once, however often its estimate is asked for."""
+    """A run whose rows are counted once, however often its estimate is asked for: one for a plan and its sampling."""
 
     run: "Run"
     folder: Path
+    sampling: str
 
     def __hash__(self) -> int:
-        return hash(self.run.plan.id)
+        return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Counted) and other.run.plan.id == self.run.plan.id
+        return isinstance(other, _Counted) and self._key == other._key
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self.run.plan.id, self.sampling
 
 
 @cache
-def _estimate(plan_id: str, sampling: str, counted: _Counted) -> Usage:
+def _estimate(counted: _Counted) -> Usage:
     run, method = counted.run, methods.load(counted.run.plan.method)
     means = {split: _mean_tokens(counted, split) for split in run.plan.splits}
     rows = {split: planned.rows for split, planned in run.plan.splits.items()}

@@ -48,7 +48,7 @@ def sample(
     is decided by seed, prompt and the number of the sample, not by the other prompts. `memory` bounds the bytes of
     the key/value cache, by default to half of what is free; one answer is always computed.
     """
-    ids = [tokenizer.encode(tokenizer.render(prompt, answer_next=True)) for prompt in prompts]
+    ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     found = sample_tokens(model, ids, wanted, memory=memory, rows_at_once=rows_at_once)
     return [[_answer(tokenizer, row) for row in rows] for rows in found]
 

@@ -30,9 +30,8 @@ from runner.record import graded, layout
 from runner.record.events import Note, Progress
 from runner.rollouts.held_out import REWARD, HeldOutProblems, watching
 from runner.rollouts.rollouts import Rollouts
-from runner.rollouts.sampled import POLICY, asked, problem_of, prompt_ids
+from runner.rollouts.sampled import POLICY, asked, problem_of
 from runner.training.loop import learn
-from runner.training.schedule import checkpoint_every
 
 TRIED_ANSWERS = (7, 4)
 """Tokens of the made-up answers with which packing is tried."""
@@ -49,7 +48,7 @@ class PromptData(TrainingData):
         for split, rows in self.rows.items():
             yield Progress("prepare", 0, 0, what="tokenising")
             for number, row in enumerate(rows, 1):
-                count = len(prompt_ids(self._tokenizer, problem_of(row)))
+                count = len(self._tokenizer.encode_prompt(problem_of(row).prompt))
                 if count + self.room > self._max_length:
                     raise DataError(
                         f"dataset.{split}, row {number}: the prompt has {count:,} tokens, and rft.max_new_tokens="
@@ -62,7 +61,7 @@ class PromptData(TrainingData):
         """Return the first prompts with made-up answers, with which packing is tried."""
         found = []
         for number in range(min(2, len(self.rows["train"]))):
-            prompt = prompt_ids(self._tokenizer, problem_of(self.rows["train"][number]))
+            prompt = self._tokenizer.encode_prompt(problem_of(self.rows["train"][number]).prompt)
             # Any tokens do: whether a layout is exact does not depend on what they say.
             answers = tuple((prompt * len(TRIED_ANSWERS))[-size:] for size in TRIED_ANSWERS)
             found.append(TokenRow(prompt, answers, tuple([True] * len(each) for each in answers)))
@@ -128,14 +127,10 @@ class RewardedSteps(LocalSteps):
     @cached_property
     def recipe(self) -> LocalRecipe:
         """What the training loop is to do, each rollout being learned from in so many steps."""
-        made = recipe.make(self.run, self.method, self.run.plan.train.rows, self.loaded.how)
         num_steps = rewarded.steps_of(self.run)
-        return replace(
-            made,
-            num_steps=num_steps,
-            evaluate_every=rewarded.interval(self.run, num_steps),
-            checkpoint_every=checkpoint_every(self.settings.runtime.checkpoint_every, num_steps),
-        )
+        made = recipe.make(self.run, self.method, num_steps, self.loaded.how)
+        # The method's own key for it comes first.
+        return replace(made, evaluate_every=rewarded.interval(self.run, num_steps))
 
     def _held_out(self, judge: Judge | None) -> HeldOutProblems:
         request, grader = self.run.request, grader_of(self.run.request)

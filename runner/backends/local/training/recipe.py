@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from runner.backends.local.keys import Local
 from runner.backends.local.parallel.schedule import How
 from runner.methods import AnyMethod
-from runner.training.recipe import Recipe
-from runner.training.schedule import checkpoint_every, count_steps, evaluate_every
+from runner.training.recipe import Recipe, of_run
+from runner.training.schedule import count_steps
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -22,26 +22,23 @@ class LocalRecipe(Recipe):
     tokens_at_once: int = 1
 
 
-def make(run: "Run", method: AnyMethod, num_rows: int, how: How) -> LocalRecipe:
-    """Return what a run asks of the training loop, over so many rows, done as `how` says."""
-    settings, evaluation, keys = Local.of(run.request), run.request.evaluation, run.hyperparameters
-    num_steps = count_steps(keys.n_epochs, keys.batch_size, num_rows, settings.max_steps)
+def make(run: "Run", method: AnyMethod, num_steps: int, how: How) -> LocalRecipe:
+    """Return what a run asks of the training loop in so many steps, done as `how` says."""
+    settings = Local.of(run.request)
+    common = of_run(
+        run, method, settings, num_steps,
+        max_grad_norm=settings.max_grad_norm, asked_checkpoints=settings.runtime.checkpoint_every,
+    )  # fmt: skip
     return LocalRecipe(
-        method=method,
-        hyperparameters=keys,
-        learning_rate=settings.learning_rate * keys.learning_rate_multiplier,
-        schedule=settings.schedule,
-        warmup_ratio=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        num_steps=num_steps,
-        seed=run.plan.seed,
-        evaluate_every=evaluate_every(evaluation.every, num_steps),
-        checkpoint_every=checkpoint_every(settings.runtime.checkpoint_every, num_steps),
-        keep_best=evaluation.keep == "best",
-        patience=evaluation.patience,
+        **vars(common),
         ema_decay=settings.ema_decay,
         checkpoints=settings.runtime.checkpoints,
         # Unpacked, each answer is a forward call of its own, whatever the room.
         tokens_at_once=how["tokens_at_once"] if how["packed"] else 1,
     )
+
+
+def num_steps(run: "Run") -> int:
+    """Return the optimizer steps of a run that learns from stored rows."""
+    keys = run.hyperparameters
+    return count_steps(keys.n_epochs, keys.batch_size, run.plan.train.rows, Local.of(run.request).max_steps)
