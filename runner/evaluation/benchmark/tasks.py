@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ def measure(name: str, respondent: Measurable, model: Any, task: str, limit: int
     from lm_eval import simple_evaluate
 
     _show_log(respondent)
-    loaded = _loaded(task)
+    manager = _manager(_folder(task))
+    loaded = _loaded(task, manager)
     try:
         found = simple_evaluate(
-            model=model, tasks=list(loaded.values()), limit=limit, apply_chat_template=True,
+            model=model, tasks=list(loaded.values()), task_manager=manager, limit=limit, apply_chat_template=True,
             bootstrap_iters=BOOTSTRAP, log_samples=True,
         )  # fmt: skip
     except NotImplementedError as error:
@@ -45,15 +47,23 @@ def measure(name: str, respondent: Measurable, model: Any, task: str, limit: int
     return measurement(name, found, _prompts(loaded, found))
 
 
-def _loaded(task: str) -> dict[str, Any]:
-    """Return the tasks that a name, or a YAML file, means: several where it is a group. Their rows are fetched."""
+def _folder(task: str) -> str | None:
+    """Return the folder of a YAML file of the user's; None of a name, which means a task of the harness's own."""
+    path = Path(task)
+    return str(path.parent) if path.suffix in (".yaml", ".yml") else None
+
+
+@cache
+def _manager(folder: str | None) -> Any:
+    """Return what knows the tasks of a folder, or the harness's own, whose 13,000 files take 10 s to list."""
     from lm_eval.tasks import TaskManager
 
-    path = Path(task)
-    own = path.suffix in (".yaml", ".yml")
-    # To list the harness's own tasks takes 10 s.
-    manager = TaskManager(include_path=[str(path.parent)] if own else None, include_defaults=not own)
-    if not own and task not in manager.all_tasks:
+    return TaskManager(include_path=[folder] if folder else None, include_defaults=folder is None)
+
+
+def _loaded(task: str, manager: Any) -> dict[str, Any]:
+    """Return the tasks that a name, or a YAML file, means: several where it is a group. Their rows are fetched."""
+    if not _folder(task) and task not in manager.all_tasks:
         close = ", ".join(get_close_matches(task, manager.all_tasks, 3)) or "lm-eval ls tasks lists them"
         raise RequestError(f"harness: there is no task {task}; close to it: {close}; or name a YAML file of your own.")
     try:
