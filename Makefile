@@ -13,7 +13,7 @@ help:  ## list the commands
 
 run: .venv/local  ## tune the embedded model on the embedded data, from a fresh clone
 	$(BIN)/python -m runner $(ARGS)
-	@echo "To go on in this shell: source $(BIN)/activate (then python -m runner --help), or $(BIN)/python -m runner …"
+	@echo "To continue in this shell: source $(BIN)/activate (then python -m runner --help), or $(BIN)/python -m runner …"
 
 test: .venv/dev  ## the whole test suite, slow tests included; DURATIONS=1 writes how long its files take
 	$(PYTEST) -m "not exhaustive" $(if $(DURATIONS),--write-durations) $(ARGS)

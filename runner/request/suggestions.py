@@ -44,6 +44,7 @@ OTHER_WORDS = {
     "group_size": ("num_generations", "n_samples_per_prompt"),
     "rft.max_new_tokens": ("max_completion_length", "max_response_length"),
     "updates_per_rollout": ("num_iterations", "ppo_epochs"),
+    "extra_rounds": ("dynamic_sampling", "filter_groups", "max_num_gen_batches"),
     "epsilon": ("clip_range", "cliprange", "clip_ratio"),
     "beta": ("kl_coef", "kl_loss_coef", "init_kl_coef"),
     "mask_truncated": ("mask_truncated_completions",),

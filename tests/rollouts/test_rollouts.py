@@ -138,6 +138,30 @@ def test_two_rows_with_one_prompt_have_answers_of_their_own(tiny_model: Path, tm
     assert one != other
 
 
+def test_other_prompts_are_answered_in_place_of_groups_without_spread(tiny_model: Path, tmp_path: Path) -> None:
+    grader = "return 0.5 if item['reference'] in '02' else " + VOWELS.removeprefix("return ")
+    engine = engine_of(tiny_model, keys(extra_rounds=9), tmp_path)
+    _, batch = batch_of(engine, tiny_model, tmp_path, grader=grader)
+    assert batch.values["without_spread"] == 0.5, "figures are of the prompts as they come"
+    assert len(batch.examples) == len(ROWS)
+    telling = {tuple(ChatTokenizer(tiny_model).encode_prompt(ROWS[at].prompt)) for at in (1, 3)}
+    assert {tuple(example.tokens.prompt) for example in batch.examples} == telling
+    answers = [answer for example in batch.examples for answer in example.tokens.answers]
+    assert len({tuple(answer) for answer in answers}) > len(ROWS), "a prompt that comes again has answers of its own"
+    drawn = engine.sampled
+    assert drawn > len(ROWS) * 4
+    assert not (tmp_path / "rollouts" / "step-00000000" / "round-9").exists(), "the batch was full before"
+    assert batch_of(engine, tiny_model, tmp_path, grader=grader)[1] == batch
+    assert engine.sampled == drawn, "what is kept is not sampled again"
+
+
+def test_a_batch_without_any_spread_stays_as_it_is_after_the_last_extra_round(tiny_model: Path, tmp_path: Path) -> None:
+    engine = engine_of(tiny_model, keys(extra_rounds=2), tmp_path)
+    _, batch = batch_of(engine, tiny_model, tmp_path, grader="return 0.5")
+    assert batch.examples == []
+    assert engine.sampled == 3 * len(ROWS) * 4
+
+
 def test_groups_without_spread_have_no_gradient_and_count_in_the_mean(tiny_model: Path, tmp_path: Path) -> None:
     """As if they had been computed, as TRL does."""
     grader = "return 0.5 if item['reference'] in '02' else " + VOWELS.removeprefix("return ")

@@ -59,11 +59,12 @@ def check(request: Request) -> None:
 def num_answers(run: Run) -> tuple[int, int]:
     """Return the answers that a run samples to learn from, and those to held-out rows."""
     keys, num_steps = run.hyperparameters, steps_of(run)
-    # Rounded up: a rollout is sampled whole, even if the steps end within it.
+    # Rounded up: a rollout is sampled whole, even if the steps end within it. Each round may be as large as the first.
     rollouts = -(-num_steps // keys.updates_per_rollout)
     held_out = run.plan.validation.rows if run.plan.validation else 0
     evaluations = 1 + -(-num_steps // interval(run, num_steps))
-    return rollouts * keys.batch_size * keys.group_size, evaluations * held_out * keys.eval_samples
+    learned = rollouts * (1 + keys.extra_rounds) * keys.batch_size * keys.group_size
+    return learned, evaluations * held_out * keys.eval_samples
 
 
 def steps_of(run: Run) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta
 
 from runner.methods.rft.advantages import Baseline
-from runner.request.types import Auto, NonNegativeFloat, PositiveFloat, PositiveInt
+from runner.request.types import Auto, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,6 +124,8 @@ class LoopKeys:
     """Weight of the KL divergence from the base model; 0 needs no reference."""
     updates_per_rollout: PositiveInt | Auto = "auto"
     """Optimizer steps on each batch of sampled answers; with more than 1 the ratios leave 1."""
+    extra_rounds: NonNegativeInt = 0
+    """Times that other prompts are answered in place of groups without spread, until a batch has none (DAPO's way)."""
     mask_truncated: bool = False
     """Learn nothing from answers that the limit cut off; else they are learned from as they were graded."""
 
