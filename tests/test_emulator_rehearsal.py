@@ -99,6 +99,40 @@ def test_a_rehearsed_run_minimises_the_loss_of_its_plan_and_measures_every_held_
         assert found[3, name] == pytest.approx(measured[3, name])
 
 
+def test_a_reinforcement_job_learns_from_graded_answers_and_reports_the_reward_of_each_grader(
+    client: Client, tmp_path: Path
+) -> None:
+    vowels = "def grade(sample, item):\n    return sum(each in 'aeiou' for each in sample['output_text']) / 50\n"
+    parts = {
+        "vowels": {"type": "python", "name": "vowels", "source": vowels},
+        "right": {"type": "string_check", "name": "right", "operation": "ne", "input": "{{ sample.output_text }}",
+                  "reference": "{{ item.answer }}"},
+    }  # fmt: skip
+    grader = {"type": "multi", "name": "both", "graders": parts, "calculate_output": "(vowels + right) / 2"}
+    train, validation = (
+        upload(client, [{**chat_row(number), "messages": chat_row(number)["messages"][:1], "answer": str(number + 1)}
+                        for number in span])
+        for span in (range(12), range(12, 24))
+    )  # fmt: skip
+    hyperparameters = {"n_epochs": 1, "batch_size": 4, "compute_multiplier": 0.5, "eval_interval": 2, "eval_samples": 1}
+    job = client.jobs.create(
+        model="o4-mini", training_file=train, validation_file=validation, seed=3,
+        method={"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters": hyperparameters}},
+    )  # fmt: skip
+    done = ended(client, job)
+    assert done.status == "succeeded", done.error
+    (folder,) = tmp_path.glob("jobs/*/runs/*")
+    measured = [each.event for each in read(folder / "journal.jsonl") if isinstance(each.event, Metrics)]
+    rewards = {event.step: event.values["train/reward"] for event in measured if "train/reward" in event.values}
+    assert rewards.keys() == {1, 2, 3}
+    reported = [event.data for event in client.jobs.list_events(job.id, limit=100) if event.type == "metrics"]
+    assert {data["step"]: data["train_mean_reward"] for data in reported if "train_mean_reward" in data} == rewards
+    (last,) = (data for data in reported if data["step"] == 2 and "full_valid_mean_reward" in data)
+    assert {each["name"] for each in last["scores"]["graders"]} == {"vowels", "right"}
+    adapter = folder / "model" / "adapter-1" / "adapter_model.safetensors"
+    assert adapter.exists()
+
+
 def test_jobs_wait_for_each_other_and_can_be_cancelled(client: Client) -> None:
     file = upload(client, [chat_row(number) for number in range(10)])
     first, second, third = (client.order("supervised", training_file=file, seed=seed) for seed in range(3))

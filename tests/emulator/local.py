@@ -22,7 +22,7 @@ from tests.emulator.course import TERMINAL, Course, Measure, Stage
 from tests.emulator.records import File, Job
 
 ROOT = Path(__file__).parents[2]
-METHODS = {"supervised": "sft", "dpo": "dpo"}
+METHODS = {"supervised": "sft", "dpo": "dpo", "reinforcement": "rft"}
 # The hosted service's columns; what is not here it does not tell.
 COLUMNS = {
     "loss": "loss",
@@ -118,6 +118,10 @@ class Run:
             words.append(f"dataset.validation={self._put(job.validation)}")
         asked = {key: value for key, value in job.hyperparameters.items() if value != "auto"}
         words += [f"{method}.{key}={value}" for key, value in {**wire_forms.load(method).fixed, **asked}.items()]
+        if "grader" in job.settings:
+            path = self.folder / "grader.json"
+            path.write_text(json.dumps(job.settings["grader"]), "utf-8")
+            words.append(f"{method}.grader={path}")
         quiet = ["evaluation.samples=0", "tracking=none"]
         return [sys.executable, "-m", "runner", "backend=local", *words, *quiet]
 
@@ -223,8 +227,27 @@ def default_source() -> str:
     return str(OmegaConf.load(hydra_config.home() / "conf" / "model" / "smollm2.yaml").source)
 
 
-def hosted(values: dict[str, float]) -> dict[str, float]:
-    """Return metrics under the hosted service's column names, without those it does not tell."""
+def hosted(values: dict[str, float]) -> dict[str, Any]:
+    """Return metrics under the hosted service's names, without those that it does not report."""
     names = {f"{ours}/{name}": f"{theirs}_{column}" for name, column in COLUMNS.items()
              for ours, theirs in SPLITS.items()}  # fmt: skip
-    return {names[name]: value for name, value in values.items() if name in names}
+    return {names[name]: value for name, value in values.items() if name in names} | _rewards(values)
+
+
+def _rewards(values: dict[str, float]) -> dict[str, Any]:
+    """Return what a reinforcement job reports of a step: nested, with a part for each grader of a multi."""
+    row: dict[str, Any] = {}
+    graders: dict[str, dict[str, Any]] = {}
+    for split, prefix, mean in (("train", "", "train_mean_reward"), ("eval", "valid_", "full_valid_mean_reward")):
+        if f"{split}/reward" not in values:
+            continue
+        row[mean] = values[f"{split}/reward"]
+        row[f"{prefix}completion_tokens_mean"] = values[f"{split}/answer_tokens"]
+        scores = row.setdefault("scores", {"graders": []})
+        scores[f"{prefix or 'train_'}reward_mean"] = values[f"{split}/reward"]
+        for name, value in values.items():
+            if name.startswith(f"{split}/reward_"):
+                part = graders.setdefault(name.partition("_")[2], {"name": name.partition("_")[2]})
+                part[f"{prefix or 'train_'}reward_mean"] = value
+        scores["graders"] = list(graders.values())
+    return row
