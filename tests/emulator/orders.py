@@ -11,7 +11,6 @@ from tests.emulator.rows import FEWEST_ROWS
 
 KNOWN = {"model", "training_file", "validation_file", "seed", "suffix", "metadata", "method", "hyperparameters",
          "integrations", "trainingType"}  # fmt: skip
-TRAINING_TYPES = ("Standard", "GlobalStandard", "Developer")
 HYPERPARAMETERS = {
     "supervised": ("n_epochs", "batch_size", "learning_rate_multiplier"),
     "dpo": ("n_epochs", "batch_size", "learning_rate_multiplier", "beta"),
@@ -50,11 +49,6 @@ def base_of(cloud: Cloud, model: str) -> str | None:
     """Return the base of a model that can be tuned: a base model, or one that a job here has made."""
     made = next((job.base for job in cloud.jobs.values() if _made(cloud, job, model)), None)
     return made or models.base_of(model)
-
-
-def exists(cloud: Cloud, model: str) -> bool:
-    """Say whether there is a model of this name to deploy."""
-    return base_of(cloud, model) is not None
 
 
 def file(cloud: Cloud, id: Any, param: str) -> File:
@@ -140,11 +134,15 @@ def _check_reinforcement(body: dict[str, Any]) -> None:
 def _check_training_type(cloud: Cloud, body: dict[str, Any]) -> None:
     base = models.BASES[base_of(cloud, str(body["model"])) or ""]
     asked = body.get("trainingType")
-    if asked is None and base.training_types:
+    if asked is None and base.named:
         raise _bad(f"Model {body['model']} has no default trainingType; it must be given.", "trainingType")
-    if asked is not None and asked not in TRAINING_TYPES:
-        raise _bad(f"trainingType must be one of {', '.join(TRAINING_TYPES)}.", "trainingType")
-    if asked is not None and base.training_types and asked not in base.training_types:
+    if asked is None:
+        return
+    known = models.training_type(str(asked))
+    if known is None:
+        # So misleading was the real service's answer to "Developer".
+        raise _bad("The fineTuningJob field is required.")
+    if known not in base.training_types:
         message = f"The specified model '{body['model']}' does not support fine-tuning with {asked} TrainingType."
         raise _bad(message, "trainingType")
 

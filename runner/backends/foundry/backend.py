@@ -210,6 +210,8 @@ def _check(request: Request, survey: Survey) -> None:
     table = catalogue(settings.models)
     table.demand(name, request.method)
     table.demand_training_type(name, settings.training_type)
+    if settings.deploy != "none":
+        table.demand_sku(name, settings.deployment.sku)
     _check_method(request, survey)
     if request.evaluation.keep == "best":
         raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")

@@ -44,7 +44,8 @@ class DeployedSteps:
         self._rows()  # data that is gone is reported before anything costs by the hour
         # By the journal: a deployment that somebody else has made is used, but never changed or removed.
         mine = ("deployment", self.deployment_name) in self.state.created
-        deployer = deployment.Deployer(self.service, self.deployment_name)
+        publisher = deployment.format_of(self.settings, self.base)
+        deployer = deployment.Deployer(self.service, self.deployment_name, publisher)
         yield from deployer.ensure(
             msgspec.convert(self.done["follow"], Followed)["model"], wanted.sku, wanted.capacity, mine
         )

@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING
 
 from runner.backends import Respondent
+from runner.backends.foundry.catalogue import OPENAI, catalogue
 from runner.backends.foundry.connect import Service, service
 from runner.backends.foundry.keys import Foundry
 from runner.errors import ModelError, RequestError, RunnerError, ServiceError
@@ -24,8 +25,9 @@ NOT_THERE = {"ResourceNotFound", "DeploymentNotFound", "NotFound"}
 class Deployer:
     """Makes and removes one deployment, by its name."""
 
-    def __init__(self, service: Service, name: str) -> None:
-        self.service, self.name = service, name
+    def __init__(self, service: Service, name: str, format: str = OPENAI) -> None:
+        # The publisher of the base model: a wrong one ends in a 500 without a reason.
+        self.service, self.name, self.format = service, name, format
 
     def ensure(self, model: str, sku: str, capacity: int, mine: bool) -> Generator[Event, None, None]:
         """Deploy a model under the name, unless it is, and wait until it is ready.
@@ -67,7 +69,7 @@ class Deployer:
             sku=models.Sku(name=sku, capacity=capacity),
             properties=models.DeploymentProperties(
                 # Version 1: a tuned model has just one, whatever its base's.
-                model=models.DeploymentModel(format="OpenAI", name=model, version="1")
+                model=models.DeploymentModel(format=self.format, name=model, version="1")
             ),
         )
         try:
@@ -119,6 +121,12 @@ class Deployer:
             if error.error and error.error.code not in NOT_THERE:
                 raise  # the account or the resource group is what is missing
             return None
+
+
+def format_of(settings: Foundry, base: str) -> str:
+    """Return the deployment format of a tuned model: what is asked for, else what the table says of its base model."""
+    found = catalogue(settings.models).find(base)
+    return settings.deployment.format or (found.format if found else OPENAI)
 
 
 def find_base(service: Service, model: str) -> Asking[str | None]:

@@ -9,6 +9,7 @@ save       what the model is                                    model/hosted.jso
 deploy, sample, undeploy                                        deployed_steps.py
 """
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,10 +17,11 @@ from openai import NotFoundError
 
 from runner import models
 from runner.backends import Events, Result
+from runner.backends.foundry.catalogue import WIRE
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
 from runner.backends.foundry.results import Followed
-from runner.errors import LeftRunning, StopAsked
+from runner.errors import LeftRunning, RequestError, StopAsked
 from runner.hosted import files, follow, jobs, metrics, rewards
 from runner.hosted import methods as wire_forms
 from runner.hosted.connection import Asking, PageOptions
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 
     from runner.plan import Run
     from runner.record.journal import RunState
+
+# The second is what the service said of a value that it does not know, as if nothing had been sent.
+REFUSED_TYPE = re.compile(r"training ?type|fineTuningJob field is required", re.IGNORECASE)
+"""What a refusal says where the reason is the training type."""
 
 
 class FoundrySteps:
@@ -86,11 +92,20 @@ class FoundrySteps:
         ids = self._ids(uploaded)
         # How the job is found again where the service shows no metadata (hosted/jobs.py).
         suffix = self.settings.suffix or jobs.default_suffix(plan.id)
-        extra = {"trainingType": self.settings.training_type}
+        sent = WIRE[self.settings.training_type]
+        extra = {"trainingType": sent}
         arguments = jobs.arguments(plan, self.base, ids, suffix, extra, rewards.method_extras(self.run))
         maker = jobs.JobMaker(self.service, plan, arguments, self.run.request.again)
         created = next((name for what, name in self.state.created if what == "job"), None)
-        return {"job": (yield from maker.ensure(self.state.intents.get("job"), created))}
+        try:
+            return {"job": (yield from maker.ensure(self.state.intents.get("job"), created))}
+        except RequestError as error:
+            if not REFUSED_TYPE.search(str(error)):
+                raise
+            raise RequestError(
+                f"backend.training_type: got {self.settings.training_type}, sent as trainingType={sent}, which the "
+                f"service refuses for {self.base} in this project's region ({error}); choose another."
+            ) from error
 
     def look(self) -> Events:
         """See what has become of the job so far, without staying."""
