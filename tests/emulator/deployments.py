@@ -9,7 +9,6 @@ from tests.emulator.messages import Answer, Refusal, Request
 from tests.emulator.records import Deployment
 
 
-
 def put(cloud: Cloud, request: Request, id: str) -> Answer:
     """Create a deployment, or change it; the operation to poll is named in a header."""
     body = request.json()

@@ -1,7 +1,7 @@
 """What the service takes of one resource: so many jobs run, so many wait, so many jobs and files are kept.
 
-Source: https://learn.microsoft.com/azure/foundry/openai/quotas-limits (February 2026). The refusals are unverified: that
-page has numbers, not answers; `quotaExceeded` is in the error codes of the service's own specification.
+Source: https://learn.microsoft.com/azure/foundry/openai/quotas-limits (February 2026). The refusals are unverified:
+that page has numbers, not answers; `quotaExceeded` is in the error codes of the service's own specification.
 """
 
 from typing import NamedTuple

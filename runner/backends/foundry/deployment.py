@@ -3,7 +3,7 @@
 Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-deploy
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from runner.backends import Respondent
@@ -123,6 +123,12 @@ class Deployer:
             return None
 
 
+def name_of(plan_id: str, job: str, step: int | None = None) -> str:
+    """Return what the deployment of a plan's model, or of its checkpoint at a step, is called."""
+    # The job's id in it: after again=true another model gets another deployment.
+    return f"r-{plan_id[:8]}-{job[-8:]}" + ("" if step is None else f"-{step}")
+
+
 def format_of(settings: Foundry, base: str) -> str:
     """Return the deployment format of a tuned model: what is asked for, else what the table says of its base model."""
     found = catalogue(settings.models).find(base)
@@ -141,12 +147,6 @@ def find_base(service: Service, model: str) -> Asking[str | None]:
         if _model(each) in (model, model.partition("-20")[0]) and _state(each) == READY
     ]
     return min(fitting) if fitting else None  # the same one each time, in whatever order they come
-
-
-def respondents(settings: Foundry, names: Mapping[str, str]) -> dict[str, Respondent]:
-    """Return what answers by deployments, given the name of each."""
-    there = service(settings)
-    return {model: Deployed(there, name) for model, name in names.items()}
 
 
 def respondent(settings: Foundry, name: str, base: str | None) -> Respondent:

@@ -10,7 +10,7 @@ deploy, sample, undeploy                                        deployed_steps.p
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 from openai import NotFoundError
@@ -20,7 +20,6 @@ from runner.backends import Events, Result
 from runner.backends.foundry.catalogue import WIRE
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
-from runner.backends.foundry.results import Followed
 from runner.errors import LeftRunning, RequestError, StopAsked
 from runner.hosted import files, follow, jobs, metrics, rewards
 from runner.hosted import methods as wire_forms
@@ -43,6 +42,16 @@ if TYPE_CHECKING:
 # The second is what the service said of a value that it does not know, as if nothing had been sent.
 REFUSED_TYPE = re.compile(r"training ?type|fineTuningJob field is required", re.IGNORECASE)
 """What a refusal says where the reason is the training type."""
+
+
+class Followed(TypedDict):
+    """A job that has ended well: its model's name, its results files, and when and after which step it ended."""
+
+    model: str
+    trained_tokens: int | None
+    result_files: list[str]
+    finished_at: float
+    step: int
 
 
 class FoundrySteps:

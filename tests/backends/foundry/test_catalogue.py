@@ -47,7 +47,19 @@ def test_a_name_finds_its_model_with_or_without_version_tuned_or_not(style: str,
 
 @pytest.mark.parametrize(
     "name",
-    ["", "gpt-9", "gpt-35-turbo", "gpt-4", "gpt", "o4", "my-gpt-4.1", "ft:", "gpt-4.1mini", "gpt-4.1-mini-audio", "gpt-4o-audio"],
+    [
+        "",
+        "gpt-9",
+        "gpt-35-turbo",
+        "gpt-4",
+        "gpt",
+        "o4",
+        "my-gpt-4.1",
+        "ft:",
+        "gpt-4.1mini",
+        "gpt-4.1-mini-audio",
+        "gpt-4o-audio",
+    ],
 )
 def test_a_model_that_is_not_in_the_table_is_neither_found_nor_refused(name: str) -> None:
     assert catalogue(None).find(name) is None
