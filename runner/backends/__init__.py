@@ -217,6 +217,14 @@ class Jobs(Protocol):
         """Cancel, pause or resume a job; return its state."""
 
 
+@runtime_checkable
+class Copying(Jobs, Protocol):
+    """The jobs of a service that copies their checkpoints to another region: an optional capability."""
+
+    def copy(self, job: str, checkpoint: str, resource: str, region: str) -> str:
+        """Have a checkpoint copied, unless it is being or has been; return the state of the copy."""
+
+
 AnyBackend = Backend[Any]
 
 

@@ -32,6 +32,7 @@ class Cloud:
         self.files: dict[str, File] = {}
         self.jobs: dict[str, Job] = {}
         self.deployments: dict[str, Deployment] = {}
+        self.copies: dict[str, dict[str, Any]] = {}
         # Everything that was ever made by a request, also what has been deleted; results files are not among them.
         self.created_files: list[File] = []
         self.created_jobs: list[Job] = []

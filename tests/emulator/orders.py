@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from tests.emulator import files, grading, models
+from tests.emulator import files, grading, models, shapes
 from tests.emulator.cloud import Cloud
 from tests.emulator.messages import Refusal
 from tests.emulator.records import File, Job
@@ -47,8 +47,21 @@ def check(cloud: Cloud, body: Any) -> None:
 
 def base_of(cloud: Cloud, model: str) -> str | None:
     """Return the base of a model that can be tuned: a base model, or one that a job here has made."""
-    made = next((job.base for job in cloud.jobs.values() if _made(cloud, job, model)), None)
-    return made or models.base_of(model)
+    made = maker(cloud, model)
+    return made[0].base if made else models.base_of(model)
+
+
+def maker(cloud: Cloud, model: str) -> tuple[Job, int | None] | None:
+    """Return the job that has made a model, and the step if it is one of its checkpoints."""
+    for job in cloud.jobs.values():
+        if cloud.course(job).stage(cloud.clock.now()).status != "succeeded":
+            continue
+        if model == job.fine_tuned_model:
+            return job, None
+        for each in shapes.checkpoints(cloud, job):
+            if model == each["fine_tuned_model_checkpoint"]:
+                return job, int(each["step_number"])
+    return None
 
 
 def file(cloud: Cloud, id: Any, param: str) -> File:
@@ -84,11 +97,6 @@ def method_of(body: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]
     settings = dict(asked.get(kind, {}))
     hyperparameters = settings.pop("hyperparameters", body.get("hyperparameters", {}))
     return kind, settings, hyperparameters
-
-
-def _made(cloud: Cloud, job: Job, model: str) -> bool:
-    named = model == job.fine_tuned_model or model.startswith(job.fine_tuned_model + ":ckpt-step-")
-    return named and cloud.course(job).stage(cloud.clock.now()).status == "succeeded"
 
 
 def _check_model(cloud: Cloud, body: dict[str, Any]) -> None:

@@ -173,9 +173,9 @@ class FoundryBackend(Backend[Foundry]):
     def jobs(self, settings: Foundry) -> Jobs:
         """Return the jobs of the service."""
         from runner.backends.foundry.connect import service
-        from runner.hosted.jobs import ServiceJobs
+        from runner.backends.foundry.maintenance import FoundryJobs
 
-        return ServiceJobs(service(settings))
+        return FoundryJobs(service(settings))
 
     def leftovers(self, state: RunState) -> Sequence[Created]:
         """Return the deployments, then the files, that a run has created."""
@@ -185,7 +185,7 @@ class FoundryBackend(Backend[Foundry]):
 
     def remove(self, run: Run, state: RunState, leftovers: Sequence[Created]) -> Iterable[Removal]:
         """Remove deployments and files; files that a live job still uses are kept."""
-        from runner.backends.foundry.cleaning import remove
+        from runner.backends.foundry.maintenance import remove
 
         return remove(Foundry.of(run.request), state, leftovers)
 

@@ -17,6 +17,7 @@ from runner.backends.foundry.keys import Foundry
 from runner.backends.foundry.steps import Followed
 from runner.errors import ModelError
 from runner.hosted import generate
+from runner.models import hosted_model
 from runner.plan import Run
 from runner.record import layout
 from runner.record.events import Event, Wait
@@ -177,20 +178,6 @@ def models_of(run: Run, state: RunState) -> dict[str, Respondent]:
     else:
         missing = UndeployedModel(tuned)
         found |= {"base": UndeployedBase(base, missing.missing), "tuned": missing}
-    for each in msgspec.convert(state.results["save"], Saved).checkpoints:
-        name = each.model.removeprefix("hosted:")
-        found[str(each.step)] = UndeployedModel(replace(tuned, name=name, step=each.step))
+    for step, name in hosted_model.checkpoints(state.results).items():
+        found[str(step)] = UndeployedModel(replace(tuned, name=name, step=step))
     return found
-
-
-class Checkpoint(msgspec.Struct):
-    """A checkpoint as the step `save` lists it."""
-
-    model: str
-    step: int
-
-
-class Saved(msgspec.Struct):
-    """What is read here of the result of the step `save`."""
-
-    checkpoints: list[Checkpoint] = []
