@@ -104,7 +104,7 @@ class UndeployedBase:
         """Nothing is held."""
 
     def for_evaluation(self, settings: Foundry) -> Respondent:
-        """Return a deployment of it that stands; raises `ModelError` where there is none."""
+        """Return a deployment of it that is there; raises `ModelError` where there is none."""
         return deployment.respondent(settings, "", self.base)
 
 
