@@ -39,8 +39,8 @@ PASSING: frozenset[Kind] = frozenset({"unreachable", "lost", "server", "quota"})
 LAPSED: frozenset[Kind] = frozenset({"token", "credential"})
 """Faults of who we are: a new token may fix them."""
 # No rate, which passes by itself: something has to end or be removed. The code is in Azure's specification, the words
-# are OpenAI's.
-_FULL = re.compile(r"quotaExceeded|maximum number of|maximum size of all|reached the maximum", re.IGNORECASE)
+# are OpenAI's. Narrow, as a row may have too many of something, too, and waiting makes that no better.
+_FULL = re.compile(r"quotaExceeded|maximum number of ([\w-]+ )*(jobs|files)\b|reached the maximum of \d+ active")
 UNCERTAIN: frozenset[Kind] = frozenset({"lost", "server"})
 """The service may have done what was asked, and only the answer did not come."""
 
@@ -81,7 +81,7 @@ def of_status(status: int, words: str, headers: Mapping[str, str]) -> Fault:
     if status < 400:
         return Fault("lost", "the answer is broken")
     text = f"{status} {line(words)}".strip()
-    if _FULL.search(words):
+    if status in (400, 403, 409, 429) and _FULL.search(words):
         return Fault("full", text)
     if status in (408, 429) or status >= 500:
         # 408 and 5xx may come after the work was done: they are among UNCERTAIN.

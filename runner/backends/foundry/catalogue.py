@@ -128,7 +128,8 @@ class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         found = re.fullmatch(rf"(?:ft:)?(?:[\w-]+/)?(?P<bare>.+?){version}{tuned}", name)
         if not found:
             return None
-        return next((model for known, model in self.models.items() if known.lower() == found["bare"].lower()), None)
+        bare = {known.rpartition("/")[2].lower(): model for known, model in self.models.items()}
+        return bare.get(found["bare"].lower())
 
     def demand(self, name: str, method: str) -> None:
         """Raise `RequestError` where the table says that a model cannot be tuned with a method."""

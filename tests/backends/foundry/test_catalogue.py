@@ -76,9 +76,11 @@ def test_a_version_without_a_year_is_known_too(name: str) -> None:
     assert catalogue(None).find(name) is catalogue(None).models["gpt-4.1"]
 
 
-def test_a_publisher_before_a_name_and_its_case_do_not_matter() -> None:
+def test_a_publisher_before_a_name_and_its_case_do_not_matter(tmp_path: Path) -> None:
     shipped = catalogue(None)
     assert shipped.find("Alibaba/qwen3.6-35b-a3b") is shipped.models["Qwen3.6-35B-A3B"]
+    own = table(tmp_path, TABLE.replace("gpt-9", "Acme/gpt-9"))
+    assert own.find("gpt-9") is own.find("acme/GPT-9.ft-0123") is own.models["Acme/gpt-9"]
 
 
 def test_a_method_that_the_table_does_not_give_a_model_is_refused_with_those_that_have_it() -> None:
