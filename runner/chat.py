@@ -38,6 +38,9 @@ def _chat(arguments: list[str]) -> None:
     every = backends.of(run).respondents(run, read_state(folder))
     # Without checkpoints: answers of two columns can be read side by side, of ten cannot.
     models = {name: model for name, model in every.items() if name in graded.SIDES}
+    # Nothing is deployed by a conversation: it has no end at which it would be removed for sure.
+    if missing := next((each.missing for each in models.values() if isinstance(each, backends.Undeployed)), None):
+        raise ModelError(missing)
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
     console.say("Ask something; an empty line ends it.")
     try:

@@ -7,6 +7,7 @@
     ├── AccessError        2   a hosted service does not let us in: endpoint, credential or role
     ├── BusyError          1   another live process works on the same plan
     ├── ServiceError       1   a hosted service fails or cannot be reached; the same command continues
+    │   └── FullError      1   it keeps or runs no more of something until another is gone
     ├── JudgeError         1   a judge's answer cannot be had; the row has no grade from it
     ├── LostError          1   another of several processes is gone; the same command continues
     ├── EndedError         1   a hosted job ended without a model; only a new one (again=true) can continue
@@ -55,6 +56,10 @@ class AccessError(RunnerError):
 
 class ServiceError(RunnerError):
     """A hosted service fails or cannot be reached; what was created there exists, and the same command resumes."""
+
+
+class FullError(ServiceError):
+    """A hosted service takes no more of something, jobs or files, until another is done or removed."""
 
 
 class JudgeError(RunnerError):

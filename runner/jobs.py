@@ -2,22 +2,27 @@
 
   python -m runner.jobs                    list them
   python -m runner.jobs cancel JOB …       the id of a job or session, or a run
+  python -m runner.jobs copy RUN@STEP --to RESOURCE --region REGION
+                                           a checkpoint to another resource; again: how far that is
 
 The services are those of the newest runs here, else AZURE_AI_PROJECT_ENDPOINT (environment or .env).
 """
 
 import time
+from argparse import Namespace
 from pathlib import Path
 
 from runner import backends, planning
-from runner.backends import Jobs
+from runner.backends import Copying, Jobs
 from runner.cost import duration
 from runner.errors import RequestError, RunnerError
+from runner.models import hosted_model
 from runner.record import layout, run_folders
 from runner.record.journal import RunState, read_state
 from runner.terminal import cli, console
 
 VERBS = ("cancel", "pause", "resume")
+COPY = "copy"
 IDS = ("ftjob-", "ft-", "sess-")
 """What the ids of jobs and sessions begin with."""
 
@@ -29,21 +34,32 @@ def main() -> None:
 
 def _jobs(arguments: list[str]) -> int:
     parser = cli.parser("runner.jobs", __doc__)
-    parser.add_argument("verb", nargs="?", choices=VERBS, help="what to do to the jobs; without it they are listed")
+    parser.add_argument(
+        "verb", nargs="?", choices=(*VERBS, COPY), help="what to do to the jobs; without it they are listed"
+    )
     parser.add_argument("jobs", nargs="*", metavar="JOB", help="a job's id; or a run by folder, name or plan id")
+    parser.add_argument(
+        "--to", metavar="RESOURCE", help="with copy: the other resource's id, /subscriptions/…/accounts/…"
+    )
+    parser.add_argument("--region", help="with copy: the region of that resource, such as westus3")
     given = parser.parse_args(arguments)
     if given.verb is None:
         _list(given.runs_folder)
         return 0
     if not given.jobs:
         parser.error(f"{given.verb}: no JOB is named")
-    return max(_tried(given.verb, name, given.runs_folder) for name in given.jobs)
+    if (given.verb == COPY) != bool(given.to and given.region):
+        parser.error("copy takes --to RESOURCE and --region REGION, the other verbs do not")
+    return max(_tried(given, name) for name in given.jobs)
 
 
-def _tried(verb: str, name: str, runs: Path) -> int:
+def _tried(given: Namespace, name: str) -> int:
     """Do something to one job; whatever becomes of it, the others are seen to as well."""
     try:
-        _change(verb, name, runs)
+        if given.verb == COPY:
+            _copy(name, given)
+        else:
+            _change(given.verb, name, given.runs_folder)
     except RunnerError as error:
         console.complain(str(error))
         return error.exit_code
@@ -87,6 +103,21 @@ def _list(runs_folder: Path) -> None:
 def _change(verb: str, name: str, runs: Path) -> None:
     service, job = _found(name, runs)
     console.say(f"{job}: {service.change(verb, job)}")
+
+
+def _copy(name: str, given: Namespace) -> None:
+    """Have a checkpoint of a run copied: that of a step, or the last one."""
+    run_name, _, step = name.partition("@")
+    run = planning.load(run_folders.find(run_name, given.runs_folder))
+    known = read_state(run.folder)
+    service = backends.of(run).jobs(run.request.backend) if backends.of(run).hosted else None
+    if not isinstance(service, Copying):
+        raise RequestError(f"{name}: backend={run.plan.backend} copies no checkpoints.")
+    found = {str(at): name for at, name in hosted_model.checkpoints(known.results).items()}
+    if not found or (step and step not in found):
+        raise RequestError(f"{name}: there is no such checkpoint; allowed: {', '.join(found) or 'none yet'}.")
+    checkpoint = found[step or list(found)[-1]]
+    console.say(f"{checkpoint}: {service.copy(known.job, checkpoint, given.to, given.region)}")
 
 
 def _found(name: str, runs: Path) -> tuple[Jobs, str]:

@@ -53,7 +53,8 @@ def test_a_run_that_is_not_deployed_says_how_to_deploy_it(deploy: str, here: Hos
     run = here.run(f"backend.deploy={deploy}")
     told = sentence(here.command("runner.chat", run.name, typed="Hello\n"))
     assert told == (
-        f"runs/{run.name}: its model is not deployed; give the run's command again with backend.deploy=keep."
+        f"runs/{run.name}: its model is not deployed; give the run's command again with backend.deploy=keep, or "
+        "let python -m runner.evaluate deploy it for its time with backend.deploy=delete_after_eval."
     )
     assert here.run(KEEP) == run
     assert here.command("runner.chat", run.name, typed="Hello\n").returncode == 0

@@ -166,7 +166,7 @@ BAD_ORDERS: dict[str, tuple[dict[str, Any], str]] = {
     "null": ({"validation_file": None}, "must not be null"),
     "suffix": ({"suffix": "nineteen-characters"}, "18"),
     "metadata": ({"metadata": {str(number): "" for number in range(17)}}, "16"),
-    "training_type": ({"extra_body": {"trainingType": "Fast"}}, "GlobalStandard"),
+    "training_type": ({"extra_body": {"trainingType": "Developer"}}, "The fineTuningJob field is required"),
     "unknown": ({"extra_body": {"epochs": 3}}, "epochs"),
     "epochs": ({"hyperparameters": {"n_epochs": 0}}, "n_epochs"),
     "beta": ({"hyperparameters": {"beta": 3}}, "up to 2"),

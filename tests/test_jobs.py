@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("azure.ai.projects")
 
 from tests.emulator import Script
-from tests.hosted_cli import ALONE, ENDLESS, LINE, Hosted, hosted, sentence
+from tests.hosted_cli import ALONE, ENDLESS, LINE, QUICK, Hosted, hosted, read_state, sentence
 
 pytestmark = pytest.mark.slow
 
@@ -142,3 +142,28 @@ def test_the_endpoint_is_that_of_the_newest_hosted_run(here: Hosted) -> None:
     process = here.command("runner.jobs", "cancel", run.name, variables=NO_ENDPOINT)
     assert process.returncode == 0, process.stderr
     assert here.status(here.job(run)) == "cancelled"
+
+
+ELSEWHERE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/far"
+
+
+def test_a_checkpoint_is_copied_to_another_resource_once_and_its_state_shown_again(here: Hosted) -> None:
+    here.cloud.script = QUICK
+    run = here.run("evaluation.samples=0")
+    early, last = read_state(run).results["save"]["checkpoints"]
+    to = ("--to", ELSEWHERE, "--region", "westus3")
+    refused = sentence(here.command("runner.jobs", "copy", run.name, "--to", "far", "--region", "westus3"))
+    assert "destinationResourceId must be a resource's id" in refused
+    for state in ("Running", "Succeeded"):
+        here.cloud.deployment_seconds = 3600
+        copied = here.command("runner.jobs", "copy", f"{run.name}@{early['step']}", *to)
+        assert copied.returncode == 0, copied.stderr
+        assert copied.stdout.strip() == f"{early['model'].removeprefix('hosted:')}: {state}"
+        here.cloud.advance(3600)
+    (copy,) = here.cloud.copies.values()
+    assert (copy["destinationResourceId"], copy["region"]) == (ELSEWHERE, "westus3")
+    assert here.command("runner.jobs", "copy", run.name, *to).returncode == 0
+    assert list(here.cloud.copies) == [each["model"].removeprefix("hosted:") for each in (early, last)]
+    told = sentence(here.command("runner.jobs", "copy", f"{run.name}@7", *to))
+    assert told == f"{run.name}@7: there is no such checkpoint; allowed: {early['step']}, {last['step']}."
+    assert "copy takes --to RESOURCE and --region" in here.command("runner.jobs", "copy", run.name).stderr

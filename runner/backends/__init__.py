@@ -80,6 +80,21 @@ class Measurable(Respondent, Protocol):
         """Return a text of the harness without what nobody may read: the key of an endpoint."""
 
 
+@runtime_checkable
+class Undeployed(Respondent, Protocol):
+    """A hosted model that is not deployed, so that it does not answer by itself: an optional capability."""
+
+    @property
+    def missing(self) -> str:
+        """Say, in a sentence with the fix, that it is not deployed."""
+
+    def for_evaluation(self, settings: Any) -> Respondent:
+        """Return it as it is deployed for the time of an evaluation, until it is closed.
+
+        Raises `ModelError` where the backend's settings do not ask for that.
+        """
+
+
 @dataclass(frozen=True)
 class RemoteJob:
     """A job at a hosted service, as `python -m runner.jobs` lists it; `plan_id` is empty if it is not ours."""
@@ -153,7 +168,7 @@ class Backend(ABC, Generic[Settings]):
     def respondents(self, run: "Run", state: "RunState") -> Mapping[str, Respondent]:
         """Return the models of a run that can be asked: `base`, if it can, `tuned`, and checkpoints by their step.
 
-        Raises `ModelError` if the tuned model is not there to be asked.
+        One that would have to be deployed first is `Undeployed`. Raises `ModelError` if the run has no model.
         """
 
     def respondent(self, reference: str, settings: Settings) -> Respondent | None:
@@ -200,6 +215,14 @@ class Jobs(Protocol):
 
     def change(self, verb: str, job: str) -> str:
         """Cancel, pause or resume a job; return its state."""
+
+
+@runtime_checkable
+class Copying(Jobs, Protocol):
+    """The jobs of a service that copies their checkpoints to another region: an optional capability."""
+
+    def copy(self, job: str, checkpoint: str, resource: str, region: str) -> str:
+        """Have a checkpoint copied, unless it is being or has been; return the state of the copy."""
 
 
 AnyBackend = Backend[Any]

@@ -68,8 +68,10 @@ def carry_out(evaluation: Evaluation) -> Generator[Event, None, list[AnswerGrade
     graded.write(folder / graded.PROBLEMS, evaluation.rows)
     kept, answers = answered(evaluation), list[Answer]()
     for name, respondent in evaluation.respondents.items():
-        answers += yield from _answers(evaluation, name, respondent, kept)
-        respondent.close()
+        try:
+            answers += yield from _answers(evaluation, name, respondent, kept)
+        finally:  # stopped or failed, too: one that was deployed for this costs by the hour
+            respondent.close()
     first = next(iter(evaluation.respondents))
     grades = yield from judges.grade_all(folder, evaluation.rows, answers, evaluation.graders, keys, first)
     metrics = {name: summary.of_model(grades, evaluation.graders, name) for name in evaluation.respondents}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import backends, models, planning
-from runner.backends import Respondent
+from runner.backends import Respondent, Undeployed
 from runner.data.rows import Turns
 from runner.errors import AccessError, JudgeError, ModelError, ServiceError
 from runner.graders import Json
@@ -40,7 +40,7 @@ def find(name: str, request: Request, runs: Path) -> Respondent:
         return _endpoint(rest, request.evaluation.judge)
     run, _, which = name.partition("@")
     if scheme not in models.schemes() and scheme == name:
-        return _of_run(run_folders.find(run, runs), which or "tuned")
+        return _of_run(run_folders.find(run, runs), which or "tuned", request)
     ours = request.backend.name
     # The request's own backend first: it has settings, while the others are asked with their defaults.
     for backend in sorted(backends.names(), key=lambda each: each != ours):
@@ -51,12 +51,17 @@ def find(name: str, request: Request, runs: Path) -> Respondent:
     raise ModelError(f"{name}: no such model; allowed: a run, RUN@base, RUN@STEP, {ENDPOINT}:URL#MODEL, or a source.")
 
 
-def _of_run(folder: Path, which: str) -> Respondent:
+def _of_run(folder: Path, which: str, request: Request) -> Respondent:
     run = planning.load(folder)
     every = backends.of(run).respondents(run, read_state(folder))
     if which not in every:
         raise ModelError(f"{folder.name}@{which}: there is no such model of that run; allowed: {', '.join(every)}.")
-    return every[which]
+    found = every[which]
+    if not isinstance(found, Undeployed):
+        return found
+    if request.backend.name != run.plan.backend:
+        raise ModelError(found.missing)
+    return found.for_evaluation(request.backend)
 
 
 def _endpoint(rest: str, keys: JudgeKeys) -> Respondent:

@@ -12,6 +12,9 @@ from runner.record import run_folders
 from runner.request import check
 from runner.request.keys import Request, RootKeys
 
+TRACKING = "tracking"
+"""The one group that can be chosen without forgetting a run's rows and graders."""
+
 
 def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return models and overrides apart: an override has a key before its first equals sign, a URL has not."""
@@ -27,16 +30,20 @@ def _is_override(argument: str) -> bool:
 def of(names: Sequence[str], overrides: Sequence[str], runs: Path) -> tuple[Request, list[str]]:
     """Return the request, and the models with the base model of a run that is named alone.
 
-    It is that of the first run that is named, changed by overrides; where there is none, or a group is chosen
-    (`dataset=files`), it is composed as `python -m runner` composes it.
+    It is that of the first run that is named, changed by overrides; where there is none, or a group is chosen that
+    says what is asked (`dataset=files`, and not `tracking=none`), it is composed as `python -m runner` composes it.
     """
     folder = next((found for name in names if (found := _run(name, runs))), None)
     at_root = {each.name for each in fields(RootKeys)}
     groups = [key for key in (each.partition("=")[0] for each in overrides) if "." not in key and key not in at_root]
-    if folder is None or groups:
+    if folder is None or set(groups) - {TRACKING}:
         return check.request(api.composed(*overrides)), list(names)
     run = planning.load(folder)
-    request = check.request(_changed(check.as_composed(run.request), overrides))
+    composed = check.as_composed(run.request)
+    # As a whole: the run's rows and graders stay, where its numbers go is chosen again.
+    if chosen := [each for each in overrides if each.partition("=")[0] == TRACKING]:
+        composed[TRACKING] = api.composed(*chosen)[TRACKING]
+    request = check.request(_changed(composed, [each for each in overrides if each not in chosen]))
     # One run by itself is compared with the model that it was made from.
     alone = len(names) == 1 and "@" not in names[0]
     return request, [f"{names[0]}@base", names[0]] if alone else list(names)

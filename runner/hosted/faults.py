@@ -5,6 +5,7 @@ runner's own errors, in a sentence. A backend whose service has further SDKs add
 advice (`Connection.classify` and `error_for`).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError
@@ -13,7 +14,7 @@ from typing import Literal
 import httpx2
 import openai
 
-from runner.errors import AccessError, DataError, RequestError, RunnerError, ServiceError
+from runner.errors import AccessError, DataError, FullError, RequestError, RunnerError, ServiceError
 from runner.hosted.wording import line, retry_after
 
 FOREIGN = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, JSONDecodeError)
@@ -24,6 +25,7 @@ Kind = Literal[
     "lost",
     "server",
     "quota",
+    "full",
     "conflict",
     "token",
     "credential",
@@ -36,6 +38,9 @@ PASSING: frozenset[Kind] = frozenset({"unreachable", "lost", "server", "quota"})
 """Faults of the moment: the same request may succeed later."""
 LAPSED: frozenset[Kind] = frozenset({"token", "credential"})
 """Faults of who we are: a new token may fix them."""
+# No rate, which passes by itself: something has to end or be removed. The code is in Azure's specification, the words
+# are OpenAI's. Narrow, as a row may have too many of something, too, and waiting makes that no better.
+_FULL = re.compile(r"quotaExceeded|maximum number of ([\w-]+ )*(jobs|files)\b|reached the maximum of \d+ active")
 UNCERTAIN: frozenset[Kind] = frozenset({"lost", "server"})
 """The service may have done what was asked, and only the answer did not come."""
 
@@ -76,6 +81,8 @@ def of_status(status: int, words: str, headers: Mapping[str, str]) -> Fault:
     if status < 400:
         return Fault("lost", "the answer is broken")
     text = f"{status} {line(words)}".strip()
+    if status in (400, 403, 409, 429) and _FULL.search(words):
+        return Fault("full", text)
     if status in (408, 429) or status >= 500:
         # 408 and 5xx may come after the work was done: they are among UNCERTAIN.
         kind: Kind = "quota" if status == 429 else "server"
@@ -101,6 +108,11 @@ def error_for(fault: Fault, what: str, endpoint: str) -> RunnerError:
         case "quota":
             return ServiceError(
                 f"{head}; a quota of the service is used up; wait, or raise it; the same command continues."
+            )
+        case "full":
+            return FullError(
+                f"{head}; the service takes no more of these until one is gone; python -m runner.jobs lists jobs, "
+                "python -m runner.clean RUN removes a run's files; the same command continues."
             )
         case "refused" | "filtered" | "conflict":
             return RequestError(f"{head}; the service refuses it; change what it names.")

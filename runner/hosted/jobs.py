@@ -6,17 +6,19 @@ A job is known by the plan id in its metadata; where a service does not show met
 model's name; and where neither is shown, as one with our training file that was not there at the intent.
 """
 
+import random
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
 from runner.backends import RemoteJob
+from runner.errors import FullError
 from runner.hosted import methods
 from runner.hosted.connection import Asking, Connection, now
 from runner.hosted.lock import Claim
 from runner.plan import Plan
-from runner.record.events import Created, Event, Intent, Note, Wait
+from runner.record.events import Created, Event, Intent, Note, State, Wait
 
 if TYPE_CHECKING:
     from openai.types.fine_tuning import FineTuningJob
@@ -25,6 +27,10 @@ PLAN_ID, ATTEMPT = "runner_plan_id", "runner_attempt"
 """Keys of a job's metadata."""
 FAILED = {"failed", "cancelled", "canceled", "deleted"}
 ENDED = FAILED | {"succeeded"}
+WAITS = "waiting for its turn"
+"""The state of a job that the service has no place for yet."""
+LOOKS_FOR_A_PLACE = 40
+"""Looks, over ten minutes, before a job is sent again though none has ended: a limit may have been raised."""
 LOOKS = 3
 """Looks, over a few seconds, before a job whose answer was lost is taken not to exist."""
 
@@ -96,6 +102,10 @@ def listed(service: Connection) -> Asking[list["FineTuningJob"]]:
     )
 
 
+def _under_way(jobs: Sequence["FineTuningJob"]) -> int:
+    return sum(job.status not in ENDED for job in jobs)
+
+
 class ServiceJobs:
     """The jobs of a service, as `python -m runner.jobs` lists and changes them."""
 
@@ -136,6 +146,7 @@ class JobMaker:
 
     def __init__(self, service: Connection, plan: Plan, arguments: Mapping[str, object], again: bool) -> None:
         self.service, self.plan, self.arguments, self.again = service, plan, dict(arguments), again
+        self._idle = False  # whether no job was under way when the service last had no place
 
     def ensure(self, intent: Mapping[str, object] | None, made: str | None) -> Generator[Event, None, str]:
         """Return the id of the plan's job, created if there is none.
@@ -159,17 +170,48 @@ class JobMaker:
                 if found is not None:
                     yield Note(f"the service has a job of this plan, {found.id} ({found.status}): it is followed")
                     return str(found.id)
-                file = str(self.arguments["training_file"])
-                there = [job.id for job in jobs if job.training_file == file]
-                sent = JobIntent(ignored=ignored, there=there, training_file=file)
-                # In the journal before it is sent: whoever comes after a kill knows that there may be one.
-                yield Intent("job", dict(sent))
-            if made is None:
-                made = str((found or (yield from self._create(sent))).id)
-                yield Created("job", made, {"model": self.arguments["model"]})
+                sent = yield from self._intend(jobs, ignored)
+            while made is None:
+                try:
+                    made = str((found or (yield from self._create(sent))).id)
+                except FullError as full:
+                    # Turned away, it made nothing: what is there by then is not taken for it.
+                    sent = yield from self._intend((yield from self._place(full)), sent["ignored"])
+                else:
+                    yield Created("job", made, {"model": self.arguments["model"]})
         finally:
             claim.drop()
         return (yield from self._settle(made, sent["ignored"]))
+
+    def _intend(self, jobs: Sequence["FineTuningJob"], ignored: list[str]) -> Generator[Event, None, JobIntent]:
+        """Note in the journal what is about to be sent: whoever comes after a kill knows that there may be one."""
+        file = str(self.arguments["training_file"])
+        there = [job.id for job in jobs if job.training_file == file]
+        sent = JobIntent(ignored=ignored, there=there, training_file=file)
+        yield Intent("job", dict(sent))
+        return sent
+
+    def _place(self, full: FullError) -> Asking[list["FineTuningJob"]]:
+        """Wait until fewer jobs are under way than there were, however long it takes; return all there are then.
+
+        Raises `full` where none has been under way twice in turn: then it is no other job's end that makes room.
+        """
+        jobs = yield from listed(self.service)
+        at_first = most = _under_way(jobs)
+        if not at_first and self._idle:
+            raise full
+        self._idle = not at_first
+        if at_first:
+            yield Note(f"{str(full).partition(';')[0]}; {at_first} jobs are under way: this one waits for its turn")
+        yield State("job", WAITS)
+        for _ in range(LOOKS_FOR_A_PLACE):
+            yield Wait(self.service.polling.every * random.uniform(0.8, 1.2))
+            jobs = yield from listed(self.service)
+            # Others may send jobs, too: one that ends after that leaves a place all the same.
+            most = max(most, _under_way(jobs))
+            if _under_way(jobs) < most or not at_first:
+                break
+        return jobs
 
     def _create(self, intent: JobIntent) -> Asking["FineTuningJob"]:
         attempt = len(intent["ignored"]) + 1

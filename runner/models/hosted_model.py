@@ -1,5 +1,6 @@
 """A hosted model: what a run at a hosted service leaves behind, names and no weights."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -29,3 +30,20 @@ def write(folder: Path, model: HostedModel) -> None:
     """Leave in a run's folder what its hosted model is."""
     (folder / layout.MODEL).mkdir(exist_ok=True)
     write_json(folder / layout.MODEL / layout.HOSTED, model)
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A checkpoint as the step `save` lists it: a model reference, and after which step it was made."""
+
+    model: str
+    step: int
+
+
+class _Saved(msgspec.Struct):
+    checkpoints: list[Checkpoint] = []
+
+
+def checkpoints(results: Mapping[str, Mapping[str, object]]) -> dict[int, str]:
+    """Return the names of a run's checkpoints at the service, by their steps; none before its job has ended."""
+    saved = msgspec.convert(results.get("save", {}), _Saved)
+    return {each.step: each.model.partition(":")[2] for each in saved.checkpoints}

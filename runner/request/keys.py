@@ -79,7 +79,7 @@ class Tracking:
     """Keys under `tracking`."""
 
     enabled: bool = True
-    """Log to MLflow."""
+    """Log to MLflow; the group `tracking=none` sets it to false."""
     uri: str | None = None
     """Where; null takes MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder."""
     experiment: str = "runner"

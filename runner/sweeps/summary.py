@@ -15,6 +15,7 @@ from runner.tracking.follower import Follower
 
 if TYPE_CHECKING:
     from runner.compare.results import Result
+    from runner.plan import Proposal
     from runner.tracking.sweep_run import Parent
 
 SHOWN = 40
@@ -61,7 +62,17 @@ def show_forecast(todo: Sequence[Trial]) -> None:
     if len(proposals) < len(todo):
         takes += f", besides {len(todo) - len(proposals)} that are planned in their turn"
     console.say(f"takes: {takes}")
+    for title, text in _of_the_service(proposals):
+        console.say(f"{title}: {text}")
     console.say()
+
+
+def _of_the_service(proposals: Sequence["Proposal"]) -> list[tuple[str, str]]:
+    """Return what a hosted service takes at a time and what it warns of, once for each model."""
+    one_each = {(each.run.plan.backend, each.run.plan.model.source): each for each in proposals}
+    hosted = [each for (backend, _), each in one_each.items() if backends.load(backend).hosted]
+    lines = (line for each in hosted for line in backends.of(each.run).forecast(each, None))
+    return list(dict.fromkeys(line for line in lines if line[0] in ("limits", "warning")))
 
 
 def _taken(cost: Cost) -> str:

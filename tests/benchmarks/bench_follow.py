@@ -30,7 +30,7 @@ from runner.hosted.jobs import arguments
 from runner.record.events import StepDone
 from runner.record.journal import Journal
 from runner.tracking.sender import Sender, position_of
-from tests.emulator import Emulator, Script
+from tests.emulator import UNLIMITED, Emulator, Script
 from tests.hosted.rehearsal import planned, write_data
 
 LIMIT = 5.0
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--tracking", choices=("mlflow", "none"), default="mlflow")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Emulator(style="lax") as cloud:
+        cloud.limits = UNLIMITED  # as many projects, whose jobs one process follows
         cloud.script = Script(queued_seconds=5, running_seconds=1800, steps=[{"train_loss": 0.5}] * 400)
         os.environ |= cloud.environment() | {"RUNNER_CACHE": f"{folder}/cache"}
         os.chdir(folder)

@@ -6,6 +6,7 @@ nothing of the client under test. What is not known of the real service is marke
 
 from tests.emulator.emulator import Emulator
 from tests.emulator.faults import Fault
+from tests.emulator.places import UNLIMITED, Limits
 from tests.emulator.records import Script
 
-__all__ = ["Emulator", "Fault", "Script"]
+__all__ = ["UNLIMITED", "Emulator", "Fault", "Limits", "Script"]

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from tests.emulator import places
 from tests.emulator.clock import Clock
 from tests.emulator.course import Course, disturbed
 from tests.emulator.faults import Faults
@@ -31,6 +32,7 @@ class Cloud:
         self.files: dict[str, File] = {}
         self.jobs: dict[str, Job] = {}
         self.deployments: dict[str, Deployment] = {}
+        self.copies: dict[str, dict[str, Any]] = {}
         # Everything that was ever made by a request, also what has been deleted; results files are not among them.
         self.created_files: list[File] = []
         self.created_jobs: list[Job] = []
@@ -41,6 +43,7 @@ class Cloud:
         self.faults = Faults()
         # Knobs, to be set at any time.
         self.script = Script()
+        self.limits = places.Limits()
         self.answer: Callable[[str, list[dict[str, Any]]], str] | None = None
         self.judge = Judge()
         # What the service makes of a grader's score, in `graders/run`.
@@ -71,7 +74,19 @@ class Cloud:
 
     def course(self, job: Job) -> Course:
         """Return a job's course with all that was done to it from outside."""
+        with self.lock:
+            self._begin_waiting()
+            return self._course(job)
+
+    def _course(self, job: Job) -> Course:
         return disturbed(self.engine.course(job), job.signals)
+
+    def _begin_waiting(self) -> None:
+        """Let jobs that wait begin, as far as there are places to run."""
+        while any(job.began is None and job.rejection is None for job in self.jobs.values()):
+            courses = [(job, self._course(job)) for job in self.jobs.values() if job.rejection is None]
+            if places.begin(self.limits, courses, self.clock.now()) is None:
+                return
 
     def cancel_from_portal(self, job_id: str) -> None:
         """Cancel a job as a colleague does in the portal."""

@@ -3,23 +3,26 @@
 import secrets
 from typing import Any
 
-from tests.emulator import orders
+from tests.emulator import models, orders
 from tests.emulator.cloud import Cloud
 from tests.emulator.messages import Answer, Refusal, Request
 from tests.emulator.records import Deployment
-
-SKUS = ("Standard", "GlobalStandard", "DataZoneStandard", "DeveloperTier", "ProvisionedManaged")
 
 
 def put(cloud: Cloud, request: Request, id: str) -> Answer:
     """Create a deployment, or change it; the operation to poll is named in a header."""
     body = request.json()
     model, sku = body.get("properties", {}).get("model", {}), body.get("sku", {})
-    if sku.get("name") not in SKUS:
-        raise Refusal(400, f"The sku '{sku.get('name')}' is not one of {', '.join(SKUS)}.", "InvalidSku")
-    if model.get("format") != "OpenAI" or not orders.exists(cloud, str(model.get("name"))):
+    base = orders.base_of(cloud, str(model.get("name")))
+    if base is None:
         message = f"The model 'Format: {model.get('format')}, Name: {model.get('name')}' does not exist."
         raise Refusal(400, message, "DeploymentModelNotSupported")
+    # That helpless is the real service where the publisher is another one's (seen in use).
+    if model.get("format") != models.BASES[base].format:
+        raise Refusal(500, "An internal error occurred.", "InternalServerError")
+    if sku.get("name") not in models.BASES[base].skus:
+        allowed = ", ".join(models.BASES[base].skus)
+        raise Refusal(400, f"The sku '{sku.get('name')}' is not one of {allowed}.", "InvalidSku")
     known = cloud.deployments.get(id)
     now = cloud.clock.now()
     if known is not None and state(known, now) != "Succeeded":

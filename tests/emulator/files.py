@@ -2,7 +2,7 @@
 
 import re
 
-from tests.emulator import rows, shapes
+from tests.emulator import places, rows, shapes
 from tests.emulator.cloud import Cloud
 from tests.emulator.lists import page
 from tests.emulator.messages import Answer, Refusal, Request
@@ -23,6 +23,7 @@ def create(cloud: Cloud, request: Request) -> Answer:
     filename, content = fields["file"]
     if not content or len(content) > MOST_BYTES:
         raise Refusal(400, f"The file has {len(content)} bytes; 1 to {MOST_BYTES} are allowed.", "invalid_payload")
+    places.demand_room(cloud.limits, list(cloud.files.values()), len(content))
     now = cloud.clock.now()
     file = File(identifier("file-"), now, filename, purpose, content, now + cloud.file_seconds)
     if purpose == "fine-tune":

@@ -5,7 +5,7 @@ The name in a request is the deployment's, not the model's.
 
 from typing import Any
 
-from tests.emulator import stream
+from tests.emulator import orders, stream
 from tests.emulator.cloud import Cloud
 from tests.emulator.completion import completion
 from tests.emulator.deployments import state
@@ -63,7 +63,11 @@ def chat(cloud: Cloud, request: Request) -> Answer:
 def _answer(cloud: Cloud, body: Any, messages: list[dict[str, Any]]) -> str:
     deployment = _usable(cloud, str(body.get("model")))
     said = [{**message, "content": _text(message.get("content"))} for message in messages]
-    return (cloud.answer or cloud.engine.answer)(deployment.model["name"], said)
+    name = deployment.model["name"]
+    made = orders.maker(cloud, name)
+    if made is not None and made[1] is not None:
+        name = f"{made[0].fine_tuned_model}:ckpt-step-{made[1]}"
+    return (cloud.answer or cloud.engine.answer)(name, said)
 
 
 def _usable(cloud: Cloud, name: str) -> Deployment:

@@ -3,7 +3,7 @@
 from copy import deepcopy
 from typing import Any
 
-from tests.emulator import models, orders, results, shapes
+from tests.emulator import models, orders, places, results, shapes
 from tests.emulator.cloud import Cloud
 from tests.emulator.course import TERMINAL
 from tests.emulator.lists import page
@@ -15,6 +15,9 @@ def create(cloud: Cloud, request: Request) -> Answer:
     """Take an order; whether its rows suit it is found out only while the job validates them."""
     body = request.json()
     orders.check(cloud, body)
+    places.demand_place(
+        cloud.limits, [cloud.course(job).stage(cloud.clock.now()).status for job in cloud.jobs.values()]
+    )
     job = _new(cloud, body)
     cloud.jobs[job.id] = job
     cloud.created_jobs.append(job)

@@ -1,14 +1,24 @@
-"""Which base models there are, and by which methods each can be tuned."""
+"""Which base models there are, by which methods each can be tuned, and how a tuned one can be deployed."""
 
 from typing import NamedTuple
 
+ALL_TYPES = ("Standard", "GlobalStandard", "DatazoneStandard", "developerTier")
+ALL_SKUS = ("Standard", "GlobalStandard", "DataZoneStandard", "DeveloperTier", "ProvisionedManaged")
+GLOBAL = ("GlobalStandard",)
+
 
 class Base(NamedTuple):
-    """A base model: its dated name, the methods that tune it, and its training types, where one has to be named."""
+    """A base model: its dated name, the methods that tune it, its training types and SKUs, and its publisher.
+
+    `named` says that a training type has to be given.
+    """
 
     dated: str
     methods: tuple[str, ...]
-    training_types: tuple[str, ...] = ()
+    training_types: tuple[str, ...] = ALL_TYPES
+    named: bool = False
+    skus: tuple[str, ...] = ALL_SKUS
+    format: str = "OpenAI"
 
 
 BASES = {
@@ -21,17 +31,37 @@ BASES = {
     "gpt-35-turbo": Base("gpt-35-turbo-0125", ("supervised",)),
     "o4-mini": Base("o4-mini-2025-04-16", ("reinforcement",)),
     "gpt-5": Base("gpt-5-2025-08-07", ("reinforcement",)),
-    # Open models are trained globally only, and have no training type by default; that MAI's want one named was seen.
+    # Open models have no training type by default; that MAI's want one named was seen.
     **{
-        name: Base(name, ("reinforcement",), ("GlobalStandard",))
-        for name in ("Alibaba/qwen3.6-35b-a3b", "Qwen3.8-27B", "Muse-Glimmer-30B", "gpt-oss-120b")
+        name: Base(name, ("supervised", "reinforcement"), ("GlobalStandard", "developerTier"), True, (), publisher)
+        for name, publisher in (
+            ("Alibaba/qwen3.6-35b-a3b", "Alibaba"),
+            ("Qwen3.6-35B-A3B", "Alibaba"),
+            ("Qwen3.8-27B", "Alibaba"),
+            ("Muse-Glimmer-30B", "Meta"),
+            ("gpt-oss-120b", "Microsoft"),
+        )
     },
     **{
-        name: Base(name, ("reinforcement",), ("Standard", "GlobalStandard", "Developer"))
+        name: Base(name, ("reinforcement",), ALL_TYPES, True, GLOBAL, "Microsoft")
         for name in ("MAI-Code-1-Flash", "MAI-Code-1.1-Flash")
     },
-    "Ministral-3B": Base("Ministral-3B", ("supervised",)),  # its dated name is not known
+    # Their dated names are not known. The SDK's sample program names no training type for Ministral-3B.
+    **{
+        name: Base(name, ("supervised",), ("GlobalStandard", "DatazoneStandard"), False, GLOBAL, publisher)
+        for name, publisher in (
+            ("Ministral-3B", "Mistral AI"),
+            ("Llama-3.3-70B-Instruct", "Meta"),
+            ("Qwen3-32B", "Alibaba"),
+            ("gpt-oss-20b", "Microsoft"),
+        )
+    },
 }
+
+
+def training_type(asked: str) -> str | None:
+    """Return the training type that a value means, whatever its case: the service's own pages write it in three."""
+    return next((each for each in ALL_TYPES if each.lower() == asked.lower()), None)
 
 
 def base_of(name: str) -> str | None:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from tests.emulator import files, grading, models
+from tests.emulator import files, grading, models, shapes
 from tests.emulator.cloud import Cloud
 from tests.emulator.messages import Refusal
 from tests.emulator.records import File, Job
@@ -11,7 +11,6 @@ from tests.emulator.rows import FEWEST_ROWS
 
 KNOWN = {"model", "training_file", "validation_file", "seed", "suffix", "metadata", "method", "hyperparameters",
          "integrations", "trainingType"}  # fmt: skip
-TRAINING_TYPES = ("Standard", "GlobalStandard", "Developer")
 HYPERPARAMETERS = {
     "supervised": ("n_epochs", "batch_size", "learning_rate_multiplier"),
     "dpo": ("n_epochs", "batch_size", "learning_rate_multiplier", "beta"),
@@ -48,13 +47,21 @@ def check(cloud: Cloud, body: Any) -> None:
 
 def base_of(cloud: Cloud, model: str) -> str | None:
     """Return the base of a model that can be tuned: a base model, or one that a job here has made."""
-    made = next((job.base for job in cloud.jobs.values() if _made(cloud, job, model)), None)
-    return made or models.base_of(model)
+    made = maker(cloud, model)
+    return made[0].base if made else models.base_of(model)
 
 
-def exists(cloud: Cloud, model: str) -> bool:
-    """Say whether there is a model of this name to deploy."""
-    return base_of(cloud, model) is not None
+def maker(cloud: Cloud, model: str) -> tuple[Job, int | None] | None:
+    """Return the job that has made a model, and the step if it is one of its checkpoints."""
+    for job in cloud.jobs.values():
+        if cloud.course(job).stage(cloud.clock.now()).status != "succeeded":
+            continue
+        if model == job.fine_tuned_model:
+            return job, None
+        for each in shapes.checkpoints(cloud, job):
+            if model == each["fine_tuned_model_checkpoint"]:
+                return job, int(each["step_number"])
+    return None
 
 
 def file(cloud: Cloud, id: Any, param: str) -> File:
@@ -90,11 +97,6 @@ def method_of(body: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]
     settings = dict(asked.get(kind, {}))
     hyperparameters = settings.pop("hyperparameters", body.get("hyperparameters", {}))
     return kind, settings, hyperparameters
-
-
-def _made(cloud: Cloud, job: Job, model: str) -> bool:
-    named = model == job.fine_tuned_model or model.startswith(job.fine_tuned_model + ":ckpt-step-")
-    return named and cloud.course(job).stage(cloud.clock.now()).status == "succeeded"
 
 
 def _check_model(cloud: Cloud, body: dict[str, Any]) -> None:
@@ -140,11 +142,15 @@ def _check_reinforcement(body: dict[str, Any]) -> None:
 def _check_training_type(cloud: Cloud, body: dict[str, Any]) -> None:
     base = models.BASES[base_of(cloud, str(body["model"])) or ""]
     asked = body.get("trainingType")
-    if asked is None and base.training_types:
+    if asked is None and base.named:
         raise _bad(f"Model {body['model']} has no default trainingType; it must be given.", "trainingType")
-    if asked is not None and asked not in TRAINING_TYPES:
-        raise _bad(f"trainingType must be one of {', '.join(TRAINING_TYPES)}.", "trainingType")
-    if asked is not None and base.training_types and asked not in base.training_types:
+    if asked is None:
+        return
+    known = models.training_type(str(asked))
+    if known is None:
+        # So misleading was the real service's answer to "Developer".
+        raise _bad("The fineTuningJob field is required.")
+    if known not in base.training_types:
         message = f"The specified model '{body['model']}' does not support fine-tuning with {asked} TrainingType."
         raise _bad(message, "trainingType")
 

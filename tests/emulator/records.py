@@ -54,7 +54,8 @@ class File:
 class Job:
     """A fine-tuning job: what was asked for, what was done to it since; how far it is follows from the clock.
 
-    `settings` are those of the method but for its hyperparameters: a grader, say.
+    `settings` are those of the method but for its hyperparameters: a grader, say. `began` is when a scripted job got
+    one of the places to run.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Job:
     fine_tuned_model: str
     script: Script
     rejection: dict[str, Any] | None = None
+    began: float | None = None
     signals: list[Signal] = field(default_factory=list)
     limited: bool = False
     results: File | None = None

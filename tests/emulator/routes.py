@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.emulator import deployments, files, grading, identity, inference, jobs, judge
+from tests.emulator import copies, deployments, files, grading, identity, inference, jobs, judge
 from tests.emulator.messages import Answer
 
 PROJECT = "/api/projects/rehearsal"
@@ -22,7 +22,7 @@ class Route(NamedTuple):
 
 
 def _route(name: str, method: str, path: str, area: str | None, handler: Callable[..., Answer]) -> Route:
-    pattern = re.sub(r"\{id\}", "(?P<id>[^/]+)", re.sub(r"\{[sga]\}", "[^/]+", path.replace(".", r"\.")))
+    pattern = re.sub(r"\{(id|checkpoint)\}", r"(?P<\1>[^/]+)", re.sub(r"\{[sga]\}", "[^/]+", path.replace(".", r"\.")))
     return Route(name, method, re.compile(pattern, re.IGNORECASE), area, handler)
 
 
@@ -37,6 +37,8 @@ DATA: dict[str, Callable[..., Answer]] = {
     "GET /fine_tuning/jobs/{id}": jobs.retrieve,
     "GET /fine_tuning/jobs/{id}/events": jobs.events,
     "GET /fine_tuning/jobs/{id}/checkpoints": jobs.checkpoints,
+    "POST /fine_tuning/jobs/{id}/checkpoints/{checkpoint}/copy": copies.create,
+    "GET /fine_tuning/jobs/{id}/checkpoints/{checkpoint}/copy": copies.retrieve,
     "POST /fine_tuning/jobs/{id}/cancel": jobs.cancel,
     "POST /fine_tuning/jobs/{id}/pause": jobs.pause,
     "POST /fine_tuning/jobs/{id}/resume": jobs.resume,

@@ -62,19 +62,18 @@ def scripted(job: Job) -> Course:
     queued = job.created_at + script.validating_seconds
     if job.rejection is not None:
         return Course((Stage(job.created_at, "validating_files"), Stage(queued, "failed", job.rejection)))
-    running = queued + script.queued_seconds
+    waits = (Stage(job.created_at, "validating_files"), Stage(queued, "queued"))
+    # Without a place to run it waits on; `places.begin` gives it one.
+    if job.began is None:
+        return Course(waits)
+    running = job.began
     end = running + script.running_seconds
     rows = script.steps if script.steps is not None else imagined_steps(job)
     measures = tuple(
         Measure(running + script.running_seconds * number / (len(rows) + 1), {"step": number, **row})
         for number, row in enumerate(rows, 1)
     )
-    stages = (
-        Stage(job.created_at, "validating_files"),
-        Stage(queued, "queued"),
-        Stage(running, "running"),
-        Stage(end, script.outcome, script.error),
-    )
+    stages = (*waits, Stage(running, "running"), Stage(end, script.outcome, script.error))
     return Course(stages, measures, len(rows))
 
 

@@ -174,16 +174,19 @@ def checkpoints(cloud: Cloud, item: Job) -> list[dict[str, Any]]:
         return []
     passes = cloud.engine.epochs(item)
     ends = sorted({max(1, round(len(rows) * epoch / passes)) for epoch in range(1, passes + 1)})[-3:]
-    return [_checkpoint(item, int(stage.time), rows[end - 1]) for end in reversed(ends)]
+    return [_checkpoint(cloud, item, int(stage.time), rows[end - 1]) for end in reversed(ends)]
 
 
-def _checkpoint(item: Job, created_at: int, row: dict[str, Any]) -> dict[str, Any]:
+def _checkpoint(cloud: Cloud, item: Job, created_at: int, row: dict[str, Any]) -> dict[str, Any]:
     digest = hashlib.sha256(f"{item.id}/checkpoint/{row['step']}".encode()).hexdigest()[:24]
     return {
         "id": f"ftckpt_{digest}",
         "object": "fine_tuning.job.checkpoint",
         "created_at": created_at,
-        "fine_tuned_model_checkpoint": f"{item.fine_tuned_model}:ckpt-step-{row['step']}",
+        # Azure's names say nothing of the model: ftchkpt-e559c011ecc04fc68eaa339d8227d02d.
+        "fine_tuned_model_checkpoint": (
+            f"ftchkpt-{digest}" if cloud.lax else f"{item.fine_tuned_model}:ckpt-step-{row['step']}"
+        ),
         "fine_tuning_job_id": item.id,
         "metrics": dict(row),
         "step_number": row["step"],

@@ -167,7 +167,8 @@ def test_a_run_its_base_and_a_checkpoint_answer(tiny_model: Path, pairs_file: Pa
     command(tmp_path, "one")
     found = {(e.model, e.row): e.text for e in graded.read(the_folder(tmp_path) / graded.ANSWERS, Answer)}
     assert found == {({"base": "one@base", "tuned": "one"}[model], row): text for (model, row), text in own.items()}
-    command(tmp_path, "one", "one@4", "one@2", "evaluation.max_new_tokens=5")
+    # tracking=none is no other request: the run's rows and its grader stay.
+    command(tmp_path, "one", "one@4", "one@2", "evaluation.max_new_tokens=5", "tracking=none")
     (folder,) = tmp_path.glob("runs/evaluations/one-2-*")
     by_model: dict[str, list[str]] = {}
     for each in graded.read(folder / graded.ANSWERS, Answer):

@@ -93,7 +93,7 @@ def _composed(*overrides: str) -> Any:
     """Return what Hydra composes for a hosted run, its folders left open."""
     GlobalHydra.instance().clear()
     hydra_config.register()
-    method = [] if REINFORCED[0] in overrides else ["dpo.n_epochs=2", "dpo.batch_size=4"]
+    method = [] if any(each.startswith("method=") for each in overrides) else ["dpo.n_epochs=2", "dpo.batch_size=4"]
     line = [
         "backend=foundry", "dataset=files", "dataset.train=later", *method,
         "evaluation.samples=2", "evaluation.max_new_tokens=16", "tracking=none", "backend.polling.every=0.02",

@@ -18,7 +18,7 @@ from azure.core import exceptions as azure_core
 from runner.backends.foundry import faults as foundry_faults
 from runner.backends.foundry.connect import Service
 from runner.backends.foundry.keys import Azure
-from runner.errors import AccessError, DataError, RequestError, RunnerError, ServiceError
+from runner.errors import AccessError, DataError, FullError, RequestError, RunnerError, ServiceError
 from runner.hosted import faults
 from runner.hosted.connection import now
 from runner.hosted.keys import Polling
@@ -207,6 +207,26 @@ OF_THE_WIRE: list[tuple[Exception, faults.Kind]] = [
     (azure_core.ServiceResponseTimeoutError("slow"), "lost"),
     (azure_core.IncompleteReadError("cut"), "lost"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "kind"),
+    [
+        (429, "quotaExceeded: The maximum number of queued fine-tuning jobs (20) has been reached.", "full"),
+        (400, "Your organization has reached the maximum of 3 active requests for this model.", "full"),
+        (403, "The maximum number of files has been reached.", "full"),
+        (429, "tooManyRequests: Rate limit is exceeded.", "quota"),
+        (400, "Row 7 has more than the maximum number of tokens.", "refused"),
+        (500, "quotaExceeded", "server"),
+    ],
+)
+def test_a_service_that_keeps_no_more_is_neither_in_a_hurry_nor_refusing(
+    status: int, words: str, kind: faults.Kind
+) -> None:
+    fault = faults.of_status(status, words, {})
+    assert fault.kind == kind
+    full = isinstance(faults.error_for(fault, "creating the job", ENDPOINT), FullError)
+    assert full == (kind == "full")
 
 
 @pytest.mark.parametrize(("error", "kind"), OF_THE_WIRE, ids=lambda value: type(value).__name__)

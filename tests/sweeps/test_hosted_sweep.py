@@ -24,6 +24,10 @@ def test_a_sweep_that_costs_more_than_allowed_sends_nothing(here: Hosted) -> Non
     planned = here.command("runner", *SWEEP, "mode=plan")
     assert planned.returncode == 0, planned.stderr
     assert "takes: time not known, about $0.02" in planned.stdout
+    assert planned.stdout.count("limits: 3 jobs run at a time and 20 wait at the service") == 1, "once, not per trial"
+    assert (
+        planned.stdout.count("warning: gpt-4.1-mini is retired; in its place, for dpo: backend=foundry_sessions") == 1
+    )
     refused = here.command("runner", *SWEEP, "max_price=0.001")
     assert refused.returncode == 2
     assert "max_price: got 0.001, but this takes about $0.02; nothing was sent." in refused.stderr

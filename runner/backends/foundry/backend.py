@@ -6,11 +6,9 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from runner import distributed, graders, methods, models
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
-from runner.backends.foundry import endpoint, price, results
+from runner.backends.foundry import endpoint, price
 from runner.backends.foundry.catalogue import catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, Tokens
@@ -148,10 +146,12 @@ class FoundryBackend(Backend[Foundry]):
         ]
 
     def respondents(self, run: Run, state: RunState) -> Mapping[str, Respondent]:
-        """Return the deployments of the base and the tuned model; raises `ModelError` if the latter has none."""
-        from runner.backends.foundry import deployment
+        """Return the base and the tuned model and its checkpoints; raises `ModelError` if there is no model yet."""
+        if "save" not in state.results:
+            raise ModelError(f"model.source: {run.folder.name} has no model yet; let that run finish first.")
+        from runner.backends.foundry import undeployed
 
-        return deployment.respondents(Foundry.of(run.request), _deployments(run, state))
+        return undeployed.models_of(run, state)
 
     def respondent(self, reference: str, settings: Foundry) -> Respondent | None:
         """Return a deployment of the project, by `deployment:NAME`, or one of a base model, by `hosted:NAME`.
@@ -173,9 +173,9 @@ class FoundryBackend(Backend[Foundry]):
     def jobs(self, settings: Foundry) -> Jobs:
         """Return the jobs of the service."""
         from runner.backends.foundry.connect import service
-        from runner.hosted.jobs import ServiceJobs
+        from runner.backends.foundry.maintenance import FoundryJobs
 
-        return ServiceJobs(service(settings))
+        return FoundryJobs(service(settings))
 
     def leftovers(self, state: RunState) -> Sequence[Created]:
         """Return the deployments, then the files, that a run has created."""
@@ -185,7 +185,7 @@ class FoundryBackend(Backend[Foundry]):
 
     def remove(self, run: Run, state: RunState, leftovers: Sequence[Created]) -> Iterable[Removal]:
         """Remove deployments and files; files that a live job still uses are kept."""
-        from runner.backends.foundry.cleaning import remove
+        from runner.backends.foundry.maintenance import remove
 
         return remove(Foundry.of(run.request), state, leftovers)
 
@@ -210,6 +210,8 @@ def _check(request: Request, survey: Survey) -> None:
     table = catalogue(settings.models)
     table.demand(name, request.method)
     table.demand_training_type(name, settings.training_type)
+    if settings.deploy != "none":
+        table.demand_sku(name, settings.deployment.sku)
     _check_method(request, survey)
     if request.evaluation.keep == "best":
         raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
@@ -241,18 +243,6 @@ def _check(request: Request, survey: Survey) -> None:
     # A plan can be made on a machine that has neither the SDKs nor a login.
     if request.mode == "run":
         endpoint.demand_way_there(settings)
-
-
-def _deployments(run: Run, state: RunState) -> Mapping[str, str]:
-    """Return the names of a run's deployments by model. Raises `ModelError` if the tuned model has none."""
-    if "save" not in state.results:
-        raise ModelError(f"model.source: {run.folder.name} has no model yet; let that run finish first.")
-    if state.latest("deploy", "undeploy") != "deploy":
-        raise ModelError(
-            f"{run.folder}: its model is not deployed; give the run's command again with backend.deploy=keep."
-        )
-    found = msgspec.convert(state.results["deploy"], results.Deployed)
-    return {"base": found["base"], "tuned": found["deployment"]} if found["base"] else {"tuned": found["deployment"]}
 
 
 def _check_method(request: Request, survey: Survey) -> None:

@@ -1,7 +1,7 @@
 """The steps of a deployed model: it is deployed, held-out prompts are answered, and if asked it is removed again."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
@@ -10,7 +10,7 @@ from runner.backends import Events
 from runner.backends.foundry import deployment
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
-from runner.backends.foundry.results import Deployed, Followed
+from runner.backends.foundry.steps import Followed
 from runner.data.rows import Row
 from runner.errors import RunnerError
 from runner.hosted import generate
@@ -22,6 +22,13 @@ from runner.record.samples import Replies
 if TYPE_CHECKING:
     from runner.plan import Run
     from runner.record.journal import RunState
+
+
+class Deployed(TypedDict):
+    """The deployments of the tuned and of the base model; None or empty where there is none of the base model."""
+
+    deployment: str
+    base: str | None
 
 
 class DeployedSteps:
@@ -44,7 +51,8 @@ class DeployedSteps:
         self._rows()  # data that is gone is reported before anything costs by the hour
         # By the journal: a deployment that somebody else has made is used, but never changed or removed.
         mine = ("deployment", self.deployment_name) in self.state.created
-        deployer = deployment.Deployer(self.service, self.deployment_name)
+        publisher = deployment.format_of(self.settings, self.base)
+        deployer = deployment.Deployer(self.service, self.deployment_name, publisher)
         yield from deployer.ensure(
             msgspec.convert(self.done["follow"], Followed)["model"], wanted.sku, wanted.capacity, mine
         )
@@ -84,9 +92,8 @@ class DeployedSteps:
     @property
     def deployment_name(self) -> str:
         """What the deployment is called."""
-        name: str = self.settings.deployment.name
-        # The job's id in it: after again=true another model gets another deployment.
-        return name if name != "auto" else f"r-{self.run.plan.id[:8]}-{self.job_id[-8:]}"
+        name = self.settings.deployment.name
+        return name if name != "auto" else deployment.name_of(self.run.plan.id, self.job_id)
 
     def _answers(self, name: str, rows: Sequence[Asked]) -> Asking[Replies]:
         prompts = [row.prompt for row in rows]

@@ -3,10 +3,11 @@
 Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-deploy
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from runner.backends import Respondent
+from runner.backends.foundry.catalogue import OPENAI, catalogue
 from runner.backends.foundry.connect import Service, service
 from runner.backends.foundry.keys import Foundry
 from runner.errors import ModelError, RequestError, RunnerError, ServiceError
@@ -24,8 +25,9 @@ NOT_THERE = {"ResourceNotFound", "DeploymentNotFound", "NotFound"}
 class Deployer:
     """Makes and removes one deployment, by its name."""
 
-    def __init__(self, service: Service, name: str) -> None:
-        self.service, self.name = service, name
+    def __init__(self, service: Service, name: str, format: str = OPENAI) -> None:
+        # The publisher of the base model: a wrong one ends in a 500 without a reason.
+        self.service, self.name, self.format = service, name, format
 
     def ensure(self, model: str, sku: str, capacity: int, mine: bool) -> Generator[Event, None, None]:
         """Deploy a model under the name, unless it is, and wait until it is ready.
@@ -67,7 +69,7 @@ class Deployer:
             sku=models.Sku(name=sku, capacity=capacity),
             properties=models.DeploymentProperties(
                 # Version 1: a tuned model has just one, whatever its base's.
-                model=models.DeploymentModel(format="OpenAI", name=model, version="1")
+                model=models.DeploymentModel(format=self.format, name=model, version="1")
             ),
         )
         try:
@@ -121,6 +123,18 @@ class Deployer:
             return None
 
 
+def name_of(plan_id: str, job: str, step: int | None = None) -> str:
+    """Return what the deployment of a plan's model, or of its checkpoint at a step, is called."""
+    # The job's id in it: after again=true another model gets another deployment.
+    return f"r-{plan_id[:8]}-{job[-8:]}" + ("" if step is None else f"-{step}")
+
+
+def format_of(settings: Foundry, base: str) -> str:
+    """Return the deployment format of a tuned model: what is asked for, else what the table says of its base model."""
+    found = catalogue(settings.models).find(base)
+    return settings.deployment.format or (found.format if found else OPENAI)
+
+
 def find_base(service: Service, model: str) -> Asking[str | None]:
     """Return the name of a deployment of the base model that is ready, if there is one."""
     listed = yield from service.ask(
@@ -133,12 +147,6 @@ def find_base(service: Service, model: str) -> Asking[str | None]:
         if _model(each) in (model, model.partition("-20")[0]) and _state(each) == READY
     ]
     return min(fitting) if fitting else None  # the same one each time, in whatever order they come
-
-
-def respondents(settings: Foundry, names: Mapping[str, str]) -> dict[str, Respondent]:
-    """Return what answers by deployments, given the name of each."""
-    there = service(settings)
-    return {model: Deployed(there, name) for model, name in names.items()}
 
 
 def respondent(settings: Foundry, name: str, base: str | None) -> Respondent:

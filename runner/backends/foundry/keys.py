@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from runner.backends.foundry.catalogue import Sku, TrainingType
 from runner.hosted.credentials import CredentialName
 from runner.hosted.keys import Polling
 from runner.request.keys import BackendKeys
@@ -33,8 +34,10 @@ class Deployment:
 
     name: str = "auto"
     """What it is called; auto takes the plan id's first digits."""
-    sku: Literal["Standard", "GlobalStandard", "DeveloperTier", "ProvisionedManaged"] = "GlobalStandard"
+    sku: Sku = "GlobalStandard"
     """The kind; DeveloperTier has no hourly price and is removed by the service after 24 hours."""
+    format: str | None = None
+    """The publisher as the resource manager has it; null takes the table's (OpenAI, Meta, Mistral AI, Alibaba, …)."""
     capacity: PositiveInt = 50
     """Thousands of tokens per minute (ProvisionedManaged: units)."""
     base: str | None = "auto"
@@ -47,8 +50,8 @@ class Foundry(BackendKeys):
 
     name: Literal["foundry"] = "foundry"
     """The backend."""
-    training_type: Literal["Standard", "GlobalStandard", "Developer"] = "GlobalStandard"
-    """The service's trainingType: where it may train, and at what price."""
+    training_type: TrainingType = "GlobalStandard"
+    """Where the service may train, and at what price: the region, the US data zone, anywhere, anywhere when idle."""
     # 18 characters are Azure's own limit; OpenAI's is 64.
     suffix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,18}$")] | None = None
     """Put into the tuned model's name: up to 18 letters, digits, - and _; null takes the plan id's first digits."""

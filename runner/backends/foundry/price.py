@@ -1,6 +1,7 @@
 """What a hosted job will take, said before anything is sent: tokens and price, what it creates, what exists."""
 
 from collections.abc import Iterator, Sequence
+from datetime import date
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runner import methods, models
-from runner.backends.foundry.catalogue import SHIPPED, Model, catalogue
+from runner.backends.foundry.catalogue import SHIPPED, Catalogue, Model, catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, duration
 from runner.cost import price as in_words
@@ -47,9 +48,10 @@ def forecast(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[st
         ("trains", trained),
         ("price", f"{price} (table of {(model and model.read) or table.date}, {settings.models or SHIPPED})"),
         *(_grading(run) if graded else []),
-        *([("model", model.dates)] if model and model.dates else []),
+        *_lifetime(run, table, model),
         ("time", "not known: the service queues jobs, and they run for minutes to hours"),
         ("creates", f"{'2 files' if run.plan.validation else '1 file'}, unless they are there already, and 1 job"),
+        *_limits(run, table, tokens),
         ("deployment", _standing(run, model)),
         *([("exists", known)] if known else []),
     ]
@@ -64,6 +66,37 @@ def cost(run: "Run", tokens: "Tokens | None") -> Cost:
     if "create" in read_state(run.folder).results:
         return Cost(None, 0.0, price)
     return Cost(None, price)
+
+
+def _lifetime(run: "Run", table: Catalogue, model: Model | None) -> Iterator[tuple[str, str]]:
+    """Yield until when the model is trained and deployed, and where that ends what to use in its place."""
+    if model is None:
+        return
+    dates, name, method = model.dates(date.today()), models.hosted_name(run.plan.model.source) or "", run.plan.method
+    if dates:
+        yield "model", dates + (table.said("retirement") if model.retires else "")
+    if model.retires:
+        instead = table.replacement(name, method, methods.load(method).graded)
+        retired = model.base_retired is not None and model.base_retired <= date.today()
+        yield "warning", f"{name} {'is retired' if retired else 'retires'}; in its place, for {method}: {instead}"
+
+
+def _limits(run: "Run", table: Catalogue, tokens: "Tokens | None") -> Iterator[tuple[str, str]]:
+    """Yield what the service takes at a time and keeps, and whether the job is larger than it may be."""
+    limits, n_epochs = table.limits, _n_epochs(run)
+    if limits is None:
+        return
+    developer = Foundry.of(run.request).training_type == "Developer"
+    yield (
+        "limits",
+        f"{limits.running_developer if developer else limits.running} jobs run at a time and {limits.queued} wait at "
+        f"the service, further ones wait here for their turn; {limits.jobs} jobs and {limits.files} files are kept, "
+        f"and a job has up to {limits.tokens / 1e9:g} billion tokens × epochs and {limits.hours} hours"
+        f"{table.said('limits')}",
+    )
+    if tokens is not None and n_epochs is not None and tokens.splits["train"] * n_epochs > limits.tokens:
+        trained = tokens.splits["train"] * n_epochs / 1e9
+        yield "warning", f"{trained:.3g} billion tokens × epochs are more than a job may have: the service refuses it"
 
 
 def _n_epochs(run: "Run") -> int | None:

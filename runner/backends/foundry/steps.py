@@ -9,17 +9,18 @@ save       what the model is                                    model/hosted.jso
 deploy, sample, undeploy                                        deployed_steps.py
 """
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 from openai import NotFoundError
 
 from runner import models
 from runner.backends import Events, Result
+from runner.backends.foundry.catalogue import WIRE, TrainingType
 from runner.backends.foundry.connect import service
 from runner.backends.foundry.keys import Foundry
-from runner.backends.foundry.results import Followed
-from runner.errors import LeftRunning, StopAsked
+from runner.errors import LeftRunning, RequestError, StopAsked
 from runner.hosted import files, follow, jobs, metrics, rewards
 from runner.hosted import methods as wire_forms
 from runner.hosted.connection import Asking, PageOptions
@@ -35,8 +36,22 @@ if TYPE_CHECKING:
     from openai.pagination import SyncCursorPage
     from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
-    from runner.plan import Run
+    from runner.plan import Plan, Run
     from runner.record.journal import RunState
+
+# The second is what the service said of a value that it does not know, as if nothing had been sent.
+REFUSED_TYPE = re.compile(r"training ?type|fineTuningJob field is required", re.IGNORECASE)
+"""What a refusal says where the reason is the training type."""
+
+
+class Followed(TypedDict):
+    """A job that has ended well: its model's name, its results files, and when and after which step it ended."""
+
+    model: str
+    trained_tokens: int | None
+    result_files: list[str]
+    finished_at: float
+    step: int
 
 
 class FoundrySteps:
@@ -49,6 +64,7 @@ class FoundrySteps:
         self.run, self.state, self.done = run, state, state.results
         self.settings, self.base = Foundry.of(run.request), models.hosted_name(run.plan.model.source) or ""
         self.service = service(self.settings)
+        self.by_hour = wire_forms.load(run.plan.method).paid_by_hour
         if self.settings.deploy != "none":
             _ = self.service.control_plane  # raises for a missing variable
 
@@ -80,17 +96,22 @@ class FoundrySteps:
         """Find the plan's job, or create it."""
         plan, uploaded = self.run.plan, self.done["upload"]
         # Files can be removed at the service between two commands; the job would be refused for them.
-        if not (yield from files.exist(self.service, self._ids(uploaded))):
+        if not (yield from files.exist(self.service, _file_ids(plan, uploaded))):
             yield Note("the files that were uploaded are gone from the service: they are uploaded again")
             uploaded = yield from self.upload()
-        ids = self._ids(uploaded)
+        ids = _file_ids(plan, uploaded)
         # How the job is found again where the service shows no metadata (hosted/jobs.py).
         suffix = self.settings.suffix or jobs.default_suffix(plan.id)
-        extra = {"trainingType": self.settings.training_type}
+        extra = {"trainingType": WIRE[self.settings.training_type]}
         arguments = jobs.arguments(plan, self.base, ids, suffix, extra, rewards.method_extras(self.run))
         maker = jobs.JobMaker(self.service, plan, arguments, self.run.request.again)
         created = next((name for what, name in self.state.created if what == "job"), None)
-        return {"job": (yield from maker.ensure(self.state.intents.get("job"), created))}
+        try:
+            return {"job": (yield from maker.ensure(self.state.intents.get("job"), created))}
+        except RequestError as error:
+            if REFUSED_TYPE.search(str(error)):
+                raise _refused_type(self.settings.training_type, self.base, error) from error
+            raise
 
     def look(self) -> Events:
         """See what has become of the job so far, without staying."""
@@ -160,11 +181,6 @@ class FoundrySteps:
         return msgspec.convert(self.done["follow"], Followed)
 
     @property
-    def by_hour(self) -> bool:
-        """Whether training is paid by the hour."""
-        return wire_forms.load(self.run.plan.method).paid_by_hour
-
-    @property
     def job_id(self) -> str:
         """The job's id at the service."""
         return str(self.done["create"]["job"])
@@ -187,5 +203,13 @@ class FoundrySteps:
             yield Note(f"the results file {name} is missing or empty: the metrics are those of the job's events")
         return content
 
-    def _ids(self, uploaded: Result) -> dict[str, str]:
-        return {split: str(uploaded[split]) for split in self.run.plan.splits if split in uploaded}
+
+def _file_ids(plan: "Plan", uploaded: Result) -> dict[str, str]:
+    return {split: str(uploaded[split]) for split in plan.splits if split in uploaded}
+
+
+def _refused_type(training_type: TrainingType, base: str, error: RequestError) -> RequestError:
+    return RequestError(
+        f"backend.training_type: got {training_type}, sent as trainingType={WIRE[training_type]}, which the service "
+        f"refuses for {base} in this project's region ({error}); choose another."
+    )

@@ -19,7 +19,7 @@ pytest.importorskip("azure.ai.projects")
 from runner.record.events import StepDone
 from runner.record.journal import read
 from tests import warm
-from tests.emulator import Emulator
+from tests.emulator import UNLIMITED, Emulator
 from tests.emulator.messages import Reply, Request
 from tests.hosted.rehearsal import REINFORCED, Ended, Make, secrets_in, standing
 from tests.hosted.test_faults import STEPS
@@ -131,6 +131,7 @@ def test_after_a_kill_behind_any_record_of_the_journal_the_same_command_comes_to
     make: Make, tmp_path: Path
 ) -> None:
     cloud = make()
+    cloud.limits = UNLIMITED
     with runs_in(tmp_path) as runs:
         for number in count(1):
             cloud.files.clear()  # else a run would find the files of the one before, and upload nothing
@@ -166,6 +167,7 @@ def test_after_a_kill_before_or_after_any_change_at_the_service_the_same_command
     moment: str, make: Make, tmp_path: Path
 ) -> None:
     cloud = make(Deadly)
+    cloud.limits = UNLIMITED
     assert isinstance(cloud, Deadly)
     cloud.moment = moment
     with runs_in(tmp_path) as runs:
@@ -188,6 +190,7 @@ def test_a_reinforcement_job_whose_client_is_killed_after_any_change_is_created_
     make: Make, tmp_path: Path
 ) -> None:
     cloud = make(Deadly)
+    cloud.limits = UNLIMITED
     assert isinstance(cloud, Deadly)
     cloud.moment = "after"
     with runs_in(tmp_path, *REINFORCED, "backend.validate_grader=true", "evaluation.samples=0") as runs:
@@ -271,6 +274,7 @@ def test_kills_at_random_moments_leave_one_mlflow_run_per_plan_with_the_same_met
     make: Make, tmp_path: Path
 ) -> None:
     cloud = make()
+    cloud.limits = UNLIMITED
     line = [
         "backend=foundry", "dataset=files", f"dataset.train={tmp_path}/train.jsonl",
         f"dataset.validation={tmp_path}/held_out.jsonl", "dpo.n_epochs=2", "dpo.batch_size=4",

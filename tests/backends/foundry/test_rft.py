@@ -99,7 +99,7 @@ def test_a_training_type_that_a_model_does_not_have_is_refused(model: str, tmp_p
     with pytest.raises(RequestError) as caught:
         asked(tmp_path, f"model.source=hosted:{model}", "backend.training_type=Standard")
     assert str(caught.value).startswith(
-        f"backend.training_type: got Standard, which the service does not offer for {model}; allowed: GlobalStandard; "
+        f"backend.training_type: got Standard, which the service does not offer for {model}; allowed: GlobalStandard, "
     )
 
 
@@ -130,7 +130,9 @@ def test_the_plan_tells_the_price_by_the_hour_the_limit_the_dates_and_what_is_no
     assert "pauses the job once training and grading have cost $5,000 (table of 2026-10, " in lines["price"]
     assert lines["grading"] == "no tokens; its time is a part of the training's"
     assert lines["not sent"].startswith("rft.grader.graders.short.timeout: only we have these")
-    assert lines["model"].endswith("trained at least until 2027-04-16; deployed at least until 2027-10-16")
+    assert "trained at least until 2027-04-16; deployed at least until 2027-10-16 (read 2026-10-05, " in lines["model"]
+    assert lines["warning"].startswith("o4-mini is retired; in its place, for rft: jobs on gpt-oss-120b, ")
+    assert "backend=" not in lines["warning"], "our own loop trains no rft"
     assert told(asked(tmp_path))["price"].startswith("at most $100.00 an hour of training, GlobalStandard; ")
     assert "no limit of cost" in told(asked(tmp_path, "model.source=hosted:gpt-5"))["price"]
 
