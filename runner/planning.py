@@ -76,7 +76,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         evaluation=backend.evaluation(request),
         seed=request.seed,
     )
-    run = _run(request, plan, _folder(request, plan))
+    run = replace(_run(request, plan, _folder(request, plan)), survey=found)
     left_out = list(_left_out(request))
     return Proposal(run=run, survey=found, reasons=reasons, rehearsed=_rehearsed(run, known), left_out=left_out)
 

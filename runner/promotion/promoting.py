@@ -154,8 +154,12 @@ def _serve(registry: Registry, version: Version, run: Run, keys: Keys) -> tuple[
     kept = Deployment(name=name, run_id=version.run_id, models=[*(each for each in mine if each != model), model])
     # Kept before it is asked for: a deployment costs by the hour, and one too many in the list is the lesser evil.
     registry.keep_deployment(version.name, keys.alias, kept)
-    execute.to_its_end(deployment.answer_with(model, mine), lambda event: None)
-    before = f"; {mine[-1]} stays at the service, to go back to" if mine and mine[-1] != model else ""
+    try:
+        execute.to_its_end(deployment.answer_with(model, mine), lambda event: None)
+    except RequestError:  # somebody else's: it was not touched
+        registry.keep_deployment(version.name, keys.alias, known)
+        raise
+    before = f"; {mine[-1]} stays at the service" if mine and mine[-1] != model else ""
     return (f"deployment {name} answers with {model}{before}",)
 
 

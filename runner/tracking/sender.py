@@ -37,8 +37,8 @@ PAGE_CHARACTERS = 7000
 CLAIM_SECONDS = 10.0
 """How long another process of this machine may take to find or create the MLflow run of the same plan."""
 KEPT = (
-    layout.REPORT, layout.REPORT_PAGE, layout.REQUEST, layout.JOURNAL, layout.HELD_OUT, layout.IN_STYLE,
-    layout.PROBLEMS, layout.ANSWERS, layout.GRADES,
+    layout.REPORT, layout.REPORT_PAGE, layout.REPORT_HTML, layout.REQUEST, layout.JOURNAL, layout.HELD_OUT,
+    layout.IN_STYLE, layout.PROBLEMS, layout.ANSWERS, layout.GRADES,
 )  # fmt: skip
 """Files of a run's folder that MLflow keeps as they are when the run ends."""
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}

@@ -1,0 +1,1 @@
+from tests.hosted.emulated import cloud, make  # noqa: F401 - fixtures
