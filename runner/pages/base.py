@@ -142,5 +142,5 @@ _TABLE = """<table>
 """
 
 TEMPLATES = {"frame.html": _FRAME, "rows.html": _ROWS, "table.html": _TABLE}
-"""What a page extends, `frame.html` by `title`, and includes: `rows.html` by `side`, `table.html` by `head`, `lines`."""
+"""What pages extend, `frame.html` by `title`, and include: `rows.html` by `side`, `table.html` by `head`, `lines`."""
 ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=DictLoader(TEMPLATES))

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from runner import backends, methods
-from runner.compare import results, verdict
+from runner.compare import models, results, verdict
+from runner.compare.results import Result
 from runner.compare.rows import side_by_side
 from runner.cost import duration
 from runner.data.survey import Survey
@@ -14,7 +15,7 @@ from runner.graders import hidden
 from runner.pages import curves
 from runner.pages.base import ENVIRONMENT
 from runner.plan import Run, flatten
-from runner.record import layout
+from runner.record import graded, layout
 from runner.record.files import read_json
 from runner.record.outcome import Report
 from runner.request import check
@@ -36,7 +37,8 @@ def html(run: Run, content: Report) -> str:
     """Return the page of a run, from its report and its folder."""
     result = results.read(run.folder)
     sections = [
-        ("Metrics", ["metric", "value"], _metrics(content)),
+        ("Graded answers", *_graded(run)),
+        ("Metrics", ["metric", "value"], _metrics(content, result)),
         ("Request", ["key", "value", "default"], _request(run)),
         ("Data", ["split", "rows", "turns", "characters of an answer, median", "fingerprint"], _data(run)),
         ("Time and cost", ["step", "took"], _cost(run, content)),
@@ -56,9 +58,17 @@ def html(run: Run, content: Report) -> str:
     )
 
 
-def _metrics(content: Report) -> Lines:
+def _graded(run: Run) -> tuple[list[str], Lines]:
+    """Return mean scores of the base and the tuned model, with the difference and its interval."""
+    if not graded.read(run.folder / graded.GRADES, graded.AnswerGrade):
+        return [], []
+    return models.compare_models(run.folder).table
+
+
+def _metrics(content: Report, result: Result) -> Lines:
     """Return the last value of each metric that is about the model; those of the machine are in MLflow."""
-    named = sorted(content["metrics"].items())
+    graders = {f"eval/{name}{side}" for name in result.graders for side in ("", "_before")}
+    named = sorted(each for each in content["metrics"].items() if each[0] not in graders)
     return [[name, f"{value:.4g}"] for name, value in named if not name.startswith(("system/", "hosted/"))]
 
 
@@ -151,6 +161,7 @@ _PAGE = ENVIRONMENT.from_string(
 <p class="quiet">{{ run.plan.method }} on {{ "{:,}".format(run.plan.train.rows) }} rows, backend {{ run.plan.backend }},
   base model {{ run.plan.model.source.partition("@sha256")[0] }}. {{ when }}. Plan {{ run.plan.id }}.</p>
 {% if content.graded %}<ul>{% for each in content.graded %}<li>{{ each }}.</li>{% endfor %}</ul>{% endif %}
+{{ section("Graded answers") }}
 {{ section("Metrics") }}
 {% if drawings %}<h2>Curves</h2>
 <div class="figures">{% for drawing in drawings %}"""

@@ -22,6 +22,11 @@ class Place:
     folder: Path
     model: Path
 
+    @property
+    def store(self) -> str:
+        """The address of the MLflow store."""
+        return f"sqlite:///{self.folder}/mlflow.db"
+
     @classmethod
     def made(cls, folder: Path, model: Path) -> "Place":
         """Write data for both answers, the prompts, and an empty store."""
@@ -44,9 +49,9 @@ class Place:
         own |= {"RUNNER_CACHE": str((folder or self.folder) / "cache")}
         return warm.run([sys.executable, "-m", *line], cwd=folder or self.folder, env=os.environ | own | more)
 
-    def promote(self, *line: str, code: int = 0, **more: Path) -> str:
+    def promote(self, *line: str, code: int = 0) -> str:
         """Promote, which has to end with a code; return what was printed, or the sentence of a refusal."""
-        done = self.command("runner.promote", *line, **more)  # type: ignore[arg-type]
+        done = self.command("runner.promote", *line)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stderr if code else done.stdout
 
@@ -55,7 +60,7 @@ class Place:
         line = [
             f"name={name}", f"dataset.train={answer}.jsonl", "method=sft", "dataset=files",
             f"model.source=path:{self.model}", "evaluation.prompts=asked.jsonl", "evaluation.graders=[no,cloth,other]",
-            "evaluation.max_new_tokens=12", "sft.n_epochs=10", "sft.batch_size=6", "backend.tuning=full",
+            "evaluation.max_new_tokens=12", "sft.n_epochs=5", "sft.batch_size=6", "backend.tuning=full",
             "backend.learning_rate=0.01", *more,
         ]  # fmt: skip
         done = self.command("runner", *line)

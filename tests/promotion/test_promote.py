@@ -1,0 +1,118 @@
+"""The command over real runs: better is promoted, chance and worse are refused, one command goes back.
+
+Each test has a registered model of its own, so that none depends on another.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.promotion.answering import CLOTH, NO, Place
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_first_model_is_promoted_over_its_base_model_and_the_evidence_is_attached(
+    place: Place, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+
+    (run,) = place.folder.glob("runs/no-*")
+    (run / "exports").mkdir(exist_ok=True)
+    (run / "exports" / "export.json").write_text('{"proven": true}', "utf-8")
+    said = place.promote("no-", "name=first")
+    assert f"{run.name} beats the base model: no +100.0 points, 95% interval" in said
+    assert "models:/first@champion is version 1." in said
+    client = MlflowClient(place.store)
+    version = client.get_model_version_by_alias("first", "champion")
+    assert version.description.startswith(f"{run.name} beats the base model: no +100.0 points")
+    kept = Path(download_artifacts(f"{version.source}/evidence", dst_path=str(tmp_path), tracking_uri=place.store))
+    decided = json.loads((kept / "promotion.json").read_bytes())
+    assert (decided["run"], decided["version"], decided["difference"]["rows"]) == (run.name, "1", 14)
+    assert json.loads((kept / "comparison.json").read_bytes())["metric"] == "eval/no"
+    for name in ("plan.json", "report.html", "comparison.html", "answers.jsonl", "grades.jsonl"):
+        assert (kept / name).stat().st_size > 0
+    assert (kept / "exports" / "export.json").exists()
+    assert f"{run.name} has first@champion already." in place.promote("no-", "name=first")
+    assert len(client.search_model_versions("name = 'first'")) == 1
+
+
+def test_two_seeds_of_one_request_are_refused_and_so_is_a_worse_model(place: Place) -> None:
+    place.promote("no-", "name=refused")
+    said = place.promote("seed", "name=refused", code=1)
+    assert "are runs of one request, which differ in their seed only: what sets them apart is chance." in said
+    said = place.promote("cloth", "name=refused", code=1)
+    assert "is not promoted to refused@champion: version 1 beats cloth-" in said
+    assert "(now)" in place.promote("name=refused", "history=true")
+    assert "refused" not in place.promote("name=refused", "history=true").partition("@")[2]
+
+
+def test_a_better_model_is_promoted_and_one_command_goes_back(place: Place) -> None:
+    place.promote("no-", "name=back")
+    assert "cloth +100.0 points" in place.promote("cloth", "name=back", "metric=cloth")
+    assert "models:/back@champion is version 1." in place.promote("name=back", "back=true")
+    told = place.promote("name=back", "back=true", code=2)
+    assert told == "back: back@champion: nothing had it before; it was given to: 1, 2; name one with to=N.\n"
+    assert "is version 2." in place.promote("name=back", "back=true", "to=2")
+    history = [line.split() for line in place.promote("name=back", "history=true").splitlines() if line[:2] == "20"]
+    assert [line[2:4] for line in history] == [["1", "none"], ["2", "1"], ["1", "2"], ["2", "(now)"]]
+
+
+def test_a_model_that_is_no_worse_is_promoted_where_its_answers_cost_less(place: Place) -> None:
+    place.promote("cloth", "name=cheap", "metric=cloth")
+    assert "come out alike in other" in place.promote("no-", "name=cheap", "metric=other", code=1)
+    said = place.promote("no-", "name=cheap", "metric=other", "no_worse_than=0.1", code=1)
+    assert "cannot be decided; about" in said, "14 rows leave 13 points"
+    said = place.promote("no-", "name=cheap", "metric=other", "no_worse_than=0.2")
+    assert "is no worse than version 1 in other by more than 20.0: 13.5 at worst, 14 rows;" in said
+    assert "an answer's cost changes by -82 %, 95% interval -82 to -82 %" in said
+    said = place.promote("cloth", "name=cheap", "metric=other", "no_worse_than=0.2", code=1)
+    assert "it is not cheaper for sure: an answer's cost changes by +467 %" in said
+
+
+def test_the_model_is_loaded_by_its_alias_in_a_folder_that_has_nothing_but_the_address_of_mlflow(
+    place: Place, tmp_path: Path
+) -> None:
+    place.promote("cloth", "name=loaded", "metric=cloth")
+    (tmp_path / "rows.jsonl").write_bytes((place.folder / "no.jsonl").read_bytes())
+    line = [
+        "runner", "model.source=models:/loaded@champion", "dataset=files", "dataset.train=rows.jsonl", "method=sft",
+        "sft.n_epochs=1", "evaluation.samples=1", "evaluation.max_new_tokens=12", "tracking=none", "name=next",
+    ]  # fmt: skip
+    done = place.command(*line, folder=tmp_path, MLFLOW_TRACKING_URI=place.store)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = tmp_path.glob("runs/next-*")
+    assert json.loads((run / "samples.json").read_bytes())[0]["before"] == CLOTH
+    # What the alias meant then stays in the plan: it may move, and the run's base model must not.
+    assert json.loads((run / "plan.json").read_bytes())["model"]["source"].startswith("models:/m-")
+    planned = place.command(*line, "mode=plan", folder=tmp_path, MLFLOW_TRACKING_URI=place.store)
+    assert "finished before" in planned.stdout, planned.stderr
+    place.promote("no-", "name=loaded", "metric=no")
+    place.command(*line, "evaluation.samples=2", folder=tmp_path, MLFLOW_TRACKING_URI=place.store)
+    moved = sorted(tmp_path.glob("runs/next-*"), key=lambda each: each.stat().st_mtime)[-1]
+    assert json.loads((moved / "samples.json").read_bytes())[0]["before"] == NO
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (("name=none",), "promote: got no run; name one run; --help shows how."),
+        (("no-", "aliass=x"), "aliass: no such key; did you mean as? allowed: as, name,"),
+        (("no-", "no_worse_than=-1"), "no_worse_than: got '-1'; allowed: a number > 0 or null."),
+        (("no-", "as=v1"), "as: got v1, which means a version in MLflow; take a name such as champion."),
+        (
+            ("no-", "metric=nothing", "name=n"),
+            "metric: got nothing, which was not measured of both; allowed: eval/cloth",
+        ),
+        (("no-", "deployment=bot", "name=n"), "deployment: got bot, but a model of backend=local has none; leave it"),
+        (("to=2",), "promote: to: goes with back=true; leave the others out."),
+        (("back=true", "as=nobody"), "name: say which registered model is meant; nobody is an alias of: none."),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_is_said_in_a_sentence(line: tuple[str, ...], told: str, place: Place) -> None:
+    said = place.promote(*line, code=2)
+    assert told in said
+    assert "Traceback" not in said
