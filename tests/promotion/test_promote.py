@@ -98,21 +98,16 @@ def test_the_model_is_loaded_by_its_alias_in_a_folder_that_has_nothing_but_the_a
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (("name=none",), "promote: got no run; name one run; --help shows how."),
-        (("no-", "aliass=x"), "aliass: no such key; did you mean as? allowed: as, name,"),
-        (("no-", "no_worse_than=-1"), "no_worse_than: got '-1'; allowed: a number > 0 or null."),
-        (("no-", "as=v1"), "as: got v1, which means a version in MLflow; take a name such as champion."),
         (
             ("no-", "metric=nothing", "name=n"),
             "metric: got nothing, which was not measured of both; allowed: eval/cloth",
         ),
         (("no-", "deployment=bot", "name=n"), "deployment: got bot, but a model of backend=local has none; leave it"),
-        (("to=2",), "promote: to: goes with back=true; leave the others out."),
         (("back=true", "as=nobody"), "name: say which registered model is meant; nobody is an alias of: none."),
     ],
-    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+    ids=["metric", "deployment", "name"],
 )
 def test_what_cannot_be_is_said_in_a_sentence(line: tuple[str, ...], told: str, place: Place) -> None:
     said = place.promote(*line, code=2)
     assert told in said
-    assert "Traceback" not in said
+    assert len(said.splitlines()) == 1
