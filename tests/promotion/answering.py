@@ -1,12 +1,18 @@
 """Runs that learn to give one answer, whatever they are asked: a tiny model does so in seconds, and graders see it."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from runner import promote
+from runner.terminal import cli
 from tests import stores, warm
 
 NO, CLOTH = "No.", "Wrap it in cloth."
@@ -50,10 +56,17 @@ class Place:
         return warm.run([sys.executable, "-m", *line], cwd=folder or self.folder, env=os.environ | own | more)
 
     def promote(self, *line: str, code: int = 0) -> str:
-        """Promote, which has to end with a code; return what was printed, or the sentence of a refusal."""
-        done = self.command("runner.promote", *line)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stderr if code else done.stdout
+        """Promote, which has to end with a code; return what was printed, or the sentence of a refusal.
+
+        In this process: opening the store in one of its own takes a second each time.
+        """
+        printed, complained = io.StringIO(), io.StringIO()
+        arguments = ["--runs-folder", f"{self.folder}/runs", *line]
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(complained):
+            patch.setenv("MLFLOW_TRACKING_URI", self.store)
+            ended = cli.guarded(lambda: promote._promote(arguments))
+        assert ended == code, printed.getvalue() + complained.getvalue()
+        return complained.getvalue() if code else printed.getvalue()
 
     def run(self, name: str, answer: str, *more: str) -> Path:
         """Train on one answer; return the run's folder."""

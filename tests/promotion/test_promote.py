@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.promotion.answering import CLOTH, NO, Place
+from runner import models
+from runner.errors import ModelError
+from tests.promotion.answering import CLOTH, Place
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +75,7 @@ def test_a_model_that_is_no_worse_is_promoted_where_its_answers_cost_less(place:
 
 
 def test_the_model_is_loaded_by_its_alias_in_a_folder_that_has_nothing_but_the_address_of_mlflow(
-    place: Place, tmp_path: Path
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.promote("cloth", "name=loaded", "metric=cloth")
     (tmp_path / "rows.jsonl").write_bytes((place.folder / "no.jsonl").read_bytes())
@@ -86,13 +88,34 @@ def test_the_model_is_loaded_by_its_alias_in_a_folder_that_has_nothing_but_the_a
     (run,) = tmp_path.glob("runs/next-*")
     assert json.loads((run / "samples.json").read_bytes())[0]["before"] == CLOTH
     # What the alias meant then stays in the plan: it may move, and the run's base model must not.
-    assert json.loads((run / "plan.json").read_bytes())["model"]["source"].startswith("models:/m-")
+    meant = json.loads((run / "plan.json").read_bytes())["model"]["source"]
     planned = place.command(*line, "mode=plan", folder=tmp_path, MLFLOW_TRACKING_URI=place.store)
     assert "finished before" in planned.stdout, planned.stderr
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.store)
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "other"))
+    assert models.identify("models:/loaded@champion").source == meant
     place.promote("no-", "name=loaded", "metric=no")
-    place.command(*line, "evaluation.samples=2", folder=tmp_path, MLFLOW_TRACKING_URI=place.store)
-    moved = sorted(tmp_path.glob("runs/next-*"), key=lambda each: each.stat().st_mtime)[-1]
-    assert json.loads((moved / "samples.json").read_bytes())[0]["before"] == NO
+    assert models.identify("models:/loaded@champion").source != meant
+    assert (
+        models.identify("models:/loaded/1").source == models.identify("models:/loaded/1", offline=True).source == meant
+    )
+    with pytest.raises(
+        ModelError, match=r"MLflow \(sqlite:.*\) has no models:/loaded@nobody: .* not found; set MLFLOW"
+    ):
+        models.identify("models:/loaded@nobody")
+    with pytest.raises(ModelError, match=r"was never asked for on this machine, so a plan cannot know what it means"):
+        models.identify("models:/loaded@nobody", offline=True)
+
+
+def test_the_command_goes_back_and_says_what_to_type_next(place: Place) -> None:
+    place.promote("no-", "name=typed", "as=typed")
+    place.promote("cloth", "name=typed", "as=typed", "metric=cloth")
+    done = place.command("runner.promote", "back=true", "as=typed")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == ["back from version 2.", "models:/typed@typed is version 1."]
+    assert "runner.promote name=typed as=typed back=true" in done.stdout
+    refused = place.command("runner.promote", "seed", "name=typed", "as=typed")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
 
 
 @pytest.mark.parametrize(
