@@ -9,6 +9,7 @@
     ├── ServiceError       1   a hosted service fails or cannot be reached; the same command continues
     │   └── FullError      1   it keeps or runs no more of something until another is gone
     ├── JudgeError         1   a judge's answer cannot be had; the row has no grade from it
+    ├── RefusedError       1   a model is not promoted: the evidence does not suffice
     ├── LostError          1   another of several processes is gone; the same command continues
     ├── EndedError         1   a hosted job ended without a model; only a new one (again=true) can continue
     └── StopAsked        130   the process was asked to stop, and did so at a safe point
@@ -64,6 +65,10 @@ class FullError(ServiceError):
 
 class JudgeError(RunnerError):
     """A judge's answer cannot be had: refused, cut off, malformed, or the service gave up."""
+
+
+class RefusedError(RunnerError):
+    """A model is not promoted, as it is not better for sure than what has the alias; nothing was moved."""
 
 
 class LostError(RunnerError):

@@ -85,6 +85,8 @@ class Run:
     hyperparameters: Any
     selection: Selection
     folder: Path
+    survey: Survey | None = None
+    """What the check of the data found; None where the run was read from its folder."""
 
     @property
     def handle(self) -> str:

@@ -76,7 +76,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         evaluation=backend.evaluation(request),
         seed=request.seed,
     )
-    run = _run(request, plan, _folder(request, plan))
+    run = replace(_run(request, plan, _folder(request, plan)), survey=found)
     left_out = list(_left_out(request))
     return Proposal(run=run, survey=found, reasons=reasons, rehearsed=_rehearsed(run, known), left_out=left_out)
 
@@ -225,12 +225,14 @@ def _folder(request: Request, plan: Plan) -> Path:
     name = request.name
     if name == "auto":  # what differs comes first: the same name is MLflow's, in a narrow column
         where = "hosted-" if backends.load(plan.backend).hosted else ""
-        name = f"{where}{plan.method}-{_stem(request.dataset.train)}"
+        name = f"{where}{plan.method}-{data_name(request)}"
     # By the plan and not by the name: a request that was only renamed has been done already.
     return run_folders.of_plan(plan.id, runs) or run_folders.new(name, plan.id, runs)
 
 
-def _stem(train: str | list[str]) -> str:
+def data_name(request: Request) -> str:
+    """Return what a request's data is called: its file without endings."""
+    train = request.dataset.train
     first = train if isinstance(train, str) else train[0]
     return safe_name(Path(first.rpartition(":")[2]).name.partition(".")[0]) or "data"
 

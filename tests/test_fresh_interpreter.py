@@ -32,6 +32,7 @@ LINES = {
     "clean": ["runner.clean", "nothing"],
     "compare": ["runner.compare", "nothing"],
     "jobs": ["runner.jobs", "cancel"],
+    "promote": ["runner.promote", "nothing"],
     "watch": ["runner.watch", "nothing"],
 }
 

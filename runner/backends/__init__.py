@@ -6,7 +6,7 @@ MLflow nor the terminal: it yields events and returns JSON.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -193,6 +193,27 @@ class Backend(ABC, Generic[Settings]):
     def remove(self, run: "Run", state: "RunState", leftovers: Sequence[Created]) -> Iterable["Removal"]:
         """Remove leftovers one by one and yield what became of each; nothing else is ever touched."""
         return ()
+
+
+class StableDeployment(Protocol):
+    """A deployment that callers use by its name, whichever model it answers with."""
+
+    def answer_with(self, model: str, instead_of: Collection[str]) -> Generator[Event, None, None]:
+        """Have it answer with a model, and wait until it does: made where there is none, moved from `instead_of`.
+
+        Raises `RequestError` where something else has that name.
+        """
+
+    def remove(self) -> Generator[Event, None, None]:
+        """Remove it, if it exists; the models stay."""
+
+
+@runtime_checkable
+class Deploys(Protocol):
+    """A backend whose models answer by deployments: an optional capability."""
+
+    def stable_deployment(self, run: "Run", name: str) -> StableDeployment:
+        """Return the deployment of that name, at the run's service."""
 
 
 @dataclass(frozen=True)

@@ -34,17 +34,31 @@ def draw(found: Comparison) -> "Figure":
     return figure
 
 
+def parts(found: Comparison) -> list["Figure"]:
+    """Return the same as drawings of their own, which a page sets side by side or, on a phone, below each other."""
+    from matplotlib.figure import Figure
+
+    curved = any(run.curves for run in found.results)
+    drawn = [*[_curves] * curved, _sweep]
+    figures = [Figure(figsize=(6, 4.5), layout="constrained") for _ in drawn]
+    for figure, draw_part in zip(figures, drawn, strict=True):
+        draw_part(figure.add_subplot(), found)
+    return figures
+
+
 def save(figure: "Figure", path: Path) -> None:
     """Write the drawing as a PNG."""
     figure.savefig(path, dpi=150)
 
 
 def svg(figure: "Figure") -> str:
-    """Return the drawing as an SVG element."""
+    """Return the drawing as a figure of a page, in the page's own colours of ink and paper."""
     written = io.StringIO()
     figure.savefig(written, format="svg")
     text = written.getvalue()
-    return text[text.index("<svg") :]
+    # matplotlib writes black and white as these, so that a dark page needs no second drawing.
+    text = text.replace("#000000", "currentColor").replace("#ffffff", "var(--page)")
+    return f"<figure>{text[text.index('<svg') :]}</figure>"
 
 
 def _curves(axes: "Axes", found: Comparison) -> None:

@@ -22,7 +22,7 @@ def write(found: Comparison, folder: Path) -> Sequence[Path]:
     files = [folder / f"comparison.{kind}" for kind in ("json", "md", "html", "png")]
     write_json(files[0], verdict.as_json(found))
     files[1].write_text(verdict.markdown(found), "utf-8")
-    files[2].write_text(page.html(found, drawing.svg(figure), side_by_side(found)), "utf-8")
+    files[2].write_text(page.html(found, "".join(map(drawing.svg, drawing.parts(found))), side_by_side(found)), "utf-8")
     drawing.save(figure, files[3])
     return files
 

@@ -37,6 +37,13 @@ class Group:
     count: int = 0
     examples: list[Finding] = field(default_factory=list)
 
+    @property
+    def sentence(self) -> str:
+        """The first one, and how many more there are."""
+        severity = "left out" if self.severity == "error" else self.severity
+        more = f"  (and {self.count - 1} more of this kind)" if self.count > 1 else ""
+        return f"{severity}: {self.examples[0]}{more}"
+
 
 class Findings:
     """Collects findings by rule, in bounded memory."""

@@ -176,6 +176,8 @@ def keep(run: Run) -> None:
     # At each start, as the request may differ in what the plan does not hold: samples, graders, tracking.
     write_json(run.folder / layout.PLAN, msgspec.Raw(run.plan.canonical))
     write_json(run.folder / layout.REQUEST, graders.hidden(check.as_composed(run.request)))
+    if run.survey is not None:
+        write_json(run.folder / layout.SURVEY, run.survey)
 
 
 def sleep(seconds: float, asked: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""The report that every run folder ends with: `report.json` for programs, `report.md` for people."""
+"""The report that every run folder ends with: `report.json` for programs; for people `report.html` and `report.md`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,10 +47,15 @@ def failure(error: BaseException) -> Outcome:
 
 
 def write(run: Run, outcome: Outcome) -> Report:
-    """Write both files from what the journal holds and return the content."""
+    """Write the files from what the journal holds and return the content."""
     content = build(run, outcome, journal.read(run.folder / layout.JOURNAL))
     write_json(run.folder / layout.REPORT, content)
     (run.folder / layout.REPORT_PAGE).write_text(markdown(run.plan, content), "utf-8")
+    # A run that ended before its plan was written has nothing to show.
+    if (run.folder / layout.PLAN).exists():
+        from runner.pages import run as page  # brings jinja2 and scipy
+
+        page.write(run, content)
     return content
 
 

@@ -26,8 +26,11 @@ def identify(source: str, *, offline: bool = False) -> ModelIdentity:
     Raises `ModelError` for an unknown scheme, a malformed name, or a model that does not exist.
     """
     found, rest = _parse(source)
+    # A name that moves is settled first: the plan, and whatever is made from the model, keeps what it means now.
+    rest = found.pinned(rest, offline)
+    digest = found.identify(rest, offline)
     name = found.hosted_name(rest)
-    return ModelIdentity(f"hosted:{name}" if name else source, found.identify(rest, offline))
+    return ModelIdentity(f"hosted:{name}" if name else f"{found.scheme}:{rest}", digest)
 
 
 def cached(source: str) -> Path | None:

@@ -39,6 +39,13 @@ class Source(ABC):
     served: bool = False
     """Whether a service answers by it when it is asked; its weights are loaded here only below an adapter."""
 
+    def pinned(self, rest: str, offline: bool = False) -> str:
+        """Return the name that never changes for what `rest` means now, `rest` itself where there is none.
+
+        Raises `ModelError` for what does not exist; `offline` forbids the network.
+        """
+        return rest
+
     @abstractmethod
     def identify(self, rest: str, offline: bool = False) -> str:
         """Return a digest that changes when the weights do; `offline` forbids the network.

@@ -59,6 +59,17 @@ def as_composed(request: Request) -> dict[str, object]:
     return root | sections | owned | {"backend": asdict(request.backend)}
 
 
+def with_defaults(request: Request) -> Request:
+    """Return a request of the same method and backend in which every key has its default."""
+    backend = request.backend.name
+    return Request(
+        **{name: owner() for name, owner in SECTIONS.items()},
+        method=request.method,
+        hyperparameters=methods.load(request.method).hyperparameters(),
+        backend=backends.load(backend).settings(name=backend),
+    )
+
+
 def _problems(prefix: str, values: object, owner: type) -> Iterator[str]:
     """Yield a sentence for each wrong key of one section, nested sections included."""
     known = {each.name: each for each in fields(owner)}

@@ -15,6 +15,7 @@ COMMANDS = {
     "runner.evaluate": "ask models the same prompts, grade their answers",
     "runner.chat": "talk to a run's model and the one it was made from",
     "runner.compare": "compare runs or a sweep, with confidence intervals",
+    "runner.promote": "give a run's model a name, if it is better than what has it",
     "runner.watch": "follow hosted jobs to their end",
     "runner.jobs": "list the hosted jobs; cancel, pause or resume some",
     "runner.clean": "remove what runs left at the hosted service",

@@ -121,9 +121,7 @@ def _show_data(proposal: Proposal, tokens: Tokens | None) -> None:
 
 def _show_findings(proposal: Proposal) -> None:
     for group in proposal.survey.findings:
-        severity = "left out" if group.severity == "error" else group.severity
-        more = f"  (and {group.count - 1} more of this kind)" if group.count > 1 else ""
-        say(f"{severity}: {group.examples[0]}{more}")
+        say(group.sentence)
     if proposal.survey.findings:
         say()
 
@@ -183,7 +181,7 @@ def _show_values(proposal: Proposal) -> None:
 def show_outcome(run: Run, content: Report, position: Position | None, problem: str) -> None:
     """Print how a run came out: metrics, answers before and after, where everything is, what to do next."""
     say()
-    # Three show the style; all of them are in report.md and MLflow.
+    # Three show the style; all of them are in the report and MLflow.
     for sample in content["samples"][:3]:
         table(f"“{sample['prompt']}”", ["", ""], [["before", sample["before"]], ["after", sample["after"]]])
     if content["metrics"]:
@@ -198,7 +196,7 @@ def show_outcome(run: Run, content: Report, position: Position | None, problem: 
     rows += [["time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())]]
     if content["model"]:
         rows.append(["model", content["model"]["model"]])
-    rows += [["MLflow", _tracked(position, problem)], ["report", str(run.folder / layout.REPORT_PAGE)]]
+    rows += [["MLflow", _tracked(position, problem)], ["report", str(run.folder / layout.REPORT_HTML)]]
     table(run.folder.name, ["", ""], rows)
     if content["status"] == "finished":
         _show_next(run, content, position)

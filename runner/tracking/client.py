@@ -75,6 +75,23 @@ def experiment(client: "MlflowClient", name: str) -> str:
     return str(found.experiment_id)
 
 
+def register(client: "MlflowClient", name: str, run_id: str, model_id: str) -> str:
+    """Return the number of a run's version of a registered model, both made where they are not there yet."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    made = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if made:
+        return str(made[0].version)
+    # not models:/ID, which MLflow 3.17 looks up in the process's default store and not in this client's
+    source = client.get_logged_model(model_id).artifact_location
+    return str(client.create_model_version(name, source, run_id, model_id=model_id).version)
+
+
 def error_line(error: Exception, uri: str) -> str:
     """Return an error of the store as a line, with its address, but without a password."""
     first = (str(error).strip().splitlines() or [""])[0]

@@ -36,10 +36,13 @@ def found(name: str, expression: str, runs_folder: Path) -> list[Path]:
         raise RequestError(
             f"--filter: got {expression}; {error.message}; write names with / as metrics.`eval/loss`."
         ) from error
-    return [_folder(client, run, runs_folder) for run in runs if PLAN_ID in run.data.tags]
+    return [folder for run in runs if (folder := folder_of(client, run, runs_folder))]
 
 
-def _folder(client: "MlflowClient", run: "MlflowRun", runs_folder: Path) -> Path:
+def folder_of(client: "MlflowClient", run: "MlflowRun", runs_folder: Path) -> Path | None:
+    """Return a run's own folder, else a copy of what a comparison reads; None where it is no run of the runner's."""
+    if PLAN_ID not in run.data.tags:
+        return None
     here = run_folders.of_plan(run.data.tags[PLAN_ID], runs_folder)
     if here:
         return here

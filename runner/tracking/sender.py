@@ -22,7 +22,7 @@ from runner.record.files import write, write_json
 from runner.record.journal import Record, read_state
 from runner.record.outcome import Saved, saved
 from runner.tracking import mlflow_runs, traces
-from runner.tracking.client import connect, shown, store
+from runner.tracking.client import connect, register, shown, store
 from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ PAGE_CHARACTERS = 7000
 CLAIM_SECONDS = 10.0
 """How long another process of this machine may take to find or create the MLflow run of the same plan."""
 KEPT = (
-    layout.REPORT, layout.REPORT_PAGE, layout.REQUEST, layout.JOURNAL, layout.HELD_OUT, layout.IN_STYLE,
-    layout.PROBLEMS, layout.ANSWERS, layout.GRADES,
+    layout.REPORT, layout.REPORT_PAGE, layout.REPORT_HTML, layout.REQUEST, layout.JOURNAL, layout.HELD_OUT,
+    layout.IN_STYLE, layout.PROBLEMS, layout.ANSWERS, layout.GRADES,
 )  # fmt: skip
 """Files of a run's folder that MLflow keeps as they are when the run ends."""
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}
@@ -176,7 +176,8 @@ class Sender:
         # Sent twice, the model would be twice among the run's outputs.
         if self.position.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else ())]:
             self.client.log_outputs(self.position.run_id, [LoggedModelOutput(self.position.model_id, 0)])
-        self._register()
+        if name := self.run.request.tracking.register:
+            register(self.client, name, self.position.run_id, self.position.model_id)
 
     def _create_model(self, event: StepDone) -> "LoggedModel":
         params = {key: str(value) for key, value in flat_params(self.run).items()}
@@ -184,20 +185,6 @@ class Sender:
         return self.client.create_logged_model(
             self.position.experiment_id, self.run.folder.name, self.position.run_id, tags, params
         )
-
-    def _register(self) -> None:
-        from mlflow.exceptions import MlflowException
-
-        if name := self.run.request.tracking.register:
-            try:
-                self.client.create_registered_model(name)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            # not models:/ID, which MLflow 3.17 looks up in the process's default store and not in this client's
-            source = self.client.get_logged_model(self.position.model_id).artifact_location
-            if not self.client.search_model_versions(f"name = '{name}' and run_id = '{self.position.run_id}'"):
-                self.client.create_model_version(name, source, self.position.run_id, model_id=self.position.model_id)
 
     def _close(self, status: str) -> None:
         if self.position.taken_over == "FINISHED" and status != "finished":
@@ -244,7 +231,7 @@ def describe_external(client: "MlflowClient", model_id: str, result: Saved) -> N
 
     with tempfile.TemporaryDirectory() as folder:
         get_external_mlflow_model_spec(client.get_logged_model(model_id)).save(str(Path(folder, "MLmodel")))
-        write_json(Path(folder, "model.json"), result)
+        write_json(Path(folder, layout.EXTERNAL), result)
         client.log_model_artifacts(model_id, folder)
 
 

@@ -29,6 +29,7 @@ def put(cloud: Cloud, request: Request, id: str) -> Answer:
         raise Refusal(409, f"Another operation on deployment '{id}' is being processed.", "RequestConflict")
     ready = now + cloud.deployment_seconds
     made = Deployment(id, model, sku, known.created_at if known else now, ready, ready + cloud.deployment_lag_seconds)
+    made.before = known.model if known else None
     cloud.deployments[id] = made
     return Answer(200 if known else 201, described(request, made, now), _polled(cloud, request, made))
 

@@ -10,7 +10,7 @@ from tests.emulator.cloud import Cloud
 from tests.emulator.completion import completion
 from tests.emulator.deployments import state
 from tests.emulator.messages import Answer, Refusal, Request
-from tests.emulator.records import Deployment, identifier
+from tests.emulator.records import identifier
 
 
 def responses(cloud: Cloud, request: Request) -> Answer:
@@ -61,25 +61,28 @@ def chat(cloud: Cloud, request: Request) -> Answer:
 
 
 def _answer(cloud: Cloud, body: Any, messages: list[dict[str, Any]]) -> str:
-    deployment = _usable(cloud, str(body.get("model")))
+    model = _model_of(cloud, str(body.get("model")))
     said = [{**message, "content": _text(message.get("content"))} for message in messages]
-    name = deployment.model["name"]
+    name = model["name"]
     made = orders.maker(cloud, name)
     if made is not None and made[1] is not None:
         name = f"{made[0].fine_tuned_model}:ckpt-step-{made[1]}"
     return (cloud.answer or cloud.engine.answer)(name, said)
 
 
-def _usable(cloud: Cloud, name: str) -> Deployment:
+def _model_of(cloud: Cloud, name: str) -> dict[str, Any]:
+    """Return the model that answers under a name."""
     found = cloud.deployments.get(name)
     now = cloud.clock.now()
+    if found is not None and found.before is not None and state(found, now) == "Creating":
+        return found.before
     if found is None or state(found, now) != "Succeeded" or now < found.usable_at:
         message = (
             "The API deployment for this resource does not exist. If you created the deployment within the last "
             "5 minutes, please wait a moment and try again."
         )
         raise Refusal(404, message, "DeploymentNotFound")
-    return found
+    return found.model
 
 
 def _text(content: Any) -> str:

@@ -82,7 +82,10 @@ class Job:
 
 @dataclass
 class Deployment:
-    """A model that answers under a name; `usable_at` is when inference knows of it."""
+    """A model that answers under a name; `usable_at` is when inference knows of it.
+
+    While it is moved to another model, `before` answers: a change of a deployment interrupts no caller.
+    """
 
     name: str
     model: dict[str, Any]
@@ -91,6 +94,7 @@ class Deployment:
     ready_at: float
     usable_at: float
     deleted_at: float | None = None
+    before: dict[str, Any] | None = None
 
 
 def identifier(prefix: str) -> str:

@@ -37,7 +37,7 @@ def test_the_comparison_of_four_trials_shows_four_curves(swept: tuple[Here, Serv
     (page,) = swept[0].folder.glob("runs/sweeps/*/comparison.html")
     browser.get(page.as_uri())
     wait(lambda: True, browser, "comparison")
-    curves = browser.find_elements("css selector", "svg #axes_1 > g[id^=line2d] > path")
+    curves = browser.find_elements("css selector", "figure:first-of-type #axes_1 > g[id^=line2d] > path")
     assert len(curves) == len(RATES)
     assert browser.find_element("tag name", "h1").text.startswith("best by reward accuracy: ")
 

@@ -26,6 +26,7 @@ from runner.record.journal import RunState
 from runner.request.keys import Request
 
 if TYPE_CHECKING:
+    from runner.backends import StableDeployment
     from runner.backends.foundry.deployed_steps import DeployedSteps
     from runner.backends.foundry.steps import FoundrySteps
 
@@ -135,12 +136,10 @@ class FoundryBackend(Backend[Foundry]):
                 (f"python -m runner.watch {name}", "come back to the job, to its end"),
                 ("python -m runner.jobs", "all jobs of the service; cancel, pause, resume"),
             ]
-        talk = {
-            "none": ("the same command with backend.deploy=delete_after_eval", "see it answer"),
-            "keep": (f"python -m runner.chat {name}", "talk to it and to the model it came from"),
-        }
+        deploy, talk = Foundry.of(run.request).deploy, "talk to it and to the model it came from"
         return [
-            *(line for deploy, line in talk.items() if deploy == Foundry.of(run.request).deploy),
+            *[("the same command with backend.deploy=delete_after_eval", "see it answer")] * (deploy == "none"),
+            *[(f"python -m runner.chat {name}", talk)] * (deploy == "keep"),
             (f"python -m runner backend=foundry model.source=run:{name} …", "continue from it"),
             (f"python -m runner.clean {name}", "list, and after asking remove, what this run left at the service"),
         ]
@@ -166,6 +165,12 @@ class FoundryBackend(Backend[Foundry]):
 
         return deployment.respondent(settings, name, base)
 
+    def stable_deployment(self, run: Run, name: str) -> "StableDeployment":
+        """Return what makes, moves and removes a deployment that callers use."""
+        from runner.backends.foundry import deployment
+
+        return deployment.Stable(Foundry.of(run.request), name, models.hosted_name(run.plan.model.source) or "")
+
     def to_its_end(self, run: Run) -> Run:
         """Return the run with `backend.follow=true`."""
         return replace(run, request=replace(run.request, backend=replace(Foundry.of(run.request), follow=True)))
@@ -180,7 +185,7 @@ class FoundryBackend(Backend[Foundry]):
     def leftovers(self, state: RunState) -> Sequence[Created]:
         """Return the deployments, then the files, that a run has created."""
         # Deployments first, as they cost by the hour.
-        found = [each for each in state.created.values() if each.what in REMOVED]
+        found = (each for each in state.created.values() if each.what in REMOVED)
         return sorted(found, key=lambda each: REMOVED.index(each.what))
 
     def remove(self, run: Run, state: RunState, leftovers: Sequence[Created]) -> Iterable[Removal]:

@@ -3,7 +3,7 @@
 Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-deploy
 """
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Mapping
 from typing import TYPE_CHECKING
 
 from runner.backends import Respondent
@@ -25,24 +25,29 @@ NOT_THERE = {"ResourceNotFound", "DeploymentNotFound", "NotFound"}
 class Deployer:
     """Makes and removes one deployment, by its name."""
 
-    def __init__(self, service: Service, name: str, format: str = OPENAI) -> None:
+    def __init__(
+        self, service: Service, name: str, format: str = OPENAI, key: str = "backend.deployment.name"
+    ) -> None:
         # The publisher of the base model: a wrong one ends in a 500 without a reason.
-        self.service, self.name, self.format = service, name, format
+        self.service, self.name, self.format, self.key = service, name, format, key
 
-    def ensure(self, model: str, sku: str, capacity: int, mine: bool) -> Generator[Event, None, None]:
+    def ensure(
+        self, model: str, sku: str, capacity: int, mine: bool, instead_of: Collection[str] = ()
+    ) -> Generator[Event, None, None]:
         """Deploy a model under the name, unless it is, and wait until it is ready.
 
-        `mine` says that this run has made what is there: it is changed where SKU or capacity differ.
+        `mine` says that we have made what is there: it is changed where SKU or capacity differ, and moved from a model
+        of `instead_of`. The service changes a deployment in place, so that callers keep its name.
 
         Raises `RequestError` where something else has that name.
         """
         existing = yield from self._look()
-        if existing is not None and _model(existing) != model:
+        moves = existing is not None and _model(existing) != model
+        if existing is not None and moves and _model(existing) not in instead_of:
             raise RequestError(
-                f"backend.deployment.name: {self.name} is a deployment of {_model(existing)} already; "
-                "choose another name."
+                f"{self.key}: {self.name} is a deployment of {_model(existing)} already; choose another name."
             )
-        differs = existing is not None and _size(existing) != (sku, capacity)
+        differs = moves or (existing is not None and _size(existing) != (sku, capacity))
         if existing is None or (differs and mine):
             # Noted before it is sent: a deployment costs while it exists, so that one too many in the list is the
             # lesser evil. The same PUT twice makes one.
@@ -133,6 +138,19 @@ def format_of(settings: Foundry, base: str) -> str:
     """Return the deployment format of a tuned model: what is asked for, else what the table says of its base model."""
     found = catalogue(settings.models).find(base)
     return settings.deployment.format or (found.format if found else OPENAI)
+
+
+class Stable(Deployer):
+    """A deployment that callers use by its name, with the SKU and capacity that a run asks for."""
+
+    def __init__(self, settings: Foundry, name: str, base: str) -> None:
+        super().__init__(service(settings), name, format_of(settings, base), "deployment")
+        self.wanted = settings.deployment
+
+    def answer_with(self, model: str, instead_of: Collection[str]) -> Generator[Event, None, None]:
+        """Deploy a model by this name, in place of another one where that is one of `instead_of`."""
+        # What was moved once is ours: somebody else's deployment of the same model is used as it is.
+        return self.ensure(model, self.wanted.sku, self.wanted.capacity, bool(instead_of), instead_of)
 
 
 def find_base(service: Service, model: str) -> Asking[str | None]:

@@ -1,0 +1,1 @@
+from tests.tracking.browsing import browser  # noqa: F401 - a fixture

@@ -1,0 +1,136 @@
+"""The command over real runs: better is promoted, chance and worse are refused, one command goes back.
+
+Each test has a registered model of its own, so that none depends on another.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runner import models
+from runner.errors import ModelError
+from tests.promotion.answering import CLOTH, Place
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_first_model_is_promoted_over_its_base_model_and_the_evidence_is_attached(
+    place: Place, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+
+    (run,) = place.folder.glob("runs/no-*")
+    (run / "exports").mkdir(exist_ok=True)
+    (run / "exports" / "export.json").write_text('{"proven": true}', "utf-8")
+    said = place.promote("no-", "name=first")
+    assert f"{run.name} beats the base model: no +100.0 points, 95% interval" in said
+    assert "models:/first@champion is version 1." in said
+    client = MlflowClient(place.store)
+    version = client.get_model_version_by_alias("first", "champion")
+    assert version.description.startswith(f"{run.name} beats the base model: no +100.0 points")
+    kept = Path(download_artifacts(f"{version.source}/evidence", dst_path=str(tmp_path), tracking_uri=place.store))
+    decided = json.loads((kept / "promotion.json").read_bytes())
+    assert (decided["run"], decided["version"], decided["difference"]["rows"]) == (run.name, "1", 14)
+    assert json.loads((kept / "comparison.json").read_bytes())["metric"] == "eval/no"
+    for name in ("plan.json", "report.html", "comparison.html", "answers.jsonl", "grades.jsonl"):
+        assert (kept / name).stat().st_size > 0
+    assert (kept / "exports" / "export.json").exists()
+    assert f"{run.name} has first@champion already." in place.promote("no-", "name=first")
+    assert len(client.search_model_versions("name = 'first'")) == 1
+
+
+def test_two_seeds_of_one_request_are_refused_and_so_is_a_worse_model(place: Place) -> None:
+    place.promote("no-", "name=refused")
+    said = place.promote("seed", "name=refused", code=1)
+    assert "are runs of one request, which differ in their seed only: what sets them apart is chance." in said
+    said = place.promote("cloth", "name=refused", code=1)
+    assert "is not promoted to refused@champion: version 1 beats cloth-" in said
+    assert "(now)" in place.promote("name=refused", "history=true")
+    assert "refused" not in place.promote("name=refused", "history=true").partition("@")[2]
+
+
+def test_a_better_model_is_promoted_and_one_command_goes_back(place: Place) -> None:
+    place.promote("no-", "name=back")
+    assert "cloth +100.0 points" in place.promote("cloth", "name=back", "metric=cloth")
+    assert "models:/back@champion is version 1." in place.promote("name=back", "back=true")
+    told = place.promote("name=back", "back=true", code=2)
+    assert told == "back: back@champion: nothing had it before; it was given to: 1, 2; name one with to=N.\n"
+    assert "is version 2." in place.promote("name=back", "back=true", "to=2")
+    history = [line.split() for line in place.promote("name=back", "history=true").splitlines() if line[:2] == "20"]
+    assert [line[2:4] for line in history] == [["1", "none"], ["2", "1"], ["1", "2"], ["2", "(now)"]]
+
+
+def test_a_model_that_is_no_worse_is_promoted_where_its_answers_cost_less(place: Place) -> None:
+    place.promote("cloth", "name=cheap", "metric=cloth")
+    assert "come out alike in other" in place.promote("no-", "name=cheap", "metric=other", code=1)
+    said = place.promote("no-", "name=cheap", "metric=other", "no_worse_than=0.1", code=1)
+    assert "cannot be decided; about" in said, "14 rows leave 13 points"
+    said = place.promote("no-", "name=cheap", "metric=other", "no_worse_than=0.2")
+    assert "is no worse than version 1 in other by more than 20.0: 13.5 at worst, 14 rows;" in said
+    assert "an answer's cost changes by -82 %, 95% interval -82 to -82 %" in said
+    said = place.promote("cloth", "name=cheap", "metric=other", "no_worse_than=0.2", code=1)
+    assert "it is not cheaper for sure: an answer's cost changes by +467 %" in said
+
+
+def test_the_model_is_loaded_by_its_alias_in_a_folder_that_has_nothing_but_the_address_of_mlflow(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.promote("cloth", "name=loaded", "metric=cloth")
+    (tmp_path / "rows.jsonl").write_bytes((place.folder / "no.jsonl").read_bytes())
+    line = [
+        "runner", "model.source=models:/loaded@champion", "dataset=files", "dataset.train=rows.jsonl", "method=sft",
+        "sft.n_epochs=1", "evaluation.samples=1", "evaluation.max_new_tokens=12", "tracking=none", "name=next",
+    ]  # fmt: skip
+    done = place.command(*line, folder=tmp_path, MLFLOW_TRACKING_URI=place.store)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = tmp_path.glob("runs/next-*")
+    assert json.loads((run / "samples.json").read_bytes())[0]["before"] == CLOTH
+    # What the alias meant then stays in the plan: it may move, and the run's base model must not.
+    meant = json.loads((run / "plan.json").read_bytes())["model"]["source"]
+    planned = place.command(*line, "mode=plan", folder=tmp_path, MLFLOW_TRACKING_URI=place.store)
+    assert "finished before" in planned.stdout, planned.stderr
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.store)
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "other"))
+    assert models.identify("models:/loaded@champion").source == meant
+    place.promote("no-", "name=loaded", "metric=no")
+    assert models.identify("models:/loaded@champion").source != meant
+    assert (
+        models.identify("models:/loaded/1").source == models.identify("models:/loaded/1", offline=True).source == meant
+    )
+    with pytest.raises(
+        ModelError, match=r"MLflow \(sqlite:.*\) has no models:/loaded@nobody: .* not found; set MLFLOW"
+    ):
+        models.identify("models:/loaded@nobody")
+    with pytest.raises(ModelError, match=r"was never asked for on this machine, so a plan cannot know what it means"):
+        models.identify("models:/loaded@nobody", offline=True)
+
+
+def test_the_command_goes_back_and_says_what_to_type_next(place: Place) -> None:
+    place.promote("no-", "name=typed", "as=typed")
+    place.promote("cloth", "name=typed", "as=typed", "metric=cloth")
+    done = place.command("runner.promote", "back=true", "as=typed")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == ["back from version 2.", "models:/typed@typed is version 1."]
+    assert "runner.promote name=typed as=typed back=true" in done.stdout
+    refused = place.command("runner.promote", "seed", "name=typed", "as=typed")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            ("no-", "metric=nothing", "name=n"),
+            "metric: got nothing, which was not measured of both; allowed: eval/cloth",
+        ),
+        (("no-", "deployment=bot", "name=n"), "deployment: got bot, but a model of backend=local has none; leave it"),
+        (("back=true", "as=nobody"), "name: say which registered model is meant; nobody is an alias of: none."),
+    ],
+    ids=["metric", "deployment", "name"],
+)
+def test_what_cannot_be_is_said_in_a_sentence(line: tuple[str, ...], told: str, place: Place) -> None:
+    said = place.promote(*line, code=2)
+    assert told in said
+    assert len(said.splitlines()) == 1
