@@ -8,6 +8,7 @@
     ├── BusyError          1   another live process works on the same plan
     ├── ServiceError       1   a hosted service fails or cannot be reached; the same command continues
     ├── JudgeError         1   a judge's answer cannot be had; the row has no grade from it
+    ├── ProofError         1   an export is not the model that the run has made
     ├── LostError          1   another of several processes is gone; the same command continues
     ├── EndedError         1   a hosted job ended without a model; only a new one (again=true) can continue
     └── StopAsked        130   the process was asked to stop, and did so at a safe point
@@ -59,6 +60,10 @@ class ServiceError(RunnerError):
 
 class JudgeError(RunnerError):
     """A judge's answer cannot be had: refused, cut off, malformed, or the service gave up."""
+
+
+class ProofError(RunnerError):
+    """An export does not say what the run's model says, or the program made for it cannot load it."""
 
 
 class LostError(RunnerError):

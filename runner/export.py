@@ -1,0 +1,91 @@
+"""Export a run's model in a form that other programs load, with a proof that it is the same model.
+
+RUN is a run's folder, its name under `runs/`, or the start of its plan id. The rest is KEY=VALUE:
+
+  format=merged        peft: the adapter; merged: all weights; gguf: for llama.cpp
+  quantization=…       merged: float32, bfloat16, float16; gguf: f16, f32, bf16, q8_0, q4_0
+  rows=20              held-out rows that the proof asks
+  max_new_tokens=64    tokens of an answer that are compared
+  check=FOLDER         prove again an export that is there already, and write nothing
+  force=true           keep an export that is not the run's model, marked in export.json
+  license=…            licence of the model, for the model card
+  push=hub:ORG/NAME    send it away, after asking: hub:ORG/NAME, s3://BUCKET/PATH, abfs://CONTAINER@ACCOUNT/PATH
+  yes=true             send it without asking
+
+  python -m runner.export dpo-house_style format=gguf quantization=q8_0
+
+The export is loaded by the program made for it, in a process of its own, and asked the held-out prompts: its chat
+template and tokenizer have to write the same tokens, the held-out answers need the same log-probabilities within what
+the precision costs, it has to stop where the run's model stops, and the greedy answers are compared. What came out is in
+export.json; an export that is another model is refused.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from runner.errors import ProofError, RequestError
+from runner.record import layout, run_folders
+from runner.terminal import cli, console
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The keys of the command."""
+
+    format: str = "merged"
+    quantization: str | None = None
+    rows: int = 20
+    max_new_tokens: int = 64
+    check: str | None = None
+    force: bool = False
+    license: str | None = None
+    push: str | None = None
+    yes: bool = False
+
+
+def main() -> None:
+    """Export, and leave with 0, 1 where the export is refused, 2 for what cannot be exported."""
+    cli.main(_export)
+
+
+def _export(arguments: list[str]) -> None:
+    parser = cli.parser("runner.export", __doc__)
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
+    given = parser.parse_args(arguments)
+    asked = cli.keys(given.keys, Asked)
+    run = run_folders.find(given.run, given.runs_folder)
+    from runner.exporting import carry_out
+
+    planned = carry_out.wanted(run, asked.format, asked.quantization, asked.rows, asked.max_new_tokens, asked.force)
+    if asked.check:
+        _check(planned, Path(asked.check))
+        return
+    folder, found = carry_out.export(planned, console.say)
+    _show(found)
+    console.say(f"\n{'' if found.proven else 'NOT PROVEN, kept as force=true: '}{folder}")
+
+
+def _check(planned: "carry_out.Wanted", folder: Path) -> None:
+    from runner.exporting import carry_out
+    from runner.exporting.exporter import RunModel
+    from runner.exporting.reference import reference
+
+    known = reference(planned.run, RunModel(planned.run.folder), planned.rows, planned.max_new_tokens)
+    found = carry_out.check(planned, folder, known, console.say)
+    _show(found)
+    if not found.proven:
+        raise ProofError(f"{folder}: is not the model of {planned.run.folder.name}: {found.proof.refusal}.")
+
+
+def _show(found: "carry_out.Export") -> None:
+    rows = [[each.name, "yes" if each.passed else "NO", each.found, each.allowed] for each in found.proof.checks]
+    console.table(f"{found.format} in {found.quantization}, by {found.program}", ["", "same", "found", "allowed"], rows)
+    for sentence in found.cost:
+        console.say(f"{sentence}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""An export made: written next to its place, proven by the program made for it, and only then put there."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from runner import __version__, planning
+from runner.errors import ProofError, RequestError
+from runner.exporting import formats, programs
+from runner.exporting.exporter import Exporter, RunModel
+from runner.exporting.proof import Proof, prove
+from runner.exporting.reference import Reference, folder_of, reference
+from runner.plan import Run
+from runner.record import layout
+from runner.record.files import read_json, write_json
+
+Say = Callable[[str], None]
+
+
+class Export(msgspec.Struct, frozen=True):
+    """What `export.json` says of an export."""
+
+    plan_id: str
+    digest: str
+    """Of the run's weights."""
+    format: str
+    quantization: str
+    runner: str
+    program: str
+    """What loaded it, with versions."""
+    proven: bool
+    """Whether it is the run's model, within the bound; False only with `force=true`."""
+    split: str
+    """The rows that were asked: `validation`, or `train` where the run holds none out."""
+    proof: Proof
+    cost: list[str] = []
+    """What a quantised form costs in the run's own graders, in sentences."""
+    replies: list[list[str]] = []
+    """The prompts' answers that differ: the run's and the export's."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be exported, and how it is asked."""
+
+    run: Run
+    exporter: Exporter
+    quantization: str
+    rows: int
+    max_new_tokens: int
+    force: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the export is kept."""
+        return folder_of(self.run.folder, self.exporter.name, self.quantization)
+
+
+def wanted(folder: Path, form: str, quantization: str | None, rows: int, max_new_tokens: int, force: bool) -> Wanted:
+    """Return what is asked for. Raises `RequestError` for a form or a precision that there is not."""
+    exporter = formats.load(form)
+    quantization = quantization or next(iter(exporter.bounds))
+    if quantization not in exporter.bounds:
+        allowed = ", ".join(exporter.bounds)
+        raise RequestError(f"quantization: got {quantization} with format={form}; allowed: {allowed}.")
+    programs.load(exporter.program).demand()  # before the weights are written, which may take minutes
+    return Wanted(planning.load(folder), exporter, quantization, rows, max_new_tokens, force)
+
+
+def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
+    """Return the folder of a proven export and what proves it; made now, or found there from before.
+
+    Raises `ProofError` where it is not the run's model; with `force` it is kept, marked as not proven.
+    """
+    model = RunModel(asked.run.folder)
+    kept = read_json(asked.folder / layout.EXPORT, Export)
+    known = reference(asked.run, model, asked.rows, asked.max_new_tokens)
+    if kept is not None and _fits(kept, asked, known):
+        return asked.folder, kept
+    draft = asked.folder.with_name(f".{asked.folder.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        say(f"writing {asked.exporter.name} in {asked.quantization} …")
+        asked.exporter.write(model, draft, asked.quantization)
+        model.release()
+        found = check(asked, draft, known, say)
+        if not found.proven and not asked.force:
+            raise ProofError(
+                f"{asked.run.folder.name}: refused, the export in {asked.exporter.name} is not the run's model: "
+                f"{found.proof.refusal}; force=true keeps it, marked."
+            )
+        write_json(draft / layout.EXPORT, found)
+        shutil.rmtree(asked.folder, ignore_errors=True)
+        draft.rename(asked.folder)
+    finally:
+        # Refused, failed or stopped: a folder that looks like an export and is none must not be left.
+        shutil.rmtree(draft, ignore_errors=True)
+    return asked.folder, found
+
+
+def check(asked: Wanted, folder: Path, known: Reference, say: Say) -> Export:
+    """Let the program made for it load the export in a folder, and return how it compares with the run's model."""
+    program = programs.load(asked.exporter.program)
+    say(f"asking it {len(known.asked.prompts)} {known.split} prompts by {program.version()} …")
+    said = program.evidence(folder, known.asked)
+    proof = prove(known.asked, known.run, known.base, said, asked.exporter.bounds[asked.quantization])
+    differing = [list(each) for each in zip(known.run.replies, said.replies, strict=True) if each[0] != each[1]]
+    return Export(
+        plan_id=asked.run.plan.id, digest=known.digest, format=asked.exporter.name, quantization=asked.quantization,
+        runner=__version__, program=program.version(), proven=proof.holds, split=known.split, proof=proof,
+        replies=differing,
+    )  # fmt: skip
+
+
+def _fits(kept: Export, asked: Wanted, known: Reference) -> bool:
+    """Say whether what is there was made of the same weights by the same programs, and asked as many rows."""
+    same = (kept.digest, kept.runner, kept.proof.rows) == (known.digest, __version__, len(known.asked.scored))
+    return same and kept.program == programs.load(asked.exporter.program).version() and (kept.proven or asked.force)
