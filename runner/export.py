@@ -70,11 +70,8 @@ def _export(arguments: list[str]) -> None:
 
 def _check(planned: "carry_out.Wanted", folder: Path) -> None:
     from runner.exporting import carry_out
-    from runner.exporting.exporter import RunModel
-    from runner.exporting.reference import reference
 
-    known = reference(planned.run, RunModel(planned.run.folder), planned.rows, planned.max_new_tokens)
-    found = carry_out.check(planned, folder, known, console.say)
+    found = carry_out.check(planned, folder, carry_out.known(planned), console.say)
     _show(found)
     if not found.proven:
         raise ProofError(f"{folder}: is not the model of {planned.run.folder.name}: {found.proof.refusal}.")

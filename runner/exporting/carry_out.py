@@ -10,7 +10,7 @@ import msgspec
 from runner import __version__, planning
 from runner.errors import ProofError, RequestError
 from runner.exporting import formats, programs
-from runner.exporting.exporter import Exporter, RunModel
+from runner.exporting.exporter import Bound, Exporter, RunModel
 from runner.exporting.proof import Proof, prove
 from runner.exporting.reference import Reference, folder_of, reference
 from runner.plan import Run
@@ -58,6 +58,11 @@ class Wanted:
         """Where the export is kept."""
         return folder_of(self.run.folder, self.exporter.name, self.quantization)
 
+    @property
+    def bound(self) -> Bound:
+        """How far it may be from the run's model."""
+        return self.exporter.bounds[self.quantization]
+
 
 def wanted(folder: Path, form: str, quantization: str | None, rows: int, max_new_tokens: int, force: bool) -> Wanted:
     """Return what is asked for. Raises `RequestError` for a form or a precision that there is not."""
@@ -77,8 +82,8 @@ def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
     """
     model = RunModel(asked.run.folder)
     kept = read_json(asked.folder / layout.EXPORT, Export)
-    known = reference(asked.run, model, asked.rows, asked.max_new_tokens)
-    if kept is not None and _fits(kept, asked, known):
+    answers = known(asked, model)
+    if kept is not None and _fits(kept, asked, answers):
         return asked.folder, kept
     draft = asked.folder.with_name(f".{asked.folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -87,7 +92,7 @@ def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
         say(f"writing {asked.exporter.name} in {asked.quantization} …")
         asked.exporter.write(model, draft, asked.quantization)
         model.release()
-        found = check(asked, draft, known, say)
+        found = check(asked, draft, answers, say)
         if not found.proven and not asked.force:
             raise ProofError(
                 f"{asked.run.folder.name}: refused, the export in {asked.exporter.name} is not the run's model: "
@@ -102,12 +107,17 @@ def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
     return asked.folder, found
 
 
+def known(asked: Wanted, model: RunModel | None = None) -> Reference:
+    """Return what the run's own model says. Raises `DataError` where the run has no row that can be asked."""
+    return reference(asked.run, model or RunModel(asked.run.folder), asked.rows, asked.max_new_tokens)
+
+
 def check(asked: Wanted, folder: Path, known: Reference, say: Say) -> Export:
     """Let the program made for it load the export in a folder, and return how it compares with the run's model."""
     program = programs.load(asked.exporter.program)
     say(f"asking it {len(known.asked.prompts)} {known.split} prompts by {program.version()} …")
     said = program.evidence(folder, known.asked)
-    proof = prove(known.asked, known.run, known.base, said, asked.exporter.bounds[asked.quantization])
+    proof = prove(known.asked, known.run, known.base, said, asked.bound)
     differing = [list(each) for each in zip(known.run.replies, said.replies, strict=True) if each[0] != each[1]]
     return Export(
         plan_id=asked.run.plan.id, digest=known.digest, format=asked.exporter.name, quantization=asked.quantization,

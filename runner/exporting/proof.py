@@ -47,7 +47,7 @@ def prove(asked: Questions, run: Evidence, base: Sequence[Sequence[float]], expo
     apart = [abs(one - other) for one, other in zip(flat(run.logps), flat(export.logps), strict=True)]
     same = sum(one == other for one, other in zip(run.replies, export.replies, strict=True))
     mean = sum(apart) / len(apart)
-    least = _least(len(run.replies), bound.replies)
+    enough = least(len(run.replies), bound.replies)
     return Proof(
         [
             _same_ids("chat template of the prompts", run.prompts, export.prompts),
@@ -56,13 +56,13 @@ def prove(asked: Questions, run: Evidence, base: Sequence[Sequence[float]], expo
             # Written so that a NaN fails.
             Check("log-probabilities", mean <= bound.logps, f"{mean:.2g} nats a token apart on average", f"at most {bound.logps:g}"),  # fmt: skip
             *_is_tuned(run, base, export, mean),
-            Check("greedy answers", same >= least, f"{same} of {len(run.replies)} are the same", f"{least} or more"),
+            Check("greedy answers", same >= enough, f"{same} of {len(run.replies)} are the same", f"{enough} or more"),
         ],
         len(run.logps), len(apart), mean, max(apart), same,
     )  # fmt: skip
 
 
-def _least(count: int, share: float) -> int:
+def least(count: int, share: float) -> int:
     """Return how many of some answers have to be the same; of few answers one may differ where any may."""
     return count - max(int(count * (1 - share) + 1e-9), int(share < 1))
 

@@ -41,8 +41,8 @@ def served(engine: Engine, folder: Path, model: str, port: int = 0) -> Iterator[
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     with TemporaryFile() as log:
         process = subprocess.Popen(
-            engine.command(folder, model, port), stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment,
-            start_new_session=True,
+            engine.command(folder.absolute(), model, port), stdin=subprocess.PIPE, stdout=log, stderr=log,
+            env=environment, cwd=folder.absolute().parent, start_new_session=True,
         )  # fmt: skip
         try:
             url = f"http://127.0.0.1:{port}"

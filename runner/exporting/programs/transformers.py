@@ -77,19 +77,17 @@ def _load(folder: str) -> Any:
     return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def main() -> None:
-    """Answer the questions on standard input."""
+def answers(folder: str, asked: Questions) -> Evidence:
+    """Return what the model in a folder says to questions."""
     import torch
     from transformers import AutoTokenizer
 
-    folder, asked = sys.argv[1], msgspec.json.decode(sys.stdin.buffer.read(), type=Questions)
-    output, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no evidence
     tokenizer, model = AutoTokenizer.from_pretrained(folder), _load(folder).eval()
     ends = model.generation_config.eos_token_id
     with torch.no_grad():
         prompts = [_ids(tokenizer, wire(each), True) for each in asked.prompts]
         said = [_said(model, each, asked.max_new_tokens) for each in prompts]
-        found = Evidence(
+        return Evidence(
             prompts=prompts,
             conversations=[_ids(tokenizer, wire(each.messages), False) for each in asked.scored],
             logps=[_logps(model, each) for each in asked.scored],
@@ -97,7 +95,13 @@ def main() -> None:
             ends=ends if isinstance(ends, list) else [] if ends is None else [ends],
             stops=[_stops(model, prompts[0], end) for end in asked.ends],
         )
-    output.buffer.write(msgspec.json.encode(found))
+
+
+def main() -> None:
+    """Answer the questions on standard input."""
+    folder, asked = sys.argv[1], msgspec.json.decode(sys.stdin.buffer.read(), type=Questions)
+    output, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no evidence
+    output.buffer.write(msgspec.json.encode(answers(folder, asked)))
 
 
 PROGRAM = Transformers()

@@ -23,7 +23,10 @@ class Engine(ABC):
 
     @abstractmethod
     def command(self, folder: Path, model: str, port: int) -> list[str]:
-        """Return the command line that serves an export at a port of this machine; clients call the model by a name."""
+        """Return the command line that serves an export at a port of this machine; clients call the model by a name.
+
+        `folder` is absolute; the process starts in the folder that holds it.
+        """
 
     def called(self, folder: Path, model: str) -> str:
         """Return what clients have to call the model: the name that is wanted, where the engine lets one choose."""

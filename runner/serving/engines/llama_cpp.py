@@ -42,6 +42,8 @@ def main() -> None:
     params.model_alias = {model}
     params.hostnames, params.port = ["127.0.0.1"], int(port)
     params.n_ctx, params.n_parallel, params.warmup = CONTEXT, 1, False
+    # An assistant's last turn is a turn like any other, as the template has it, and not the beginning of an answer.
+    params.prefill_assistant = False
     # Its threads spin while they wait: more of them than cores are free slow each other down a hundredfold.
     params.cpuparams.n_threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     server = xllamacpp.Server(params)

@@ -1,4 +1,7 @@
-"""`engine=transformers`: `transformers serve`, which answers with the run's weights as they are."""
+"""`engine=transformers`: `transformers serve`, which answers with the run's weights as they are.
+
+Called as `python -m runner.serving.engines.transformers NAME PORT` in the folder that holds the model's folder NAME.
+"""
 
 import sys
 from importlib.util import find_spec
@@ -24,9 +27,33 @@ class Transformers(Engine):
             )
 
     def command(self, folder: Path, model: str, port: int) -> list[str]:
-        """Return `transformers serve FOLDER`: all requests are answered by that model."""
-        program = Path(sys.executable).with_name("transformers")
-        return [str(program), "serve", str(folder.absolute()), "--host", "127.0.0.1", "--port", str(port)]
+        """Return this module as a command: all requests are answered by that model."""
+        return [sys.executable, "-W", "ignore", "-m", __name__, folder.name, str(port)]
+
+    def called(self, folder: Path, model: str) -> str:
+        """Return the folder's name: a request for another model than it was started with is refused."""
+        return folder.name
+
+
+def main() -> None:
+    """Start `transformers serve NAME`."""
+    from transformers.cli.serve import Serve
+    from transformers.cli.serving.response import ResponseHandler
+
+    handle = ResponseHandler.handle_request
+
+    async def as_documented(self: ResponseHandler, body: dict[str, object], request_id: str) -> object:
+        # OpenAI's answer is streamed where that is asked for; transformers 5.23 streams it where nothing is said, so
+        # that the official client finds no output_text: `body.get("stream", True)` in cli/serving/response.py.
+        body.setdefault("stream", False)
+        return await handle(self, body, request_id)
+
+    ResponseHandler.handle_request = as_documented
+    model, port = sys.argv[1:]
+    Serve(model, host="127.0.0.1", port=int(port))
 
 
 ENGINE = Transformers()
+
+if __name__ == "__main__":
+    main()
