@@ -16,18 +16,21 @@ RUN is a run's folder, its name under `runs/`, or the start of its plan id. The 
 
 The export is loaded by the program made for it, in a process of its own, and asked the held-out prompts: its chat
 template and tokenizer have to write the same tokens, the held-out answers need the same log-probabilities within what
-the precision costs, it has to stop where the run's model stops, and the greedy answers are compared. What came out is in
-export.json; an export that is another model is refused.
+the precision costs, it has to stop where the run's model stops, and the greedy answers are compared. What came out
+is in export.json; an export that is another model is refused.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from runner.errors import ProofError, RequestError
-from runner.record import layout, run_folders
+from runner.errors import ProofError
+from runner.record import run_folders
 from runner.terminal import cli, console
+
+
+if TYPE_CHECKING:
+    from runner.exporting import carry_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +60,24 @@ def _export(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     asked = cli.keys(given.keys, Asked)
     run = run_folders.find(given.run, given.runs_folder)
-    from runner.exporting import carry_out
+    from runner.exporting import card, carry_out, destinations
 
+    destination = destinations.find(asked.push) if asked.push else None
     planned = carry_out.wanted(run, asked.format, asked.quantization, asked.rows, asked.max_new_tokens, asked.force)
     if asked.check:
         _check(planned, Path(asked.check))
         return
     folder, found = carry_out.export(planned, console.say)
+    card.write(planned.run, found, folder, asked.license)
     _show(found)
     console.say(f"\n{'' if found.proven else 'NOT PROVEN, kept as force=true: '}{folder}")
+
+    if destination and asked.push:
+        size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+        if not asked.yes and not cli.agreed(f"Send {size / 1e6:,.1f} MB to {asked.push}? [y/N] "):
+            console.say("Nothing was sent.")
+            return
+        console.say(f"sent: {destination.push(folder, asked.push)}")
 
 
 def _check(planned: "carry_out.Wanted", folder: Path) -> None:

@@ -12,6 +12,7 @@ from runner.errors import ProofError, RequestError
 from runner.exporting import formats, programs
 from runner.exporting.exporter import Bound, Exporter, RunModel
 from runner.exporting.proof import Proof, prove
+from runner.exporting.quantized import cost
 from runner.exporting.reference import Reference, folder_of, reference
 from runner.plan import Run
 from runner.record import layout
@@ -98,6 +99,10 @@ def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
                 f"{asked.run.folder.name}: refused, the export in {asked.exporter.name} is not the run's model: "
                 f"{found.proof.refusal}; force=true keeps it, marked."
             )
+        if asked.quantization in asked.exporter.quantized:
+            say("asking the run's graders what it costs …")
+            identity = f"{found.digest} {found.format} {found.quantization} {found.program}"
+            found = msgspec.structs.replace(found, cost=cost(asked.run, draft, asked.exporter.program, identity))
         write_json(draft / layout.EXPORT, found)
         shutil.rmtree(asked.folder, ignore_errors=True)
         draft.rename(asked.folder)

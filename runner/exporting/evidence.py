@@ -21,7 +21,7 @@ class Scored(msgspec.Struct, frozen=True):
 
 
 class Questions(msgspec.Struct, frozen=True):
-    """What is asked: `prompts` to answer greedily, rows whose answers are `scored`, ids that have to `ends` an answer."""
+    """What is asked: `prompts` to answer greedily, rows whose answers are `scored`, the ids that end an answer."""
 
     prompts: list[Turns]
     scored: list[Scored]

@@ -39,7 +39,9 @@ class Proof(msgspec.Struct, frozen=True):
     @property
     def refusal(self) -> str:
         """What is wrong, in a sentence's middle."""
-        return "; ".join(f"{each.name}: {each.found} (allowed: {each.allowed})" for each in self.checks if not each.passed)  # fmt: skip
+        return "; ".join(
+            f"{each.name}: {each.found} (allowed: {each.allowed})" for each in self.checks if not each.passed
+        )
 
 
 def prove(asked: Questions, run: Evidence, base: Sequence[Sequence[float]], export: Evidence, bound: Bound) -> Proof:
@@ -54,7 +56,7 @@ def prove(asked: Questions, run: Evidence, base: Sequence[Sequence[float]], expo
             _same_ids("chat template of the answers", run.conversations, export.conversations),
             _ends(asked, export),
             # Written so that a NaN fails.
-            Check("log-probabilities", mean <= bound.logps, f"{mean:.2g} nats a token apart on average", f"at most {bound.logps:g}"),  # fmt: skip
+            Check("log-probabilities", mean <= bound.logps, f"{mean:.2g} nats a token apart", f"at most {bound.logps:g}"),
             *_is_tuned(run, base, export, mean),
             Check("greedy answers", same >= enough, f"{same} of {len(run.replies)} are the same", f"{enough} or more"),
         ],
@@ -70,7 +72,9 @@ def least(count: int, share: float) -> int:
 def _same_ids(name: str, ours: Sequence[Ids], theirs: Sequence[Ids]) -> Check:
     for number, (one, other) in enumerate(zip(ours, theirs, strict=True), 1):
         if one != other:
-            at = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+            at = next(
+                (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+            )
             seen = f"row {number} differs from token {at + 1} on, {_near(other, at)} in place of {_near(one, at)}"
             return Check(name, False, seen, "the same tokens")
     return Check(name, True, f"{len(ours)} rows, {sum(map(len, ours)):,} tokens, all the same", "the same tokens")

@@ -1,6 +1,5 @@
 """What the run's own model says to its held-out rows: what every export is compared with. Kept in the run's folder."""
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from runner.errors import DataError
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored
 from runner.exporting.exporter import RunModel
 from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.row_tokens import common_prefix
 from runner.plan import Run
 from runner.record import layout
 from runner.record.files import read_json, write_json
@@ -109,7 +109,7 @@ def _scored(tokenizer: ChatTokenizer, row: _Row, own: str) -> Scored:
     messages = row.question + (row.answer or (Message("assistant", own),))
     prompt, whole = tokenizer.encode_prompt(row.question), tokenizer.encode(tokenizer.render(messages))
     # Where the tokens of prompt and prompt + answer part: a token may join the end of one and the start of the other.
-    start = len(os.path.commonprefix([prompt, whole]))
+    start = common_prefix(prompt, whole)
     return Scored(messages, whole[:start], whole[start : start + ANSWER_TOKENS])
 
 

@@ -5,11 +5,15 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
+
+import msgspec
 
 from runner.errors import ServiceError
+from runner.record.samples import Reply
 
-Json: TypeAlias = "str | int | float | bool | None | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
+Form = TypeVar("Form")
 
 SECONDS = 600
 """The longest that an answer may take: a large model on a CPU, the first of them with the weights still on disk."""
@@ -26,6 +30,37 @@ def post(url: str, body: Mapping[str, Json], seconds: float = SECONDS) -> bytes:
 def get(url: str, seconds: float = 5) -> bytes:
     """Return what is at an address. Raises `ServiceError` where nothing is."""
     return _open(urllib.request.Request(url), seconds)
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+
+
+def chat(url: str, model: str, messages: Sequence[Json], limit: int, **more: Json) -> Reply:
+    """Return the answer of Chat Completions at an address that ends in `/v1`, of at most so many tokens.
+
+    Raises `ServiceError` where there is none. Source: https://platform.openai.com/docs/api-reference/chat/create
+    """
+    body: dict[str, Json] = {"model": model, "messages": messages, "max_tokens": limit, "temperature": 0}
+    (choice,) = decoded(post(f"{url}/chat/completions", body | more), url, _Completion).choices
+    return Reply((choice.message.content or "").strip(), choice.finish_reason != "length")
+
+
+def decoded(answer: bytes, url: str, form: type[Form]) -> Form:
+    """Return an answer by its fields. Raises `ServiceError` for one that has others."""
+    try:
+        return msgspec.json.decode(answer, type=form)
+    except msgspec.MsgspecError as error:
+        raise ServiceError(f"{url}: its answer has another form ({error}): {answer[:200]!r}") from error
 
 
 def _open(request: urllib.request.Request, seconds: float) -> bytes:

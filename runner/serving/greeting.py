@@ -15,18 +15,6 @@ PROMPTS = 5
 on a CPU in half a minute each."""
 
 
-class _Message(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message
-
-
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
-
-
 class _Part(msgspec.Struct):
     text: str = ""
 
@@ -46,7 +34,7 @@ def check(served: Served, asked: Questions, run: Evidence, bound: Bound | None) 
     `ServiceError` where it does not answer.
     """
     prompts = asked.prompts[:PROMPTS]
-    said = [_completed(served, wire(each), asked.max_new_tokens) for each in prompts]
+    said = [client.chat(served.url, served.model, wire(each), asked.max_new_tokens).text for each in prompts]
     same = sum(one == other for one, other in zip(said, run.replies, strict=False))
     if bound is not None and same < least(len(prompts), bound.replies):
         raise ProofError(
@@ -58,15 +46,9 @@ def check(served: Served, asked: Questions, run: Evidence, bound: Bound | None) 
     return same, len(prompts)
 
 
-def _completed(served: Served, messages: list[dict[str, str]], limit: int) -> str:
-    body: dict[str, Json] = {"model": served.model, "messages": messages, "max_tokens": limit, "temperature": 0}
-    found = msgspec.json.decode(client.post(f"{served.url}/chat/completions", body), type=_Completion)
-    return (found.choices[0].message.content or "").strip()
-
-
 def _responded(served: Served, messages: list[dict[str, str]], limit: int) -> str:
     body: dict[str, Json] = {"model": served.model, "input": messages, "max_output_tokens": limit, "temperature": 0}
-    found = msgspec.json.decode(client.post(f"{served.url}/responses", body), type=_Response)
+    found = client.decoded(client.post(f"{served.url}/responses", body), served.url, _Response)
     return "".join(part.text for item in found.output for part in item.content or ()).strip()
 
 

@@ -88,6 +88,8 @@ def _free(port: int) -> int:
         try:
             tried.bind(("127.0.0.1", port))
         except OSError as error:
-            raise RequestError(f"port: {port} cannot be had ({error.strerror}); port=0 takes one that is free.") from error  # fmt: skip
+            raise RequestError(
+                f"port: {port} cannot be had ({error.strerror}); port=0 takes one that is free."
+            ) from error
         found: int = tried.getsockname()[1]
         return found

@@ -74,7 +74,17 @@ def keys(typed: Sequence[str], form: type[Keys]) -> Keys:
         return msgspec.convert(values, form, strict=False)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `$.")
-        raise RequestError(f"{place.rstrip('`')}: {reason[0].lower()}{reason[1:]}, got {values[place.rstrip('`')]}.") from None  # fmt: skip
+        raise RequestError(
+            f"{place.rstrip('`')}: {reason[0].lower()}{reason[1:]}, got {values[place.rstrip('`')]}."
+        ) from None
+
+
+def agreed(question: str) -> bool:
+    """Ask, and say whether the answer was yes; where nobody can answer it was not."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def others(name: str) -> str:

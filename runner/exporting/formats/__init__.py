@@ -1,4 +1,4 @@
-"""The forms that a model is exported to, one file or package each, which ends with `EXPORTER = …`. Nowhere is a list."""
+"""The forms that a model is exported to, one file or package each, which ends with `EXPORTER = …`."""
 
 from functools import cache
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The programs that exports are made for, one module each, which ends with `PROGRAM = …`; each runs in its own process."""
+"""The programs that exports are made for, one module each, with `PROGRAM = …`; each runs in its own process."""
 
 from abc import ABC, abstractmethod
 from importlib import import_module

@@ -63,7 +63,7 @@ class LlamaCpp(Program):
         try:
             with served(engines.load("llama_cpp"), folder, "export") as found:
                 return _Asked(found.url.removesuffix("/v1")).evidence(asked)
-        except (ServiceError, msgspec.MsgspecError) as error:
+        except ServiceError as error:
             raise ProofError(f"{folder}: llama.cpp cannot use the export: {error}") from error
 
 
@@ -75,7 +75,7 @@ class _Asked:
 
     def evidence(self, asked: Questions) -> Evidence:
         prompts = [self._ids(wire(each), True) for each in asked.prompts]
-        props = msgspec.json.decode(client.get(f"{self.url}/props"), type=_Props)
+        props = client.decoded(client.get(f"{self.url}/props"), self.url, _Props)
         return Evidence(
             prompts=prompts,
             conversations=[self._ids(wire(each.messages), False) for each in asked.scored],
@@ -94,7 +94,13 @@ class _Asked:
         return self._post("tokenize", {"content": text, "add_special": True, "parse_special": True}, _Tokens).tokens
 
     def _say(self, prompt: Ids, limit: int, **more: Json) -> _Said:
-        body: dict[str, Json] = {"prompt": prompt, "n_predict": limit, "temperature": 0, "samplers": ["top_k"], "top_k": 1}
+        body: dict[str, Json] = {
+            "prompt": prompt,
+            "n_predict": limit,
+            "temperature": 0,
+            "samplers": ["top_k"],
+            "top_k": 1,
+        }
         return self._post("completion", body | more, _Said)
 
     def _logps(self, row: Scored) -> list[float]:
@@ -113,7 +119,7 @@ class _Asked:
         return said.stop_type == "eos" and said.tokens_predicted == 1
 
     def _post(self, name: str, body: dict[str, Json], form: type[Form]) -> Form:
-        return msgspec.json.decode(client.post(f"{self.url}/{name}", body), type=form)
+        return client.decoded(client.post(f"{self.url}/{name}", body), self.url, form)
 
 
 PROGRAM = LlamaCpp()

@@ -25,7 +25,17 @@ class Vllm(Engine):
     def command(self, folder: Path, model: str, port: int) -> list[str]:
         """Return `vllm serve FOLDER`."""
         program = Path(sys.executable).with_name("vllm")
-        return [str(program), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--served-model-name", model]  # fmt: skip
+        return [
+            str(program),
+            "serve",
+            str(folder),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--served-model-name",
+            model,
+        ]
 
 
 ENGINE = Vllm()

@@ -135,7 +135,9 @@ def add_weights(writer: "GGUFWriter", model: "PreTrainedModel", shape: Shape, pr
         writer.add_tensor(name, data, raw_dtype=kind)
 
 
-def _named(model: "PreTrainedModel", shape: Shape) -> Iterator[tuple[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]]:  # fmt: skip
+def _named(
+    model: "PreTrainedModel", shape: Shape
+) -> Iterator[tuple[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]]:
     from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
 
     how = ARCHITECTURES[shape.model_type]
