@@ -28,7 +28,6 @@ from runner.errors import ProofError
 from runner.record import run_folders
 from runner.terminal import cli, console
 
-
 if TYPE_CHECKING:
     from runner.exporting import carry_out
 

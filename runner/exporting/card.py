@@ -60,11 +60,11 @@ def text(run: Run, export: "Export", licence: str | None) -> str:
             *_table(["metric, of the run", "value"], measured),
             "## That it is the run's model",
             "",
-            f"Loaded by {export.program} and asked {export.proof.rows} {export.split} rows; all numbers: `export.json`.",
+            f"Loaded by {export.program}, asked {export.proof.rows} {export.split} rows; all numbers: `export.json`.",
             "",
             *_table(
                 ["", "same", "found", "allowed"],
-                [[each.name, "yes" if each.passed else "no", each.found, each.allowed] for each in checks],
+                [[each.name, _sign(each.passed), each.found, each.allowed] for each in checks],
             ),
             "## How it is loaded",
             "",
@@ -80,3 +80,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return []
     return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]] + [""]
+
+
+def _sign(passed: bool) -> str:
+    return "yes" if passed else "no"

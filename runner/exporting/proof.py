@@ -56,7 +56,7 @@ def prove(asked: Questions, run: Evidence, base: Sequence[Sequence[float]], expo
             _same_ids("chat template of the answers", run.conversations, export.conversations),
             _ends(asked, export),
             # Written so that a NaN fails.
-            Check("log-probabilities", mean <= bound.logps, f"{mean:.2g} nats a token apart", f"at most {bound.logps:g}"),
+            Check("log-probabilities", mean <= bound.logps, f"{mean:.2g} nats a token apart", f"{bound.logps:g}"),
             *_is_tuned(run, base, export, mean),
             Check("greedy answers", same >= enough, f"{same} of {len(run.replies)} are the same", f"{enough} or more"),
         ],

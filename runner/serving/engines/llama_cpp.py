@@ -25,7 +25,7 @@ class LlamaCpp(Engine):
     def demand(self) -> None:
         """Raise `RequestError` where the package is not installed."""
         if not find_spec("xllamacpp"):
-            raise RequestError("llama.cpp: the package xllamacpp is not installed; pip install 'runner[llama_cpp]'.")
+            raise RequestError("llama.cpp: the package xllamacpp is not installed; pip install 'runner[export]'.")
 
     def command(self, folder: Path, model: str, port: int) -> list[str]:
         """Return this module as a command."""

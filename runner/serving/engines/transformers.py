@@ -23,7 +23,7 @@ class Transformers(Engine):
         if missing:
             raise RequestError(
                 f"engine: transformers serves with {', '.join(missing)}, which is not installed; "
-                "pip install 'transformers[serving]'."
+                "pip install 'runner[export]'."
             )
 
     def command(self, folder: Path, model: str, port: int) -> list[str]:
