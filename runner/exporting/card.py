@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from runner.evaluation import configured
 from runner.exporting import formats
 from runner.plan import Run
-from runner.record import outcome
+from runner.record import layout, outcome
 
 if TYPE_CHECKING:
     from runner.exporting.carry_out import Export
 
-FILE = "README.md"
 UNKNOWN = "not known here; see the base model's own page"
 
 
@@ -29,7 +28,7 @@ def write(run: Run, export: "Export", folder: Path, licence: str | None) -> None
         tags=["runner", run.plan.method, *(["not-proven"] if not export.proven else [])],
     )
     content = f"---\n{data.to_yaml()}\n---\n\n{text(run, export, licence)}"
-    ModelCard(content).save(folder / FILE)
+    ModelCard(content).save(folder / layout.CARD)
 
 
 def text(run: Run, export: "Export", licence: str | None) -> str:
@@ -38,6 +37,7 @@ def text(run: Run, export: "Export", licence: str | None) -> str:
     metrics = report.get("metrics", {})
     measured = [[name, f"{value:.4g}"] for name, value in sorted(metrics.items()) if name.startswith("eval/")]
     graders = [each.name for each in configured.of_request(run.request)]
+    # Fingerprints in place of names: a path or a file's name may say more than is to be given away.
     checks, train, held_out = export.proof.checks, plan.train, plan.validation
     return "\n".join(
         [

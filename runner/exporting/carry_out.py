@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import file_digest
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,8 @@ class Export(msgspec.Struct, frozen=True):
     split: str
     """The rows that were asked: `validation`, or `train` where the run holds none out."""
     proof: Proof
+    files: dict[str, str] = {}
+    """The sha256 of each file, without the card's and this one's."""
     cost: list[str] = []
     """What a quantised form costs in the run's own graders, in sentences."""
     replies: list[list[str]] = []
@@ -84,8 +87,10 @@ def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
     model = RunModel(asked.run.folder)
     kept = read_json(asked.folder / layout.EXPORT, Export)
     answers = known(asked, model)
-    if kept is not None and _fits(kept, asked, answers):
+    # The content, too: what was edited or half copied since is written again.
+    if kept is not None and _fits(kept, asked, answers) and kept.files == _digests(asked.folder):
         return asked.folder, kept
+    # Next to its place, so that putting it there is one rename.
     draft = asked.folder.with_name(f".{asked.folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -103,6 +108,7 @@ def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
             say("asking the run's graders what it costs …")
             identity = f"{found.digest} {found.format} {found.quantization} {found.program}"
             found = msgspec.structs.replace(found, cost=cost(asked.run, draft, asked.exporter.program, identity))
+        found = msgspec.structs.replace(found, files=_digests(draft))
         write_json(draft / layout.EXPORT, found)
         shutil.rmtree(asked.folder, ignore_errors=True)
         draft.rename(asked.folder)
@@ -129,6 +135,16 @@ def check(asked: Wanted, folder: Path, known: Reference, say: Say) -> Export:
         runner=__version__, program=program.version(), proven=proof.holds, split=known.split, proof=proof,
         replies=differing,
     )  # fmt: skip
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file of an export by its name."""
+    found = {}
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        if path.name not in (layout.EXPORT, layout.CARD):
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _fits(kept: Export, asked: Wanted, known: Reference) -> bool:

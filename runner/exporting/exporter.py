@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from runner import models
-from runner.models import model_reference
+from runner.errors import ModelError
+from runner.models import hosted_model, model_reference
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.models.model_reference import ModelReference
 from runner.record import layout
@@ -37,6 +38,8 @@ class RunModel:
 
     def __init__(self, run: Path) -> None:
         self.name, self.folder = run.name, run / layout.MODEL
+        if hosted_model.read(run):
+            raise ModelError(f"{run.name}: its model is at a service, which gives no weights away to export.")
         self.reference: ModelReference = model_reference.demand(self.folder, run.name)
 
     @cached_property

@@ -85,6 +85,7 @@ def _near(ids: Ids, at: int) -> str:
 
 
 def _ends(asked: Questions, export: Evidence) -> Check:
+    # What it does counts, and what it names: llama.cpp also stops at ids whose text is known to end answers.
     wrong = [end for end, stops in zip(asked.ends, export.stops, strict=True) if not stops]
     strange = [end for end in export.ends if end not in asked.ends]
     if wrong:
@@ -99,6 +100,7 @@ def _is_tuned(run: Evidence, base: Sequence[Sequence[float]], export: Evidence, 
     before = flat(base)
     learned = _mean_distance(flat(run.logps), before)
     if learned > UNCHANGED:
+        # A wide bound, of four bits say, may have room for the base model as well.
         to_base = _mean_distance(flat(export.logps), before)
         seen = f"{mean:.2g} nats from the tuned model, {to_base:.2g} from the base model"
         yield Check("what was learned", mean < to_base, seen, "nearer to the tuned model")

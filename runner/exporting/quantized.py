@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner import backends
+from runner.compare.difference import Difference
 from runner.compare.models import compare_models
+from runner.compare.sentences import amount, sentence
 from runner.evaluation import configured, evaluate
 from runner.exporting.evidence import wire
 from runner.plan import Run
@@ -47,13 +49,20 @@ def cost(run: Run, folder: Path, program: str, identity: str) -> list[str]:
     request = _without_judges(run.request)
     if not configured.of_request(request) or program not in engines.names():
         return []
+    # Both answer now: a run's own answers may be of another type of numbers, or of rows that have changed since.
     tuned = backends.of(run).respondents(run, read_state(run.folder))["tuned"]
     with served(engines.load(program), folder, "export") as found:
         models = {"tuned": tuned, folder.name.lstrip("."): Exported(found, identity)}
         planned = evaluate.plan(request, models, run.folder.parent)
         with execute.alone(planned.folder):
             execute.to_its_end(evaluate.carry_out(planned), lambda event: None)
-    return compare_models(planned.folder).sentences
+    return [_with_interval(each) for each in compare_models(planned.folder).differences]
+
+
+def _with_interval(found: Difference) -> str:
+    """Return a difference in words; one that does not show on these rows, too, has an interval."""
+    said, low, high = sentence(found), amount(found.kind, found.low), amount(found.kind, found.high)
+    return said if "interval" in said else f"{said}; 95% interval {low} to {high}"
 
 
 def _without_judges(request: Request) -> Request:

@@ -56,6 +56,7 @@ def reference(run: Run, model: RunModel, rows: int, max_new_tokens: int) -> Refe
     wanted = (model.reference.digest, rows, max_new_tokens)
     if kept is not None and (kept.digest, kept.wanted, kept.asked.max_new_tokens) == wanted:
         return kept
+    # None of it depends on the form: ten exports of a run are compared with one reference.
     split, found = _rows(run, model.tokenizer, rows)
     made = _ask(model, split, found, rows, max_new_tokens)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +100,7 @@ def _ask(model: RunModel, split: str, rows: list[_Row], wanted: int, max_new_tok
         ends=model.ends,
         stops=[True] * len(model.ends),
     )
+    # Only one of the two is in memory at a time.
     model.release()
     base = model.base()
     before = [logps(base, each) for each in scored]

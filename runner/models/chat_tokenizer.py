@@ -72,11 +72,6 @@ class ChatTokenizer:
         """
         return self._template.render(messages, answer_next)
 
-    @property
-    def template(self) -> str:
-        """The chat template as it is written. Raises `ModelError` if there is none."""
-        return self._template.source
-
     @cached_property
     def _template(self) -> ChatTemplate:
         return ChatTemplate(self.folder)

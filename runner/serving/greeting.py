@@ -33,6 +33,7 @@ def check(served: Served, asked: Questions, run: Evidence, bound: Bound | None) 
     Raises `ProofError` where that is less than the bound allows, or the two interfaces answer differently;
     `ServiceError` where it does not answer.
     """
+    # Over HTTP the text is all there is: tokens and log-probabilities were compared when the export was made.
     prompts = asked.prompts[:PROMPTS]
     said = [client.chat(served.url, served.model, wire(each), asked.max_new_tokens).text for each in prompts]
     same = sum(one == other for one, other in zip(said, run.replies, strict=False))

@@ -36,6 +36,7 @@ def served(engine: Engine, folder: Path, model: str, port: int = 0) -> Iterator[
 
     Raises `RequestError` where the port is taken, `ServiceError` with the engine's last words where it does not start.
     """
+    # Between here and the engine's start another process may take it; then the engine ends, and its words say so.
     port = _free(port)
     # Offline: the export is whole, and an engine that asked a hub for more would serve something else.
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -53,6 +54,7 @@ def served(engine: Engine, folder: Path, model: str, port: int = 0) -> Iterator[
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, engine: Engine, log: IO[bytes]) -> None:
+    # Both engines answer /health only once the weights are loaded; before that it refuses, or says 503.
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -65,6 +67,7 @@ def _wait(process: "subprocess.Popen[bytes]", url: str, engine: Engine, log: IO[
 
 
 def _last(log: IO[bytes]) -> str:
+    # The end is what matters: engines print pages before they fail.
     log.seek(0)
     return " ".join(log.read().decode(errors="replace").split())[-SHOWN:] or "it said nothing"
 

@@ -37,7 +37,7 @@ def test_a_card_says_what_the_model_is_made_of_how_good_it_is_and_how_it_is_load
 
     run = planning.load(tuned("llama"))
     card.write(run, exported(), tmp_path, "apache-2.0")
-    found = ModelCard.load(tmp_path / card.FILE)
+    found = ModelCard.load(tmp_path / layout.CARD)
     assert found.data.license == "apache-2.0"
     assert found.data.tags == ["runner", "sft"]
     for part in (

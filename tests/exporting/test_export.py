@@ -12,6 +12,7 @@ pytest.importorskip("xllamacpp")
 
 from msgspec.structs import replace
 
+from runner import api
 from runner.errors import ModelError, ProofError, RequestError
 from runner.exporting import carry_out, formats, programs
 from runner.exporting.carry_out import Wanted
@@ -124,26 +125,19 @@ def test_a_merged_model_that_was_changed_is_refused(
     assert name in refused(tuned("llama"), tmp_path / "changed", "merged")
 
 
-class Changed(RunModel):
-    """A run's model with something changed before it is written."""
-
-    change = "matrix"
-
-    def weights(self):  # type: ignore[no-untyped-def]
-        found = super().weights()
-        if self.change == "matrix":
-            found.model.layers[1].mlp.down_proj.weight.data.mul_(-1)
-        return found
+class OtherEnd(RunModel):
+    """A run's model that says of another token that it ends an answer."""
 
     @property
     def ends(self) -> list[int]:  # type: ignore[override]
-        return [7] if self.change == "end" else super().ends
+        return [7]
 
 
 @pytest.mark.parametrize(("change", "name"), [("template", "chat template"), ("end", "end of"), ("matrix", "log-prob")])
 def test_a_gguf_file_that_was_changed_is_refused(change: str, name: str, tuned: Tuned, tmp_path: Path) -> None:
-    model = Changed(tuned("llama"))
-    model.change = change
+    model = (OtherEnd if change == "end" else RunModel)(tuned("llama"))
+    if change == "matrix":
+        model.weights().model.layers[1].mlp.down_proj.weight.data.mul_(-1)
     if change == "template":
         shutil.copytree(model.tokenizer.folder, tmp_path / "tokenizer")
         other_template(tmp_path / "tokenizer")
@@ -176,11 +170,67 @@ def test_an_export_outside_the_bound_is_not_kept_unless_that_is_forced_and_then_
     assert json.loads((folder / layout.EXPORT).read_bytes())["proven"] is False
 
 
-def test_an_architecture_that_gguf_does_not_know_is_refused_with_what_it_knows(tuned: Tuned, tmp_path: Path) -> None:
-    model = RunModel(tuned("llama"))
-    model.weights().config.model_type = "gpt_neox"
+@pytest.mark.exhaustive
+def test_the_embedded_model_is_proven_in_each_form(tmp_path: Path) -> None:
+    run = api.run(
+        "method=dpo", "backend.max_steps=16", "backend.dtype=float32", "evaluation.samples=0", "dataset.style=null",
+        "tracking=none", f"runs_folder={tmp_path}",
+    ).folder  # fmt: skip
+    for form, quantization in (("peft", None), ("merged", None), ("gguf", "f16"), ("gguf", "q8_0")):
+        _, found = carry_out.export(carry_out.wanted(run, form, quantization, 20, 64, False), quiet)
+        assert found.proven
+        assert found.proof.rows == 20
+        assert form == "gguf" or found.proof.largest < 1e-4
+        assert found.proof.same_replies >= (18 if quantization != "q8_0" else 0)
+
+
+def test_an_export_that_was_edited_since_is_written_again(in_process: None, tuned: Tuned) -> None:
+    folder, _ = carry_out.export(wanted(tuned("llama"), "merged"), quiet)
+    template = (folder / "chat_template.jinja").read_bytes()
+    other_template(folder)
+    said: list[str] = []
+    assert carry_out.export(wanted(tuned("llama"), "merged"), said.append)[1].proven
+    assert said[0].startswith("writing merged")
+    assert (folder / "chat_template.jinja").read_bytes() == template
+
+
+def test_an_architecture_that_gguf_does_not_know_is_refused_with_what_it_knows() -> None:
+    from runner.exporting.formats.gguf import weights
+
     with pytest.raises(ModelError, match="architecture gpt_neox; allowed: llama, mistral, qwen2, qwen3"):
-        formats.load("gguf").write(model, tmp_path, "f16")
+        weights.shape_of({"model_type": "gpt_neox"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1.0}, "rope_type=yarn"),
+        ("sliding_window", 128, "sliding_window=128"),
+        ("hidden_act", "gelu", "hidden_act=gelu"),
+    ],
+)
+def test_what_gguf_cannot_say_of_a_known_architecture_is_refused(key: str, value: object, named: str) -> None:
+    from transformers import MistralConfig
+
+    from runner.exporting.formats.gguf import weights
+
+    known = MistralConfig(sliding_window=None).to_dict()
+    assert weights.shape_of(known).model_type == "mistral"
+    with pytest.raises(ModelError, match=f"gguf cannot say {named} of this mistral model"):
+        weights.shape_of(known | {key: value})
+
+
+def test_a_tokenizer_that_llama_cpp_splits_otherwise_is_refused(tuned: Tuned, tmp_path: Path) -> None:
+    from runner.exporting.formats.gguf import vocabulary
+
+    folder = RunModel(tuned("llama")).tokenizer.folder
+    content = json.loads((folder / "tokenizer.json").read_bytes())
+    content["pre_tokenizer"] = {"type": "Whitespace"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(
+        ModelError, match="gguf knows no name for how the tokenizer .* splits text; allowed: byte-level"
+    ):
+        vocabulary.add(None, tmp_path, 400, [2])  # type: ignore[arg-type]
 
 
 def test_a_form_or_a_precision_that_there_is_not_is_refused_with_those_there_are(tuned: Tuned) -> None:

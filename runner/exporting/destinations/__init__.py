@@ -31,6 +31,7 @@ class Destination(ABC):
 def find(address: str) -> Destination:
     """Return the destination of an address. Raises `RequestError` with those that there are."""
     every: list[Destination] = [import_module(f"{__name__}.{each.name}").DESTINATION for each in iter_modules(__path__)]
+    # Asked by scheme before the address is looked at: which part is wrong, only the destination knows.
     for found in every:
         if address.partition(":")[0] in found.schemes:
             found.demand(address)

@@ -25,6 +25,7 @@ class Merged(Exporter):
         import torch
 
         loaded = model.weights().to(getattr(torch, quantization))
+        # Configuration and generation's end tokens go with it; the tokenizer's files are copied bit for bit.
         loaded.save_pretrained(folder)
         for name in TOKENIZER_FILES:
             if (model.tokenizer.folder / name).exists():

@@ -28,6 +28,7 @@ class Peft(Exporter):
             found = "all weights" if model.reference.full else f"{len(adapters)} adapters, one upon the other"
             raise ModelError(f"format: peft takes one adapter, and {model.name} has {found}; use format=merged.")
         shutil.copytree(model.folder / adapters[0], folder, dirs_exist_ok=True)
+        # The run notes its own name for the base model, `hf:ORG/NAME` say, which peft does not read.
         path = folder / "adapter_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | _base(model.reference.base.source), indent=2))
         for name in TOKENIZER_FILES:

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.errors import ProofError
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored, wire
 from runner.exporting.programs import Program
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Transformers(Program):
@@ -37,13 +40,13 @@ class Transformers(Program):
         return f"transformers {version('transformers')}, peft {version('peft')}"
 
 
-def _ids(tokenizer: Any, messages: Sequence[dict[str, str]], answer_next: bool) -> Ids:
+def _ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]], answer_next: bool) -> Ids:
     return list(
         tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=True, return_dict=False)
     )
 
 
-def _logps(model: Any, row: Scored) -> list[float]:
+def _logps(model: "PreTrainedModel", row: Scored) -> list[float]:
     import torch
 
     logits = model(torch.tensor([[*row.prompt, *row.answer]]), use_cache=False).logits[0].float()
@@ -52,7 +55,7 @@ def _logps(model: Any, row: Scored) -> list[float]:
     return [float(value) for value in rows.gather(1, torch.tensor(row.answer)[:, None])[:, 0]]
 
 
-def _said(model: Any, prompt: Ids, limit: int, **more: object) -> Ids:
+def _said(model: "PreTrainedModel", prompt: Ids, limit: int, **more: object) -> Ids:
     import torch
 
     ids = torch.tensor([prompt])
@@ -60,13 +63,13 @@ def _said(model: Any, prompt: Ids, limit: int, **more: object) -> Ids:
     return [int(each) for each in out[0, len(prompt) :]]
 
 
-def _stops(model: Any, prompt: Ids, end: int) -> bool:
+def _stops(model: "PreTrainedModel", prompt: Ids, end: int) -> bool:
     """Say whether an answer ends with an id that the model is made to say."""
     # A bias on the id alone: whatever the weights say, it is the likeliest token.
     return _said(model, prompt, 3, sequence_bias=[[[end], 1e4]]) == [end]
 
 
-def _load(folder: str) -> Any:
+def _load(folder: str) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 

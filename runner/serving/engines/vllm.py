@@ -24,6 +24,7 @@ class Vllm(Engine):
 
     def command(self, folder: Path, model: str, port: int) -> list[str]:
         """Return `vllm serve FOLDER`."""
+        # The command of the same environment, whatever is first on PATH.
         program = Path(sys.executable).with_name("vllm")
         return [
             str(program),

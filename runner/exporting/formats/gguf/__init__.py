@@ -40,7 +40,7 @@ class Gguf(Exporter):
         weights.add_sizes(writer, shape)
         # The embeddings, not config.json: their rows are what token ids index.
         size = loaded.get_input_embeddings().weight.shape[0]
-        vocabulary.add(writer, model.tokenizer.folder, size, next(iter(model.ends), None))
+        vocabulary.add(writer, model.tokenizer.folder, size, model.ends)
         weights.add_weights(writer, loaded, shape, quantization)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -1,14 +1,14 @@
 """A tokenizer and a chat template as GGUF has them: byte-level BPE whose way of splitting text llama.cpp knows."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.errors import ModelError
-from runner.models.chat_template import SPECIAL_TOKENS
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat_template import SPECIAL_TOKENS, ChatTemplate
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -49,6 +49,7 @@ class _Model(msgspec.Struct):
     byte_fallback: bool = False
 
 
+# Of a token of its own `id` and text are enough: llama.cpp strips no white space around it, as most tokenizers do not.
 class _Added(msgspec.Struct):
     id: int
     content: str
@@ -61,8 +62,8 @@ class _Tokenizer(msgspec.Struct):
     added_tokens: list[_Added] = []
 
 
-def add(writer: "GGUFWriter", folder: Path, size: int, end: int | None) -> None:
-    """Write tokenizer and chat template of a folder; `size` rows of embeddings, `end` is the id that ends an answer.
+def add(writer: "GGUFWriter", folder: Path, size: int, ends: Sequence[int]) -> None:
+    """Write tokenizer and chat template of a folder; `size` rows of embeddings, `ends` are the ids that end an answer.
 
     Raises `ModelError` for a tokenizer that llama.cpp would not split as here.
     """
@@ -81,18 +82,19 @@ def add(writer: "GGUFWriter", folder: Path, size: int, end: int | None) -> None:
     writer.add_token_list([texts.get(number, f"[PAD{number}]") for number in range(size)])
     writer.add_token_types([kinds.get(number, TokenType.UNUSED) for number in range(size)])
     writer.add_token_merges([each if isinstance(each, str) else " ".join(each) for each in model.merges])
-    _add_special(writer, folder, {text: number for number, text in texts.items()}, end)
-    writer.add_chat_template(ChatTokenizer(folder).template)
+    _add_special(writer, folder, {text: number for number, text in texts.items()}, ends)
+    writer.add_chat_template(ChatTemplate(folder).source)
 
 
-def _add_special(writer: "GGUFWriter", folder: Path, ids: dict[str, int], end: int | None) -> None:
+def _add_special(writer: "GGUFWriter", folder: Path, ids: dict[str, int], ends: Sequence[int]) -> None:
     path = folder / "tokenizer_config.json"
     settings: dict[str, object] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     for key in SPECIAL_TOKENS:
         token = settings.get(key)
         number = ids.get(str(token.get("content") if isinstance(token, dict) else token))
-        # The id that ended the run's answers, and not the tokenizer's: in some models they differ.
-        number = end if key == "eos_token" and end is not None else number
+        if key == "eos_token" and ends and number not in ends:
+            # What ended the run's answers, and not the tokenizer's: in some models they differ.
+            number = ends[0]
         if number is not None:
             getattr(writer, f"add_{key}_id")(number)
     # The chat template writes what begins a text; a server that added it would begin twice.
@@ -105,6 +107,7 @@ def _bpe(found: _Tokenizer, folder: Path) -> tuple[_Model, str]:
     except msgspec.ValidationError as error:
         raise ModelError(f"format: gguf needs a BPE tokenizer; that of {folder.name} is another ({error}).") from None
     splits = tuple(_patterns(found.pre_tokenizer)) if found.pre_tokenizer else ()
+    # By what is in the file, not by the model's name: a tuned model may have another name and tokenizer.
     name = SPLITS.get((splits, model.ignore_merges))
     if model.type != "BPE" or model.byte_fallback or name is None:
         raise ModelError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Architecture(msgspec.Struct, frozen=True):
-    """What GGUF calls an architecture of transformers, and whether its queries and keys are laid out anew."""
+    """What GGUF calls an architecture of transformers, and the order of its queries and keys."""
 
     gguf: str
     interleaved: bool = False
