@@ -16,6 +16,7 @@ class Scored(msgspec.Struct, frozen=True):
     """A held-out row: its conversation, and the tokens of its answer after those of its prompt."""
 
     messages: Turns
+    # Ids and no text: a program's own tokenizer is compared apart, and must not decide what is scored.
     prompt: Ids
     answer: Ids
 
@@ -36,8 +37,10 @@ class Evidence(msgspec.Struct, frozen=True):
     """Each prompt as its own chat template and tokenizer write it."""
     conversations: list[Ids]
     """Each row with its answer likewise."""
+    # Each token's and not the sum's, in which two mistakes may cancel.
     logps: list[list[float]]
     """The log-probability of each token of each answer, in nats."""
+    # Without the white space at both ends, which servers strip and transformers keeps.
     replies: list[str]
     """The greedy answers, without white space around them."""
     ends: Ids
@@ -48,6 +51,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
 def wire(turns: Turns) -> list[dict[str, str]]:
     """Return turns as chat templates and chat completions take them."""
+    # Rows with tools are not asked, so that role and content are all there is.
     return [{"role": turn.role, "content": turn.content or ""} for turn in turns]
 
 

@@ -17,6 +17,7 @@ from runner.record import layout
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# What decides a text's tokens; the other files that transformers may write are copies of these.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -24,8 +25,10 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 class Bound:
     """How far an export may be from the run's model: what its precision costs, and no mistake."""
 
+    # The mean and not the largest: with rounded weights single unlikely tokens are far off, and tell nothing.
     logps: float
     """The mean distance of a token's log-probability, in nats."""
+    # Texts part at the first near tie, so that a share, and not each of them, has to be the same.
     replies: float
     """The share of greedy answers that are the same text."""
 
@@ -52,6 +55,7 @@ class RunModel:
         """The ids that end its answers, as the configuration of the weights has them."""
         from runner.backends.local.generation import ends
 
+        # As `runner.chat` stops: a tokenizer's own end token may be another one, which the run never obeyed.
         return ends(self.weights())
 
     def weights(self) -> "PreTrainedModel":
@@ -61,6 +65,7 @@ class RunModel:
         """
         return self._weights
 
+    # float32 whatever the run computed in: the sum of base and adapter is rounded once, by the form that is asked for.
     @cached_property
     def _weights(self) -> "PreTrainedModel":
         from runner.backends.local import model

@@ -61,7 +61,7 @@ def cost(run: Run, folder: Path, program: str, identity: str) -> list[str]:
 
 def _with_interval(found: Difference) -> str:
     """Return a difference in words; one that does not show on these rows, too, has an interval."""
-    said, low, high = sentence(found), amount(found.kind, found.low), amount(found.kind, found.high)
+    said, low, high = sentence(found), amount(found.kind, found.low), amount(found.kind, found.high, True)
     return said if "interval" in said else f"{said}; 95% interval {low} to {high}"
 
 

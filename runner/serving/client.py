@@ -50,6 +50,7 @@ def chat(url: str, model: str, messages: Sequence[Json], limit: int, **more: Jso
 
     Raises `ServiceError` where there is none. Source: https://platform.openai.com/docs/api-reference/chat/create
     """
+    # `max_tokens`, though OpenAI has a newer name: every engine knows it.
     body: dict[str, Json] = {"model": model, "messages": messages, "max_tokens": limit, "temperature": 0}
     (choice,) = decoded(post(f"{url}/chat/completions", body | more), url, _Completion).choices
     return Reply((choice.message.content or "").strip(), choice.finish_reason != "length")
@@ -69,6 +70,7 @@ def _open(request: urllib.request.Request, seconds: float) -> bytes:
             found: bytes = answer.read()
             return found
     except urllib.error.HTTPError as error:
+        # An engine's page of a traceback is cut: the first line has the reason.
         said = error.read().decode(errors="replace")[:300]
         raise ServiceError(f"{request.full_url}: {error.code} {said}") from error
     except (OSError, http.client.HTTPException) as error:

@@ -48,6 +48,7 @@ def check(served: Served, asked: Questions, run: Evidence, bound: Bound | None) 
 
 
 def _responded(served: Served, messages: list[dict[str, str]], limit: int) -> str:
+    # Nothing is said about streaming, as the official client says nothing.
     body: dict[str, Json] = {"model": served.model, "input": messages, "max_output_tokens": limit, "temperature": 0}
     found = client.decoded(client.post(f"{served.url}/responses", body), served.url, _Response)
     return "".join(part.text for item in found.output for part in item.content or ()).strip()

@@ -228,7 +228,7 @@ def test_a_tokenizer_that_llama_cpp_splits_otherwise_is_refused(tuned: Tuned, tm
     content["pre_tokenizer"] = {"type": "Whitespace"}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(
-        ModelError, match="gguf knows no name for how the tokenizer .* splits text; allowed: byte-level"
+        ModelError, match=r"gguf knows no name for how the tokenizer .* splits text; allowed: byte-level"
     ):
         vocabulary.add(None, tmp_path, 400, [2])  # type: ignore[arg-type]
 

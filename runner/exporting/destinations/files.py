@@ -24,6 +24,7 @@ class Store(Destination):
         try:
             import fsspec
 
+            # Before the export is made: a package that is missing would be found after minutes.
             fsspec.get_filesystem_class(scheme)
         except ImportError as error:
             raise RequestError(

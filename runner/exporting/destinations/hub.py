@@ -25,6 +25,7 @@ class Hub(Destination):
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
+        # Its address is asked for here: the client's own is read once, while it is imported.
         name, api = address.removeprefix("hub:"), HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
         try:
             # Private at first: what was learned from may be, too. Its page has the switch.

@@ -18,5 +18,6 @@ def load(name: str) -> Exporter:
     """Return the exporter of a form. Raises `RequestError` with those that there are."""
     if name not in names():
         raise RequestError(f"format: got {name}; allowed: {', '.join(names())}.")
+    # Importing one brings none of its libraries: those are imported where it writes.
     found: Exporter = import_module(f"{__name__}.{name}").EXPORTER
     return found

@@ -24,6 +24,7 @@ class Merged(Exporter):
         """Write weights, configuration, tokenizer and chat template."""
         import torch
 
+        # In place: a second copy of the weights may not fit.
         loaded = model.weights().to(getattr(torch, quantization))
         # Configuration and generation's end tokens go with it; the tokenizer's files are copied bit for bit.
         loaded.save_pretrained(folder)

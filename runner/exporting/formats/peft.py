@@ -47,8 +47,10 @@ class Peft(Exporter):
 def _base(source: str) -> dict[str, str | None]:
     """Return how peft finds the base model: by its name at the hub, else by its folder here."""
     if source.startswith("hf:"):
+        # The commit, where the run has one: a branch may have moved when the adapter is loaded.
         name, _, revision = source.removeprefix("hf:").partition("@")
         return {"base_model_name_or_path": name, "revision": revision or None}
+    # A folder means nothing elsewhere; the model card names the source that it came from.
     return {"base_model_name_or_path": str(models.fetch(source).absolute())}
 
 

@@ -28,5 +28,6 @@ class Program(ABC):
 
 def load(name: str) -> Program:
     """Return a program by the name of its module."""
+    # By its module's name: an exporter names one, and a user never does.
     found: Program = import_module(f"{__name__}.{name}").PROGRAM
     return found

@@ -75,6 +75,7 @@ class _Asked:
 
     def evidence(self, asked: Questions) -> Evidence:
         prompts = [self._ids(wire(each), True) for each in asked.prompts]
+        # Of the file's own key; that it also knows other ends by their text is what llama.cpp does with any file.
         props = client.decoded(client.get(f"{self.url}/props"), self.url, _Props)
         return Evidence(
             prompts=prompts,
@@ -94,6 +95,7 @@ class _Asked:
         return self._post("tokenize", {"content": text, "add_special": True, "parse_special": True}, _Tokens).tokens
 
     def _say(self, prompt: Ids, limit: int, **more: Json) -> _Said:
+        # Greedy by its first sampler: a temperature of 0 alone leaves the other samplers at their defaults.
         body: dict[str, Json] = {
             "prompt": prompt,
             "n_predict": limit,
@@ -115,6 +117,7 @@ class _Asked:
         return found
 
     def _stops(self, prompt: Ids, end: int) -> bool:
+        # Three tokens: one that does not stop has to have the room to continue.
         said = self._say(prompt, 3, logit_bias=[[end, FORCED]])
         return said.stop_type == "eos" and said.tokens_predicted == 1
 

@@ -41,6 +41,7 @@ class Transformers(Program):
 
 
 def _ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]], answer_next: bool) -> Ids:
+    # `return_dict=False`: ids alone; with the mask, which is its default, a dictionary.
     return list(
         tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=True, return_dict=False)
     )
@@ -77,6 +78,7 @@ def _load(folder: str) -> "PreTrainedModel":
         return AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     from peft import AutoPeftModelForCausalLM
 
+    # The type in which the run's model is compared; the base model's file may be in 16 bits.
     return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 

@@ -43,5 +43,6 @@ def load(name: str) -> Engine:
     """Return an engine. Raises `RequestError` with those that there are."""
     if name not in names():
         raise RequestError(f"engine: got {name}; allowed: {', '.join(names())}.")
+    # None is imported for its libraries: whether they are there, `demand` says.
     found: Engine = import_module(f"{__name__}.{name}").ENGINE
     return found

@@ -41,12 +41,14 @@ def main() -> None:
     params.model.path = str(Path(folder) / FILE)
     params.model_alias = {model}
     params.hostnames, params.port = ["127.0.0.1"], int(port)
+    # One conversation at a time has all of the context; the server shares it among parallel ones.
     params.n_ctx, params.n_parallel, params.warmup = CONTEXT, 1, False
     # An assistant's last turn is a turn like any other, as the template has it, and not the beginning of an answer.
     params.prefill_assistant = False
     # Its threads spin while they wait: more of them than cores are free slow each other down a hundredfold.
     params.cpuparams.n_threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     server = xllamacpp.Server(params)
+    # The server has threads of its own; this one only waits. A signal would have to reach a child of a killed process.
     sys.stdin.read()
     del server
 

@@ -22,6 +22,7 @@ class Gguf(Exporter):
         "q8_0": Bound(0.1, 0.0),
         "q4_0": Bound(1.0, 0.0),
     }
+    # Those with blocks of 32 numbers; larger ones (Q4_K, …) `gguf` reads and does not write.
     quantized = frozenset({"q8_0", "q4_0"})
 
     def write(self, model: RunModel, folder: Path, quantization: str) -> None:

@@ -72,6 +72,7 @@ def add(writer: "GGUFWriter", folder: Path, size: int, ends: Sequence[int]) -> N
     found = msgspec.json.decode((folder / "tokenizer.json").read_bytes(), type=_Tokenizer)
     model, name = _bpe(found, folder)
     texts = {number: text for text, number in model.vocab.items()}
+    # A control token is never the text of a user's message; a server would take it for one otherwise.
     kinds = dict.fromkeys(texts, TokenType.NORMAL)
     for each in found.added_tokens:
         texts[each.id] = each.content
@@ -81,6 +82,7 @@ def add(writer: "GGUFWriter", folder: Path, size: int, ends: Sequence[int]) -> N
     writer.add_tokenizer_pre(name)
     writer.add_token_list([texts.get(number, f"[PAD{number}]") for number in range(size)])
     writer.add_token_types([kinds.get(number, TokenType.UNUSED) for number in range(size)])
+    # Older files have merges as one string, newer ones as pairs; byte-level tokens hold no space.
     writer.add_token_merges([each if isinstance(each, str) else " ".join(each) for each in model.merges])
     _add_special(writer, folder, {text: number for number, text in texts.items()}, ends)
     writer.add_chat_template(ChatTemplate(folder).source)

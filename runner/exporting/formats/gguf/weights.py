@@ -34,6 +34,7 @@ ARCHITECTURES = {
     "qwen3": Architecture("qwen3"),
 }
 """By `model_type` in config.json."""
+# Numbers of llama.cpp's `llama_ftype`; files of mixed types have the number of most of their weights.
 KINDS = {"f32": (0, "F32"), "f16": (1, "F16"), "bf16": (32, "BF16"), "q8_0": (7, "Q8_0"), "q4_0": (2, "Q4_0")}
 """Of each precision the number of the file's type, and what the type of a matrix is called in `gguf`."""
 
@@ -78,6 +79,7 @@ def shape_of(config: Mapping[str, object]) -> Shape:
     """Return the sizes of a model. Raises `ModelError` for one whose file llama.cpp would compute otherwise."""
     kind = str(config.get("model_type"))
     allowed = ", ".join(ARCHITECTURES)
+    # A wrong guess would be found by the proof, but only after minutes, and without the reason.
     if kind not in ARCHITECTURES:
         raise ModelError(
             f"format: gguf does not know the architecture {kind}; allowed: {allowed}; use format=merged, and "
@@ -103,6 +105,7 @@ def add_sizes(writer: "GGUFWriter", shape: Shape) -> None:
     writer.add_feed_forward_length(shape.intermediate_size)
     writer.add_head_count(shape.num_attention_heads)
     writer.add_head_count_kv(shape.key_heads)
+    # Said always, though most models' is hidden size / heads: those of Qwen 3 are not.
     writer.add_key_length(shape.width)
     writer.add_value_length(shape.width)
     writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
@@ -143,6 +146,7 @@ def _named(
     how = ARCHITECTURES[shape.model_type]
     number = next(each for each in MODEL_ARCH if MODEL_ARCH_NAMES[each] == how.gguf)
     names = get_tensor_name_map(number, shape.num_hidden_layers)
+    # A tensor and not a key, as llama.cpp has it since Llama 3.1: each frequency has a divisor of its own.
     if shape.rope_parameters.get("rope_type") == "llama3":
         yield "rope_freqs.weight", _llama3_factors(shape)
     for name, weight in model.state_dict().items():
@@ -151,6 +155,7 @@ def _named(
         if how.interleaved and ".self_attn." in name:
             heads = {"q_proj": shape.num_attention_heads, "k_proj": shape.key_heads}.get(name.split(".")[-2])
             weight = weight if heads is None else _interleaved(weight, heads)
+        # transformers' names are among those that the map knows, by architecture and layer.
         found = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if found is None:
             raise ModelError(f"format: gguf has no name for the weight {name}; use format=merged.")
