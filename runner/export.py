@@ -2,8 +2,8 @@
 
 RUN is a run's folder, its name under `runs/`, or the start of its plan id. The rest is KEY=VALUE:
 
-  format=merged        peft: the adapter; merged: all weights; gguf: for llama.cpp
-  quantization=…       merged: float32, bfloat16, float16; gguf: f16, f32, bf16, q8_0, q4_0
+  format=merged        the form, of those below
+  quantization=…       how its weights are kept, by default as is said first
   rows=20              held-out rows that the proof asks
   max_new_tokens=64    tokens of an answer that are compared
   check=FOLDER         prove again an export that is there already, and write nothing
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import ProofError
 from runner.record import run_folders
+from runner.request.types import PositiveInt
 from runner.terminal import cli, console
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Asked:
 
     format: str = "merged"
     quantization: str | None = None
-    rows: int = 20
-    max_new_tokens: int = 64
+    rows: PositiveInt = 20
+    max_new_tokens: PositiveInt = 64
     check: str | None = None
     force: bool = False
     license: str | None = None
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def _export(arguments: list[str]) -> None:
-    parser = cli.parser("runner.export", __doc__)
+    parser = cli.parser("runner.export", f"{(__doc__ or '').rstrip()}\n\n{_forms()}")
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args(arguments)
@@ -77,6 +78,14 @@ def _export(arguments: list[str]) -> None:
             console.say("Nothing was sent.")
             return
         console.say(f"sent: {destination.push(folder, asked.push)}")
+
+
+def _forms() -> str:
+    """Return a line for each form, with what `quantization=` may be."""
+    from runner.exporting import formats
+
+    lines = [f"  {name:{20}} {', '.join(formats.load(name).bounds)}" for name in formats.names()]
+    return "\n".join(["  format=              quantization=", *lines])
 
 
 def _check(planned: "carry_out.Wanted", folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 RUN is a run's folder, its name under `runs/`, or the start of its plan id. The rest is KEY=VALUE:
 
-  engine=transformers  transformers, llama_cpp or vllm, as far as they are installed
-  quantization=…       of the weights: runner.export --help has the values; llama_cpp: f16, transformers: float32
+  engine=transformers  the engine, of those below
+  quantization=…       how the weights are kept: runner.export --help has the values of each form
   port=8000            0 takes one that is free
   rows=20  max_new_tokens=64  force=true    of the export's proof, as runner.export has them
 
@@ -17,6 +17,7 @@ import signal
 from dataclasses import dataclass
 
 from runner.record import run_folders
+from runner.request.types import PositiveInt
 from runner.terminal import cli, console
 
 
@@ -27,8 +28,8 @@ class Asked:
     engine: str = "transformers"
     quantization: str | None = None
     port: int = 8000
-    rows: int = 20
-    max_new_tokens: int = 64
+    rows: PositiveInt = 20
+    max_new_tokens: PositiveInt = 64
     force: bool = False
 
 
@@ -38,7 +39,7 @@ def main() -> None:
 
 
 def _serve(arguments: list[str]) -> None:
-    parser = cli.parser("runner.serve", __doc__)
+    parser = cli.parser("runner.serve", f"{(__doc__ or '').rstrip()}\n\n{_engines()}")
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args(arguments)
@@ -63,6 +64,14 @@ def _serve(arguments: list[str]) -> None:
         found.process.wait()
     console.complain(f"{engine.name}: ended with {found.process.returncode}.")
     raise SystemExit(1)
+
+
+def _engines() -> str:
+    """Return a line for each engine, with the form that it loads."""
+    from runner.serving import engines
+
+    lines = [f"  {name:{20}} {engines.load(name).form}" for name in engines.names()]
+    return "\n".join(["  engine=              loads format=", *lines])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-import torch
 
 from runner.data.rows import Message, Row, Turns
 from runner.errors import DataError
@@ -83,8 +82,8 @@ def _asked(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator[_Row]:
             yield _Row(row.question, row.answer)
 
 
-@torch.no_grad()
 def _ask(model: RunModel, split: str, rows: list[_Row], wanted: int, max_new_tokens: int) -> Reference:
+    # torch is loaded here: an export that is there already is found, and served, without it.
     from runner.backends.local.generate import replies
 
     weights, tokenizer, prompts = model.weights(), model.tokenizer, [row.question for row in rows]
@@ -115,13 +114,14 @@ def _scored(tokenizer: ChatTokenizer, row: _Row, own: str) -> Scored:
     return Scored(messages, whole[:start], whole[start : start + ANSWER_TOKENS])
 
 
-@torch.no_grad()
 def logps(model: "PreTrainedModel", row: Scored) -> list[float]:
     """Return the log-probability of each token of an answer, in nats."""
+    import torch
+
     ids: Ids = [*row.prompt, *row.answer]
-    labels = torch.tensor(row.answer)
-    keep = len(row.answer) + 1
-    logits = model(torch.tensor([ids]), use_cache=False, logits_to_keep=keep).logits[0, :-1].float()
+    labels, keep = torch.tensor(row.answer), len(row.answer) + 1
+    with torch.no_grad():
+        logits = model(torch.tensor([ids]), use_cache=False, logits_to_keep=keep).logits[0, :-1].float()
     return [float(each) for each in logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]]
 
 

@@ -48,6 +48,7 @@ def serving() -> Iterator[Callable[..., "tuple[subprocess.Popen[str], str]"]]:
     for process in started:
         process.kill()
         process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("engine", ["llama_cpp", pytest.param("transformers", marks=pytest.mark.exhaustive)])

@@ -38,9 +38,10 @@ class Store(Destination):
         files = [each for each in folder.rglob("*") if each.is_file()]
         try:
             store, place = fsspec.url_to_fs(address)
-            store.makedirs(place, exist_ok=True)
             for each in sorted(files, key=lambda each: each.name == layout.EXPORT):
-                store.put_file(str(each), f"{place.rstrip('/')}/{each.relative_to(folder).as_posix()}")
+                at = f"{place.rstrip('/')}/{each.relative_to(folder).as_posix()}"
+                store.makedirs(at.rpartition("/")[0], exist_ok=True)  # of a store without folders it makes none
+                store.put_file(str(each), at)
         except PermissionError as error:
             raise AccessError(f"push: {address}: the store does not let us in: {error}") from error
         except Exception as error:  # each client has errors of its own, with no class in common
