@@ -44,7 +44,7 @@ def text(run: Run, export: "Export", licence: str | None) -> str:
             f"# {run.folder.name}, as {export.format} in {export.quantization}",
             "",
             *([] if export.proven else ["**Not proven to be the run's model; kept because that was asked for.**", ""]),
-            f"- base model: `{plan.model.source.partition('@sha256')[0]}`, digest `{plan.model.digest[:12]}`",
+            f"- base model: `{_named(plan.model.source)}`, digest `{plan.model.digest[:12]}`",
             f"- licence of the base model: {UNKNOWN}",
             f"- licence of this model: {licence or 'not stated'}",
             f"- method: {plan.method}, on {train.rows:,} rows with the fingerprint `{train.fingerprint[:12]}`",
@@ -80,6 +80,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return []
     return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]] + [""]
+
+
+def _named(source: str) -> str:
+    """Return a base model's source for others to read: of a folder its name alone, without the path to it."""
+    scheme, _, rest = source.partition(":")
+    return f"{scheme}:{Path(rest).name}" if scheme == "path" else source.partition("@sha256")[0]
 
 
 def _sign(passed: bool) -> str:

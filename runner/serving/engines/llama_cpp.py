@@ -41,6 +41,8 @@ def main() -> None:
     params.model.path = str(Path(folder) / FILE)
     params.model_alias = {model}
     params.hostnames, params.port = ["127.0.0.1"], int(port)
+    # Pages of other origins, in a browser of this machine, get no answer; it would let in all.
+    params.cors_origins = f"http://127.0.0.1:{port}"
     # One conversation at a time has all of the context; the server shares it among parallel ones.
     params.n_ctx, params.n_parallel, params.warmup = CONTEXT, 1, False
     # An assistant's last turn is a turn like any other, as the template has it, and not the beginning of an answer.
