@@ -85,7 +85,10 @@ class _Hub(BaseHTTPRequestHandler):
         if self.path.endswith("/repos/create"):
             return self._answer(200, {"url": here, "name": "o/n"})
         if "/preupload/" in self.path:
-            files = [{"path": each["path"], "uploadMode": "regular"} for each in json.loads(body)["files"]]
+            files = [
+                {"path": each["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for each in json.loads(body)["files"]
+            ]
             return self._answer(200, {"files": files})
         if "/commit/" in self.path:
             return self._answer(200, {"commitUrl": f"{here}/commit/1", "commitOid": "1"})
@@ -145,7 +148,7 @@ def test_the_hub_gets_a_private_repository_and_one_commit_with_all_files(
     assert done.stdout.strip().endswith("/o/n/commit/1")
     heard = hub.heard  # type: ignore[attr-defined]
     made = next(json.loads(body) for path, body in heard if path.endswith("/repos/create"))
-    assert made["private"] is True
+    assert made["visibility"] == "private"
     (commit,) = [body for path, body in heard if "/commit/" in path]
     files = [json.loads(line)["value"] for line in commit.splitlines() if json.loads(line)["key"] == "file"]
     assert {each["path"]: base64.b64decode(each["content"]) for each in files} == {
