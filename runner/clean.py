@@ -34,7 +34,7 @@ def _clean(arguments: list[str]) -> None:
         return
     rows = [[run.folder.name, each.what, each.id, _detail(each)] for run, found in left for each in found]
     console.table("Created by these runs", ["run", "what", "id", ""], rows)
-    if not given.yes and not _agreed():
+    if not given.yes and not cli.agreed("Remove these from the service? [y/N] "):
         console.say("Nothing was removed.")
         return
     for run, _ in left:
@@ -45,13 +45,6 @@ def _clean(arguments: list[str]) -> None:
 
 def _detail(created: Created) -> str:
     return ", ".join(f"{key} {value}" for key, value in created.detail.items())
-
-
-def _agreed() -> bool:
-    try:
-        return input("Remove these from the service? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
 
 
 def _remove(run: Run) -> None:

@@ -10,6 +10,7 @@
     │   └── FullError      1   it keeps or runs no more of something until another is gone
     ├── JudgeError         1   a judge's answer cannot be had; the row has no grade from it
     ├── RefusedError       1   a model is not promoted: the evidence does not suffice
+    ├── ProofError         1   an export is not the model that the run has made
     ├── LostError          1   another of several processes is gone; the same command continues
     ├── EndedError         1   a hosted job ended without a model; only a new one (again=true) can continue
     └── StopAsked        130   the process was asked to stop, and did so at a safe point
@@ -69,6 +70,10 @@ class JudgeError(RunnerError):
 
 class RefusedError(RunnerError):
     """A model is not promoted, as it is not better for sure than what has the alias; nothing was moved."""
+
+
+class ProofError(RunnerError):
+    """An export does not say what the run's model says, or the program made for it cannot load it."""
 
 
 class LostError(RunnerError):

@@ -31,6 +31,8 @@ LINES = {
     "chat": ["runner.chat"],
     "clean": ["runner.clean", "nothing"],
     "compare": ["runner.compare", "nothing"],
+    "export": ["runner.export", "nothing"],
+    "serve": ["runner.serve", "nothing"],
     "jobs": ["runner.jobs", "cancel"],
     "promote": ["runner.promote", "nothing"],
     "watch": ["runner.watch", "nothing"],

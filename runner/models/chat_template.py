@@ -44,7 +44,8 @@ class ChatTemplate:
             ) from None
 
     @cached_property
-    def _template(self) -> "Template":
+    def source(self) -> str:
+        """The template as it is written. Raises `ModelError` if there is none."""
         # transformers writes a file of its own now; older models have a key. Where there are both, the file
         # counts, as it does there.
         path = self.folder / "chat_template.jinja"
@@ -54,7 +55,11 @@ class ChatTemplate:
                 f"{self.folder}: the model has no chat template; choose an instruction-tuned model, "
                 "or put the template into chat_template.jinja there."
             )
-        return _compiled(source)
+        return source
+
+    @cached_property
+    def _template(self) -> "Template":
+        return _compiled(self.source)
 
     @cached_property
     def _settings(self) -> dict[str, object]:

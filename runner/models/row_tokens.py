@@ -81,8 +81,7 @@ def token_row(row: Sequence[Rendered], ids: Mapping[str, list[int]], model: str)
     """
     wholes = [ids[each.whole] for each in row]
     starts = [
-        [_common_prefix(ids[turn.before], whole) for turn in each.turns]
-        for each, whole in zip(row, wholes, strict=True)
+        [common_prefix(ids[turn.before], whole) for turn in each.turns] for each, whole in zip(row, wholes, strict=True)
     ]
     # Where a token joins the end of the prompt and the beginning of one answer, both answers begin there.
     first = min(start[0] if start else len(whole) for start, whole in zip(starts, wholes, strict=True))
@@ -92,7 +91,7 @@ def token_row(row: Sequence[Rendered], ids: Mapping[str, list[int]], model: str)
         for turn, start in zip(each.turns, [first, *begins[1:]], strict=False):
             through = whole if turn.through is None else ids[turn.through]
             end = min(len(through), len(whole))  # less than the turn where the row is cut
-            if _common_prefix(through, whole) < end:
+            if common_prefix(through, whole) < end:
                 raise DataError(
                     f"{model}: the chat template rewrites earlier turns, so the assistant's turn "
                     f"{turn.number} cannot be located; give one row for each answer instead."
@@ -116,6 +115,7 @@ def cut(tokens: TokenRow, max_length: int) -> TokenRow:
     )
 
 
-def _common_prefix(one: list[int], other: list[int]) -> int:
+def common_prefix(one: list[int], other: list[int]) -> int:
+    """Return how many ids two texts have in common from their beginning."""
     pairs = zip(one, other, strict=False)
     return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -33,6 +33,8 @@ ROWS = {"train": "train.jsonl", "validation": "validation.jsonl"}
 """The rows of each split as a hosted run has sent them."""
 PROFILE, TRACE = "profile.md", "trace.json.gz"
 """Where the time went, with `backend.profile=true`."""
+EXPORTS, EXPORT, CARD, QUESTIONS = "exports", "export.json", "README.md", "questions.json"
+"""In a run's folder: a folder for each export; in it its proof and its card; next to them what the run's model says."""
 
 HELD_OUT = "evaluation.jsonl"
 """The held-out rows one by one: the loss and the other metrics of each."""

@@ -3,12 +3,17 @@
 import argparse
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+import msgspec
 
 from runner.errors import RequestError, StopAsked
 from runner.record import run_folders
+
+Keys = TypeVar("Keys")
 
 COMMANDS = {
     "runner": "fine-tune a model: check the request, plan, run",
@@ -18,6 +23,8 @@ COMMANDS = {
     "runner.promote": "give a run's model a name, if it is better than what has it",
     "runner.watch": "follow hosted jobs to their end",
     "runner.jobs": "list the hosted jobs; cancel, pause or resume some",
+    "runner.export": "give a run's model away in another form, with a proof",
+    "runner.serve": "let an engine answer with a run's model, OpenAI-compatible",
     "runner.clean": "remove what runs left at the hosted service",
 }
 """Every command, and in a line what it does."""
@@ -53,6 +60,32 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
         help="where the runs are; RUNNER_RUNS_FOLDER or %(default)s",
     )
     return made
+
+
+def keys(typed: Sequence[str], form: type[Keys]) -> Keys:
+    """Return what KEY=VALUE on a command line say, by the fields of a dataclass. Raises `RequestError` otherwise."""
+    allowed = [each.name for each in fields(form)]  # type: ignore[arg-type]
+    values: dict[str, str | None] = {}
+    for each in typed:
+        key, equals, value = each.partition("=")
+        if not equals or key not in allowed:
+            raise RequestError(f"{each}: no such key; allowed: {', '.join(f'{name}=…' for name in allowed)}.")
+        values[key] = None if value == "null" else value
+    try:
+        return msgspec.convert(values, form, strict=False)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$.")
+        raise RequestError(
+            f"{place.rstrip('`')}: {reason[0].lower()}{reason[1:]}, got {values[place.rstrip('`')]}."
+        ) from None
+
+
+def agreed(question: str) -> bool:
+    """Ask, and say whether the answer was yes; where nobody can answer it was not."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def others(name: str) -> str:

@@ -25,9 +25,7 @@ NOT_THERE = {"ResourceNotFound", "DeploymentNotFound", "NotFound"}
 class Deployer:
     """Makes and removes one deployment, by its name."""
 
-    def __init__(
-        self, service: Service, name: str, format: str = OPENAI, key: str = "backend.deployment.name"
-    ) -> None:
+    def __init__(self, service: Service, name: str, format: str = OPENAI, key: str = "backend.deployment.name") -> None:
         # The publisher of the base model: a wrong one ends in a 500 without a reason.
         self.service, self.name, self.format, self.key = service, name, format, key
 

@@ -13,6 +13,7 @@ from runner.backends.local.keys import Local
 from runner.errors import ModelError, RequestError
 from runner.models import model_reference
 from runner.models.source import ModelIdentity
+from runner.record import layout
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -193,7 +194,7 @@ def save(
 def _save_adapter(model: "PeftModel", folder: Path, start: ModelIdentity) -> None:
     model.save_pretrained(str(folder))
     # peft's model card: a form with nothing filled in.
-    (folder / "README.md").unlink(missing_ok=True)
+    (folder / layout.CARD).unlink(missing_ok=True)
     # peft notes the folder that the base was loaded from, which means nothing on another machine.
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": start.source}, indent=2))

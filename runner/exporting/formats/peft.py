@@ -1,0 +1,57 @@
+"""`format=peft`: the adapter with tokenizer and chat template, as peft and transformers load it onto the base model."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from runner import models
+from runner.errors import ModelError
+from runner.exporting.exporter import TOKENIZER_FILES, Bound, Exporter, RunModel
+
+
+class Peft(Exporter):
+    """An adapter's folder."""
+
+    name = "peft"
+    program = "transformers"
+    bounds: ClassVar[Mapping[str, Bound]] = {"float32": Bound(1e-4, 0.95)}
+
+    def write(self, model: RunModel, folder: Path, quantization: str) -> None:
+        """Copy the adapter, name its base model, add the tokenizer.
+
+        Raises `ModelError` for a run that has none, or several in a row, which peft does not load together.
+        """
+        adapters = model.reference.adapters
+        if len(adapters) != 1:
+            found = "all weights" if model.reference.full else f"{len(adapters)} adapters, one upon the other"
+            raise ModelError(f"format: peft takes one adapter, and {model.name} has {found}; use format=merged.")
+        shutil.copytree(model.folder / adapters[0], folder, dirs_exist_ok=True)
+        # The run notes its own name for the base model, `hf:ORG/NAME` say, which peft does not read.
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | _base(model.reference.base.source), indent=2))
+        for name in TOKENIZER_FILES:
+            if (model.tokenizer.folder / name).exists():
+                shutil.copy(model.tokenizer.folder / name, folder / name)
+
+    def usage(self, name: str) -> str:
+        """Return how it is loaded."""
+        return (
+            "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
+            f'model = AutoPeftModelForCausalLM.from_pretrained("{name}")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{name}")'
+        )
+
+
+def _base(source: str) -> dict[str, str | None]:
+    """Return how peft finds the base model: by its name at the hub, else by its folder here."""
+    if source.startswith("hf:"):
+        # The commit, where the run has one: a branch may have moved when the adapter is loaded.
+        name, _, revision = source.removeprefix("hf:").partition("@")
+        return {"base_model_name_or_path": name, "revision": revision or None}
+    # A folder means nothing elsewhere; the model card names the source that it came from.
+    return {"base_model_name_or_path": str(models.fetch(source).absolute())}
+
+
+EXPORTER = Peft()

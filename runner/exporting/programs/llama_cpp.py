@@ -1,0 +1,128 @@
+"""llama.cpp by its own server, as `runner.serve` starts it: its Jinja, its tokenizer, its arithmetic.
+
+The log-probability of a token that is given, and not sampled: a bias makes the server say it, and reports the
+log-probability that the weights alone give it (`post_sampling_probs` is off).
+Source: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from runner.errors import ProofError, ServiceError
+from runner.exporting.evidence import Evidence, Ids, Questions, Scored, wire
+from runner.exporting.programs import Program
+from runner.serving import client, engines
+from runner.serving.client import Json
+from runner.serving.server import served
+
+FORCED = 1e4
+"""Added to a logit, more than any model's logits differ by: the token is said for sure."""
+Form = TypeVar("Form")
+
+
+class _Rendered(msgspec.Struct):
+    prompt: str
+
+
+class _Tokens(msgspec.Struct):
+    tokens: Ids
+
+
+class _Token(msgspec.Struct):
+    id: int
+    logprob: float
+
+
+class _Said(msgspec.Struct):
+    content: str
+    tokens_predicted: int
+    stop_type: str
+    completion_probabilities: list[_Token] = []
+
+
+class _Props(msgspec.Struct):
+    eos_token: str
+
+
+class LlamaCpp(Program):
+    """llama.cpp, of the package xllamacpp."""
+
+    def demand(self) -> None:
+        """Raise `RequestError` where it is not installed."""
+        engines.load("llama_cpp").demand()
+
+    def version(self) -> str:
+        """Return the package's version, which names the build of llama.cpp."""
+        return f"xllamacpp {version('xllamacpp')}"
+
+    def evidence(self, folder: Path, asked: Questions) -> Evidence:
+        """Return what the server says; raises `ProofError` where it cannot load the file, or fails."""
+        try:
+            with served(engines.load("llama_cpp"), folder, "export") as found:
+                return _Asked(found.url.removesuffix("/v1")).evidence(asked)
+        except ServiceError as error:
+            raise ProofError(f"{folder}: llama.cpp cannot use the export: {error}") from error
+
+
+class _Asked:
+    """A server that is asked."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def evidence(self, asked: Questions) -> Evidence:
+        prompts = [self._ids(wire(each), True) for each in asked.prompts]
+        # Of the file's own key; that it also knows other ends by their text is what llama.cpp does with any file.
+        props = client.decoded(client.get(f"{self.url}/props"), self.url, _Props)
+        return Evidence(
+            prompts=prompts,
+            conversations=[self._ids(wire(each.messages), False) for each in asked.scored],
+            logps=[self._logps(each) for each in asked.scored],
+            replies=[self._say(each, asked.max_new_tokens).content.strip() for each in prompts],
+            ends=self._tokens(props.eos_token),
+            stops=[self._stops(prompts[0], end) for end in asked.ends],
+        )
+
+    def _ids(self, messages: list[dict[str, str]], answer_next: bool) -> Ids:
+        body: dict[str, Json] = {"messages": messages, "add_generation_prompt": answer_next}
+        return self._tokens(self._post("apply-template", body, _Rendered).prompt)
+
+    def _tokens(self, text: str) -> Ids:
+        # As its chat completions tokenise what the template has written.
+        return self._post("tokenize", {"content": text, "add_special": True, "parse_special": True}, _Tokens).tokens
+
+    def _say(self, prompt: Ids, limit: int, **more: Json) -> _Said:
+        # Greedy by its first sampler: a temperature of 0 alone leaves the other samplers at their defaults.
+        body: dict[str, Json] = {
+            "prompt": prompt,
+            "n_predict": limit,
+            "temperature": 0,
+            "samplers": ["top_k"],
+            "top_k": 1,
+        }
+        return self._post("completion", body | more, _Said)
+
+    def _logps(self, row: Scored) -> list[float]:
+        found = []
+        for place, token in enumerate(row.answer):
+            # What came before is in its cache: one token is computed at a time.
+            said = self._say([*row.prompt, *row.answer[:place]], 1, n_probs=1, logit_bias=[[token, FORCED]])
+            (each,) = said.completion_probabilities
+            if each.id != token:
+                raise ServiceError(f"{self.url}: said token {each.id} where it was made to say {token}")
+            found.append(each.logprob)
+        return found
+
+    def _stops(self, prompt: Ids, end: int) -> bool:
+        # Three tokens: one that does not stop has to have the room to continue.
+        said = self._say(prompt, 3, logit_bias=[[end, FORCED]])
+        return said.stop_type == "eos" and said.tokens_predicted == 1
+
+    def _post(self, name: str, body: dict[str, Json], form: type[Form]) -> Form:
+        return client.decoded(client.post(f"{self.url}/{name}", body), self.url, form)
+
+
+PROGRAM = LlamaCpp()

@@ -1,0 +1,115 @@
+"""transformers, with peft where the folder holds an adapter: as their documentation loads a model, in a process of its
+own. Called as `python -m runner.exporting.programs.transformers FOLDER`, questions on standard input, evidence out.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runner.errors import ProofError
+from runner.exporting.evidence import Evidence, Ids, Questions, Scored, wire
+from runner.exporting.programs import Program
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Transformers(Program):
+    """transformers and peft, which the run itself needed, too."""
+
+    def demand(self) -> None:
+        """Nothing is missing: the run's model is loaded by them."""
+
+    def evidence(self, folder: Path, asked: Questions) -> Evidence:
+        """Return what the process says; raises `ProofError` with its last line where it fails."""
+        line = [sys.executable, "-W", "ignore", "-m", __name__, str(folder)]
+        # Only `runner` is shared with it: no weight, tokenizer or setting that is in memory here.
+        done = subprocess.run(line, input=msgspec.json.encode(asked), capture_output=True, check=False)
+        if done.returncode:
+            last = (done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
+            raise ProofError(f"{folder}: transformers cannot use the export: {last}")
+        return msgspec.json.decode(done.stdout, type=Evidence)
+
+    def version(self) -> str:
+        """Return the version of both."""
+        return f"transformers {version('transformers')}, peft {version('peft')}"
+
+
+def _ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]], answer_next: bool) -> Ids:
+    # `return_dict=False`: ids alone; with the mask, which is its default, a dictionary.
+    return list(
+        tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=True, return_dict=False)
+    )
+
+
+def _logps(model: "PreTrainedModel", row: Scored) -> list[float]:
+    import torch
+
+    logits = model(torch.tensor([[*row.prompt, *row.answer]]), use_cache=False).logits[0].float()
+    # The logits of a token predict the next one.
+    rows = logits[len(row.prompt) - 1 : -1].log_softmax(-1)
+    return [float(value) for value in rows.gather(1, torch.tensor(row.answer)[:, None])[:, 0]]
+
+
+def _said(model: "PreTrainedModel", prompt: Ids, limit: int, **more: object) -> Ids:
+    import torch
+
+    ids = torch.tensor([prompt])
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False, **more)
+    return [int(each) for each in out[0, len(prompt) :]]
+
+
+def _stops(model: "PreTrainedModel", prompt: Ids, end: int) -> bool:
+    """Say whether an answer ends with an id that the model is made to say."""
+    # A bias on the id alone: whatever the weights say, it is the likeliest token.
+    return _said(model, prompt, 3, sequence_bias=[[[end], 1e4]]) == [end]
+
+
+def _load(folder: str) -> "PreTrainedModel":
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if not (Path(folder) / "adapter_config.json").exists():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    from peft import AutoPeftModelForCausalLM
+
+    # The type in which the run's model is compared; the base model's file may be in 16 bits.
+    return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def answers(folder: str, asked: Questions) -> Evidence:
+    """Return what the model in a folder says to questions."""
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), _load(folder).eval()
+    ends = model.generation_config.eos_token_id
+    with torch.no_grad():
+        prompts = [_ids(tokenizer, wire(each), True) for each in asked.prompts]
+        said = [_said(model, each, asked.max_new_tokens) for each in prompts]
+        return Evidence(
+            prompts=prompts,
+            conversations=[_ids(tokenizer, wire(each.messages), False) for each in asked.scored],
+            logps=[_logps(model, each) for each in asked.scored],
+            replies=[tokenizer.decode(each, skip_special_tokens=True).strip() for each in said],
+            ends=ends if isinstance(ends, list) else [] if ends is None else [ends],
+            stops=[_stops(model, prompts[0], end) for end in asked.ends],
+        )
+
+
+def main() -> None:
+    """Answer the questions on standard input."""
+    folder, asked = sys.argv[1], msgspec.json.decode(sys.stdin.buffer.read(), type=Questions)
+    output, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no evidence
+    output.buffer.write(msgspec.json.encode(answers(folder, asked)))
+
+
+PROGRAM = Transformers()
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Serve a run's model at an OpenAI-compatible address of this machine, by an engine made for that.
+
+RUN is a run's folder, its name under `runs/`, or the start of its plan id. The rest is KEY=VALUE:
+
+  engine=transformers  the engine, of those below
+  quantization=…       how the weights are kept: runner.export --help has the values of each form
+  port=8000            0 takes one that is free
+  rows=20  max_new_tokens=64  force=true    of the export's proof, as runner.export has them
+
+  python -m runner.serve dpo-house_style engine=llama_cpp
+
+What the engine loads is exported and proven first, once (runner.export). Once it answers, it is asked some of the
+held-out prompts by both of its interfaces. Ctrl-C ends it.
+"""
+
+import signal
+from dataclasses import dataclass
+
+from runner.record import run_folders
+from runner.request.types import PositiveInt
+from runner.terminal import cli, console
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The keys of the command."""
+
+    engine: str = "transformers"
+    quantization: str | None = None
+    port: int = 8000
+    rows: PositiveInt = 20
+    max_new_tokens: PositiveInt = 64
+    force: bool = False
+
+
+def main() -> None:
+    """Serve until Ctrl-C; leave with 130 after it, 1 where the engine fails, 2 for what cannot be served."""
+    cli.main(_serve)
+
+
+def _serve(arguments: list[str]) -> None:
+    parser = cli.parser("runner.serve", f"{(__doc__ or '').rstrip()}\n\n{_engines()}")
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
+    given = parser.parse_args(arguments)
+    asked = cli.keys(given.keys, Asked)
+    run = run_folders.find(given.run, given.runs_folder)
+    # A service that is stopped by its supervisor ends its engine, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from runner.exporting import carry_out
+    from runner.serving import engines, greeting
+    from runner.serving.server import served
+
+    engine = engines.load(asked.engine)
+    engine.demand()
+    planned = carry_out.wanted(run, engine.form, asked.quantization, asked.rows, asked.max_new_tokens, asked.force)
+    folder, export = carry_out.export(planned, console.say)
+    console.say(f"starting {engine.name} with {folder} …")
+    with served(engine, folder, run.name, asked.port) as found:
+        known = carry_out.known(planned)
+        same, count = greeting.check(found, known.asked, known.run, planned.bound if export.proven else None)
+        console.say(f"it answers {same} of {count} held-out prompts as the run's model does\n")
+        console.say(greeting.lines(found))
+        found.process.wait()
+    console.complain(f"{engine.name}: ended with {found.process.returncode}.")
+    raise SystemExit(1)
+
+
+def _engines() -> str:
+    """Return a line for each engine, with the form that it loads."""
+    from runner.serving import engines
+
+    lines = [f"  {name:{20}} {engines.load(name).form}" for name in engines.names()]
+    return "\n".join(["  engine=              loads format=", *lines])
+
+
+if __name__ == "__main__":
+    main()

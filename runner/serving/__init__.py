@@ -1,0 +1,6 @@
+"""A run's model behind an OpenAI-compatible address, by an engine made for that; there is no server of our own.
+
+engines/      one engine a file: what it loads, how its process is started
+server.py     the process: started, waited for, ended
+client.py     what is asked of it over HTTP on this machine
+"""

@@ -1,0 +1,98 @@
+"""An engine's process: started at a free port of this machine, waited for, and ended, whatever happens."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, NamedTuple
+
+from runner.errors import RequestError, ServiceError
+from runner.serving import client
+from runner.serving.engines import Engine
+
+START_SECONDS = 900
+"""The longest that an engine may take to load a model: 70 billion weights from a slow disk."""
+END_SECONDS = 10
+SHOWN = 400
+"""Characters of an engine's last words that an error quotes."""
+
+
+class Served(NamedTuple):
+    """A model that an engine answers with: the address up to `/v1`, what clients call it, and the engine's process."""
+
+    url: str
+    model: str
+    process: "subprocess.Popen[bytes]"
+
+
+@contextmanager
+def served(engine: Engine, folder: Path, model: str, port: int = 0) -> Iterator[Served]:
+    """Serve an export within the block; `port` 0 takes one that is free.
+
+    Raises `RequestError` where the port is taken, `ServiceError` with the engine's last words where it does not start.
+    """
+    # Between here and the engine's start another process may take it; then the engine ends, and its words say so.
+    port = _free(port)
+    # Offline: the export is whole, and an engine that asked a hub for more would serve something else.
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    with TemporaryFile() as log:
+        process = subprocess.Popen(
+            engine.command(folder.absolute(), model, port), stdin=subprocess.PIPE, stdout=log, stderr=log,
+            env=environment, cwd=folder.absolute().parent, start_new_session=True,
+        )  # fmt: skip
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait(process, url, engine, log)
+            yield Served(f"{url}/v1", engine.called(folder, model), process)
+        finally:
+            _end(process)
+
+
+def _wait(process: "subprocess.Popen[bytes]", url: str, engine: Engine, log: IO[bytes]) -> None:
+    # Both engines answer /health only once the weights are loaded; before that it refuses, or says 503.
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise ServiceError(f"{engine.name}: ended with {process.returncode} before it answered: {_last(log)}")
+        with suppress(ServiceError):
+            client.get(f"{url}/health")
+            return
+        time.sleep(0.1)
+    raise ServiceError(f"{engine.name}: did not answer within {START_SECONDS} s: {_last(log)}")
+
+
+def _last(log: IO[bytes]) -> str:
+    # The end is what matters: engines print pages before they fail.
+    log.seek(0)
+    return " ".join(log.read().decode(errors="replace").split())[-SHOWN:] or "it said nothing"
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End an engine with what it has started: its whole session, first asked, then killed."""
+    assert process.stdin is not None
+    process.stdin.close()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+            return
+
+
+def _free(port: int) -> int:
+    with socket.socket() as tried:
+        # As servers do: one that has just ended leaves its connections in TIME_WAIT, which is no reason to refuse.
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RequestError(
+                f"port: {port} cannot be had ({error.strerror}); port=0 takes one that is free."
+            ) from error
+        found: int = tried.getsockname()[1]
+        return found
