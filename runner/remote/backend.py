@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from runner import distributed
@@ -22,7 +23,7 @@ from runner.record.events import Created
 from runner.record.journal import RunState
 from runner.remote.engine.service import Service
 from runner.remote.keys import RemoteKeys
-from runner.remote.money import price
+from runner.remote.money import price, rates
 from runner.remote.target import Target
 from runner.request.keys import Request
 from runner.request.types import resolve_auto
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from runner.remote.steps import RemoteSteps
 
 Settings = TypeVar("Settings", bound=RemoteKeys)
+ELSEWHERE = ("runtime", "prices", "url", "azure")
+"""Settings that decide nothing about the result: how the work is done, what it costs, where the service is."""
 REMOVED = ("session", "checkpoint")
 """What `runner.clean` removes, in this order."""
 
@@ -42,9 +45,20 @@ class RemoteBackend(Backend[Settings]):
     repeats: ClassVar[str]
     """What the service guarantees where an answer is lost, as a sentence for the plan."""
 
+    shipped_prices: ClassVar[Path]
+    """The table of prices that comes with the backend."""
+
+    @abstractmethod
+    def kept(self, settings: Settings) -> str:
+        """Return how long the service keeps checkpoints, as a clause for the plan."""
+
     @abstractmethod
     def target(self, run: Run) -> Target:
         """Return the service, the model there and the settings of a run."""
+
+    @abstractmethod
+    def base_model(self, source: str) -> str:
+        """Return the service's name of the base model that a source means. Raises `RequestError` for none of its own."""
 
     @abstractmethod
     def service(self, settings: Settings) -> Service:
@@ -52,6 +66,12 @@ class RemoteBackend(Backend[Settings]):
 
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` or `DataError` for what the engine does not have."""
+        settings, model = self.settings.of(request), self.base_model(request.model.source)
+        if request.max_price is not None and model not in rates.table(settings.prices, self.shipped_prices).models:
+            raise RequestError(
+                f"max_price: got {request.max_price:g}, but {model} has no price; add it to a copy of "
+                f"{settings.prices or self.shipped_prices} and name that, backend.prices=FILE, or leave max_price out."
+            )
         # Each rank would open a session of its own, and pay for it.
         if distributed.this_rank().world_size > 1:
             raise RequestError(
@@ -85,7 +105,7 @@ class RemoteBackend(Backend[Settings]):
 
     def identity(self, settings: Settings) -> dict[str, Json]:
         """Return all settings but where the service is, its prices, and how the work is done."""
-        return {key: value for key, value in asdict(settings).items() if key not in ("runtime", "prices", "url")}
+        return {key: value for key, value in asdict(settings).items() if key not in ELSEWHERE}
 
     def evaluation(self, request: Request) -> dict[str, Json]:
         """Return what decides which weights are kept and what is measured on the way."""
@@ -99,7 +119,7 @@ class RemoteBackend(Backend[Settings]):
     def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
         """Return the tokens by meter, the price, and what happens to a lost answer and at `max_price`."""
         run = proposal.run
-        return price.forecast(run, self.target(run), self.repeats)
+        return price.forecast(run, self.target(run), self.repeats, self.kept(self.settings.of(run.request)))
 
     def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
         """Return what to do with the result."""

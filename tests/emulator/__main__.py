@@ -51,8 +51,8 @@ def main() -> None:
 
 def _tinker(source: str) -> Any:
     """Return the emulator of Tinker, whose one model is that of a source, loaded when it is first asked for."""
+    from tests.emulator.primitives.bases import Fetched
     from tests.emulator.tinker import TinkerEmulator
-    from tests.emulator.tinker.bases import Fetched
 
     return TinkerEmulator(Fetched(TINKER_MODEL, source))
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from runner.backends.tinker.service import Tinker
 from runner.remote.engine import opening
-from runner.remote.engine.driver import Driver, InDoubt
+from runner.remote.engine.doubt import InDoubt
+from runner.remote.engine.driver import Driver
 from runner.remote.engine.ledger import Ledger, Line, start_of
 from runner.remote.engine.remote_engine import Limits, RemoteEngine, datums
 from runner.remote.engine.service import Start

@@ -12,7 +12,7 @@ pytest.importorskip("tinker")
 
 from runner.errors import RunnerError
 from runner.remote.engine import opening
-from runner.remote.engine.driver import InDoubt
+from runner.remote.engine.doubt import InDoubt
 from runner.remote.engine.remote_engine import Limits, RemoteEngine
 from runner.training.engine import Adam
 from runner.training.examples import Example

@@ -1,4 +1,4 @@
-"""What the emulated service keeps: sessions, models, samplers, checkpoints, and requests that are under way."""
+"""What an emulated service keeps: sessions, models, samplers, checkpoints, and requests that are under way."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.emulator.messages import Answer
-from tests.emulator.tinker.trainer import Trainer, Weights
+from tests.emulator.primitives.trainer import Trainer, Weights
 
 
 @dataclass
