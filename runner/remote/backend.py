@@ -58,7 +58,7 @@ class RemoteBackend(Backend[Settings]):
 
     @abstractmethod
     def base_model(self, source: str) -> str:
-        """Return the service's name of the base model that a source means. Raises `RequestError` for none of its own."""
+        """Return the service's name of the base model of a source. Raises `RequestError` for none of its own."""
 
     @abstractmethod
     def service(self, settings: Settings) -> Service:

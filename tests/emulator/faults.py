@@ -33,6 +33,7 @@ class Fault:
     - `reset_before`, `reset_after`: the connection is reset before, or after, the request was carried out
     - `cut`: carried out, the answer ends in the middle of its body
     - `late` (`before`): the connection is reset; carried out when the next request for the operation `before` comes
+    - `dropped`, `failed` (the envelope's keys): a session's request is accepted, and fails before, or after, its work
     - `slow` (`seconds`): carried out at once, answered late
     - `repeat_page`: a list shows its first page whatever `after` says, and claims to have more
     - `shuffle_events`: a list out of order, some items twice; the last one stays last, so that paging still works
@@ -102,6 +103,14 @@ def _late(request: Request, operation: Operation, before: str) -> Reply:
     return Reply(way="reset")  # only emulators of training primitives carry it out later
 
 
+def _as_usual(request: Request, operation: Operation, **envelope: Any) -> Reply:
+    return Reply.of(operation(request))  # the emulator of sessions itself drops the work
+
+
+def _failed(request: Request, operation: Operation, **envelope: Any) -> Reply:
+    return Reply(body={"status": "failed", "error": "The result is not available.", **envelope})
+
+
 def _reset_after(request: Request, operation: Operation) -> Reply:
     operation(request)
     return Reply(way="reset")
@@ -158,6 +167,8 @@ KINDS: dict[str, Callable[..., Reply]] = {
     "status": _status,
     "reset_before": _reset_before,
     "late": _late,
+    "dropped": _as_usual,
+    "failed": _failed,
     "reset_after": _reset_after,
     "cut": _cut,
     "slow": _slow,

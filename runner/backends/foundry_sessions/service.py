@@ -179,7 +179,7 @@ class FoundrySessions(Service):
         self._api.http.disconnect()
 
     def sessions(self) -> Sequence[RemoteJob]:
-        """Return all sessions of the project; their age is that of their last request, as the list has no other time."""
+        """Return all sessions of the project, by the time of their last request: the list has no other."""
         found = sorted(self._listed(), key=lambda each: each.last_request_time, reverse=True)
         return [
             RemoteJob(each.session_id, each.status, each.last_request_time.timestamp(), each.base_model)

@@ -28,7 +28,7 @@ class RunResult(Source):
         return model_reference.demand(find(rest) / layout.MODEL, f"run:{rest}").digest
 
     def cached(self, rest: str) -> Path | None:
-        """Return the run's model folder; of one that is at a service only, the folder of its tokenizer, if it is here."""
+        """Return the run's model folder; of one that is at a service only, the folder of its tokenizer, if here."""
         if there := _elsewhere(find(rest)):
             return models.cached(there.source)
         # A run's model is in its folder or nowhere: there is nothing to download.

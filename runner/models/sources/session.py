@@ -1,4 +1,4 @@
-"""`session:ORG/NAME`: a base model of Foundry's fine-tuning sessions; `session:NAME@SOURCE` takes its files elsewhere."""
+"""`session:ORG/NAME`: a base model of Foundry's fine-tuning sessions; `session:NAME@SOURCE` has other files."""
 
 from runner.models.served_model import ServedModel
 

@@ -1,4 +1,4 @@
-"""`tinker:ORG/NAME`: a base model that the Tinker service trains; `tinker:NAME@SOURCE` takes its files from elsewhere."""
+"""`tinker:ORG/NAME`: a base model that the Tinker service trains; `tinker:NAME@SOURCE` has other files."""
 
 from runner.models.served_model import ServedModel
 

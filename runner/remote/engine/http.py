@@ -78,6 +78,7 @@ class Http:
         path: str,
         *,
         json: object = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         most: float | None = None,
     ) -> "Response":
@@ -85,7 +86,7 @@ class Http:
         began, failures = time.monotonic(), 0
         while True:
             try:
-                return self.send(method, path, json=json, headers=headers, most=most)
+                return self.send(method, path, json=json, content=content, headers=headers, most=most)
             except Lost:
                 if time.monotonic() - began > (self._patience if most is None else most):
                     raise self._given_up(f"{method} {path}") from None

@@ -19,9 +19,14 @@ class Session:
     metadata: dict[str, str]
     created_at: float = field(default_factory=time.time)
     beat_at: float = field(default_factory=time.time)
+    used_at: float = field(default_factory=time.time)
     finished: str | None = None
     models: list[str] = field(default_factory=list)
     samplers: list[str] = field(default_factory=list)
+
+    def used(self) -> None:
+        """Note that it was just asked something."""
+        self.used_at = time.time()
 
 
 @dataclass

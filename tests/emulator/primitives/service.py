@@ -137,11 +137,15 @@ class Primitives(ABC):
         if self.delay:
             time.sleep(self.delay)
         self._arrive(found[0].name)
-        if fault is not None and fault.kind == "late":
-            self._late.append(Late(fault.details["before"], lambda: self._answer(request, *found)))
         if fault is not None:
-            return fault.strike(request, lambda struck: self._answer(struck, *found))
+            return self.strike(fault, request, lambda struck: self._answer(struck, *found))
         return Reply.of(self._answer(request, *found))
+
+    def strike(self, fault: Fault, request: Request, answer: Callable[[Request], Answer]) -> Reply:
+        """Let a fault strike a request."""
+        if fault.kind == "late":
+            self._late.append(Late(fault.details["before"], lambda: answer(request)))
+        return fault.strike(request, answer)
 
     def _arrive(self, name: str) -> None:
         """Carry out the late requests that come in before one for this operation."""
