@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Wire(ABC):
 
     clips: bool
     """Whether it scales long gradients down."""
-    lora: Mapping[str, object]
+    lora: ClassVar[Mapping[str, object]]
     """LoRA's settings, which mean the same model everywhere."""
     saves: str
     """The emulator's name for the request that saves a state."""
@@ -66,7 +66,7 @@ class TinkerWire(Wire):
     """The Tinker API."""
 
     clips = True
-    lora = {"rank": 4, "train_attn": True, "train_mlp": True, "train_unembed": False}
+    lora: ClassVar[Mapping[str, object]] = {"rank": 4, "train_attn": True, "train_mlp": True, "train_unembed": False}
     saves, opens = "POST save_weights", "POST create_session"
 
     def emulator(self, models: Mapping[str, Path]) -> Primitives:
@@ -87,7 +87,7 @@ class SessionsWire(Wire):
     """Foundry's fine-tuning sessions."""
 
     clips = False
-    lora = {"rank": 4, "alpha": 32.0}
+    lora: ClassVar[Mapping[str, object]] = {"rank": 4, "alpha": 32.0}
     saves, opens = "POST checkpoint", "POST sessions"
 
     def emulator(self, models: Mapping[str, Path]) -> Primitives:

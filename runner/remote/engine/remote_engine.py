@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runner.errors import RunnerError
 from runner.models.chat_tokenizer import TokenRow
 from runner.record.samples import Sampling
-from runner.remote.engine.doubt import InDoubt
+from runner.remote.engine.doubt import LATE, InDoubt, another_driver
 from runner.remote.engine.driver import Driver
 from runner.remote.engine.ledger import Best, Checkpoint
 from runner.remote.engine.ledger import Sampled as SampledTokens
@@ -146,14 +145,15 @@ class RemoteEngine(ByPrimitives):
         return np.concatenate(found)
 
     def _demand_same(self, before: TokenLogps, now: TokenLogps) -> None:
-        """Raise `RunnerError` where the weights have changed between two passes over the same rows."""
+        """Raise `RunnerError`, or `InDoubt`, where the weights have changed between two passes over the same rows."""
         opened = self.driver.ledger.opened
         apart = float(np.abs(before.logps - now.logps).mean()) if len(before.logps) else 0.0
-        if opened is not None and apart > max(SAME_NATS, 20 * opened.noise):
-            raise RunnerError(
-                f"session {opened.handle.session}: its weights have changed between two requests ({apart:.2g} nats a "
-                "token): another driver works on it; stop that one, and give the same command again."
-            )
+        if opened is None or apart <= max(SAME_NATS, 20 * opened.noise):
+            return
+        what = f"its weights have changed between two requests ({apart:.2g} nats a token)"
+        if self.driver.ledger.resent:
+            raise InDoubt(f"{what}: {LATE}")
+        raise another_driver(opened.handle.session, what)
 
 
 def numbers(values: Mapping[str, float]) -> dict[str, float]:
