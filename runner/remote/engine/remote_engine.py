@@ -92,10 +92,11 @@ class RemoteEngine(ByPrimitives):
         ledger = self.driver.ledger
         if ledger.checkpoint is not None and ledger.checkpoint.saved.step == saved.step and not ledger.entries:
             return
+        behind = self.driver.replays
         try:
             path = self._save(Save(f"step-{saved.step:08d}", ttl_seconds=self.limits.ttl_seconds))
         except InDoubt:
-            if not self.driver.replays:
+            if not behind:
                 raise
             # Stopped in a replay: the model is further than the loop, and the last checkpoint is not touched.
             return

@@ -80,7 +80,13 @@ class Trainer:
         return _split(lessons, self.engine.forward_backward([lesson.row for lesson in lessons], weights).logps)
 
     def optim_step(self, adam: Adam) -> float:
-        """Take a step; return the norm of the gradient before it was clipped."""
+        """Take a step; return the norm of the gradient before it was clipped.
+
+        Without a gradient it is a step all the same, by the moments: a service's gradient is zeros, and not missing.
+        """
+        for weight in self.engine.learner.weights.values():
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
         found = self.engine.optim_step(adam)()
         self.steps += 1
         return found["grad_norm"]
