@@ -102,6 +102,8 @@ def complete(service: "Service", request: Request, id: str) -> Answer:
     with service.lock:
         session = _session(service, id)
         session.finished = session.finished or "succeeded"
+        for path in [path for path in service.checkpoints if path.startswith(f"loom://{id}/sampler/ss")]:
+            del service.checkpoints[path]  # those without a name are for the session alone
     return Answer(body={"request_id": "none", "session_id": id, "status": "pending"})
 
 
