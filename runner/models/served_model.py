@@ -42,7 +42,7 @@ class ServedModel(Source):
         if not re.fullmatch(r"[\w.-]+/[\w.:-]+", name):
             raise ModelError(
                 f"model.source: got '{self.scheme}:{rest}'; allowed: {self.scheme}:ORG/NAME, "
-                f"{self.scheme}:ORG/NAME@SOURCE, or run:RUN to go on from a run's result."
+                f"{self.scheme}:ORG/NAME@SOURCE, or run:RUN to continue from a run's result."
             )
         # A name may carry the length of its context after a colon, which the hub does not know.
         return name, source or f"hf:{name.partition(':')[0]}"

@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from runner import distributed
@@ -23,7 +22,7 @@ from runner.record.events import Created
 from runner.record.journal import RunState
 from runner.remote.engine.service import Service
 from runner.remote.keys import RemoteKeys
-from runner.remote.money import price, rates
+from runner.remote.money import price
 from runner.remote.target import Target
 from runner.request.keys import Request
 from runner.request.types import resolve_auto
@@ -45,20 +44,9 @@ class RemoteBackend(Backend[Settings]):
     repeats: ClassVar[str]
     """What the service guarantees where an answer is lost, as a sentence for the plan."""
 
-    shipped_prices: ClassVar[Path]
-    """The table of prices that comes with the backend."""
-
-    @abstractmethod
-    def kept(self, settings: Settings) -> str:
-        """Return how long the service keeps checkpoints, as a clause for the plan."""
-
     @abstractmethod
     def target(self, run: Run) -> Target:
         """Return the service, the model there and the settings of a run."""
-
-    @abstractmethod
-    def base_model(self, source: str) -> str:
-        """Return the service's name of the base model of a source. Raises `RequestError` for none of its own."""
 
     @abstractmethod
     def service(self, settings: Settings) -> Service:
@@ -66,12 +54,6 @@ class RemoteBackend(Backend[Settings]):
 
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` or `DataError` for what the engine does not have."""
-        settings, model = self.settings.of(request), self.base_model(request.model.source)
-        if request.max_price is not None and model not in rates.table(settings.prices, self.shipped_prices).models:
-            raise RequestError(
-                f"max_price: got {request.max_price:g}, but {model} has no price; add it to a copy of "
-                f"{settings.prices or self.shipped_prices} and name that, backend.prices=FILE, or leave max_price out."
-            )
         # Each rank would open a session of its own, and pay for it.
         if distributed.this_rank().world_size > 1:
             raise RequestError(
@@ -119,7 +101,7 @@ class RemoteBackend(Backend[Settings]):
     def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
         """Return the tokens by meter, the price, and what happens to a lost answer and at `max_price`."""
         run = proposal.run
-        return price.forecast(run, self.target(run), self.repeats, self.kept(self.settings.of(run.request)))
+        return price.forecast(run, self.target(run), self.repeats)
 
     def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
         """Return what to do with the result."""

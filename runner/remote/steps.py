@@ -68,7 +68,7 @@ class RemoteSteps:
 
     def save(self) -> Events:
         """Save the result at the service, and fetch the adapter."""
-        return (yield from self._at_result(lambda: result.save(self.run, self.engine, self.target, self._trained)))
+        return (yield from self._at(lambda: result.save(self.run, self.engine, self.target, self._trained)))
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""
@@ -77,7 +77,7 @@ class RemoteSteps:
                 "no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction"
             )
             return {}
-        return (yield from self._at_result(self._evaluate))
+        return (yield from self._at(self._evaluate))
 
     def sample(self) -> Events:
         """Answer held-out prompts with the base and with the tuned model."""
@@ -85,9 +85,9 @@ class RemoteSteps:
             return {}
         replies = {}
         # The base model last: where a session answers for its own model alone, that takes a session of its own.
-        for number, (name, at) in enumerate({"tuned": self._at_result, "base": self._at_base}.items()):
+        for number, name in enumerate(("tuned", "base")):
             yield Progress("sample", number, 2, what=f"the {name} model's answers")
-            replies[name] = yield from at(partial(self._answers, name))
+            replies[name] = yield from self._at(partial(self._answers, name), base=name == "base")
         rows = self.rows.data.rows_to_ask
         return (yield from samples.keep(self.run.folder, rows, replies["base"], replies["tuned"]))
 
@@ -155,22 +155,16 @@ class RemoteSteps:
         yield from ()  # nothing to report from within
         return [respondent.replies(self.rows.tokenizer, answers) for answers in found]
 
-    def _at_result(self, work: Callable[[], Work[Done]]) -> Work[Done]:
-        """Do some work in a session whose model is the result."""
+    def _at(self, work: Callable[[], Work[Done]], base: bool = False) -> Work[Done]:
+        """Do some work in a session whose model is the result; with `base` in one that can ask the base model."""
         trained, ledger, saved = self._trained, self.session.driver.ledger, remote_model.read(self.run.folder)
-        state = trained.state
+        place = Place(trained.state, trained.step)
         # The checkpoints of training expire: a later command begins at the one that is kept for good.
-        if saved is not None and (ledger.opened is None or ledger.at != state):
-            state = saved.state
-        return (yield from self._at(Place(state, trained.step), work))
-
-    def _at_base(self, work: Callable[[], Work[Done]]) -> Work[Done]:
-        """Do some work in a session that can ask the model that training started from."""
-        if self.session.service.answering.anywhere:
-            return (yield from self._at_result(work))
-        return (yield from self._at(Place(), work))
-
-    def _at(self, place: Place, work: Callable[[], Work[Done]]) -> Work[Done]:
+        if saved is not None and (ledger.opened is None or ledger.at != place.state):
+            place = Place(saved.state, trained.step)
+        # A session that answers for its own model alone has to have that of the start.
+        if base and not self.session.service.answering.anywhere:
+            place = Place()
         self.engine.step = place.step
         at = self.session.at(self.rows.tokens("train"), place, work)
         return (yield from self.session.closing_on_error(at))

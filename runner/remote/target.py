@@ -49,16 +49,14 @@ class Target:
     limits: Limits
     shipped_prices: Path
     """The table of prices that comes with the backend."""
-    scheme: str
-    """What references to its models begin with."""
+    kept: str
+    """How long the service keeps checkpoints, as a clause for the plan."""
+    reference: Callable[[str], str]
+    """A checkpoint's path as commands name it."""
     exports: bool = True
     """Whether the service gives adapters away; else the result is a name there."""
     service: Callable[[], Service]
     tokenizer_folder: Callable[[], Path]
-
-    def reference(self, state: str) -> str:
-        """Return a saved state as commands name it: `SCHEME:STATE`."""
-        return f"{self.scheme}:{state}"
 
     @property
     def rates(self) -> Rates | None:

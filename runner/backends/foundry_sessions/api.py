@@ -42,6 +42,7 @@ class Api:
 
     def ask(self, method: str, route: str, body: bytes = b"", query: str = "", most: float | None = None) -> "Response":
         """Send a request that may be repeated until it is answered."""
+        # An empty body is none: DELETE and GET have no content at all.
         return self.http.ask(method, _path(route, query), content=body or None, headers=HEADERS, most=most)
 
     def result(self, request: str, is_live: Callable[[], bool]) -> bytes:
@@ -76,6 +77,7 @@ class Api:
             # Sent again only where that is known to do no harm, whatever the service thinks of it.
             time.sleep(min(LONGEST_PAUSE, max(0.0, found.retry_after_sec or 0.0)))
             return ResultGone(words)
+        # A new session begins at the last checkpoint; the driver says what that costs.
         if code in DEAD:
             return SessionGone(words)
         if code in REFUSED:

@@ -21,6 +21,7 @@ from runner.models.sources.session import SOURCE
 from runner.plan import Proposal, Run
 from runner.remote.backend import RemoteBackend
 from runner.remote.engine.remote_engine import Limits
+from runner.remote.money import rates
 from runner.remote.respondent import RemoteRespondent, ends
 from runner.remote.target import Origin, Target
 from runner.request.keys import Request
@@ -29,6 +30,8 @@ from runner.training.engine import Abilities, problems
 if TYPE_CHECKING:
     from runner.backends.foundry_sessions.service import FoundrySessions as Service
 
+PRICES = Path(__file__).with_name("prices.yaml")
+# Clipping is Adam's caller's elsewhere; here optim_step takes five numbers, and a norm is none of them.
 ABILITIES = Abilities(lost_answer="probe", exact_resume=False, clips=False, likeliest=False, lacks={})
 TOKENS_PER_REQUEST = 160_000
 """The package cuts at 5 MB, and counts 30 bytes for a token with its target and its weight."""
@@ -39,7 +42,6 @@ class FoundrySessionsBackend(RemoteBackend[FoundrySessions]):
 
     name = "foundry_sessions"
     settings = FoundrySessions
-    shipped_prices = Path(__file__).with_name("prices.yaml")
     repeats = (
         "a lost answer is found by its request's id; else a probe shows whether an optimizer step was taken, and the "
         "count of steps is checked after each"
@@ -48,7 +50,8 @@ class FoundrySessionsBackend(RemoteBackend[FoundrySessions]):
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` for a model or a key that sessions do not take, `AccessError` without an endpoint."""
         settings = FoundrySessions.of(request)
-        _origin(request.model.source)  # raises for a model of another place
+        # Raises for a model of another place.
+        rates.refuse_unpriced(request.max_price, _origin(request.model.source).base_model, settings.prices, PRICES)
         if wrong := problems(ABILITIES, settings.max_grad_norm):
             raise RequestError("\n".join(f"backend.{each}" for each in wrong))
         # A plan can be made on a machine that has neither the packages nor an endpoint.
@@ -60,21 +63,15 @@ class FoundrySessionsBackend(RemoteBackend[FoundrySessions]):
             find_endpoint(settings.azure)
         super().check(request, survey)
 
-    def kept(self, settings: FoundrySessions) -> str:
-        """Return how long checkpoints are kept."""
-        return "checkpoints stay until runner.clean: the service deletes a session's all at once"
-
-    def base_model(self, source: str) -> str:
-        """Return the service's name of the base model."""
-        return _origin(source).base_model
-
     def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
         """Return what a run takes, and what differs from the same request elsewhere."""
+        # What a default of ours means elsewhere and not here is reported: the same YAML gives other numbers.
         lines = [
             *super().forecast(proposal, tokens),
             ("gradients", "as long as they are: the service clips none, where backend=local clips them at 1"),
             ("result", "a name at the service, which gives no weights away"),
         ]
+        # from_checkpoint has no switch for the optimizer's state.
         if _origin(proposal.run.plan.model.source).state:
             lines.append(
                 ("optimizer", "continues with the moments of the run that it starts from, as the service keeps them")
@@ -96,14 +93,15 @@ class FoundrySessionsBackend(RemoteBackend[FoundrySessions]):
         tokenizer = partial(_tokenizer, run.plan.model.source)
         return Target(
             name=self.name,
-            scheme=SOURCE.scheme,
+            reference=_reference,
+            kept="checkpoints stay until runner.clean: the service deletes a session's all at once",
             settings=settings,
             origin=origin,
             lora=asdict(settings.lora),
             seed=run.plan.seed,
             max_grad_norm=None,
             limits=Limits(ABILITIES, None, origin.base_model, lambda: ends(tokenizer()), TOKENS_PER_REQUEST),
-            shipped_prices=self.shipped_prices,
+            shipped_prices=PRICES,
             service=partial(self.service, settings),
             tokenizer_folder=tokenizer,
             exports=False,
@@ -143,6 +141,12 @@ def _origin(model: str) -> Origin:
         f"model.source: got {model}; Foundry's sessions train their own models only; use "
         "model.source=session:ORG/NAME, or run:RUN for the result of a run with backend=foundry_sessions."
     )
+
+
+def _reference(path: str) -> str:
+    """Return a checkpoint's path as commands name it: the short form that the service's package takes, too."""
+    session, _, name = path.removeprefix("loom://").split("/")
+    return f"{SOURCE.scheme}:{session}/{name}"
 
 
 def _tokenizer(model: str) -> Path:

@@ -6,8 +6,7 @@ the id that leads to a result after a kill. Facts are those of the package `azur
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -17,6 +16,7 @@ from runner.backends.foundry_sessions import wire
 from runner.backends.foundry_sessions.answering import SessionAnswering
 from runner.backends.foundry_sessions.api import Api
 from runner.backends.foundry_sessions.checkpoints import SessionCheckpoints, split
+from runner.backends.foundry_sessions.directory import OVER, Directory, Lora
 from runner.errors import ServiceError
 from runner.remote.engine.opening import LABEL
 from runner.remote.engine.service import (
@@ -33,42 +33,10 @@ from runner.remote.engine.service import (
 )
 from runner.remote.engine.session import PLAN
 
-PAGE = 100
 CLOSE_SECONDS = 30.0
 """The longest that a session's end is asked for."""
-OVER = ("succeeded", "failed")
-SOON_SECONDS = 120.0
-"""A session whose creation was not answered has had its last request within this time, as nobody drives it."""
 ANSWERING_RANK = 8
 """The rank of an adapter that learns nothing: the base model answers."""
-
-
-class _Lora(msgspec.Struct):
-    rank: int = 0
-    alpha: float | None = None
-    seed: int | None = None
-
-
-class _Model(msgspec.Struct):
-    base_model: str
-    lora_config: _Lora | None = None
-
-
-class _Session(msgspec.Struct):
-    status: str
-    model_data: _Model
-
-
-class _Summary(msgspec.Struct):
-    session_id: str
-    base_model: str
-    status: str
-    last_request_time: datetime
-    lora_rank: int | None = None
-
-
-class _Page(msgspec.Struct):
-    data: list[_Summary]
 
 
 class FoundrySessions(Service):
@@ -80,14 +48,15 @@ class FoundrySessions(Service):
     def __init__(self, endpoint: str, token: Callable[[], str], patience: float, training_type: str) -> None:
         self.endpoint, self._patience, self._training_type = endpoint, patience, training_type
         self._api = Api(endpoint, token, patience)
+        self._directory = Directory(self._api)
         self.checkpoints = SessionCheckpoints(self._api)
         self.answering = SessionAnswering(self._api)
 
     def label(self, start: Start) -> str:
         """Return what distinguishes a session of ours that the list shows without the labels it was made with."""
-        others = [each.session_id for each in self._listed() if each.status not in OVER]
+        others = [each.session_id for each in self._directory.listed() if each.status not in OVER]
         wanted = {"model": start.base_model, "rank": start.lora["rank"], "seed": start.seed}
-        return json.dumps({**wanted, "time": time.time(), "others": others})
+        return json.dumps({**wanted, "at": time.time(), "others": others})
 
     def open(self, start: Start, labels: Mapping[str, str], began: Callable[[str], None]) -> Handle:
         """Open a session with a model: fresh, or out of a checkpoint with its optimizer, and wait until it is ready."""
@@ -102,9 +71,10 @@ class FoundrySessions(Service):
         # A name of another kind means the same session, says the package.
         session = f"session_{accepted.session_id.removeprefix('session_').removeprefix('model_')}"
         began(session)
+        # Without an id its answer was lost, and the session's own state has to do.
         if accepted.request_id:
             self._api.result(f"{session}/request/{accepted.request_id}", lambda: True)
-        self._await_running(session)
+        self._directory.await_running(session)
         return Handle(session, session)
 
     def open_for_answers(self, labels: Mapping[str, str], path: str = "", base_model: str = "") -> str:
@@ -112,31 +82,21 @@ class FoundrySessions(Service):
         if not path:
             start = Start(base_model, {"rank": ANSWERING_RANK}, 0)
         else:
-            model = self._shown(split(path)[0]).model_data
-            lora = model.lora_config or _Lora(ANSWERING_RANK)
+            model = self._directory.shown(split(path)[0]).model_data
+            lora = model.lora_config or Lora(ANSWERING_RANK)
             alpha = {} if lora.alpha is None else {"alpha": lora.alpha}
             start = Start(model.base_model, {"rank": lora.rank, **alpha}, lora.seed or 0, path)
         return self.open(start, {**labels, LABEL: self.label(start)}, lambda session: None).session
 
     def find(self, labels: Mapping[str, str]) -> Sequence[str]:
         """Return the session that was opened with a label and never answered, if it is certain which one it is."""
-        wanted = json.loads(labels[LABEL])
-        found = [
-            each.session_id
-            for each in self._listed()
-            if each.status not in OVER and each.session_id not in wanted["others"]
-            # Nobody has asked it anything since: one that somebody drives is not ours.
-            and each.last_request_time.timestamp() < wanted["time"] + SOON_SECONDS
-            and (each.base_model, each.lora_rank) == (wanted["model"], wanted["rank"])
-            and self._seed(each.session_id) == wanted["seed"]
-        ]  # fmt: skip
-        # Of several nobody can tell which one is ours, and the others' weights would be lost.
-        return found if len(found) == 1 else []
+        return self._directory.unanswered(**json.loads(labels[LABEL]))
 
     def alive(self, session: str) -> bool:
         """Send a heartbeat; return whether the session is not over."""
         try:
-            if self._shown(session).status in OVER:
+            # A heartbeat of a session that is over may be answered like any other: nothing says so.
+            if self._directory.shown(session).status in OVER:
                 return False
             self._api.ask("POST", f"/{session}/heartbeat")
         except SessionGone:
@@ -145,6 +105,7 @@ class FoundrySessions(Service):
 
     def close(self, session: str, reason: Reason) -> None:
         """Unload a session; its checkpoints stay."""
+        # The service has no place for the reason.
         try:
             self._api.ask("POST", f"/{session}/complete", most=CLOSE_SECONDS)
         except SessionGone:
@@ -170,7 +131,7 @@ class FoundrySessions(Service):
     def base_model_of(self, path: str) -> str:
         """Return the base model of a checkpoint."""
         try:
-            return self._shown(split(path)[0]).model_data.base_model
+            return self._directory.shown(split(path)[0]).model_data.base_model
         finally:
             self.disconnect()
 
@@ -180,7 +141,7 @@ class FoundrySessions(Service):
 
     def sessions(self) -> Sequence[RemoteJob]:
         """Return all sessions of the project, by the time of their last request: the list has no other."""
-        found = sorted(self._listed(), key=lambda each: each.last_request_time, reverse=True)
+        found = sorted(self._directory.listed(), key=lambda each: each.last_request_time, reverse=True)
         return [
             RemoteJob(each.session_id, each.status, each.last_request_time.timestamp(), each.base_model)
             for each in found
@@ -201,26 +162,3 @@ class FoundrySessions(Service):
                     ) from lost
             failures += 1
             time.sleep(self._api.http.pause(failures))
-
-    def _await_running(self, session: str) -> None:
-        while (status := self._shown(session).status) in ("created", "queued"):
-            time.sleep(self._api.http.pause(0))
-        if status in OVER:
-            raise SessionGone(f"{session}: it has {status} before it was ready")
-
-    def _shown(self, session: str) -> _Session:
-        return msgspec.json.decode(self._api.ask("GET", f"/{session}").content, type=_Session)
-
-    def _seed(self, session: str) -> int | None:
-        lora = self._shown(session).model_data.lora_config
-        return None if lora is None else lora.seed
-
-    def _listed(self) -> Iterator[_Summary]:
-        offset = 0
-        while True:
-            answer = self._api.ask("GET", "", query=f"&limit={PAGE}&offset={offset}")
-            page = msgspec.json.decode(answer.content, type=_Page).data
-            yield from page
-            offset += len(page)
-            if len(page) < PAGE:
-                return

@@ -73,6 +73,7 @@ def request(operation: Operation) -> tuple[str, bytes]:
     if isinstance(operation, Score):
         return ("forward_backward" if operation.learns else "forward"), _scoring(operation)
     if isinstance(operation, Save):
+        # seq_id is asked for, and means nothing where a name is given.
         number = {"seq_id": SEQUENCE} if operation.what == "sampler" else {}
         return ROUTES[operation.what], msgspec.json.encode({"path": operation.name, **number})
     adam = operation.adam
@@ -120,6 +121,7 @@ def _logps(content: bytes, score: Score) -> FloatArray:
         outputs = msgspec.json.decode(content, type=_Scored).loss_fn_outputs
     except msgspec.MsgspecError as error:
         raise ServiceError(f"forward: the service's result has another form than expected: {error}.") from error
+    # Outside of the learned tokens they are of no use, but their number shows whether the answer is to this question.
     found = [np.array(each.logprobs.data) for each in outputs]
     if [len(each) for each in found] != [len(datum.ids) - 1 for datum in score.data]:
         raise ServiceError("forward: the service's log-probabilities are not as many as the tokens.")

@@ -19,6 +19,7 @@ from runner.models.sources.tinker import SOURCE
 from runner.plan import Run
 from runner.remote.backend import RemoteBackend
 from runner.remote.engine.remote_engine import Limits
+from runner.remote.money import rates
 from runner.remote.respondent import ends
 from runner.remote.target import Origin, Target
 from runner.request.keys import Request
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 URL = "https://tinker.thinkingmachines.dev/services/tinker-prod"
 KEY, WHERE = "TINKER_API_KEY", "TINKER_BASE_URL"
 DAY = 86_400
+PRICES = Path(__file__).with_name("prices.yaml")
 ABILITIES = Abilities(
     lost_answer="repeat",
     exact_resume=False,
@@ -45,13 +47,13 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
 
     name = "tinker"
     settings = TinkerKeys
-    shipped_prices = Path(__file__).with_name("prices.yaml")
     repeats = "a lost answer is asked for again under the same number, where the service knows it"
 
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` for a model, a rank or rows that Tinker does not take, `AccessError` without a key."""
         settings = TinkerKeys.of(request)
-        _origin(request.model.source)  # raises for a model of another place
+        # Raises for a model of another place.
+        rates.refuse_unpriced(request.max_price, _origin(request.model.source).base_model, settings.prices, PRICES)
         rank = settings.lora.rank
         # https://tinker-docs.thinkingmachines.ai: LoRA ranks are powers of two
         if rank & (rank - 1):
@@ -67,14 +69,6 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
             _key()
         super().check(request, survey)
 
-    def kept(self, settings: TinkerKeys) -> str:
-        """Return how long checkpoints are kept."""
-        return f"checkpoints but the result after {settings.runtime.checkpoint_days} days"
-
-    def base_model(self, source: str) -> str:
-        """Return the service's name of the base model."""
-        return _origin(source).base_model
-
     def service(self, settings: TinkerKeys) -> "Service":
         """Return the service at the address that settings or the environment give."""
         from runner.backends.tinker.service import Tinker
@@ -89,14 +83,15 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
         ttl = settings.runtime.checkpoint_days * DAY
         return Target(
             name=self.name,
-            scheme=SOURCE.scheme,
+            reference=str,
+            kept=f"checkpoints but the result after {settings.runtime.checkpoint_days} days",
             settings=settings,
             origin=origin,
             lora=asdict(settings.lora),
             seed=run.plan.seed,
             max_grad_norm=settings.max_grad_norm,
             limits=Limits(ABILITIES, ttl, origin.base_model, lambda: ends(tokenizer())),
-            shipped_prices=self.shipped_prices,
+            shipped_prices=PRICES,
             service=partial(self.service, settings),
             tokenizer_folder=tokenizer,
         )

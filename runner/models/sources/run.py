@@ -50,6 +50,7 @@ class RunResult(Source):
 
 def _elsewhere(folder: Path) -> remote_model.RemoteModel | None:
     """Return where a run's model is whose weights are at a service only."""
+    # A remote run whose adapter was fetched has both files, and is loaded like a local one.
     return None if model_reference.read(folder / layout.MODEL) else remote_model.read(folder)
 
 

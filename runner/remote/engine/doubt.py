@@ -64,6 +64,7 @@ class Doubt:
 
         Raises `InDoubt` where a request of ours may be the reason, `RunnerError` where it is another driver.
         """
+        # After a probe there is no answer, and so no count; that of the next step covers both.
         count = answer.values.get("step_count")
         if not self._service.counts_steps or count is None:
             return

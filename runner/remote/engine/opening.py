@@ -18,6 +18,7 @@ def attached(driver: Driver) -> bool:
     """Say whether the ledger's session is still there; what was opened without our hearing of it is closed."""
     service, ledger = driver.service, driver.ledger
     if ledger.opening is not None:
+        # Killed while its model was loaded, its id is known; before that it has to be looked for.
         for session in [ledger.named] if ledger.named else service.find({LABEL: ledger.opening}):
             service.close(session, "interrupted")
     if ledger.opened is None:

@@ -25,11 +25,8 @@ COUNTED_ROWS = 1024
 """Rows of each split whose tokens are counted for an estimate; they stand for the others."""
 
 
-def forecast(run: "Run", target: Target, repeats: str, kept: str) -> Lines:
-    """Return the lines of a plan.
-
-    `repeats` is what the service guarantees where an answer is lost, `kept` how long it keeps checkpoints.
-    """
+def forecast(run: "Run", target: Target, repeats: str) -> Lines:
+    """Return the lines of a plan; `repeats` is what the service guarantees where an answer is lost."""
     settings, usage, steps, most = target.settings, estimate(run), num_steps(run), run.request.max_price
     twice = checkpoint_every(settings.runtime.checkpoint_every, steps)
     return [
@@ -37,7 +34,7 @@ def forecast(run: "Run", target: Target, repeats: str, kept: str) -> Lines:
         ("tokens", f"about {usage}" if usage else "not counted: the model's tokenizer is not on this machine"),
         ("price", _price(target, usage)),
         ("paid once", f"{repeats}; else at most {twice:,} optimizer steps are trained, and paid for, again"),
-        ("ends", f"the session at the end, on Ctrl-C and on failure; {kept}"),
+        ("ends", f"the session at the end, on Ctrl-C and on failure; {target.kept}"),
         *([("max_price", f"stops at a checkpoint before ${most:,.2f}")] if most is not None else []),
     ]
 
