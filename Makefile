@@ -34,7 +34,7 @@ bench: .venv/dev  ## the benchmarks; each ends with a line of JSON
 ui: .venv/local  ## the MLflow page of the runs made here
 	$(BIN)/mlflow ui
 
-emulator: .venv/tinker  ## rehearse hosted jobs and Tinker: services on this machine, really training; paste what it prints
+emulator: .venv/tinker  ## rehearse hosted jobs, sessions and Tinker: services on this machine, really training; paste what it prints
 	$(BIN)/python -m tests.emulator $(ARGS)
 
 clean:  ## remove the environment and what tools left behind, never runs/ or mlflow.db

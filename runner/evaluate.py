@@ -3,8 +3,9 @@
 MODEL is a run (its folder, its name under `runs/`, or the start of its plan id), RUN@base for the model that it was
 made from, RUN@STEP for a checkpoint (a hosted one, or a hosted run's model, is deployed for the time with
 backend.deploy=delete_after_eval), a source as in `model.source` (hf:…, path:…, models:/…), deployment:NAME,
-hosted:NAME for a deployment of that base model, tinker:NAME for one at Tinker, or endpoint:URL#NAME for any
-OpenAI-compatible endpoint. The others are compared with the first one; a run alone is compared with its base model.
+hosted:NAME for a deployment of that base model, tinker:NAME for one at Tinker, session:NAME for one of Foundry's
+sessions, or endpoint:URL#NAME for any OpenAI-compatible endpoint. The others are compared with the first one; a run
+alone is compared with its base model.
 Rows and graders are those of the first run, changed by KEY=VALUE.
 
   python -m runner.evaluate dpo-house_style

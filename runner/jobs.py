@@ -23,7 +23,7 @@ from runner.terminal import cli, console
 
 VERBS = ("cancel", "pause", "resume")
 COPY = "copy"
-IDS = ("ftjob-", "ft-", "sess-")
+IDS = ("ftjob-", "ft-", "sess-", "session_")
 """What the ids of jobs and sessions begin with."""
 
 
@@ -89,6 +89,8 @@ def _services(runs_folder: Path) -> list[Jobs]:
 def _list(runs_folder: Path) -> None:
     runs = hosted_runs(runs_folder)
     names = {known.job: folder.name for folder, known in runs.items()}
+    # Where a service's list has no labels, a session is found by what the run's journal says of it.
+    names |= {made.id: folder.name for folder, known in runs.items() for made in known.created.values()}
     # A run's folder ends with the first digits of its plan's id, which a session has as a label.
     plans = {folder.name[-run_folders.PLAN_ID_CHARACTERS :]: folder.name for folder in runs}
     for service in _services(runs_folder):

@@ -34,7 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own settings out of the tests."""
     foreign = ("AZURE_", "OPENAI_", "IDENTITY_", "MSI_", "TINKER_")
-    own = ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR", "RUNNER_CACHE", "MODEL_NAME", "FOUNDRY_PROJECT_ENDPOINT")
+    own = (
+        "MLFLOW_TRACKING_URI",
+        "HYDRA_FULL_ERROR",
+        "RUNNER_CACHE",
+        "MODEL_NAME",
+        "FOUNDRY_PROJECT_ENDPOINT",
+        "FOUNDRY_SESSION_MODEL",
+    )
     for name in [each for each in os.environ if each.startswith(foreign) or each in own]:
         monkeypatch.delenv(name)
 

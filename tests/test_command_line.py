@@ -33,6 +33,7 @@ def command(tmp_path: Path) -> Command:
 
 
 REMOTE = ["backend=tinker", "model.source=tinker:some/model"]
+SESSIONS = ["backend=foundry_sessions", "model.source=session:some/model"]
 HOSTED = ["backend=foundry", "model.source=hosted:gpt-4.1-mini"]
 
 WRONG_REQUESTS = [
@@ -213,7 +214,8 @@ def test_a_plan_writes_no_file(command: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--cfg", "job"], ["mode=plan"], [*HOSTED, "mode=plan"], [*REMOTE, "mode=plan"]]
+    "arguments",
+    [["--help"], ["--cfg", "job"], ["mode=plan"], *([*each, "mode=plan"] for each in (HOSTED, REMOTE, SESSIONS))],
 )
 def test_planning_never_imports_what_only_running_needs(arguments: list[str], tmp_path: Path) -> None:
     script = (

@@ -4,6 +4,7 @@ RUN, RUN@base, RUN@STEP              a run's model, the one it was made from, a 
 hf:ORG/NAME  path:FOLDER  models:/…  a model to load, as in `model.source`
 deployment:NAME                      a deployment of the hosted project
 tinker:NAME  tinker://…              a base model at Tinker, a sampler's weights there
+session:NAME  session:session_…/…    a base model of Foundry's sessions, a checkpoint there
 endpoint:URL#MODEL                   any OpenAI-compatible endpoint
 """
 

@@ -24,6 +24,9 @@ MODELS_SCOPE = "https://cognitiveservices.azure.com/.default"
 """What a token for deployed models is good for:
 https://learn.microsoft.com/azure/ai-foundry/openai/how-to/managed-identity"""
 
+PROJECT_SCOPE = "https://ai.azure.com/.default"
+"""What a token for a Foundry project is good for, as its packages ask for it."""
+
 
 def credential(name: CredentialName) -> "TokenCredential":
     """Return a credential. Raises `ImportError` where the package `azure-identity` is missing."""
@@ -34,8 +37,8 @@ def credential(name: CredentialName) -> "TokenCredential":
     return made
 
 
-def token_source(name: CredentialName, place: str) -> Callable[[], str]:
-    """Return a function that returns a valid token for deployed models, which is renewed before it expires.
+def token_source(name: CredentialName, place: str, scope: str = MODELS_SCOPE) -> Callable[[], str]:
+    """Return a function that returns a valid token, for deployed models by default, which is renewed in time.
 
     `place` is the key that names the credential. The function raises `AccessError` where no token is given.
     """
@@ -43,7 +46,7 @@ def token_source(name: CredentialName, place: str) -> Callable[[], str]:
         from azure.core.exceptions import AzureError
         from azure.identity import get_bearer_token_provider
 
-        provider = get_bearer_token_provider(credential(name), MODELS_SCOPE)
+        provider = get_bearer_token_provider(credential(name), scope)
     except ImportError as error:
         raise AccessError(f"{place}: needs the package azure-identity; pip install 'runner[foundry]'.") from error
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from runner.remote.steps import RemoteSteps
 
 Settings = TypeVar("Settings", bound=RemoteKeys)
+ELSEWHERE = ("runtime", "prices", "url", "azure")
+"""Settings that decide nothing about the result: how the work is done, what it costs, where the service is."""
 REMOVED = ("session", "checkpoint")
 """What `runner.clean` removes, in this order."""
 
@@ -85,7 +87,7 @@ class RemoteBackend(Backend[Settings]):
 
     def identity(self, settings: Settings) -> dict[str, Json]:
         """Return all settings but where the service is, its prices, and how the work is done."""
-        return {key: value for key, value in asdict(settings).items() if key not in ("runtime", "prices", "url")}
+        return {key: value for key, value in asdict(settings).items() if key not in ELSEWHERE}
 
     def evaluation(self, request: Request) -> dict[str, Json]:
         """Return what decides which weights are kept and what is measured on the way."""

@@ -1,4 +1,7 @@
-"""What a run left at a service is removed: its sessions, then its checkpoints; the adapter that was fetched stays."""
+"""What a run left at a service is removed: its sessions, then its checkpoints; the adapter that was fetched stays.
+
+Where the service deletes checkpoints with their session only, the first of them takes the others with it.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -24,7 +27,9 @@ def remove(run: "Run", service: Service, leftovers: Sequence[Created]) -> Iterat
     for each in leftovers:  # sessions come first: one that lives could make further checkpoints
         where = each.detail.get("endpoint", service.endpoint)
         if where != service.endpoint:
-            raise RequestError(f"this run's session is at {where}, not at {service.endpoint}; set backend.url.")
+            raise RequestError(
+                f"this run's session is at {where}, not at {service.endpoint}; set the variables that lead there."
+            )
         if each.what == SESSION:
             service.close(each.id, "interrupted")
             ledger.add(Closed(each.id))

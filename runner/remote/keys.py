@@ -13,8 +13,6 @@ class Runtime:
 
     checkpoint_every: PositiveInt | Auto = "auto"
     """Optimizer steps between checkpoints: the most that can be trained, and paid for, twice."""
-    checkpoint_days: PositiveInt = 7
-    """Days that the service keeps checkpoints that are not the result."""
     patience: PositiveFloat = 900.0
     """Seconds a failing service is asked again before the runner gives up; what is saved is kept."""
 

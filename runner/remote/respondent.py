@@ -56,7 +56,7 @@ class RemoteRespondent:
     @cached_property
     def _sampler(self) -> str:
         # Without labels of a plan: `runner.jobs` shows it as nobody's run, which it is.
-        session = self._service.open_for_answers({})
+        session = self._service.open_for_answers({}, self._path, self._base_model)
         self._heartbeat = Heartbeat(self._service, session)
         return self._service.answering.sampler(session, self._path, self._base_model)
 

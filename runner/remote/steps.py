@@ -2,14 +2,14 @@
 
 prepare    the tokenizer, the rows on disk as tokens                             (in the user's cache)
 train      the loop, with checkpoints at the service                             ledger.jsonl
-save       the result: a state, a sampler's weights, and the adapter here        model/
+save       the result: a state, a sampler's weights, the adapter here if it can  model/
 evaluate   the result on the held-out rows, row by row                           evaluation.jsonl
 sample     held-out prompts answered by the base and the tuned model             samples.json
 unload     the session ended
 """
 
 from collections.abc import Callable, Generator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,16 +18,17 @@ from runner import methods
 from runner.backends import Events, Result
 from runner.data.rows import row_id
 from runner.evaluation import on_the_way
+from runner.models import remote_model
 from runner.record import layout, samples
 from runner.record.events import Event, Metrics, Note, Progress
-from runner.remote import remote_model, respondent, result
-from runner.remote.engine.driver import InDoubt
+from runner.remote import respondent, result
+from runner.remote.engine.doubt import InDoubt
 from runner.remote.engine.remote_engine import RemoteEngine
 from runner.remote.engine.service import SessionGone
-from runner.remote.engine.session import MOST_SESSIONS, Session
+from runner.remote.engine.session import MOST_SESSIONS, Done, Session, Work
 from runner.remote.money.budget import Budget
 from runner.remote.reference import RunRows
-from runner.remote.target import Target
+from runner.remote.target import Place, Target
 from runner.training.evaluation import evaluate, mean
 from runner.training.loop import train
 from runner.training.recipe import Recipe
@@ -67,7 +68,7 @@ class RemoteSteps:
 
     def save(self) -> Events:
         """Save the result at the service, and fetch the adapter."""
-        return (yield from self._at_result(lambda: result.save(self.run, self.engine, self.target, self._trained)))
+        return (yield from self._at(lambda: result.save(self.run, self.engine, self.target, self._trained)))
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""
@@ -76,13 +77,19 @@ class RemoteSteps:
                 "no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction"
             )
             return {}
-        return (yield from self._at_result(self._evaluate))
+        return (yield from self._at(self._evaluate))
 
     def sample(self) -> Events:
         """Answer held-out prompts with the base and with the tuned model."""
         if not self.rows.data.rows_to_ask:
             return {}
-        return (yield from self._at_result(self._sample))
+        replies = {}
+        # The base model last: where a session answers for its own model alone, that takes a session of its own.
+        for number, name in enumerate(("tuned", "base")):
+            yield Progress("sample", number, 2, what=f"the {name} model's answers")
+            replies[name] = yield from self._at(partial(self._answers, name), base=name == "base")
+        rows = self.rows.data.rows_to_ask
+        return (yield from samples.keep(self.run.folder, rows, replies["base"], replies["tuned"]))
 
     def unload(self) -> Events:
         """End the session."""
@@ -139,27 +146,27 @@ class RemoteSteps:
         yield Metrics(self._trained.step, values)
         return dict(values)
 
-    def _sample(self) -> Events:
-        rows, how = self.rows.data.rows_to_ask, samples.sampling(self.run.request)
-        prompts, origin = [row.prompt for row in rows], self.target.origin
+    def _answers(self, name: str) -> Work[list[list[samples.Reply]]]:
+        """Return the answers of the base or the tuned model to the held-out prompts."""
+        prompts = [self.rows.tokenizer.encode_prompt(row.prompt) for row in self.rows.data.rows_to_ask]
         # By the file and not by the journal: it is what `runner.chat` will ask, too.
-        saved = result.demand(self.run)
-        replies = {}
-        for number, (name, path) in enumerate({"tuned": saved.sampler, "base": origin.sampler}.items()):
-            yield Progress("sample", number, 2, what=f"the {name} model's answers")
-            found = self.engine.answers(path, [self.rows.tokenizer.encode_prompt(prompt) for prompt in prompts], how)
-            replies[name] = [respondent.replies(self.rows.tokenizer, answers) for answers in found]
-        return (yield from samples.keep(self.run.folder, rows, replies["base"], replies["tuned"]))
+        path = result.demand(self.run).sampler if name == "tuned" else self.target.origin.sampler
+        found = self.engine.answers(path, prompts, samples.sampling(self.run.request))
+        yield from ()  # nothing to report from within
+        return [respondent.replies(self.rows.tokenizer, answers) for answers in found]
 
-    def _at_result(self, work: Callable[[], Events]) -> Events:
-        """Do some work in a session whose model is the result."""
+    def _at(self, work: Callable[[], Work[Done]], base: bool = False) -> Work[Done]:
+        """Do some work in a session whose model is the result; with `base` in one that can ask the base model."""
         trained, ledger, saved = self._trained, self.session.driver.ledger, remote_model.read(self.run.folder)
-        state = trained.state
+        place = Place(trained.state, trained.step)
         # The checkpoints of training expire: a later command begins at the one that is kept for good.
-        if saved is not None and (ledger.opened is None or ledger.at != state):
-            state = saved.state
-        self.engine.step = trained.step
-        at = self.session.at(self.rows.tokens("train"), state, trained.step, work)
+        if saved is not None and (ledger.opened is None or ledger.at != place.state):
+            place = Place(saved.state, trained.step)
+        # A session that answers for its own model alone has to have that of the start.
+        if base and not self.session.service.answering.anywhere:
+            place = Place()
+        self.engine.step = place.step
+        at = self.session.at(self.rows.tokens("train"), place, work)
         return (yield from self.session.closing_on_error(at))
 
     @cached_property

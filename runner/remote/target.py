@@ -24,6 +24,16 @@ class Origin:
     base_model: str
     state: str = ""
     sampler: str = ""
+    steps: int = 0
+    """The optimizer steps behind the state."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A state of a model, empty for what training starts from, and the optimizer steps of the run behind it."""
+
+    state: str = ""
+    step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,12 @@ class Target:
     limits: Limits
     shipped_prices: Path
     """The table of prices that comes with the backend."""
+    kept: str
+    """How long the service keeps checkpoints, as a clause for the plan."""
+    reference: Callable[[str], str]
+    """A checkpoint's path as commands name it."""
+    exports: bool = True
+    """Whether the service gives adapters away; else the result is a name there."""
     service: Callable[[], Service]
     tokenizer_folder: Callable[[], Path]
 
@@ -51,7 +67,7 @@ class Target:
         """Return what a session begins with: a checkpoint of this run, else what training starts from."""
         # An earlier run's optimizer is not taken over: its schedule has ended.
         state, optimizer = (checkpoint, True) if checkpoint else (self.origin.state, False)
-        return Start(self.origin.base_model, self.lora, self.seed, state, optimizer)
+        return Start(self.origin.base_model, self.lora, self.seed, state, optimizer, self.origin.steps)
 
     def recipe(self, run: "Run", method: AnyMethod) -> Recipe:
         """Return what a run asks of the training loop."""

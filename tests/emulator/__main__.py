@@ -1,7 +1,7 @@
 """`python -m tests.emulator`: a rehearsal of hosted services on this machine, which really train.
 
-Paste the lines that it prints into another terminal, and run `python -m runner` with `backend=foundry` or
-`backend=tinker` there.
+Paste the lines that it prints into another terminal, and run `python -m runner` with `backend=foundry`,
+`backend=foundry_sessions` or `backend=tinker` there.
 """
 
 import argparse
@@ -16,9 +16,10 @@ from typing import Any
 
 from tests.emulator.emulator import Emulator
 from tests.emulator.local import LocalTraining, default_source
+from tests.emulator.sessions import SessionsEmulator
 
-TINKER_MODEL = "rehearsal/model"
-"""What the one model of the emulated Tinker is called."""
+MODEL = "rehearsal/model"
+"""What the one model of the emulated Tinker, and of the emulated sessions, is called."""
 
 
 def main() -> None:
@@ -28,20 +29,21 @@ def main() -> None:
     parser.add_argument("--model", metavar="SOURCE", help="what the hosted models stand for: path:FOLDER, pypi:…, hf:…")
     parser.add_argument("--style", choices=("strict", "lax"), default="lax", help="OpenAI's answers, or Azure's")
     asked = parser.parse_args()
-    tinker = _tinker(asked.model or default_source()) if find_spec("tinker") else nullcontext()
+    source = asked.model or default_source()
+    tinker = _tinker(source) if find_spec("tinker") else nullcontext()
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job begins with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="rehearsal-") as folder,
             LocalTraining(Path(folder), asked.model) as engine,
-            Emulator(asked.style, engine=engine, port=asked.port) as cloud,
+            Emulator(asked.style, engine=engine, port=asked.port, sessions=_sessions(source)) as cloud,
             tinker as primitives,
         ):
             cloud.add_deployment("gpt-4.1-mini", "gpt-4.1-mini")
-            variables = cloud.environment()
+            variables = cloud.environment() | {"FOUNDRY_SESSION_MODEL": f"{MODEL}@{source}"}
             if primitives is not None:
-                variables |= primitives.environment() | {"TINKER_MODEL": f"{TINKER_MODEL}@{primitives.bases.source}"}
+                variables |= primitives.environment() | {"TINKER_MODEL": f"{MODEL}@{source}"}
             sys.stdout.write("".join(f"export {name}={value}\n" for name, value in variables.items()))
             sys.stdout.flush()
             threading.Event().wait()
@@ -51,10 +53,17 @@ def main() -> None:
 
 def _tinker(source: str) -> Any:
     """Return the emulator of Tinker, whose one model is that of a source, loaded when it is first asked for."""
+    from tests.emulator.primitives.bases import Fetched
     from tests.emulator.tinker import TinkerEmulator
-    from tests.emulator.tinker.bases import Fetched
 
-    return TinkerEmulator(Fetched(TINKER_MODEL, source))
+    return TinkerEmulator(Fetched(MODEL, source))
+
+
+def _sessions(source: str) -> SessionsEmulator:
+    """Return the emulator of Foundry's sessions, whose one model is that of a source."""
+    from tests.emulator.primitives.bases import Fetched
+
+    return SessionsEmulator(Fetched(MODEL, source))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from tests.emulator.faults import Fault
 from tests.emulator.messages import Answer, Refusal, Reply, Request, match
 from tests.emulator.script import Engine
 from tests.emulator.server import Server
+from tests.emulator.sessions import SessionsEmulator
 
 SUBSCRIPTION = "00000000-1111-2222-3333-444444444444"
 
@@ -26,17 +27,24 @@ class Emulator(Cloud):
         engine: Engine | None = None,
         openapi: Path | None = None,
         port: int = 0,
+        sessions: SessionsEmulator | None = None,
     ) -> None:
         super().__init__(style, speed, clock_offset, engine)
-        self._port = port
+        self._port, self._sessions = port, sessions
+        if sessions is not None:
+            sessions.identity = self.identity  # one project, one set of tokens
         self.contract = Contract(self.lax, openapi)
 
     def __enter__(self) -> "Emulator":
+        if self._sessions is not None:
+            self._sessions.start()
         self.server = Server(self, self._port)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.server.stop()
+        if self._sessions is not None:
+            self._sessions.stop()
 
     @property
     def base(self) -> str:
@@ -90,7 +98,12 @@ class Emulator(Cloud):
             self.faults.arm(fault)
 
     def reply(self, request: Request) -> Reply:
-        """Answer one request; requests are answered one at a time, so that the state is always whole."""
+        """Answer one request; requests are answered one at a time, so that the state is always whole.
+
+        Those for fine-tuning sessions wait for none of the others: they have a worker of their own.
+        """
+        if self._sessions is not None and request.path.startswith(f"{routes.PROJECT}/fine_tuning/sessions"):
+            return self._sessions.reply(request)
         found = match(routes.ROUTES, request)
         with self.lock:
             self.requests.append(request)

@@ -32,6 +32,8 @@ class Fault:
     - `status` (`status`, `body`: text or a JSON object, `headers`): this answer, nothing is done
     - `reset_before`, `reset_after`: the connection is reset before, or after, the request was carried out
     - `cut`: carried out, the answer ends in the middle of its body
+    - `late` (`before`): the connection is reset; carried out when the next request for the operation `before` comes
+    - `dropped`, `failed` (the envelope's keys): a session's request is accepted, and fails before, or after, its work
     - `slow` (`seconds`): carried out at once, answered late
     - `repeat_page`: a list shows its first page whatever `after` says, and claims to have more
     - `shuffle_events`: a list out of order, some items twice; the last one stays last, so that paging still works
@@ -97,6 +99,18 @@ def _reset_before(request: Request, operation: Operation) -> Reply:
     return Reply(way="reset")
 
 
+def _late(request: Request, operation: Operation, before: str) -> Reply:
+    return Reply(way="reset")  # only emulators of training primitives carry it out later
+
+
+def _as_usual(request: Request, operation: Operation, **envelope: Any) -> Reply:
+    return Reply.of(operation(request))  # the emulator of sessions itself drops the work
+
+
+def _failed(request: Request, operation: Operation, **envelope: Any) -> Reply:
+    return Reply(body={"status": "failed", "error": "The result is not available.", **envelope})
+
+
 def _reset_after(request: Request, operation: Operation) -> Reply:
     operation(request)
     return Reply(way="reset")
@@ -152,6 +166,9 @@ def _judge(request: Request, operation: Operation, reason: str, refusal: str | N
 KINDS: dict[str, Callable[..., Reply]] = {
     "status": _status,
     "reset_before": _reset_before,
+    "late": _late,
+    "dropped": _as_usual,
+    "failed": _failed,
     "reset_after": _reset_after,
     "cut": _cut,
     "slow": _slow,

@@ -5,12 +5,9 @@ Tokens live by the machine's own clock, not by the service's: identity and clien
 
 import secrets
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from tests.emulator.messages import Answer, Refusal, Request
-
-if TYPE_CHECKING:
-    from tests.emulator.cloud import Cloud
 
 HEADER = "rehearsal"
 # Which resources a token may be for, by what it opens.
@@ -52,7 +49,14 @@ class Tokens:
         return grant.resource in AUDIENCES[area]
 
 
-def token(cloud: "Cloud", request: Request) -> Answer:
+class Guarded(Protocol):
+    """A service that is opened by tokens."""
+
+    identity: Tokens
+    token_seconds: float
+
+
+def token(cloud: Guarded, request: Request) -> Answer:
     """Answer as App Service does for a managed identity."""
     if request.headers.get("x-identity-header") != HEADER:
         return Answer(401, {"statusCode": 401, "message": "The X-IDENTITY-HEADER is missing or wrong."})
@@ -69,7 +73,7 @@ def token(cloud: "Cloud", request: Request) -> Answer:
     )
 
 
-def check(cloud: "Cloud", request: Request, area: str) -> None:
+def check(cloud: Guarded, request: Request, area: str) -> None:
     """Refuse a request whose bearer token does not open an area."""
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and cloud.identity.opens(text, area):

@@ -22,7 +22,7 @@ from runner.models.sources.pypi import SOURCE as WHEEL
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "tinker")
+SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "session", "tinker")
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,8 @@ SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "tinker")
     [
         (
             "smollm2",
-            "model.source: got 'smollm2'; allowed: one of hf:…, hosted:…, models:…, path:…, pypi:…, run:…, tinker:….",
+            "model.source: got 'smollm2'; allowed: one of hf:…, hosted:…, models:…, path:…, pypi:…, run:…, session:…, "
+            "tinker:….",
         ),
         ("ftp:there", "model.source: got 'ftp:there'; allowed: one of"),
         ("path:", "model.source: got 'path:'; allowed: one of"),

@@ -1,5 +1,6 @@
-"""A remote engine beside others: the unmodified package, a second driver, and an engine that is not bit-stable."""
+"""A remote engine beside others: the unmodified packages, a second driver, and an engine that is not bit-stable."""
 
+import asyncio
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,64 +10,86 @@ import pytest
 import torch
 
 pytest.importorskip("tinker")
+pytest.importorskip("azure.ai.finetuningsessions")
 
 from runner.errors import RunnerError
 from runner.remote.engine import opening
-from runner.remote.engine.driver import InDoubt
-from runner.remote.engine.remote_engine import Limits, RemoteEngine
+from runner.remote.engine.doubt import InDoubt
+from runner.remote.engine.remote_engine import RemoteEngine
 from runner.training.engine import Adam
 from runner.training.examples import Example
 from runner.training.schedule import batch
 from tests.emulator.faults import Fault
-from tests.emulator.tinker import TinkerEmulator
+from tests.emulator.sessions import package
 from tests.emulator.tinker.emulator import KEY
 from tests.emulator.tinker.package import close_connections
 from tests.remote import driven
-from tests.remote.driven import KILLED
+from tests.remote.driven import WIRES
 from tests.training.driving import Listed
 from tests.training.test_by_primitives import ROWS, examples
 
 pytestmark = pytest.mark.slow
 
+KILLED, UNCLIPPED = WIRES["tinker"].killed, WIRES["sessions"].killed
 STEPS = KILLED.num_steps
+PAIRS = examples(KILLED, ROWS[:6])
 
 
-@pytest.fixture
-def service(tiny_model: Path) -> Iterator[TinkerEmulator]:
-    with TinkerEmulator({driven.BASE: tiny_model}) as found:
-        yield found
+@pytest.fixture(params=WIRES)
+def service(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[driven.Rehearsal]:
+    with WIRES[request.param].emulator({driven.BASE: tiny_model}) as found:
+        yield driven.Rehearsal(request.param, found)
         assert found.violations == []
 
 
-def by_the_package(url: str) -> None:
+def only(wire: str) -> Any:
+    return pytest.mark.parametrize("service", [wire], indirect=True)
+
+
+def chosen(step: int) -> list[Example]:
+    """Return the pairs of a step of the plan."""
+    return [PAIRS[number] for number in batch(len(PAIRS), KILLED.hyperparameters.batch_size, KILLED.seed, step)]
+
+
+def sequences(pairs: list[Example]) -> list[tuple[list[int], list[bool]]]:
+    """Return each answer with its prompt, and which of the answer's tokens are learned."""
+    return [
+        ([*example.tokens.prompt, *answer], list(mask))
+        for example in pairs
+        for answer, mask in zip(example.tokens.answers, example.tokens.learned, strict=True)
+    ]
+
+
+def dpo(pairs: list[Example], logps: list[torch.Tensor]) -> torch.Tensor:
+    """Return DPO's loss as a program writes it, given the log-probabilities of whole sequences."""
+    masks = [mask for _, mask in sequences(pairs)]
+    sums = torch.stack([each[-len(mask) :][torch.tensor(mask)].sum() for each, mask in zip(logps, masks, strict=True)])
+    reference = torch.tensor([example.reference_logps for example in pairs])
+    ratios = sums.view(len(pairs), 2) - reference
+    return -torch.nn.functional.logsigmoid(KILLED.hyperparameters.beta * (ratios[:, 0] - ratios[:, 1])).mean()
+
+
+def by_tinkers_package(url: str) -> None:
     """Train by DPO as the package's documentation does it, with the batches and the rates of the plan."""
     import tinker
     from tinker import types
 
-    rows = examples(KILLED, ROWS[:6])
     client = tinker.ServiceClient(base_url=url, api_key=KEY)
     training = client.create_lora_training_client(driven.BASE, rank=4, seed=driven.SEED, train_unembed=False)
     for step in range(STEPS):
-        chosen = [rows[number] for number in batch(len(rows), KILLED.hyperparameters.batch_size, KILLED.seed, step)]
-        learned = [list(mask) for example in chosen for mask in example.tokens.learned]
+        pairs = chosen(step)
         data = [
             types.Datum(
                 model_input=types.ModelInput.from_ints(ids[:-1]),
                 loss_fn_inputs={"target_tokens": ids[1:], "weights": [1.0] * (len(ids) - 1)},
             )
-            for example in chosen
-            for ids in ([*example.tokens.prompt, *answer] for answer in example.tokens.answers)
+            for ids, _ in sequences(pairs)
         ]
 
         def loss(
-            _: Any, logps: list[torch.Tensor], chosen: list[Example] = chosen, learned: list[list[bool]] = learned
+            _: Any, logps: list[torch.Tensor], pairs: list[Example] = pairs
         ) -> tuple[torch.Tensor, dict[str, float]]:
-            answers = [each[-len(mask) :] for each, mask in zip(logps, learned, strict=True)]
-            sums = torch.stack([each[torch.tensor(mask)].sum() for each, mask in zip(answers, learned, strict=True)])
-            reference = torch.tensor([example.reference_logps for example in chosen])
-            ratios = sums.view(len(chosen), 2) - reference
-            value = -torch.nn.functional.logsigmoid(KILLED.hyperparameters.beta * (ratios[:, 0] - ratios[:, 1])).mean()
-            return value, {}
+            return dpo(pairs, logps), {}
 
         adam = KILLED.adam(step)
         assert adam.max_grad_norm
@@ -81,23 +104,75 @@ def by_the_package(url: str) -> None:
     client.close("success").result()
 
 
-def test_a_program_by_the_package_gives_the_same_model(service: TinkerEmulator, tmp_path: Path) -> None:
-    driven.carry_out(service.url, tmp_path)
-    ours = driven.final(service, STEPS).state.weights
+def by_foundrys_package(url: str) -> None:
+    """Train by DPO as Microsoft's recipe does it: forward, the gradient here, forward_backward with weights."""
+    from azure.ai.finetuningsessions import FineTuningSession
+    from azure.ai.finetuningsessions.models import LoRAConfig
+
+    with package.client(url) as client:
+        lora = LoRAConfig(rank=4, alpha=32.0, seed=driven.SEED)
+        session = FineTuningSession.create(client, base_model=driven.BASE, lora_config=lora)
+        for step in range(STEPS):
+            pairs = chosen(step)
+            found = session.forward([package.datum(ids) for ids, _ in sequences(pairs)])
+            outputs = [each["logprobs"]["data"] for each in found.loss_fn_outputs]  # type: ignore[attr-defined]
+            logps = [torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in outputs]
+            dpo(pairs, logps).backward()  # type: ignore[no-untyped-call]
+            weights = [(-each.grad).tolist() for each in logps if each.grad is not None]
+            given = zip(sequences(pairs), weights, strict=True)
+            session.forward_backward([package.datum(ids, own) for (ids, _), own in given])
+            session.optim_step(package.adam(UNCLIPPED.adam(step)))
+        session.save_weights(f"step-{STEPS:08d}")
+        session.close()
+
+
+def test_a_program_by_the_vendors_package_gives_the_same_model(service: driven.Rehearsal, tmp_path: Path) -> None:
+    emulator = service.emulator
+    driven.carry_out(service.wire, emulator.url, tmp_path)
+    ours = driven.final(emulator, STEPS).state.weights
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        by_the_package(service.url)
-        close_connections()
-    theirs = driven.final(service, STEPS).state.weights
-    assert len(service.models) == 2
+        if service.wire == "tinker":
+            by_tinkers_package(emulator.url)
+            close_connections()
+        else:
+            by_foundrys_package(emulator.url)
+    theirs = driven.final(emulator, STEPS).state.weights
+    assert len(emulator.models) == 2
+    assert emulator.live == []
     for name, tensor in ours.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-6)
 
 
-def opened(service: TinkerEmulator, folder: Path) -> RemoteEngine:
-    found = driven.driver(service.url, folder)
-    driven.attach(found, examples(KILLED, ROWS))
-    return RemoteEngine(found, Limits(driven.ABILITIES, base_model=driven.BASE))
+@only("sessions")
+def test_a_warning_microsofts_asynchronous_client_steps_twice_where_an_answer_is_lost_and_ours_once(
+    service: driven.Rehearsal, tmp_path: Path
+) -> None:
+    emulator = service.emulator
+
+    async def by_the_package() -> Any:
+        async with package.asynchronous_client(emulator.url) as client:
+            session = await client.create_session(base_model=driven.BASE, lora_config=package.LORA)
+            await client.forward_backward(session, [package.datum([5, 6, 7, 8])])
+            emulator.inject(Fault("POST optim_step", "reset_after"))
+            found = await client.optim_step(session, package.adam(Adam(learning_rate=1e-3)))
+            await client.close_session(session)
+            return session, found.step_count
+
+    session, count = asyncio.run(by_the_package())
+    assert emulator.done[session, "optim_step"] == emulator.steps(session) == count == 2  # and reports success
+    engine = opened(service, tmp_path)
+    engine.forward_backward_custom(Listed(PAIRS[:2]), UNCLIPPED.loss)
+    emulator.inject(Fault("POST optim_step", "reset_after"))
+    engine.optim_step(Adam(learning_rate=1e-3))
+    assert emulator.steps(engine.driver.handle.model) == 1
+    ended(engine)
+
+
+def opened(service: driven.Rehearsal, folder: Path) -> RemoteEngine:
+    found = service.driver(folder)
+    driven.attach(service.wire, found, PAIRS)
+    return driven.engine(service.wire, found)
 
 
 def ended(engine: RemoteEngine) -> None:
@@ -105,15 +180,15 @@ def ended(engine: RemoteEngine) -> None:
     engine.driver.service.disconnect()
 
 
-def test_a_second_driver_on_the_same_session_is_noticed(service: TinkerEmulator, tmp_path: Path) -> None:
+def test_a_second_driver_on_the_same_session_is_noticed(service: driven.Rehearsal, tmp_path: Path) -> None:
     rows, adam = Listed(examples(KILLED, ROWS[:2])), Adam(learning_rate=0.1)
     engine = opened(service, tmp_path)
     engine.forward_backward_custom(rows, KILLED.loss)
-    # It has the same numbers to give, and the service has seen this one with another body.
+    # It has the same numbers to give, which the service has seen with another body; or its steps are counted.
     ledger = tmp_path / "second" / "ledger.jsonl"
     ledger.parent.mkdir()
     ledger.write_bytes((tmp_path / "ledger.jsonl").read_bytes())
-    second = RemoteEngine(driven.driver(service.url, ledger.parent), Limits(driven.ABILITIES))
+    second = driven.engine(service.wire, service.driver(ledger.parent))
     second.driver.ledger.entries.clear()
     second.optim_step(adam)
     with pytest.raises(RunnerError, match="another driver works on it"):
@@ -122,14 +197,14 @@ def test_a_second_driver_on_the_same_session_is_noticed(service: TinkerEmulator,
     ended(engine)
 
 
-def test_weights_that_change_between_two_passes_are_noticed(service: TinkerEmulator, tmp_path: Path) -> None:
+def test_weights_that_change_between_two_passes_are_noticed(service: driven.Rehearsal, tmp_path: Path) -> None:
     rows = Listed(examples(KILLED, ROWS[:2]))
     engine = opened(service, tmp_path)
     forward = engine.forward
 
     def disturbed(given: Any) -> Any:
         found = forward(given)
-        trainer = service.models[engine.driver.handle.model].trainer
+        trainer = service.emulator.models[engine.driver.handle.model].trainer
         with torch.no_grad():
             for tensor in trainer.engine.learner.weights.values():
                 tensor.add_(0.5)
@@ -142,16 +217,16 @@ def test_weights_that_change_between_two_passes_are_noticed(service: TinkerEmula
 
 
 def test_where_noise_hides_a_step_a_lost_answer_leads_back_to_the_checkpoint(
-    service: TinkerEmulator, tmp_path: Path
+    service: driven.Rehearsal, tmp_path: Path
 ) -> None:
-    service.dedupes, service.noise = False, 0.01
+    service.emulator.dedupes, service.emulator.noise = False, 0.01
     engine = opened(service, tmp_path)
     assert engine.driver.ledger.opened is not None
     assert engine.driver.ledger.opened.noise > 0.001
     assert not engine.driver.ledger.opened.dedupes
     engine.forward_backward_custom(Listed(examples(KILLED, ROWS[:2])), KILLED.loss)
-    service.inject(Fault("POST optim_step", "reset_after"))
+    service.emulator.inject(Fault("POST optim_step", "reset_after"))
     with pytest.raises(InDoubt, match="no more than the engine's noise"):
         engine.optim_step(Adam(learning_rate=1e-6))
     ended(engine)
-    assert service.live == []
+    assert service.emulator.live == []

@@ -37,7 +37,7 @@ WRONG = [
         "model=Qwen/Qwen2.5-0.5B",
         f"model: got 'Qwen/Qwen2.5-0.5B', {NOT_AN_OPTION}; write model.source=hf:Qwen/Qwen2.5-0.5B",
     ),
-    ("model=smollm", "model: got 'smollm'; did you mean smollm2? allowed: hosted, smollm2, tinker."),
+    ("model=smollm", "model: got 'smollm'; did you mean smollm2? allowed: hosted, session, smollm2, tinker."),
     ("method=dop", "method: got 'dop'; did you mean dpo? allowed: dpo, orpo, rft, sft, simpo."),
     (
         "lr=1e-4",

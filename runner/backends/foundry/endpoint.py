@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from runner.errors import AccessError, RequestError
 
 if TYPE_CHECKING:
-    from runner.backends.foundry.keys import Azure, Foundry
+    from runner.backends.foundry.keys import Azure, Foundry, Project
     from runner.record.journal import RunState
 
 RESOURCE_MANAGER = "https://management.azure.com"
@@ -53,7 +53,7 @@ class ControlPlane:
         return f"{self.subscription}/{self.resource_group}/{self.account}"
 
 
-def find_endpoint(azure: "Azure", environment: Mapping[str, str] = os.environ) -> str:
+def find_endpoint(azure: "Project", environment: Mapping[str, str] = os.environ) -> str:
     """Return the project's endpoint, without a slash at its end.
 
     Raises `AccessError` where it is not set or no URL of a project.
@@ -95,7 +95,7 @@ def control_plane(azure: "Azure", environment: Mapping[str, str] = os.environ) -
     )
 
 
-def _value(azure: "Azure", key: str, environment: Mapping[str, str]) -> str:
+def _value(azure: "Project", key: str, environment: Mapping[str, str]) -> str:
     found = find(azure, key, environment)
     if not found:
         (name, *_), where = VARIABLES[key]
@@ -103,7 +103,7 @@ def _value(azure: "Azure", key: str, environment: Mapping[str, str]) -> str:
     return found
 
 
-def find(azure: "Azure", key: str, environment: Mapping[str, str] = os.environ) -> str | None:
+def find(azure: "Project", key: str, environment: Mapping[str, str] = os.environ) -> str | None:
     """Return what a key under `backend.azure` is, by itself or by its variables; None where it is not set."""
     given: str | None = getattr(azure, key)
     return given or next((environment[name] for name in VARIABLES[key][0] if environment.get(name)), None)

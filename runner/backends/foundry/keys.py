@@ -13,19 +13,25 @@ from runner.request.types import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Azure:
+class Project:
     """Keys under `backend.azure`: where the service is. Never a secret; who we are is the credential's matter."""
 
     endpoint: str | None = None
     """The project's endpoint; null takes AZURE_AI_PROJECT_ENDPOINT or FOUNDRY_PROJECT_ENDPOINT (environment, .env)."""
+    credential: CredentialName = "default"
+    """How to prove who we are: `default` is Azure's DefaultAzureCredential, which tries the others in turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Azure(Project):
+    """Keys under `backend.azure`: where the service is, and its deployments are made."""
+
     subscription: str | None = None
     """For deployments: the subscription's id; null takes AZURE_SUBSCRIPTION_ID."""
     resource_group: str | None = None
     """For deployments: the resource group; null takes AZURE_RESOURCE_GROUP."""
     account: str | None = None
     """For deployments: the Foundry resource's name; null takes AZURE_AI_ACCOUNT, else it is read off the endpoint."""
-    credential: CredentialName = "default"
-    """How to prove who we are: `default` is Azure's DefaultAzureCredential, which tries the others in turn."""
 
 
 @dataclass(frozen=True, kw_only=True)

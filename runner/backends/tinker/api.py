@@ -31,7 +31,7 @@ class Api:
     """The service at one address, with one key."""
 
     def __init__(self, endpoint: str, key: str, patience: float) -> None:
-        self.http = Http(endpoint, {"X-API-Key": key}, patience)
+        self.http = Http(endpoint, lambda: {"X-API-Key": key}, patience)
 
     def post(self, route: str, body: Mapping[str, object]) -> "Response":
         """Send a request that may change something, once."""

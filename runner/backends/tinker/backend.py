@@ -13,10 +13,10 @@ from runner.backends import Respondent
 from runner.backends.tinker.keys import TinkerKeys
 from runner.data.survey import Survey
 from runner.errors import AccessError, RequestError
-from runner.models.sources import tinker as source
+from runner.models import remote_model
 from runner.models.sources.run import find
+from runner.models.sources.tinker import SOURCE
 from runner.plan import Run
-from runner.remote import remote_model
 from runner.remote.backend import RemoteBackend
 from runner.remote.engine.remote_engine import Limits
 from runner.remote.money import rates
@@ -52,7 +52,8 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` for a model, a rank or rows that Tinker does not take, `AccessError` without a key."""
         settings = TinkerKeys.of(request)
-        origin = _origin(request.model.source)
+        # Raises for a model of another place.
+        rates.refuse_unpriced(request.max_price, _origin(request.model.source).base_model, settings.prices, PRICES)
         rank = settings.lora.rank
         # https://tinker-docs.thinkingmachines.ai: LoRA ranks are powers of two
         if rank & (rank - 1):
@@ -60,11 +61,6 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
         if not (settings.lora.train_attn or settings.lora.train_mlp or settings.lora.train_unembed):
             raise RequestError(
                 "backend.lora: no layers are left to train; set one of train_attn and train_mlp to true."
-            )
-        if request.max_price is not None and origin.base_model not in rates.table(settings.prices, PRICES).models:
-            raise RequestError(
-                f"max_price: got {request.max_price:g}, but {origin.base_model} has no price; add it to a copy of "
-                f"{settings.prices or PRICES} and name that, backend.prices=FILE, or leave max_price out."
             )
         # A plan can be made on a machine that has neither the packages nor a key.
         if request.mode == "run":
@@ -87,6 +83,8 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
         ttl = settings.runtime.checkpoint_days * DAY
         return Target(
             name=self.name,
+            reference=str,
+            kept=f"checkpoints but the result after {settings.runtime.checkpoint_days} days",
             settings=settings,
             origin=origin,
             lora=asdict(settings.lora),
@@ -101,7 +99,7 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
     def respondent(self, reference: str, settings: TinkerKeys) -> Respondent | None:
         """Return a base model, by `tinker:ORG/NAME`, or a sampler's weights, by `tinker://MODEL/sampler_weights/NAME`."""
         scheme, _, rest = reference.partition(":")
-        if scheme != source.SOURCE.scheme:
+        if scheme != SOURCE.scheme:
             return None
         from runner.backends.tinker.service import Tinker
         from runner.remote.respondent import RemoteRespondent
@@ -109,12 +107,12 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
         made = partial(self.service, settings)
         # tinker://… is a path at the service, anything else a base model.
         if not rest.startswith("//"):
-            name, _ = source.split(rest)
-            return RemoteRespondent(made, partial(source.fetch_tokenizer, rest), "", name)
+            name, _ = SOURCE.split(rest)
+            return RemoteRespondent(made, partial(SOURCE.fetch_tokenizer, rest), "", name)
 
         def tokenizer() -> Path:
             service = Tinker(_url(settings), _key(), settings.runtime.patience)
-            return source.fetch_tokenizer(service.base_model_of(reference))
+            return SOURCE.fetch_tokenizer(service.base_model_of(reference))
 
         return RemoteRespondent(made, tokenizer, reference, "")
 
@@ -122,8 +120,8 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
 def _origin(model: str) -> Origin:
     """Return what a model's source means at the service. Raises `RequestError` where it is none of the service's."""
     scheme, _, rest = model.partition(":")
-    if scheme == source.SOURCE.scheme:
-        return Origin(source.split(rest)[0])
+    if scheme == SOURCE.scheme:
+        return Origin(SOURCE.split(rest)[0])
     if scheme == "run":
         found = remote_model.read(find(rest))
         if found is not None and found.service == TinkerBackend.name:
@@ -137,9 +135,7 @@ def _origin(model: str) -> Origin:
 def _tokenizer(model: str) -> Path:
     """Return a folder with the tokenizer of a model, fetched if need be."""
     scheme, _, rest = model.partition(":")
-    return (
-        source.fetch_tokenizer(rest) if scheme == source.SOURCE.scheme else models.tokenizer_folder(models.fetch(model))
-    )
+    return SOURCE.fetch_tokenizer(rest) if scheme == SOURCE.scheme else models.tokenizer_folder(models.fetch(model))
 
 
 def _url(settings: TinkerKeys, environment: Mapping[str, str] = os.environ) -> str:

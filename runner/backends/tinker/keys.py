@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from runner.remote.keys import RemoteKeys
+from runner.remote.keys import RemoteKeys, Runtime
 from runner.request.types import PositiveFloat, PositiveInt
 
 
@@ -24,6 +24,14 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TinkerRuntime(Runtime):
+    """Keys under `backend.runtime`: how the work is done, never what comes out; not part of the plan's identity."""
+
+    checkpoint_days: PositiveInt = 7
+    """Days that the service keeps checkpoints that are not the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TinkerKeys(RemoteKeys):
     """Keys under `backend` with `backend=tinker`."""
 
@@ -33,5 +41,7 @@ class TinkerKeys(RemoteKeys):
     """The adapter."""
     max_grad_norm: PositiveFloat | None = 1.0
     """Gradients longer than this are scaled down to it; null leaves them as they are."""
+    runtime: TinkerRuntime = field(default_factory=TinkerRuntime)
+    """How the work is done."""
     url: str | None = None
     """Where the service is; null takes TINKER_BASE_URL (environment, .env), else Thinking Machines' own address."""

@@ -1,6 +1,6 @@
 """Tinker as the driver asks it: sessions, models and checkpoints over HTTP, as the package `tinker` 0.38 does it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -63,9 +63,10 @@ class Tinker(Service):
         self.checkpoints = TinkerCheckpoints(self._api)
         self.answering: TinkerAnswering = TinkerAnswering(self._api)
 
-    def open(self, start: Start, labels: Mapping[str, str]) -> Handle:
+    def open(self, start: Start, labels: Mapping[str, str], began: Callable[[str], None]) -> Handle:
         """Open a session, and a model in it: fresh, or out of a saved state."""
         session = self.open_for_answers(labels)
+        began(session)
         # The first model of the session: the same request again is the same model.
         number = {"session_id": session, "model_seq_id": 0, "user_metadata": dict(labels)}
         if start.state:
@@ -79,8 +80,8 @@ class Tinker(Service):
         found = self._api.result(str(request["request_id"]))
         return Handle(session, found.model_id)
 
-    def open_for_answers(self, labels: Mapping[str, str]) -> str:
-        """Open a session, which costs nothing by itself."""
+    def open_for_answers(self, labels: Mapping[str, str], path: str = "", base_model: str = "") -> str:
+        """Open a session, which costs nothing by itself, and in which any weights can be asked."""
         body = {"type": "create_session", "tags": [], "user_metadata": dict(labels), "sdk_version": SDK}
         try:
             return str(self._api.post("create_session", body).json()["session_id"])

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from runner.models import hosted_model, model_reference
+from runner import models
+from runner.errors import ModelError
+from runner.models import hosted_model, model_reference, remote_model
 from runner.models.source import Source
 from runner.record import layout, run_folders
 
@@ -21,10 +23,14 @@ class RunResult(Source):
         """Return the digest of the run's weights; a hosted model has none."""
         if hosted_model.read(find(rest)):
             return ""
+        if there := _elsewhere(find(rest)):
+            return there.state
         return model_reference.demand(find(rest) / layout.MODEL, f"run:{rest}").digest
 
     def cached(self, rest: str) -> Path | None:
-        """Return the run's model folder; a hosted run has none here."""
+        """Return the run's model folder; of one that is at a service only, the folder of its tokenizer, if here."""
+        if there := _elsewhere(find(rest)):
+            return models.cached(there.source)
         # A run's model is in its folder or nowhere: there is nothing to download.
         return None if hosted_model.read(find(rest)) else self.fetch(rest)
 
@@ -36,8 +42,16 @@ class RunResult(Source):
     def fetch(self, rest: str) -> Path:
         """Return the run's model folder; raises `ModelError` if there is no such run or it has not finished."""
         folder = find(rest) / layout.MODEL
+        if there := _elsewhere(find(rest)):
+            raise ModelError(f"run:{rest}: its weights are at {there.endpoint}, which gives them to nobody.")
         model_reference.demand(folder, f"run:{rest}")
         return folder
+
+
+def _elsewhere(folder: Path) -> remote_model.RemoteModel | None:
+    """Return where a run's model is whose weights are at a service only."""
+    # A remote run whose adapter was fetched has both files, and is loaded like a local one.
+    return None if model_reference.read(folder / layout.MODEL) else remote_model.read(folder)
 
 
 SOURCE = RunResult()

@@ -1,76 +1,11 @@
-"""`tinker:ORG/NAME`: a base model that the Tinker service trains, named as Hugging Face's hub names it.
+"""`tinker:ORG/NAME`: a base model that the Tinker service trains; `tinker:NAME@SOURCE` has other files."""
 
-Its tokenizer is the hub's, and a few MB; its weights are fetched only where an adapter is loaded on this machine.
-`tinker:NAME@SOURCE` takes both from another source, as for a server of one's own: `tinker:my/model@path:FOLDER`.
-"""
+from runner.models.served_model import ServedModel
 
-import re
-from pathlib import Path
-
-from runner import models
-from runner.errors import ModelError
-from runner.models.source import Source
-
-TOKENIZER = ["config.json", "generation_config.json", "tokenizer*.json", "*.jinja"]
-"""The files of a model that its tokens depend on, and where an answer ends."""
-
-
-class TinkerModel(Source):
-    """Models that Tinker trains."""
-
-    scheme = "tinker"
-    served = True
-    no_rest = (
+SOURCE = ServedModel(
+    "tinker",
+    no_rest=(
         "the base model's name is missing; set TINKER_MODEL, in the environment or in .env, to one that the service "
         "trains (Qwen/Qwen3-8B, say), or give model.source=tinker:ORG/NAME."
-    )
-
-    def identify(self, rest: str, offline: bool = False) -> str:
-        """Return no digest: the name is all that the service reports."""
-        split(rest)  # raises for a name that is none
-        return ""
-
-    def cached(self, rest: str) -> Path | None:
-        """Return a folder with the tokenizer, if it is on this machine."""
-        return models.cached(split(rest)[1])
-
-    def fetch(self, rest: str) -> Path:
-        """Bring the weights to this machine."""
-        return models.fetch(split(rest)[1])
-
-
-def split(rest: str) -> tuple[str, str]:
-    """Return the model's name at the service and the source of its files. Raises `ModelError` for anything else."""
-    name, _, source = rest.strip().partition("@")
-    if not re.fullmatch(r"[\w.-]+/[\w.:-]+", name):
-        raise ModelError(
-            f"model.source: got 'tinker:{rest}'; allowed: tinker:ORG/NAME, tinker:ORG/NAME@SOURCE, or run:RUN to go "
-            "on from a run's result."
-        )
-    # A name may carry the length of its context after a colon, which the hub does not know.
-    return name, source or f"hf:{name.partition(':')[0]}"
-
-
-def fetch_tokenizer(rest: str) -> Path:
-    """Bring a model's tokenizer to this machine, and none of its weights; return its folder.
-
-    Raises `ModelError` where it cannot be had.
-    """
-    name, source = split(rest)
-    if found := models.cached(source):
-        return found
-    if not source.startswith("hf:"):
-        return models.fetch(source)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    # Some MB, where the whole repository may have hundreds of GB.
-    hub, _, revision = source.removeprefix("hf:").partition("@")
-    try:
-        return Path(snapshot_download(hub, revision=revision or None, allow_patterns=TOKENIZER))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"model.source: the hub gave no tokenizer of {name}: {reason}") from error
-
-
-SOURCE = TinkerModel()
+    ),
+)

@@ -10,15 +10,14 @@ is settled depends on the operation and on what the service was seen to do:
     optim_step           a probe: the last rows' log-probabilities have moved, or they have not
     forward_backward     nobody can tell: a new session from the last checkpoint (`InDoubt`)
 
-One request is under way at a time.
+One request is under way at a time. What the weights say, and the service's count of steps, is in doubt.py.
 """
 
 import time
 
-import numpy as np
-
-from runner.errors import RunnerError, ServiceError
-from runner.remote.engine.ledger import Accepted, Answered, Entry, Ledger
+from runner.errors import ServiceError
+from runner.remote.engine.doubt import Doubt, InDoubt, another_driver
+from runner.remote.engine.ledger import Accepted, Answered, Entry, Ledger, Resent
 from runner.remote.engine.service import (
     Answer,
     Conflict,
@@ -36,12 +35,6 @@ from runner.remote.engine.service import (
 
 MOST_LOST = 6
 """How often an operation is sent whose answer is lost each time, before the runner gives up."""
-CLEAR = 10.0
-"""A movement is a step's, and not the engine's noise, where it is so many times as large as the noise."""
-
-
-class InDoubt(ServiceError):
-    """What the session's model has been through is not known: a new one has to begin at the last checkpoint."""
 
 
 class Driver:
@@ -50,7 +43,7 @@ class Driver:
     def __init__(self, service: Service, ledger: Ledger, pause: float = 0.5) -> None:
         self.service, self.ledger, self.pause = service, ledger, pause
         self._cursor = 0  # how many of the ledger's entries the loop has come to
-        self._last: tuple[Score, Answer] | None = None
+        self._doubt = Doubt(service, ledger, self.ask)
 
     @property
     def handle(self) -> Handle:
@@ -65,7 +58,7 @@ class Driver:
 
     def rewind(self) -> None:
         """Begin again behind the last checkpoint."""
-        self._cursor, self._last = 0, None
+        self._cursor, self._doubt.last = 0, None
 
     def perform(self, operation: Operation, step: int) -> Answer:
         """Carry out the next operation after `step` optimizer steps; one that the ledger has is not sent again.
@@ -78,7 +71,7 @@ class Driver:
             raise InDoubt(str(gone)) from None
         self._cursor += 1
         if isinstance(operation, Score):
-            self._last = operation, answer
+            self._doubt.last = operation, answer
         return answer
 
     def _performed(self, operation: Operation, step: int) -> Answer:
@@ -104,7 +97,8 @@ class Driver:
             if sent_before and not entry.request:
                 found = self._looked_for(operation, gone)
                 if found is not None:
-                    return self._noted(entry, found)
+                    return self._noted(entry, operation, found)
+                self._note_again(entry, operation, gone)
             if attempt:  # linear and short: a service that cannot be reached is waited for in http.py
                 time.sleep(self.pause * attempt)
             try:
@@ -112,30 +106,39 @@ class Driver:
                     sent_before = True  # from here on nobody knows, until it is answered
                     request = self.service.post(self.handle, operation, entry.sent.number)
                     self.ledger.add(Accepted(entry.sent.number, request))
-                return self._noted(entry, self.service.result(entry.request, operation))
+                return self._noted(entry, operation, self.service.result(entry.request, operation))
             except Lost:
                 continue
             except Conflict as conflict:
                 if isinstance(operation, Save):  # of that name: it was made, and only its answer was lost
                     continue
-                raise RunnerError(
-                    f"session {self.handle.session}: {conflict}; another driver works on it; stop that one, and give "
-                    "the same command again."
-                ) from None
-            except ResultGone:
+                raise another_driver(self.handle.session, str(conflict)) from None
+            except ResultGone as lost:
                 entry.request, gone = "", True
-                if isinstance(operation, Score) and not operation.learns:
-                    # Under a number of its own: the old one would lead to the same lost result.
-                    return self._noted(entry, self.ask(operation, entry.sent.step))
+                found = self._in_place_of(entry, operation, lost.applied)
+                if found is not None:
+                    return self._noted(entry, operation, found)
         raise ServiceError(
             f"{operation.kind}: the answer was lost {MOST_LOST} times; {self.service.endpoint} fails or cannot be "
             "reached; the same command resumes."
         )
 
-    def _noted(self, entry: Entry, answer: Answer) -> Answer:
+    def _noted(self, entry: Entry, operation: Operation, answer: Answer) -> Answer:
+        if isinstance(operation, Step):
+            self._doubt.demand_count(entry.sent.step, answer)
+        if isinstance(operation, Save) and entry.sent.kept:
+            self._doubt.demand_still()
         if entry.sent.kept:
             self.ledger.add(Answered(entry.sent.number, answer))
+        if isinstance(operation, Step):
+            self._doubt.note_step()
         return answer
+
+    def _note_again(self, entry: Entry, operation: Operation, gone: bool) -> None:
+        """Note that a step is sent again without a number that would make it the same one."""
+        assert self.ledger.opened is not None
+        if isinstance(operation, Step) and (gone or not self.ledger.opened.dedupes):
+            self.ledger.add(Resent(entry.sent.number))
 
     def _looked_for(self, operation: Operation, gone: bool) -> Answer | None:
         """Return the answer of an operation that is known to be carried out; None where it can be sent again.
@@ -153,20 +156,13 @@ class Driver:
             return None
         # Only the weights can tell, and only of a step: a gradient that waits to be applied shows nowhere.
         if isinstance(operation, Step):
-            return Answer() if self._moved() else None
+            return Answer() if self._doubt.moved() else None
         raise InDoubt("the answer of forward_backward was lost, and nobody can tell whether its gradient was added")
 
-    def _moved(self) -> bool:
-        """Say whether the weights have moved since the last rows were scored. Raises `InDoubt` where noise hides it."""
-        assert self.ledger.opened is not None
-        assert self._last is not None
-        # The rows of this very step: they move the most, and their values before it are known for nothing.
-        score, before = self._last
-        now = self.ask(Score(score.data, learns=False), self.ledger.opened.step)
-        apart, noise = float(np.abs(now.array - before.array).max(initial=0.0)), self.ledger.opened.noise
-        # The learning rate is above zero at every step, so that equal numbers prove that there was none.
-        if apart > CLEAR * noise:
-            return True
-        if noise == 0:
-            return False
-        raise InDoubt(f"the answer of optim_step was lost, and {apart:.2g} nats are no more than the engine's noise")
+    def _in_place_of(self, entry: Entry, operation: Operation, applied: bool) -> Answer | None:
+        """Return what can be had in place of a result that is gone, None where nothing can."""
+        # A gradient does not move the weights: a forward pass has the same log-probabilities, under a number of its
+        # own, as the old one would lead to the same lost result.
+        if isinstance(operation, Score) and (applied or not operation.learns):
+            return self.ask(Score(operation.data, learns=False), entry.sent.step)
+        return Answer() if applied and isinstance(operation, Step) else None

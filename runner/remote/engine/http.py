@@ -5,7 +5,7 @@ the numbers of its requests, without which nothing can be taken up after a kill.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,18 @@ LONGEST_PAUSE_SECONDS = 30.0
 UNDER_WAY = 408
 """A request that is still being carried out is answered with this status, or in words."""
 
+ENGINE_DEAD = "engine_dead"
+"""A conflict with this code is none: the session's engine has died, as Foundry's package 1.0.0b1 classifies it."""
+
 
 class Http:
-    """Requests to one service, with its key in a header; `patience` is how long a failing service is asked again."""
+    """Requests to one service; `patience` is how long a failing one is asked again.
 
-    def __init__(self, url: str, headers: Mapping[str, str], patience: float, pause: float = 0.5) -> None:
-        self.url, self._headers, self._patience, self._pause = url.rstrip("/"), dict(headers), patience, pause
+    `key` returns the headers that let us in, and is called for each request, as tokens expire.
+    """
+
+    def __init__(self, url: str, key: Callable[[], Mapping[str, str]], patience: float, pause: float = 0.5) -> None:
+        self.url, self._key, self._patience, self._pause = url.rstrip("/"), key, patience, pause
 
     @cached_property
     def _client(self) -> "Client":
@@ -35,7 +41,7 @@ class Http:
 
         # One connection is kept: a new one would cost two round trips more for each request.
         timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        return httpx2.Client(base_url=self.url, headers=self._headers, timeout=timeout)
+        return httpx2.Client(base_url=self.url, timeout=timeout)
 
     def send(
         self,
@@ -56,12 +62,12 @@ class Http:
             answer = self._sent(method, path, json, content, headers or {})
             if answer is not None and answer.status_code < 400:
                 return answer
-            # 429 says that nothing was done; so does a connection that was never made.
-            turned_away = answer is None or answer.status_code == 429
+            # 429 says that nothing was done; so does a connection that was never made, and a reason for a 503.
+            turned_away = answer is None or answer.status_code == 429 or _names_reason(answer)
             if answer is not None and not turned_away:
                 self._raise(answer, f"{method} {path}")
             if time.monotonic() - began > (self._patience if most is None else most):
-                raise self._given_up(f"{method} {path}")
+                raise self._given_up(f"{method} {path}", answer)
             failures += 1
             asked = retry_after(answer.headers.get("retry-after")) if answer is not None else None
             time.sleep(self.pause(failures) if asked is None else asked)
@@ -72,6 +78,7 @@ class Http:
         path: str,
         *,
         json: object = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         most: float | None = None,
     ) -> "Response":
@@ -79,7 +86,7 @@ class Http:
         began, failures = time.monotonic(), 0
         while True:
             try:
-                return self.send(method, path, json=json, headers=headers, most=most)
+                return self.send(method, path, json=json, content=content, headers=headers, most=most)
             except Lost:
                 if time.monotonic() - began > (self._patience if most is None else most):
                     raise self._given_up(f"{method} {path}") from None
@@ -118,8 +125,10 @@ class Http:
         """Send a request once; None where not a byte of it has left."""
         import httpx2
 
+        # Outside of it: what is wrong with a token is not wrong with the connection.
+        own = {**headers, **self._key()}
         try:
-            return self._client.request(method, path, json=json, content=content, headers=dict(headers))
+            return self._client.request(method, path, json=json, content=content, headers=own)
         # These arise before a byte of the request has left.
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
             return None
@@ -136,6 +145,8 @@ class Http:
         # The ids in a path or a body are a session's or a model's: what is not found is no longer there.
         if status in (404, 410):
             raise SessionGone(head)
+        if status == 409 and ENGINE_DEAD in answer.text:
+            raise SessionGone(head)
         if status == 409:
             raise Conflict(words)
         if status == 402:
@@ -144,11 +155,24 @@ class Http:
             raise AccessError(f"{head}; the service does not let us in; check the key and what it may do.")
         raise RequestError(f"{head}; the service refuses it; change what it names.")
 
-    def _given_up(self, what: str) -> RunnerError:
+    def _given_up(self, what: str, answer: "Response | None" = None) -> RunnerError:
+        found = "no answer" if answer is None else f"{answer.status_code} {_words(answer)}"
         return ServiceError(
-            f"{self.url}: {what}: no answer for {self._patience:.0f} s; it fails or cannot be reached; what is saved "
+            f"{self.url}: {what}: {found} for {self._patience:.0f} s; it fails or cannot be reached; what is saved "
             "is kept; the same command resumes."
         )
+
+
+def _names_reason(answer: "Response") -> bool:
+    """Say whether a service itself turned a request away with 503: a proxy in front of it names no reason."""
+    if answer.status_code != 503:
+        return False
+    try:
+        body = answer.json()
+    except ValueError:
+        return False
+    found = body.get("detail", body) if isinstance(body, dict) else None
+    return isinstance(found, dict) and "reason" in found
 
 
 def _words(answer: "Response") -> str:

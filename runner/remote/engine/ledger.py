@@ -4,7 +4,6 @@ A file of JSON lines next to the journal, which has no place for them: the engin
 and their results are arrays. Each record is synced before the run continues. A line torn by a crash is cut off.
 """
 
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,12 @@ class Opening(msgspec.Struct, frozen=True, tag=True):
     label: str
 
 
+class Named(msgspec.Struct, frozen=True, tag=True):
+    """The session that is being opened has this id; its model is not ready yet."""
+
+    session: str
+
+
 class Opened(msgspec.Struct, frozen=True, tag=True):
     """A session is open; its model begins after `step` optimizer steps."""
 
@@ -35,6 +40,8 @@ class Opened(msgspec.Struct, frozen=True, tag=True):
     noise: float
     """The largest difference, in nats, between two forward passes over the same row."""
     time: float
+    counted: int = 0
+    """The optimizer steps of earlier runs behind the weights."""
 
 
 class Sent(msgspec.Struct, frozen=True, tag=True):
@@ -46,6 +53,12 @@ class Sent(msgspec.Struct, frozen=True, tag=True):
     digest: str
     num_tokens: int
     kept: bool
+
+
+class Resent(msgspec.Struct, frozen=True, tag=True):
+    """An optimizer step is about to be sent again, as its first request did not arrive; it may still do so."""
+
+    number: int
 
 
 class Accepted(msgspec.Struct, frozen=True, tag=True):
@@ -89,7 +102,7 @@ class Closed(msgspec.Struct, frozen=True, tag=True):
     session: str
 
 
-Line = Opening | Opened | Sent | Accepted | Answered | Checkpoint | Best | Sampled | Closed
+Line = Opening | Named | Opened | Sent | Resent | Accepted | Answered | Checkpoint | Best | Sampled | Closed
 
 
 @dataclass
@@ -107,6 +120,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.opening: str | None = None
+        self.named: str | None = None
+        """The session that is being opened, where its id is known."""
         self.opened: Opened | None = None
         self.entries: list[Entry] = []
         self.checkpoint: Checkpoint | None = None
@@ -116,6 +131,8 @@ class Ledger:
         self.next_number = 1
         self.at = ""
         """The path of the state that the session's model was in when the entries began."""
+        self.resent = False
+        """Whether a step of this session was sent twice."""
         self._by_number: dict[int, Entry] = {}
         for line in read(path):
             self._apply(line)
@@ -132,24 +149,29 @@ class Ledger:
         self.add(Sent(self.next_number, kind, step, operation_digest, num_tokens, kept))
         return self._by_number[self.next_number - 1]
 
-    def open(self, handle: Handle, start: tuple[str, int], next_number: int, dedupes: bool, noise: float) -> None:
-        """Note a session that is open, and the state and the step that it begins with."""
-        self.add(Opened(handle, *start, next_number, dedupes, noise, time.time()))
+    @property
+    def session(self) -> str | None:
+        """The session that is open, or is being opened."""
+        return self.opened.handle.session if self.opened is not None else self.named
 
     def _apply(self, line: Line) -> None:
         match line:
             case Opening(label):
-                self.opening = label
+                self.opening, self.named = label, None
+            case Named(session):
+                self.named = session
             case Opened():
-                self.opening, self.opened, self.next_number = None, line, line.next_number
+                self.opening, self.named, self.opened, self.next_number = None, None, line, line.next_number
                 # A new model: what an earlier one was asked is not replayed.
-                self.entries, self._by_number, self.at = [], {}, line.state
+                self.entries, self._by_number, self.at, self.resent = [], {}, line.state, False
             case Sent(number=number, kind=kind, num_tokens=num_tokens, kept=kept):
                 self._by_number[number] = entry = Entry(line)
                 self.next_number = number + 1  # never the same twice, whatever became of it
                 # Counted when it is sent: what was sent and lost may have been paid for.
                 self.used[kind] += num_tokens
                 self.entries += [entry] if kept else []
+            case Resent():
+                self.resent = True
             case Accepted(number, request):
                 self._by_number[number].request = request
             case Answered(number, answer):
@@ -166,6 +188,8 @@ class Ledger:
             case Closed(session):
                 if self.opened is not None and self.opened.handle.session == session:
                     self.opened, self.entries = None, []
+                if self.named == session:
+                    self.opening = self.named = None
 
 
 def read(path: Path) -> list[Line]:

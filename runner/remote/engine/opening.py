@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from secrets import token_hex
 
 import numpy as np
 
 from runner.errors import ServiceError
 from runner.remote.engine.driver import MOST_LOST, Driver
-from runner.remote.engine.ledger import Closed, Opening
+from runner.remote.engine.ledger import Closed, Named, Opened, Opening
 from runner.remote.engine.service import Conflict, Datum, Handle, Lost, Reason, Score, Start
 
 LABEL = "runner_session"
@@ -19,7 +18,8 @@ def attached(driver: Driver) -> bool:
     """Say whether the ledger's session is still there; what was opened without our hearing of it is closed."""
     service, ledger = driver.service, driver.ledger
     if ledger.opening is not None:
-        for session in service.find({LABEL: ledger.opening}):
+        # Killed while its model was loaded, its id is known; before that it has to be looked for.
+        for session in [ledger.named] if ledger.named else service.find({LABEL: ledger.opening}):
             service.close(session, "interrupted")
     if ledger.opened is None:
         return False
@@ -35,26 +35,28 @@ def open_session(driver: Driver, start: Start, step: int, probe: Sequence[Datum]
     A forward pass over the probe is sent twice under one number: whether the service then does it twice decides how a
     lost answer is settled. It is sent once more under another: how far the answers differ is the engine's noise.
     """
-    service, label = driver.service, token_hex(8)
+    service, label = driver.service, driver.service.label(start)
     # Before it is sent: after a kill the session is found by the label, and ended.
     driver.ledger.add(Opening(label))
-    handle = service.open(start, {**labels, LABEL: label})
+    handle = service.open(start, {**labels, LABEL: label}, lambda session: driver.ledger.add(Named(session)))
     score = Score(probe, learns=False)
     # Under one number, then under another: a gradient would do harm, while a forward pass only has a price.
-    first, again = (_accepted(driver, handle, score, 1) for _ in range(2))
+    first = _accepted(driver, handle, score, 1)
+    again = _accepted(driver, handle, score, 1) if service.numbered else ""
     other = _accepted(driver, handle, score, 2)
     # A service that has lost a result so soon is of no use: `ResultGone` ends the run with a sentence.
     one, two = (service.result(request, score).array for request in (first, other))
     noise = float(np.abs(one - two).max(initial=0.0))
-    driver.ledger.open(handle, (start.state, step), 3, first == again, noise)
+    opened = Opened(handle, start.state, step, 3, first == again, noise, time.time(), start.counted)
+    driver.ledger.add(opened)
     driver.rewind()
 
 
 def close(driver: Driver, reason: Reason) -> str | None:
     """End the session, if one is open; return its id."""
-    if driver.ledger.opened is None:
+    session = driver.ledger.session
+    if session is None:
         return None
-    session = driver.handle.session
     driver.service.close(session, reason)
     driver.ledger.add(Closed(session))
     return session

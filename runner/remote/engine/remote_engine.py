@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runner.errors import RunnerError
 from runner.models.chat_tokenizer import TokenRow
 from runner.record.samples import Sampling
-from runner.remote.engine.driver import Driver, InDoubt
+from runner.remote.engine.doubt import LATE, InDoubt, another_driver
+from runner.remote.engine.driver import Driver
 from runner.remote.engine.ledger import Best, Checkpoint
 from runner.remote.engine.ledger import Sampled as SampledTokens
 from runner.remote.engine.service import Datum, FloatArray, Save, Score, Step
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DATUMS, TOKENS = 1024, 250_000
-"""What one request holds at most: both services cut at 1,024 sequences or 5 MB, of which a token takes 16 bytes."""
+"""What one request holds at most: services cut at 1,024 sequences or 5 MB, of which a token takes 16 bytes or more."""
 SAME_NATS = 0.05
 """Between two passes over the same rows, weights that nobody has changed differ by less, on average."""
 
@@ -38,6 +38,7 @@ class Limits:
     # Called for: the tokenizer need not be on this machine when the plan is made.
     ends: Callable[[], Sequence[int]] = tuple
     """The ids that end an answer."""
+    tokens_per_request: int = TOKENS
 
 
 class RemoteEngine(ByPrimitives):
@@ -91,10 +92,11 @@ class RemoteEngine(ByPrimitives):
         ledger = self.driver.ledger
         if ledger.checkpoint is not None and ledger.checkpoint.saved.step == saved.step and not ledger.entries:
             return
+        behind = self.driver.replays
         try:
             path = self._save(Save(f"step-{saved.step:08d}", ttl_seconds=self.limits.ttl_seconds))
         except InDoubt:
-            if not self.driver.replays:
+            if not behind:
                 raise
             # Stopped in a replay: the model is further than the loop, and the last checkpoint is not touched.
             return
@@ -136,7 +138,7 @@ class RemoteEngine(ByPrimitives):
 
     def _scored(self, rows: Sequence[TokenRow], weights: FloatArray, learns: bool) -> FloatArray:
         found = []
-        for part in _requests(datums(rows, weights)):
+        for part in _requests(datums(rows, weights), self.limits.tokens_per_request):
             score = Score(part, learns)
             # What trains is always a part of training.
             answer = self.driver.perform if self.training_now or learns else self.driver.ask
@@ -144,14 +146,15 @@ class RemoteEngine(ByPrimitives):
         return np.concatenate(found)
 
     def _demand_same(self, before: TokenLogps, now: TokenLogps) -> None:
-        """Raise `RunnerError` where the weights have changed between two passes over the same rows."""
+        """Raise `RunnerError`, or `InDoubt`, where the weights have changed between two passes over the same rows."""
         opened = self.driver.ledger.opened
         apart = float(np.abs(before.logps - now.logps).mean()) if len(before.logps) else 0.0
-        if opened is not None and apart > max(SAME_NATS, 20 * opened.noise):
-            raise RunnerError(
-                f"session {opened.handle.session}: its weights have changed between two requests ({apart:.2g} nats a "
-                "token): another driver works on it; stop that one, and give the same command again."
-            )
+        if opened is None or apart <= max(SAME_NATS, 20 * opened.noise):
+            return
+        what = f"its weights have changed between two requests ({apart:.2g} nats a token)"
+        if self.driver.ledger.resent:
+            raise InDoubt(f"{what}: {LATE}")
+        raise another_driver(opened.handle.session, what)
 
 
 def numbers(values: Mapping[str, float]) -> dict[str, float]:
@@ -175,11 +178,11 @@ def datums(rows: Sequence[TokenRow], weights: FloatArray) -> Iterator[Datum]:
             yield Datum(ids, own, mask.tolist())
 
 
-def _requests(data: Iterator[Datum]) -> Iterator[list[Datum]]:
+def _requests(data: Iterator[Datum], most_tokens: int) -> Iterator[list[Datum]]:
     """Yield sequences in requests that a service does not have to cut."""
     part, tokens = list[Datum](), 0
     for datum in data:
-        if part and (len(part) == DATUMS or tokens + len(datum.ids) > TOKENS):
+        if part and (len(part) == DATUMS or tokens + len(datum.ids) > most_tokens):
             yield part
             part, tokens = [], 0
         # A sequence that is larger than a request may be is sent alone: the service says what it thinks of it.

@@ -1,10 +1,11 @@
 """The contract of a service that offers training primitives: what it can be asked, and how it may fail."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from typing import ClassVar, Literal
 
 import msgspec
@@ -30,7 +31,11 @@ class Lost(ServiceError):
 
 
 class ResultGone(ServiceError):
-    """The request was accepted, and the service no longer has its result."""
+    """The request was accepted, and the service no longer has its result; `applied` where it says that it did it."""
+
+    def __init__(self, message: str, applied: bool = False) -> None:
+        super().__init__(message)
+        self.applied = applied
 
 
 class SessionGone(ServiceError):
@@ -145,6 +150,8 @@ class Start:
     state: str = ""
     # Without it Adam's moments begin at zero, as for a run of its own that starts from another one's result.
     optimizer: bool = True
+    counted: int = 0
+    """The optimizer steps of earlier runs behind it, where a service counts them on."""
 
 
 class Checkpoints(ABC):
@@ -160,7 +167,7 @@ class Checkpoints(ABC):
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Delete a checkpoint; one that is gone already is no error."""
+        """Delete a checkpoint, with its session where it cannot be deleted alone; one that is gone is no error."""
 
     @abstractmethod
     def download(self, path: str, folder: Path) -> None:
@@ -170,9 +177,15 @@ class Checkpoints(ABC):
 class Answering(ABC):
     """What answers prompts at a service, within a session. Any call may raise `SessionGone` or the runner's errors."""
 
+    anywhere: ClassVar[bool] = True
+    """Whether any weights answer in any session; else only those that the session's model has, or has had."""
+
     @abstractmethod
     def sampler(self, session: str, path: str, base_model: str) -> str:
-        """Return the id of something that answers: a checkpoint's weights, else a base model."""
+        """Return the id of something that answers: a checkpoint's weights, else a base model.
+
+        Where a session answers for its own model alone, that has to be in the state of `path`, or be untrained.
+        """
 
     @abstractmethod
     def sample(self, sampler: str, prompt: Sequence[int], sampling: Sampling, ends: Sequence[int]) -> Sequence[Sampled]:
@@ -188,14 +201,25 @@ class Service(ABC):
     """What it keeps."""
     answering: Answering
     """What answers there."""
+    numbered: ClassVar[bool] = True
+    """Whether requests carry a number of ours, by which a service could deduplicate them."""
+    counts_steps: ClassVar[bool] = False
+    """Whether the answer of an optimizer step has `step_count`, the steps behind the weights."""
+
+    def label(self, start: Start) -> str:
+        """Return the label by which a session is found whose opening was never answered."""
+        return token_hex(8)
 
     @abstractmethod
-    def open(self, start: Start, labels: Mapping[str, str]) -> Handle:
-        """Open a session with a model; `labels` are shown with it, so that it can be found again."""
+    def open(self, start: Start, labels: Mapping[str, str], began: Callable[[str], None]) -> Handle:
+        """Open a session with a model, so that it can be found again by `labels`.
+
+        `began` is called with its id as soon as that is known: a model may take minutes to be ready.
+        """
 
     @abstractmethod
-    def open_for_answers(self, labels: Mapping[str, str]) -> str:
-        """Open a session in which nothing learns, and return its id."""
+    def open_for_answers(self, labels: Mapping[str, str], path: str = "", base_model: str = "") -> str:
+        """Open a session in which nothing learns, for weights to be asked, and return its id."""
 
     @abstractmethod
     def find(self, labels: Mapping[str, str]) -> Sequence[str]:

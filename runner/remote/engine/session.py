@@ -2,27 +2,30 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from runner.backends import Events
 from runner.errors import RunnerError, ServiceError
 from runner.models.chat_tokenizer import TokenRow
 from runner.record import layout
 from runner.record.events import Created, Event, Note, Removed
 from runner.remote.engine import opening
-from runner.remote.engine.driver import Driver, InDoubt
+from runner.remote.engine.doubt import InDoubt
+from runner.remote.engine.driver import Driver
 from runner.remote.engine.heartbeat import Heartbeat
 from runner.remote.engine.ledger import Ledger, start_of
 from runner.remote.engine.remote_engine import datums
 from runner.remote.engine.service import Conflict, Datum, Lost, Reason, SessionGone
-from runner.remote.target import Target
+from runner.remote.target import Place, Target
 from runner.training.examples import num_learned
 
 if TYPE_CHECKING:
     from runner.plan import Run
 
+Done = TypeVar("Done")
+Work = Generator[Event, None, Done]
+"""Something done within a session, and what comes of it."""
 PLAN = "runner_plan_id"
 """The label of a session with the plan that it works on."""
 MOST_SESSIONS = 3
@@ -41,40 +44,39 @@ class Session:
         self._target, self._labels, self._reported = target, {PLAN: run.plan.id}, 0
         self._heartbeat: Heartbeat | None = None
 
-    def begin(self, rows: Sequence[TokenRow], state: str = "", step: int = 0) -> Generator[Event, None, None]:
-        """Take up the session, or open one: at the last checkpoint, or at a given state after so many steps.
+    def begin(self, rows: Sequence[TokenRow], at: Place | None = None) -> Generator[Event, None, None]:
+        """Take up the session, or open one: at the last checkpoint, or where its model is in a given state.
 
         `rows` are those of training, whose first one shows what the service does with a request that is sent twice.
         """
         driver, ledger = self.driver, self.driver.ledger
         before, again = ledger.opened, _steps_since(ledger)  # `attached` forgets both where it is gone
-        if opening.attached(driver) and (not state or (ledger.at == state and not ledger.entries)):
+        place = self._last_checkpoint if at is None else at
+        start = self._target.start(place.state)
+        if opening.attached(driver) and (at is None or (ledger.at == start.state and not ledger.entries)):
             driver.rewind()  # what came since the last checkpoint is replayed from the ledger
         else:
-            if ledger.opened is None and before is not None and again and not state:
+            if ledger.opened is None and before is not None and again and at is None:
                 yield Note(f"session {before.handle.session} is over: {_again(again)}")
             yield from self.end("success")  # one whose model is another than that which is wanted
-            checkpoint = ledger.checkpoint
-            start = self._target.start(state or (checkpoint.path if checkpoint else ""))
-            at = step if state else start_of(ledger).step
-            opening.open_session(driver, start, at, _probe(rows), self._labels)
+            opening.open_session(driver, start, place.step, _probe(rows), self._labels)
         session = driver.handle.session
         yield Created(SESSION, session, {"model": driver.handle.model, "endpoint": self.service.endpoint})
         yield from self.news()
         if self._heartbeat is None or self._heartbeat.session != session:
             self._heartbeat = Heartbeat(self.service, session)
 
-    def at(self, rows: Sequence[TokenRow], state: str, step: int, work: Callable[[], Events]) -> Events:
+    def at(self, rows: Sequence[TokenRow], place: Place, work: Callable[[], Work[Done]]) -> Work[Done]:
         """Do some work in a session whose model is in a state; in another session where that one ends meanwhile."""
         for _ in range(MOST_SESSIONS):
-            yield from self.begin(rows, state, step)
+            yield from self.begin(rows, place)
             try:
                 return (yield from work())
             except (InDoubt, SessionGone) as gone:
                 yield from self.start_over(str(gone))
         raise ServiceError(f"{self.service.endpoint}: sessions end at once; the same command resumes.")
 
-    def closing_on_error(self, work: Events) -> Events:
+    def closing_on_error(self, work: Work[Done]) -> Work[Done]:
         """Do some work, and end the session where it is stopped or fails: what is saved is kept."""
         try:
             return (yield from work)
@@ -117,6 +119,11 @@ class Session:
         with suppress(RunnerError, Lost, SessionGone, Conflict):
             return opening.close(self.driver, reason)
         return None
+
+    @property
+    def _last_checkpoint(self) -> Place:
+        checkpoint = self.driver.ledger.checkpoint
+        return Place(checkpoint.path if checkpoint else "", start_of(self.driver.ledger).step)
 
 
 def _probe(rows: Sequence[TokenRow]) -> list[Datum]:

@@ -52,6 +52,15 @@ def table(path: str | None, shipped: Path) -> Table:
         ) from error
 
 
+def refuse_unpriced(max_price: float | None, model: str, own: str | None, shipped: Path) -> None:
+    """Raise `RequestError` for a limit on the price of a model whose price is not known."""
+    if max_price is not None and model not in table(own, shipped).models:
+        raise RequestError(
+            f"max_price: got {max_price:g}, but {model} has no price; add it to a copy of {own or shipped} and name "
+            "that, backend.prices=FILE, or leave max_price out."
+        )
+
+
 @dataclass(frozen=True)
 class Usage:
     """Tokens by meter, `forward` apart."""

@@ -1,80 +1,11 @@
 """A user's folder with data in it, beside the emulated service."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import warm
-from tests.conftest import pair_row
-
-if TYPE_CHECKING:
-    from tests.emulator.tinker import TinkerEmulator
-
-BASE = "tiny/llama"
-
-
-@dataclass(frozen=True)
-class World:
-    """The folder in which commands run, the service that they reach, and the model's own folder."""
-
-    folder: Path
-    service: "TinkerEmulator"
-    model: Path
-
-    @property
-    def source(self) -> str:
-        """The model as `model.source` names it."""
-        return f"tinker:{BASE}@path:{self.model}"
-
-    def environment(self) -> dict[str, str]:
-        """Return the variables that a command sees."""
-        own = {"PYTHONWARNINGS": "ignore", "COLUMNS": "400", "RUNNER_CACHE": str(self.folder / "cache")}
-        return os.environ | self.service.environment() | own | {"OMP_NUM_THREADS": "1"}
-
-    def command(self, *line: str, typed: str = "", code: int = 0) -> str:
-        """Run `python -m …` in the folder to its end and return what it printed."""
-        done = warm.run([sys.executable, "-m", *line], cwd=self.folder, env=self.environment(), input=typed)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def script(self, text: str) -> str:
-        """Run a program in the folder and return the last line that it prints."""
-        line = [sys.executable, "-c", text]
-        return warm.run(line, cwd=self.folder, env=self.environment(), check=True).stdout.splitlines()[-1]
-
-    def started(self, *line: str) -> "subprocess.Popen[str]":
-        """Start `python -m …` in the folder."""
-        return warm.Popen(
-            [sys.executable, "-m", *line], cwd=self.folder, env=self.environment(), text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def line(self, *more: str) -> list[str]:
-        """Return the request that all runs here share, whatever their backend."""
-        return [
-            "runner", "dataset=files", "dataset.train=train.jsonl", "dataset.validation=held_out.jsonl",
-            "dpo.n_epochs=2", "dpo.batch_size=4", "evaluation.samples=2", "evaluation.max_new_tokens=6",
-            "backend.lora.rank=4", "backend.runtime.checkpoint_every=2", "tracking=none", *more,
-        ]  # fmt: skip
-
-    def run(self, name: str, *more: str, code: int = 0) -> Path:
-        """Run with `backend=tinker` and return the run's folder."""
-        line = self.line("backend=tinker", f"name={name}", *more)
-        source = [] if any(each.startswith("model.source=") for each in more) else [f"model.source={self.source}"]
-        self.command(*line, *source, code=code)
-        return self.of(name)
-
-    def of(self, name: str) -> Path:
-        """Return the folder of the run with a name."""
-        (found,) = self.folder.glob(f"runs/{name}-*")
-        return found
+from tests.backends.rehearsed import BASE, World, write_pairs
 
 
 @pytest.fixture
@@ -82,10 +13,8 @@ def world(tiny_model: Path, tmp_path: Path) -> Iterator[World]:
     pytest.importorskip("tinker")
     from tests.emulator.tinker import TinkerEmulator
 
-    for name, numbers in (("train", range(12)), ("held_out", range(12, 18))):
-        rows = "".join(json.dumps(pair_row(number)) + "\n" for number in numbers)
-        (tmp_path / f"{name}.jsonl").write_text(rows, "utf-8")
+    write_pairs(tmp_path)
     with TinkerEmulator({BASE: tiny_model}) as service:
-        yield World(tmp_path, service, tiny_model)
+        yield World(tmp_path, service, tiny_model, "tinker", "tinker")
         assert service.violations == []
         assert service.live == []

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,26 +9,13 @@ import pytest
 from runner.record.events import Note
 from runner.record.journal import read
 from tests import waiting
-from tests.backends.tinker.conftest import BASE, World
+from tests.backends.rehearsed import BASE, World, ended
 from tests.emulator.faults import Fault
 
 if TYPE_CHECKING:
     from runner.backends.tinker.service import Tinker
 
 pytestmark = pytest.mark.slow
-
-
-def begun(world: World, name: str, *more: str) -> "subprocess.Popen[str]":
-    """Start a run and wait until it has a checkpoint at the service."""
-    line = world.line("backend=tinker", f"name={name}", f"model.source={world.source}", *more)
-    process = world.started(*line)
-    waiting.until(lambda: world.service.checkpoints, "a checkpoint", process=process)
-    return process
-
-
-def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    output, errors = process.communicate(timeout=waiting.SECONDS)
-    return process.returncode, output + errors
 
 
 def tinker(world: World) -> "Tinker":
@@ -47,7 +33,7 @@ def steps_behind(world: World) -> int:
 
 def test_ctrl_c_saves_and_ends_the_session_and_the_same_command_goes_on(world: World) -> None:
     world.service.delay = 0.03
-    process = begun(world, "one")
+    process = world.begun("one")
     process.send_signal(signal.SIGINT)
     code, said = ended(process)
     assert code == 130, said
@@ -64,7 +50,7 @@ def test_ctrl_c_saves_and_ends_the_session_and_the_same_command_goes_on(world: W
 
 def test_a_killed_run_leaves_a_session_that_is_listed_and_taken_up_or_ended(world: World) -> None:
     world.service.delay = 0.03
-    process = begun(world, "one")
+    process = world.begun("one")
     process.kill()
     ended(process)
     (session,) = world.service.live
@@ -85,7 +71,7 @@ def test_a_killed_run_leaves_a_session_that_is_listed_and_taken_up_or_ended(worl
 
 def test_a_session_that_was_left_behind_is_ended_by_clean_with_all_that_it_made(world: World) -> None:
     world.service.delay = 0.03
-    process = begun(world, "one")
+    process = world.begun("one")
     process.kill()
     ended(process)
     (session,) = world.service.live

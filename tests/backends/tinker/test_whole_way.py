@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from runner.record.events import Metrics
-from runner.record.journal import read, read_state
-from tests.backends.tinker.conftest import BASE, World
+from runner.record.journal import read_state
+from tests.backends.rehearsed import BASE, World, measured
 
 pytestmark = pytest.mark.slow
 
@@ -27,17 +26,6 @@ for run in client.search_runs([client.get_experiment_by_name("runner").experimen
     }
 print(json.dumps(found))
 """
-
-
-def measured(run: Path) -> dict[tuple[int, str], float]:
-    """Return every value of a run's journal by step and name, but for the speed."""
-    return {
-        (each.event.step, name): value
-        for each in read(run / "journal.jsonl")
-        if isinstance(each.event, Metrics)
-        for name, value in each.event.values.items()
-        if not name.startswith("system/")
-    }
 
 
 def adapter(run: Path) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.emulator.messages import Answer, Refusal, Request
-from tests.emulator.tinker.records import Checkpoint, accepted, stamp
+from tests.emulator.primitives.records import Checkpoint, accepted, stamp
 from tests.emulator.tinker.sampling import sampler
 
 if TYPE_CHECKING:

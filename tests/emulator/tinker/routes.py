@@ -9,9 +9,9 @@ import numpy as np
 
 from runner.training.engine import Adam
 from tests.emulator.messages import Answer, Refusal, Request
+from tests.emulator.primitives.records import Model, Session, accepted, stamp
+from tests.emulator.primitives.trainer import Lesson, Logps
 from tests.emulator.tinker import checkpoints, sampling, wire
-from tests.emulator.tinker.records import Model, Session, accepted, stamp
-from tests.emulator.tinker.trainer import Lesson, Logps
 
 if TYPE_CHECKING:
     from tests.emulator.tinker.emulator import TinkerEmulator as Service
@@ -195,11 +195,6 @@ def optim_step(service: "Service", request: Request) -> Answer:
 
         begin = lambda: service.begin("optim_step", model, step)  # noqa: E731
         return accepted(service.once(model, body["seq_id"], request.body, begin))
-
-
-def retrieveaccepted(service: "Service", request: Request) -> Answer:
-    """Return the answer of a request."""
-    return service.look(request.json()["request_id"])
 
 
 def retrieve_future(service: "Service", request: Request) -> Answer:

@@ -7,9 +7,9 @@ import numpy as np
 
 from runner.record.samples import Sampling
 from tests.emulator.messages import Answer, Refusal, Request
+from tests.emulator.primitives.records import Model, Sampler, Session
+from tests.emulator.primitives.trainer import Lesson, Trainer
 from tests.emulator.tinker import wire
-from tests.emulator.tinker.records import Model, Sampler, Session
-from tests.emulator.tinker.trainer import Lesson, Trainer
 
 if TYPE_CHECKING:
     from tests.emulator.tinker.emulator import TinkerEmulator as Service

@@ -8,7 +8,7 @@ from tinker.proto import tinker_public_pb2 as pb
 
 from runner.training.engine import Sampled
 from tests.emulator.messages import Answer, Refusal
-from tests.emulator.tinker.trainer import Lesson, Logps
+from tests.emulator.primitives.trainer import Lesson, Logps
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 DTYPES: dict[int, Any] = {pb.DTYPE_FLOAT32: np.float32, pb.DTYPE_INT64: np.int64, pb.DTYPE_INT32: np.int32}

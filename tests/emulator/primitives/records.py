@@ -1,4 +1,4 @@
-"""What the emulated service keeps: sessions, models, samplers, checkpoints, and requests that are under way."""
+"""What an emulated service keeps: sessions, models, samplers, checkpoints, and requests that are under way."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.emulator.messages import Answer
-from tests.emulator.tinker.trainer import Trainer, Weights
+from tests.emulator.primitives.trainer import Trainer, Weights
 
 
 @dataclass
@@ -19,9 +19,14 @@ class Session:
     metadata: dict[str, str]
     created_at: float = field(default_factory=time.time)
     beat_at: float = field(default_factory=time.time)
+    used_at: float = field(default_factory=time.time)
     finished: str | None = None
     models: list[str] = field(default_factory=list)
     samplers: list[str] = field(default_factory=list)
+
+    def used(self) -> None:
+        """Note that it was just asked something."""
+        self.used_at = time.time()
 
 
 @dataclass

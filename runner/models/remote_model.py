@@ -1,4 +1,4 @@
-"""What a run at a remote engine leaves behind next to its adapter: names at the service, in `model/remote.json`."""
+"""What a run at a remote engine leaves behind, next to its adapter where that is here: `model/remote.json`."""
 
 from pathlib import Path
 
@@ -16,6 +16,10 @@ class RemoteModel(msgspec.Struct, frozen=True):
     base_model: str
     state: str
     sampler: str
+    source: str = ""
+    """The base model as `model.source` names it, whose tokenizer it is."""
+    steps: int = 0
+    """The optimizer steps behind the weights, those of earlier runs that it went on from included."""
 
 
 def read(folder: Path) -> RemoteModel | None:

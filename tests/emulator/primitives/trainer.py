@@ -56,15 +56,18 @@ class Weights:
     rank: int
     seed: int
     steps: int
+    alpha: float
 
 
 class Trainer:
     """A base model with an adapter that learns."""
 
-    def __init__(self, base: str, folder: Path, rank: int, seed: int) -> None:
+    def __init__(self, base: str, folder: Path, rank: int, seed: int, alpha: float | None = None) -> None:
         self.base, self.rank, self.seed, self.steps = base, rank, seed, 0
+        self.alpha = Lora().alpha if alpha is None else alpha
         borrowed = process_cache.borrowed(_loaded(folder))
-        self.model: Any = local_model.prepare(borrowed, Local(lora=Lora(rank=rank)), seed)
+        # alpha / rank, as peft has it; whether a service scales by alpha / √rank is unverified.
+        self.model: Any = local_model.prepare(borrowed, Local(lora=Lora(rank=rank, alpha=self.alpha)), seed)
         self.engine = InProcessEngine(Learner(Scorer(self.model), RECIPE), Path("nowhere"))
 
     def forward(self, lessons: Sequence[Lesson]) -> Logps:
@@ -77,7 +80,13 @@ class Trainer:
         return _split(lessons, self.engine.forward_backward([lesson.row for lesson in lessons], weights).logps)
 
     def optim_step(self, adam: Adam) -> float:
-        """Take a step; return the norm of the gradient before it was clipped."""
+        """Take a step; return the norm of the gradient before it was clipped.
+
+        Without a gradient it is a step all the same, by the moments: a service's gradient is zeros, and not missing.
+        """
+        for weight in self.engine.learner.weights.values():
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
         found = self.engine.optim_step(adam)()
         self.steps += 1
         return found["grad_norm"]
@@ -86,7 +95,7 @@ class Trainer:
         """Return a copy of all that is needed to go on."""
         state = self.engine.learner.state(self.steps, {})
         copy = State(self.steps, _copies(state.weights), _copies(state.optimizer))
-        return Weights(copy, self.base, self.rank, self.seed, self.steps)
+        return Weights(copy, self.base, self.rank, self.seed, self.steps, self.alpha)
 
     def restore(self, weights: Weights, optimizer: bool) -> None:
         """Put a checkpoint's weights in place, and the optimizer's state where that is asked for."""

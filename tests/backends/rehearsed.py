@@ -1,0 +1,106 @@
+"""A user's folder with data in it, beside an emulated service of training primitives."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.record.events import Metrics
+from runner.record.journal import read
+from tests import waiting, warm
+from tests.conftest import pair_row
+
+BASE = "tiny/llama"
+
+
+@dataclass(frozen=True)
+class World:
+    """The folder in which commands run, the service that they reach, and the model's own folder."""
+
+    folder: Path
+    service: Any
+    model: Path
+    backend: str
+    scheme: str
+
+    @property
+    def source(self) -> str:
+        """The model as `model.source` names it."""
+        return f"{self.scheme}:{BASE}@path:{self.model}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that a command sees."""
+        own = {"PYTHONWARNINGS": "ignore", "COLUMNS": "400", "RUNNER_CACHE": str(self.folder / "cache")}
+        return os.environ | self.service.environment() | own | {"OMP_NUM_THREADS": "1"}
+
+    def command(self, *line: str, typed: str = "", code: int = 0) -> str:
+        """Run `python -m …` in the folder to its end and return what it printed."""
+        done = warm.run([sys.executable, "-m", *line], cwd=self.folder, env=self.environment(), input=typed)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def script(self, text: str) -> str:
+        """Run a program in the folder and return the last line that it prints."""
+        line = [sys.executable, "-c", text]
+        return warm.run(line, cwd=self.folder, env=self.environment(), check=True).stdout.splitlines()[-1]
+
+    def started(self, *line: str) -> "subprocess.Popen[str]":
+        """Start `python -m …` in the folder."""
+        return warm.Popen(
+            [sys.executable, "-m", *line], cwd=self.folder, env=self.environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def line(self, *more: str) -> list[str]:
+        """Return the request that all runs here share, whatever their backend."""
+        return [
+            "runner", "dataset=files", "dataset.train=train.jsonl", "dataset.validation=held_out.jsonl",
+            "dpo.n_epochs=2", "dpo.batch_size=4", "evaluation.samples=2", "evaluation.max_new_tokens=6",
+            "backend.lora.rank=4", "backend.runtime.checkpoint_every=2", "tracking=none", *more,
+        ]  # fmt: skip
+
+    def run(self, name: str, *more: str, code: int = 0) -> Path:
+        """Run at the service and return the run's folder."""
+        line = self.line(f"backend={self.backend}", f"name={name}", *more)
+        source = [] if any(each.startswith("model.source=") for each in more) else [f"model.source={self.source}"]
+        self.command(*line, *source, code=code)
+        return self.of(name)
+
+    def begun(self, name: str, *more: str) -> "subprocess.Popen[str]":
+        """Start a run and wait until it has a checkpoint at the service."""
+        line = self.line(f"backend={self.backend}", f"name={name}", f"model.source={self.source}", *more)
+        process = self.started(*line)
+        waiting.until(lambda: self.service.checkpoints, "a checkpoint", process=process)
+        return process
+
+    def of(self, name: str) -> Path:
+        """Return the folder of the run with a name."""
+        (found,) = self.folder.glob(f"runs/{name}-*")
+        return found
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Return the exit code of a process that is about to end, and what it has printed."""
+    output, errors = process.communicate(timeout=waiting.SECONDS)
+    return process.returncode, output + errors
+
+
+def write_pairs(folder: Path) -> None:
+    """Write the pairs that all runs here learn from."""
+    for name, numbers in (("train", range(12)), ("held_out", range(12, 18))):
+        rows = "".join(json.dumps(pair_row(number)) + "\n" for number in numbers)
+        (folder / f"{name}.jsonl").write_text(rows, "utf-8")
+
+
+def measured(run: Path) -> dict[tuple[int, str], float]:
+    """Return every value of a run's journal by step and name, but for the speed."""
+    return {
+        (each.event.step, name): value
+        for each in read(run / "journal.jsonl")
+        if isinstance(each.event, Metrics)
+        for name, value in each.event.values.items()
+        if not name.startswith("system/")
+    }
