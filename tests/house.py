@@ -21,7 +21,7 @@ from runner.record import layout
 ROOT = Path(__file__).parents[1]
 FUNCTION_LINES, CLASS_LINES, CLASS_METHODS, MODULE_LINES = 60, 150, 15, 300
 COMMENTS_PER_100, ANY_LINES, FILES_PER_FOLDER, TOP_MODULES = 4.0, 80, 12, 6
-COMMANDS = {"__init__", "__main__", "api", "evaluate", "chat", "clean", "jobs", "pyfunc", "watch"}
+COMMANDS = {"__init__", "__main__", "api", "evaluate", "chat", "clean", "jobs", "pyfunc", "watch", "schema"}
 """What is typed or called by name at the top of `runner/`; the rest there is limited to `TOP_MODULES`."""
 
 PRIVATE = {

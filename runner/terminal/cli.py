@@ -13,11 +13,14 @@ from runner.record import run_folders
 COMMANDS = {
     "runner": "fine-tune a model: check the request, plan, run",
     "runner.evaluate": "ask models the same prompts, grade their answers",
+    "runner.pairs": "make preference rows of a model's own graded answers",
     "runner.chat": "talk to a run's model and the one it was made from",
     "runner.compare": "compare runs or a sweep, with confidence intervals",
     "runner.watch": "follow hosted jobs to their end",
     "runner.jobs": "list the hosted jobs; cancel, pause or resume some",
     "runner.clean": "remove what runs left at the hosted service",
+    "runner.schema": "print the JSON schema by which editors check YAML",
+    "runner.mcp": "serve plan, run, status and compare to an agent",
 }
 """Every command, and in a line what it does."""
 
