@@ -30,6 +30,7 @@ def _schema(arguments: list[str]) -> None:
     if asked.to is None:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(schema.of(asked.name))).decode() + "\n")
         return
+    # A file for each, as the setting of an editor names files.
     asked.to.mkdir(parents=True, exist_ok=True)
     for name in schema.names():
         files.write_json(asked.to / f"{name}.schema.json", schema.of(name))

@@ -41,6 +41,7 @@ def _serve(arguments: list[str]) -> None:
         import mcp  # noqa: F401
     except ImportError as error:
         raise RequestError("runner.mcp: needs the package mcp; pip install 'runner[mcp]'.") from error
+    # Standard output is the connection: nothing else may be printed while it serves.
     server(asked.runs_folder).run("stdio")
 
 
@@ -112,6 +113,7 @@ def _planned(overrides: Sequence[str], runs_folder: Path) -> Planned:
 
 def _run(overrides: Sequence[str], dry: bool, max_price: float | None, runs_folder: Path) -> Planned | Status:
     whole = [*overrides, f"runs_folder={runs_folder}"]
+    # With the folder of this server in the request, as the run's own process may have another default.
     with _COMPOSING:
         found = requested.proposal(whole, dry)
         plan, request = requested.planned(found), found.run.request

@@ -93,6 +93,7 @@ def planned(found: Proposal) -> Planned:
 def require_price(request: Request, dollars: float | None, max_price: float | None) -> None:
     """Raise `RequestError` unless a run that costs something has a limit that it keeps."""
     backend = backends.load(request.backend.name)
+    # A judge's price is in the dollars; what is not known may be anything.
     paid = backend.hosted or backend.stops_at_price or dollars != 0
     price = "a price that is not known" if dollars is None else f"about ${dollars:,.2f}"
     if paid and max_price is None:

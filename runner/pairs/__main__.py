@@ -41,6 +41,7 @@ def _pairs(arguments: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(arguments)
+    # Only now, so that --help is quick.
     from runner.evaluation import evaluate, judges
     from runner.evaluation.rehearsal import tried
     from runner.execution import execute
@@ -64,6 +65,7 @@ def _pairs(arguments: list[str]) -> None:
         return
     judges.demand_key(judge, [planned.grader])
     console.confirm_price(judges.total(rehearsed), planned.request.max_price)
+    # Progress on standard error with --json, so that standard output is one JSON value.
     output = console.errors if asked.json else console.terminal
     with execute.alone(evaluation.folder), Live(output) as live:
         grades = execute.to_its_end(
@@ -90,6 +92,7 @@ def _show(made: "Made", folder: Path, evaluation: Path) -> None:
     rows += [[f"mean score, {name}", f"{mean:.3f}"] for name, mean in made.means.items()]
     console.table(str(folder / CARD), ["", ""], rows)
     cut_off = made.no_pair.get("every answer is empty or cut off", 0)
+    # The usual reason for few pairs, which a larger n does not help.
     if cut_off * 2 > made.counts["prompts"]:
         console.say("warning: most answers are cut off: raise evaluation.max_new_tokens")
     elif not made.counts["pairs"]:

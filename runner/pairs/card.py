@@ -60,6 +60,7 @@ def write(making: Making, choice: Choice, found: Mapping[str, Sequence[Scored]])
         PAIRS: canonical_lines([pick.pair for pick in choice.pairs]),
         BEST: canonical_lines([pick.conversation for pick in choice.best]),
     }
+    # The card last: where it is, the rows that it describes are.
     for name, content in lines.items():
         files.write(folder / name, content)
     made = _made(making, choice, found, lines)
@@ -73,6 +74,7 @@ def _made(
 ) -> Made:  # fmt: skip
     evaluation, keys = making.evaluation, making.keys
     every = [each.score for scored in found.values() for each in scored]
+    # Chosen against all answers: how much is asked of the model at most.
     scores = {
         "all answers": every,
         "chosen": [pick.best.score for pick in choice.pairs],

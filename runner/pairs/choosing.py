@@ -82,6 +82,7 @@ def choose(
             no_pair[reason] += 1
         else:
             pairs.append(pick)
+        # A prompt whose answers are all good is no pair, and its best answer can be imitated all the same.
         if pick is None:
             no_best[reason] += 1
         elif at_least is not None and pick.best.score < at_least - ROUNDING:
@@ -100,6 +101,7 @@ def _picked(row: Asked, every: Sequence[Scored], margin: float, similar: float) 
     whole = [each for each in said if each.answer.ended]
     if not whole:
         return None, "every answer is empty or cut off"
+    # max and min take the first of equals, so that the choice is the same each time.
     best = max(whole, key=lambda each: each.score)
     others = [each for each in said if not _alike(each.answer, best.answer, similar)]
     if not others:
@@ -111,6 +113,7 @@ def _picked(row: Asked, every: Sequence[Scored], margin: float, similar: float) 
 
 
 def _alike(one: Answer, other: Answer, similar: float) -> bool:
+    # The same words with another call are another answer.
     same_calls = one.tool_calls == other.tool_calls
     return same_calls and (one.text == other.text or similarity(one.text, other.text) >= similar)
 

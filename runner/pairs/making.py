@@ -10,17 +10,17 @@ from msgspec import Meta
 from runner import api
 from runner.data.json_value import Json
 from runner.data.quality.near_duplicates import near_duplicates
-from runner.data.rows import text_of
 from runner.errors import RequestError
 from runner.evaluation import configured, evaluate, models
 from runner.evaluation.evaluate import Evaluation
 from runner.graders import Grader
+from runner.record.graded import Asked
 from runner.request import check, hydra_config
 from runner.request.keys import Request
 from runner.request.types import PositiveFloat, Share
 
-SAMPLED = ("evaluation.temperature=1", "dataset.style=null")
-"""Before what is typed: answers have to differ. `dataset.style` is the embedded data's, and another grader."""
+SAMPLED = "evaluation.temperature=1"
+"""Before what is typed, which may say otherwise: answers have to differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def plan(overrides: Sequence[str], runs: Path) -> Making:
     `ModelError` where there is no such model.
     """
     keys, others = _divided(overrides)
-    request = check.request(api.composed(*SAMPLED, *others))
+    request = check.request(api.composed(SAMPLED, *others))
     grader = configured.one(keys.grader, "grader")
     if grader.compares:
         raise RequestError(
@@ -90,14 +90,13 @@ def plan(overrides: Sequence[str], runs: Path) -> Making:
         )
     if not request.evaluation.temperature:
         raise RequestError("evaluation.temperature: got 0, by which all answers to a prompt are the same; give it 1.")
-    asked = replace(
-        request.evaluation, prompts=keys.dataset, samples_per_prompt=keys.n, graders=[keys.grader], max_rows=None
-    )
-    # Not with the tracking of a training run: what is made here is data.
+    asked = replace(request.evaluation, prompts=keys.dataset, samples_per_prompt=keys.n, graders=[keys.grader])
+    # `dataset.style` is the embedded data's, and would be a second grader.
     request = replace(request, evaluation=asked, dataset=replace(request.dataset, style=None))
     name = keys.model or request.model.source
     found = evaluate.plan(request, {_called(name): models.find(name, request, runs)}, runs)
-    repeats = near_duplicates([text_of(row.prompt) for row in found.rows], keys.similar)
+    repeats = near_duplicates([_text(row) for row in found.rows], keys.similar)
+    # Before they are asked: an answer costs time or money.
     rows = [row for place, row in enumerate(found.rows) if place not in repeats]
     return Making(keys, replace(found, rows=rows), len(repeats))
 
@@ -106,6 +105,7 @@ def _divided(overrides: Sequence[str]) -> tuple[Keys, list[str]]:
     """Return our own keys, and the overrides that are a request's."""
     from omegaconf import OmegaConf
 
+    # Hydra would take `dataset=FILE` for an option of conf/dataset/.
     own = {each.name for each in fields(Keys)}
     for each in overrides:
         if "=" not in each or each.startswith("-"):
@@ -124,6 +124,11 @@ def _is_option(override: str) -> bool:
     group, _, name = override.partition("=")
     folders = (Path("conf"), hydra_config.home() / "conf")
     return group == "model" and any((folder / group / f"{name}.yaml").is_file() for folder in folders)
+
+
+def _text(row: Asked) -> str:
+    # Of all turns: the same last question after another conversation is another prompt.
+    return "\n".join(turn.content or "" for turn in row.prompt)
 
 
 def _called(name: str) -> str:

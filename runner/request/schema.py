@@ -87,6 +87,7 @@ def _definitions() -> Schema:
 
 def _request(known_methods: list[str]) -> Schema:
     root = _section(RootKeys)
+    # What files say in addition to the declared keys: the method, Hydra's defaults and its own section.
     properties = _object(root["properties"])
     names: list[Json] = list(known_methods)
     properties["method"] = {"enum": names, "description": "How to learn; a file of conf/method/ sets it."}

@@ -19,6 +19,7 @@ from runner.record import layout
 from tests.compare import records
 from tests.conftest import pair_row
 
+pytest.importorskip("mcp")
 pytestmark = pytest.mark.slow
 Ask = Callable[..., Coroutine[Any, Any, Any]]
 

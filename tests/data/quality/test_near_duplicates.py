@@ -21,7 +21,7 @@ def test_copies_that_differ_in_case_punctuation_and_spaces_are_found() -> None:
 def test_a_word_more_in_a_long_text_is_found_and_another_question_is_not() -> None:
     story = (
         "Ann has a basket with apples and walks through the long street to the market on the other side of the river "
-    story += "where her brother has sold fish and lemons since the old bridge was closed, and she meets a friend "
+        "where her brother has sold fish and lemons since the old bridge was closed, and she meets a friend "
     )
     texts = [story + "today.", story + "now, today.", "What does a baker do in the morning before the shop opens?"]
     assert near_duplicates(texts, 0.9) == {1: 0}
