@@ -9,6 +9,7 @@ from statistics import fmean
 import msgspec
 
 from runner import __version__, graders
+from runner.data.json_value import Json
 from runner.data.reading.files import locate
 from runner.data.rows import canonical_lines
 from runner.errors import RequestError
@@ -30,7 +31,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     """What decides the model's answers: the digest of its weights, or its place and name."""
     prompts: dict[str, str]
     """The sha256 of each file of prompts."""
-    grader: dict[str, object]
+    grader: dict[str, Json]
     sampling: dict[str, float]
     margin: float
     at_least: float | None

@@ -1,7 +1,8 @@
 """What `python -m runner.pairs` is asked for: its keys, and the evaluation that they mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +17,13 @@ from runner.evaluation.evaluate import Evaluation
 from runner.graders import Grader
 from runner.record.graded import Asked
 from runner.request import check, hydra_config
-from runner.request.keys import Request
+from runner.request.keys import Request, RootKeys
 from runner.request.types import PositiveFloat, Share
 
 SAMPLED = "evaluation.temperature=1"
 """Before what is typed, which may say otherwise: answers have to differ."""
+TYPING_ERROR = 0.8
+"""From where a key is one of ours, misspelt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,17 +109,26 @@ def _divided(overrides: Sequence[str]) -> tuple[Keys, list[str]]:
     from omegaconf import OmegaConf
 
     # Hydra would take `dataset=FILE` for an option of conf/dataset/.
-    own = {each.name for each in fields(Keys)}
+    own = [each.name for each in fields(Keys)]
     for each in overrides:
         if "=" not in each or each.startswith("-"):
             raise RequestError(f"pairs: got {each!r}; allowed: KEY=VALUE; --help shows which.")
         check.require_no_secret(each)
+        _require_known(each.partition("=")[0], own)
     ours = [each for each in overrides if each.partition("=")[0] in own and not _is_option(each)]
     given = OmegaConf.to_container(OmegaConf.from_dotlist(ours))
     assert isinstance(given, Mapping)
     return check.values({str(key): value for key, value in given.items()}, Keys), [
         each for each in overrides if each not in ours
     ]
+
+
+def _require_known(key: str, own: Collection[str]) -> None:
+    """Raise `RequestError` for a key that was meant to be one of ours; Hydra would not know what was meant."""
+    at_root = {each.name for each in fields(RootKeys)}
+    close = get_close_matches(key, own, 1, TYPING_ERROR)
+    if close and key not in own and key not in at_root:
+        raise RequestError(f"{key}: no such key; did you mean {close[0]}? allowed: {', '.join(own)}, and a request's.")
 
 
 def _is_option(override: str) -> bool:

@@ -49,12 +49,12 @@ def meanings(owner: type) -> dict[str, str]:
         for each in owner.__mro__
         if is_dataclass(each) or (issubclass(each, msgspec.Struct) and each is not msgspec.Struct)
     ]
-    return {
-        node.target.id: " ".join(text.value.value.split())
-        for body in bodies
-        for node, text in pairwise(body)
-        if isinstance(node, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
+    found: dict[str, str] = {}
+    for node, text in (each for body in bodies for each in pairwise(body)):
+        match node, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                found.setdefault(name, " ".join(said.split()))
+    return found
 
 
 def _needed(name: str, parts: Schema) -> set[str]:
@@ -74,7 +74,7 @@ def _definitions() -> Schema:
     # A grader is checked by its own type, wherever it is given as JSON.
     own: Schema = {"anyOf": [{"type": "string"}, _ref("grader")]}
     parts: Schema = {name: _section(owner) for name, owner in SECTIONS.items()}
-    owned = {name: _section(methods.load(name).hyperparameters) for name in methods.names()}
+    owned: Schema = {name: _section(methods.load(name).hyperparameters) for name in methods.names()}
     for section, key in (("evaluation", "graders"), *((name, "grader") for name in owned)):
         properties = _properties(parts | owned, section)
         if key in properties:
@@ -91,7 +91,8 @@ def _request(known_methods: list[str]) -> Schema:
     properties = _object(root["properties"])
     names: list[Json] = list(known_methods)
     properties["method"] = {"enum": names, "description": "How to learn; a file of conf/method/ sets it."}
-    properties |= {name: _ref(name) for name in (*SECTIONS, *known_methods, "backend")}
+    parts: Schema = {name: _ref(name) for name in (*SECTIONS, *known_methods, "backend")}
+    properties |= parts
     properties["defaults"] = _defaults()
     properties["hydra"] = {"type": "object", "description": "Hydra's own keys: sweeps, launchers."}
     # Of a request that names its method, only that method's keys are some.

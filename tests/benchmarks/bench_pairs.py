@@ -1,6 +1,6 @@
 """On-policy DPO from prompts alone: `runner.pairs` with the embedded model and a grader of style, then DPO on its rows.
 
-    python tests/benchmarks/bench_pairs.py [--prompts 64] [--held-out 40] [--n 5] [--epochs 2]
+    python tests/benchmarks/bench_pairs.py [--prompts 64] [--held-out 40] [--n 5] [--epochs 3]
 
 The prompts are those of `embedded:short_answers`, each with "Answer in one short sentence."; the style is that of
 conf/grader/brief.yaml, graded on held-out prompts that neither answered before. Both are real commands, as typed. The
@@ -50,7 +50,7 @@ def typed(folder: Path, *line: str) -> str:
 def main() -> None:
     """Make pairs, learn from them, and print what that has brought."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"prompts": 64, "held-out": 40, "n": 5, "epochs": 2}.items():
+    for name, default in {"prompts": 64, "held-out": 40, "n": 5, "epochs": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     began = time.perf_counter()
@@ -68,7 +68,7 @@ def main() -> None:
         typed(
             here, "runner", "+experiments=dpo_on_policy", f"dpo.n_epochs={given.epochs}", "tracking=none",
             "dataset.validation_fraction=0", "evaluation.prompts=held_out.jsonl", f"evaluation.graders=[{GRADER}]",
-            *sampled,
+            "evaluation.samples_per_prompt=4", *sampled,
         )  # fmt: skip
         (run,) = (path.parent for path in here.glob("runs/*/report.json"))
         (found,) = (each for each in compare_models(run).differences if each.metric == METRIC)

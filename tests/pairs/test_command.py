@@ -121,7 +121,8 @@ def test_a_killed_command_continues_and_each_answer_and_judgement_is_paid_once(c
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (["marign=1"], "marign: no such key"),
+        (["marign=1"], "marign: no such key; did you mean margin? allowed: dataset, grader, model, n, margin"),
+        (["evaluation.max_tokens=1"], "evaluation.max_tokens: no such key"),
         (["n=1"], "n: got 1; allowed: an integer ≥ 2."),
         (["grader=absent"], "grader: absent not found; allowed: "),
         (["grader=pairwise"], "grader: preferred compares an answer with another model's"),
