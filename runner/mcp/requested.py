@@ -103,4 +103,5 @@ def require_price(request: Request, dollars: float | None, max_price: float | No
         )
     # Such a backend stops by itself before the limit, so that it may start whatever all of it costs.
     if max_price is not None and not backend.stops_at_price and (dollars is None or dollars > max_price):
-        raise RequestError(f"max_price: got {max_price:g}, but this run takes {price}; nothing was sent; raise it.")
+        fix = "raise it" if dollars is not None else "set the number of epochs, or the judge's prices, to have one"
+        raise RequestError(f"max_price: got {max_price:g}, but this run takes {price}; nothing was sent; {fix}.")

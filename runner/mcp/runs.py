@@ -75,8 +75,12 @@ def is_running(folder: Path) -> bool:
 
 def status(folder: Path) -> Status:
     """Return how far a run has come."""
-    events = [record.event for record in journal.read(folder / layout.JOURNAL)]
+    records = journal.read(folder / layout.JOURNAL)
+    events = [record.event for record in records]
     report, state, message = outcome.read(folder), "unfinished", ""
+    # A report of an earlier process, where the latest was killed before it wrote one.
+    if report is not None and records and report["ended"] != records[-1].time:
+        report = None
     if is_running(folder):
         state, report = "running", None
     elif report is not None:
@@ -96,7 +100,7 @@ def status(folder: Path) -> Status:
         done=list(dict.fromkeys(each.step for each in events if isinstance(each, StepDone))),
         step=begun[-1] if begun else "",
         optimizer_steps=max((each.step for each in measured), default=0),
-        metrics={name: value for each in measured for name, value in each.values.items()},
+        metrics=outcome.last_values(records),
         notes=[each.text for each in events if isinstance(each, Note)][-NOTES:],
         model=model,
         output=str(folder / layout.OUTPUT) if (folder / layout.OUTPUT).exists() else "",

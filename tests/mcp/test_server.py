@@ -88,18 +88,11 @@ def test_an_agent_plans_runs_follows_compares_and_reads(tiny_model: Path, here: 
             assert f"dpo on {planned['rows']['train']} rows" in await ask("read_report", run=begun["run"])
             assert (await ask("run", overrides=small(tiny_model), dry=False))["state"] == "finished"
 
-    anyio.run(talk)
-
-
-def test_models_of_an_evaluation_are_compared_with_an_interval(here: Path) -> None:
-    scores = {"first": {"right": [0.0] * 8 + [1.0] * 4}, "second": {"right": [1.0] * 11 + [0.0]}}
-    records.write_evaluation(here / "runs" / "evaluations" / "both", scores)
-
-    async def talk() -> None:
-        async with connected(here) as ask:
-            found = await ask("compare", runs=["both"], metric=["eval/right"])
-            assert found["sentences"][0].startswith("model=second beats model=first: right")
-            assert found["differences"][0]["low"] > 0
+            scores = {"first": {"right": [0.0] * 8 + [1.0] * 4}, "second": {"right": [1.0] * 11 + [0.0]}}
+            records.write_evaluation(here / "runs" / "evaluations" / "both", scores)
+            compared = await ask("compare", runs=["both"], metric=["eval/right"])
+            assert compared["sentences"][0].startswith("model=second beats model=first: right")
+            assert compared["differences"][0]["low"] > 0
 
     anyio.run(talk)
 
@@ -124,7 +117,14 @@ REFUSED = [
 ]
 
 
-def test_what_an_agent_may_not_ask_for_is_refused_with_a_sentence(here: Path) -> None:
+HOSTED = ["backend=foundry", "dpo.n_epochs=2", "model.source=hosted:gpt-4.1-mini", "tracking=none"]
+
+
+def test_what_an_agent_may_not_ask_for_is_refused_and_a_hosted_run_needs_a_limit_that_it_keeps(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_AI_PROJECT_ENDPOINT", "http://127.0.0.1:9/api/projects/none")
+
     async def talk() -> None:
         async with connected(here) as ask:
             for overrides, sentence in REFUSED:
@@ -135,25 +135,6 @@ def test_what_an_agent_may_not_ask_for_is_refused_with_a_sentence(here: Path) ->
                     assert "hidden" not in str(refused.value)
             with pytest.raises(RequestError, match="run absent: not found"):
                 await ask("status", run="absent")
-
-    anyio.run(talk)
-    assert not (here / "runs").exists()
-
-
-HOSTED = [
-    "backend=foundry",
-    "dpo.n_epochs=2",
-    "model.source=hosted:gpt-4.1-mini",
-    "dataset=house_style",
-    "tracking=none",
-]
-
-
-def test_a_hosted_run_needs_a_limit_that_it_keeps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_AI_PROJECT_ENDPOINT", "http://127.0.0.1:9/api/projects/none")
-
-    async def talk() -> None:
-        async with connected(here) as ask:
             planned = await ask("run", overrides=HOSTED)
             assert planned["dollars"] > 0
             with pytest.raises(RequestError, match=r"max_price: missing; this run takes about \$\d"):

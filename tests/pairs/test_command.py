@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from runner.errors import RunnerError
+from runner.pairs import __main__ as command
 from tests import warm
 from tests.emulator import Emulator
 from tests.evaluation.test_evaluate import KILLED_AFTER
@@ -135,13 +137,15 @@ def test_a_killed_command_continues_and_each_answer_and_judgement_is_paid_once(c
     ids=lambda value: " ".join(value)[:24],
 )
 def test_what_cannot_be_made_is_refused_before_anything_is_asked(
-    cloud: Emulator, here: Path, given: list[str], sentence: str
+    cloud: Emulator, here: Path, given: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "own").mkdir()
     (here / "own" / "README.md").write_text("mine", "utf-8")
-    process = ended(here, *line(cloud), *given)
-    assert process.returncode == 2
-    assert sentence in process.stderr, process.stderr
+    monkeypatch.chdir(here)
+    with pytest.raises(RunnerError) as refused:
+        command._pairs([*line(cloud), *given])
+    assert refused.value.exit_code == 2
+    assert sentence in str(refused.value)
     assert cloud.requests == []
 
 

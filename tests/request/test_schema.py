@@ -1,6 +1,7 @@
 """The JSON schema of requests says what the check says: of each key, of every file that comes with the runner."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -22,10 +23,9 @@ from tests import warm
 from tests.execution.test_resume import quietly
 from tests.request.test_check import composed
 from tests.request.test_check import hydra_is_fresh as hydra_is_fresh
-from tests.test_examples import Extended
-from tests.test_examples import extended as extended
 
 ROOT = Path(__file__).parents[2]
+EXTEND = ROOT / "examples" / "extend"
 OWN = ("dataset", "model", "evaluation", "tracking", "grader")
 FILES = [path for path in [*ROOT.glob("conf/**/*.yaml"), *ROOT.glob("experiments/*.yaml")] if "hydra" not in path.parts]
 
@@ -108,9 +108,14 @@ backend: {runtime: {device: tpu}}
 @pytest.mark.parametrize("text", WRONG)
 def test_what_the_check_refuses_is_wrong_by_the_schema(text: str) -> None:
     with pytest.raises(RequestError):
-        configured.of_request(check.request(merged(composed(), loaded(text))))
+        configured.of_request(check.request(merged(default(), loaded(text))))
     # An editor knows the method by the file that is open, where it says so.
     assert wrong({"method": "dpo", **loaded(text)}) != []
+
+
+@cache
+def default() -> dict[str, Any]:
+    return composed()
 
 
 def test_the_list_of_wrong_requests_is_long_enough() -> None:
@@ -194,12 +199,18 @@ def test_a_grader_lacks_nothing_that_its_type_needs(kind: str) -> None:
 
 
 @pytest.mark.slow
-def test_extensions_are_in_the_schema_once_they_are_installed(extended: Extended) -> None:
-    for extension, files in {"loss by token": ["method/dft"], "grader": ["grader/first_line"]}.items():
-        for name in files:
-            which = "grader" if name.startswith("grader") else "request"
-            found = Draft202012Validator(json.loads(extended(extension, "runner.schema", which)))
-            content = yaml.safe_load((ROOT / "examples" / "extend" / "conf" / f"{name}.yaml").read_text("utf-8"))
+def test_extensions_are_in_the_schema_once_they_are_installed(tmp_path: Path) -> None:
+    for folder in ("runner", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(EXTEND, tmp_path, dirs_exist_ok=True)
+    for which in ("request", "grader"):
+        line = [sys.executable, "-m", "runner.schema", which]
+        here = quietly() | {"PYTHONPATH": str(tmp_path)}
+        found = Draft202012Validator(json.loads(warm.run(line, cwd=tmp_path, env=here, check=True).stdout))
+        paths = [path for path in EXTEND.glob("conf/*/*.yaml") if (path.parent.name == "grader") == (which == "grader")]
+        assert paths
+        for path in paths:
+            content = yaml.safe_load(path.read_text("utf-8"))
             assert list(found.iter_errors(content)) == []
             assert wrong(content, which) != [], "it is unknown without the extension"
 
