@@ -1,7 +1,7 @@
 """Make preference rows of a model's own answers: ask each prompt several times, grade, keep the best against the worst.
 
-  python -m runner.pairs dataset=prompts.jsonl grader=helpful
-  python -m runner.pairs dataset=prompts.jsonl grader=helpful model=RUN n=16 margin=0.5 to=round2
+  python -m runner.pairs dataset=prompts.jsonl grader=brief
+  python -m runner.pairs dataset=prompts.jsonl grader=brief model=RUN n=16 margin=0.5 to=round2
   python -m runner.pairs dataset=prompts.jsonl grader=brief model=endpoint:URL#NAME mode=plan
 
   dataset=FILE    prompts, and fields for the grader; rows of any shape
