@@ -53,11 +53,7 @@ def _check_typed() -> None:
         option = re.fullmatch(r"--([\w.-]+)=(.*)", argument)
         if option and option[1] not in HYDRA_OPTIONS:
             raise RequestError(f"{argument}: a key is set without dashes: {option[1].replace('-', '_')}={option[2]}")
-        key = argument.partition("=")[0].strip("'+")
-        if check.holds_password(argument) or check.names_secret(key):
-            raise RequestError(f"{key}: a secret is never typed or kept in YAML; put it into .env.")
-        if check.holds_header(argument):
-            raise RequestError(f"{key}: the value of a header is never typed; write $NAME, and put NAME into .env.")
+        check.require_no_secret(argument)
 
 
 if __name__ == "__main__":

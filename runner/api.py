@@ -56,7 +56,6 @@ def composed(*overrides: str) -> Mapping[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from runner.errors import RunnerError
     from runner.request import hydra_config, hydra_errors
 
     hydra_config.register()
@@ -68,6 +67,7 @@ def composed(*overrides: str) -> Mapping[str, Any]:
         sentence = hydra_errors.sentence(error)
         if sentence is None:
             raise
-        raise RunnerError(str(sentence)) from error
+        # As it is: a wrong request has another exit code than a failed run.
+        raise sentence from error
     assert isinstance(composed, dict)
     return {str(key): value for key, value in composed.items()}

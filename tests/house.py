@@ -23,6 +23,7 @@ FUNCTION_LINES, CLASS_LINES, CLASS_METHODS, MODULE_LINES = 60, 150, 15, 300
 COMMENTS_PER_100, ANY_LINES, FILES_PER_FOLDER, TOP_MODULES = 4.0, 80, 12, 6
 COMMANDS = {
     "__init__", "__main__", "api", "evaluate", "chat", "clean", "jobs", "promote", "pyfunc", "watch", "export", "serve",
+    "schema",
 }  # fmt: skip
 """What is typed or called by name at the top of `runner/`; the rest there is limited to `TOP_MODULES`."""
 

@@ -1,16 +1,12 @@
 """`python -m tests.key_table`: write docs/keys.md from the code, where each key is declared once."""
 
-import ast
-import inspect
-import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import get_type_hints
 
 from runner import backends, methods
-from runner.request import check, keys
+from runner.request import check, keys, schema
 
 PAGE = Path(__file__).parent.parent / "docs" / "keys.md"
 HEAD = """# Keys
@@ -31,7 +27,7 @@ def sections() -> dict[str, type]:
 
 def rows(prefix: str, owner: type) -> Iterator[str]:
     """Yield a Markdown row for each key of a dataclass, nested ones included."""
-    meanings = docstrings(owner)
+    meanings = schema.meanings(owner)
     hints = get_type_hints(owner, include_extras=True)
     for field in fields(owner):
         hint = hints[field.name]
@@ -42,21 +38,6 @@ def rows(prefix: str, owner: type) -> Iterator[str]:
             default = "must be given" if value == "???" else f"`{value}`"
             allowed = check.describe(hint).replace("|", "\\|")
             yield f"| `{prefix.rpartition(': ')[2]}{field.name}` | {default} | {allowed} | {meanings[field.name]} |"
-
-
-def docstrings(owner: type) -> dict[str, str]:
-    """Return the text that stands under each field of a dataclass, its parents' fields included."""
-    bodies = [
-        ast.parse(textwrap.dedent(inspect.getsource(each))).body[0].body  # type: ignore[attr-defined]
-        for each in owner.__mro__
-        if is_dataclass(each)
-    ]
-    return {
-        node.target.id: " ".join(text.value.value.split())
-        for body in bodies
-        for node, text in pairwise(body)
-        if isinstance(node, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
 
 
 def page() -> str:

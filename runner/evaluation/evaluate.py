@@ -24,8 +24,8 @@ from runner.record.events import Event, Progress
 from runner.record.graded import Answer, AnswerGrade, Asked
 from runner.request.keys import Request
 
-AT_ONCE = 64
-"""Prompts that a model is asked together, before their answers are kept; a killed process asks them again."""
+AT_ONCE = 128
+"""Answers that a model is asked for together, before any is kept; a killed process asks for them again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,9 @@ def _answers(
             known.setdefault(each.row, []).append(each)
     left = [row for row in evaluation.rows if len(known[row.row]) < sampling.per_prompt]
     # Model by model: one of them may fill the memory, and only one is loaded at a time.
-    for start in range(0, len(left), AT_ONCE):
-        part = left[start : start + AT_ONCE]
+    together = max(1, AT_ONCE // sampling.per_prompt)
+    for start in range(0, len(left), together):
+        part = left[start : start + together]
         replies = respondent.replies([row.prompt for row in part], sampling)
         with path.open("ab") as file:
             for done, (row, own) in enumerate(zip(part, replies, strict=True), start + 1):

@@ -145,7 +145,13 @@ def names() -> list[str]:
 
 def hosted_types() -> list[str]:
     """Return the types that hosted reinforcement jobs know."""
-    return [name for name in names() if _module(name).GRADER.hosted]
+    return [name for name in names() if kind(name).hosted]
+
+
+def kind(name: str) -> type[Grader]:
+    """Return the class of a type, one of `names()`."""
+    found: type[Grader] = _module(name).GRADER
+    return found
 
 
 def make(configuration: Mapping[str, Json], place: str) -> Grader:
@@ -153,17 +159,17 @@ def make(configuration: Mapping[str, Json], place: str) -> Grader:
 
     Raises `RequestError` with a sentence for what is wrong.
     """
-    kind = configuration.get("type")
-    if kind not in names():
-        raise RequestError(f"{place}: got type {kind!r}; allowed: {', '.join(names())}.")
-    owner: type[Grader] = _module(str(kind)).GRADER
+    name = configuration.get("type")
+    if name not in names():
+        raise RequestError(f"{place}: got type {name!r}; allowed: {', '.join(names())}.")
+    owner = kind(str(name))
     try:
         grader = msgspec.convert(
             {key: value for key, value in configuration.items() if key != "type"}, owner, dec_hook=secret.decode
         )
     except msgspec.ValidationError as error:
         allowed = ", ".join(each.encode_name for each in msgspec.structs.fields(owner))
-        raise RequestError(f"{place}: {kind}: {error}; its fields: {allowed}.") from error
+        raise RequestError(f"{place}: {name}: {error}; its fields: {allowed}.") from error
     # All at once: a configuration with three mistakes is not sent back three times.
     problems = list(grader.problems())
     # Configurations within one are kept as they were typed, so a secret in them would show.
@@ -193,9 +199,8 @@ def written_secrets(configuration: Mapping[str, Json]) -> list[str]:
     return list(secret.written(configuration, _secrets))
 
 
-def _secrets(kind: object) -> tuple[str, ...]:
-    owner: type[Grader] | None = _module(str(kind)).GRADER if kind in names() else None
-    return owner.secrets if owner else ()
+def _secrets(name: object) -> tuple[str, ...]:
+    return kind(str(name)).secrets if name in names() else ()
 
 
 @cache

@@ -21,6 +21,9 @@ OWNER, LOCK = "owner.json", ".lock"
 TRACKING = "tracking.json"
 """How much of a run MLflow has."""
 
+OUTPUT = "output.log"
+"""What the process of a run has printed that an agent has started."""
+
 MODEL = "model"
 """The folder with the model that a run has made."""
 REFERENCE, HOSTED = "reference.json", "hosted.json"

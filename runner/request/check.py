@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -14,6 +14,8 @@ from runner.errors import RequestError
 from runner.graders.secret import Secret
 from runner.record import run_folders
 from runner.request.keys import SECTIONS, Request, RootKeys
+
+Keys = TypeVar("Keys")
 
 
 def request(composed: Any) -> Request:
@@ -49,6 +51,14 @@ def request(composed: Any) -> Request:
     if problems:
         raise RequestError("\n".join(problems))
     return Request(**asdict(msgspec.convert(root, RootKeys)), method=method, hyperparameters=hyperparameters, **values)
+
+
+def values(given: Mapping[str, object], owner: type[Keys]) -> Keys:
+    """Return the keys of a command as the frozen dataclass that declares them; raises as `request` does."""
+    problems = [*_problems("", given, owner)]
+    if problems:
+        raise RequestError("\n".join(problems))
+    return msgspec.convert(given, owner)
 
 
 def as_composed(request: Request) -> dict[str, object]:
@@ -122,6 +132,15 @@ def _secret_problems(tracking: Mapping[str, object]) -> Iterator[str]:
             "tracking.uri: holds a password, which would be written into files; give the whole URI as "
             "MLFLOW_TRACKING_URI, in the environment or in .env."
         )
+
+
+def require_no_secret(argument: str) -> None:
+    """Raise `RequestError` where an override, `KEY=VALUE`, holds a secret: it would be written into files."""
+    key = argument.partition("=")[0].strip("'+")
+    if holds_password(argument) or names_secret(key):
+        raise RequestError(f"{key}: a secret is never typed or kept in YAML; put it into .env.")
+    if holds_header(argument):
+        raise RequestError(f"{key}: the value of a header is never typed; write $NAME, and put NAME into .env.")
 
 
 def holds_password(text: str) -> bool:

@@ -18,6 +18,7 @@ Keys = TypeVar("Keys")
 COMMANDS = {
     "runner": "fine-tune a model: check the request, plan, run",
     "runner.evaluate": "ask models the same prompts, grade their answers",
+    "runner.pairs": "make preference rows of a model's own graded answers",
     "runner.chat": "talk to a run's model and the one it was made from",
     "runner.compare": "compare runs or a sweep, with confidence intervals",
     "runner.promote": "give a run's model a name, if it is better than what has it",
@@ -26,6 +27,8 @@ COMMANDS = {
     "runner.export": "give a run's model away in another form, with a proof",
     "runner.serve": "let an engine answer with a run's model, OpenAI-compatible",
     "runner.clean": "remove what runs left at the hosted service",
+    "runner.schema": "print the JSON schema by which editors check YAML",
+    "runner.mcp": "serve plan, run, status and compare to an agent",
 }
 """Every command, and in a line what it does."""
 

@@ -3,7 +3,7 @@
 Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-deploy
 """
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator
 from typing import TYPE_CHECKING
 
 from runner.backends import Respondent
