@@ -15,7 +15,7 @@ from runner.data.findings import Finding, Findings, Group
 from runner.data.quality.duplicates import find_repeats
 from runner.data.quality.text_rules import odd_rows
 from runner.data.reading.row_reader import RowBlock
-from runner.data.rows import Row, canonical, canonical_lines
+from runner.data.rows import Row, canonical
 from runner.data.splits import Selection, Split, bytes_of, row_blocks, splits_of
 from runner.data.statistics import SplitSurvey, Tally
 from runner.errors import DataError
@@ -87,7 +87,7 @@ def survey(selection: Selection, limit: TokenLimit | None = None, report: Report
         share = _share(selection)
         for split, block in row_blocks(selection, splits, findings.add):
             # Encoded once: the fingerprint, the search for odd texts and the count of bytes share these lines.
-            lines = canonical_lines(block.rows)
+            lines = selection.lines(block.rows)
             tallies[split].take(block, lines)
             for finding in chain(_odd_texts(block, lines), _too_long(block, limit) if limit else ()):
                 findings.add(finding)

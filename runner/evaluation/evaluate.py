@@ -92,7 +92,7 @@ def _answers(
     # Model by model: one of them may fill the memory, and only one is loaded at a time.
     for start in range(0, len(left), AT_ONCE):
         part = left[start : start + AT_ONCE]
-        replies = respondent.replies([row.prompt for row in part], sampling)
+        replies = respondent.replies([row.given for row in part], sampling)
         with path.open("ab") as file:
             for done, (row, own) in enumerate(zip(part, replies, strict=True), start + 1):
                 known[row.row] = samples.answers(name, [row], [own])

@@ -13,11 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.data.rows import Message, Row
+from runner.data.rows import Message, Prompt, Row, Tools
 from runner.errors import ModelError
-from runner.models.chat_template import ChatTemplate
+from runner.models.chat_template import FILE, FOLDER, SETTINGS, ChatTemplate
+from runner.models.row_tokens import RewrittenError, cut, marked_row, prompt_text, rendered, token_row
 from runner.models.row_tokens import TokenRow as TokenRow
-from runner.models.row_tokens import cut, prompt_text, rendered, token_row
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -60,20 +60,21 @@ class ChatTokenizer:
         from tokenizers import __version__
 
         found = sha256(__version__.encode())
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            path = self.folder / name
+        more = sorted(self.folder.glob(f"{FOLDER}/*.jinja"))
+        for path in [*(self.folder / name for name in ("tokenizer.json", SETTINGS, FILE)), *more]:
             found.update(sha256(path.read_bytes() if path.exists() else b"").digest())
         return found.hexdigest()
 
-    def render(self, messages: Sequence[Message], answer_next: bool = False) -> str:
+    def render(self, messages: Sequence[Message], answer_next: bool = False, tools: Tools | None = None) -> str:
         """Return the text the model sees; with `answer_next` it ends where the assistant begins to speak.
 
-        Raises `DataError` if the template refuses the messages, `ModelError` if there is no template.
+        Raises `DataError` if the template refuses the messages or leaves out tools, `ModelError` if there is none.
         """
-        return self._template.render(messages, answer_next)
+        return self.template.render(messages, answer_next, tools)
 
     @cached_property
-    def _template(self) -> ChatTemplate:
+    def template(self) -> ChatTemplate:
+        """The model's chat template."""
         return ChatTemplate(self.folder)
 
     def encode(self, text: str) -> list[int]:
@@ -81,9 +82,9 @@ class ChatTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
         """Return the ids of a prompt, up to where the assistant begins to speak. Raises what `render` raises."""
-        return self.encode(self.render(messages, answer_next=True))
+        return self.encode(self.render(prompt.turns, answer_next=True, tools=prompt.tools))
 
     def encode_all(self, texts: Sequence[str], at_most: int | None = None) -> Iterator[list[int]]:
         """Yield the same for each of several texts, encoded together on all cores.
@@ -121,16 +122,33 @@ class ChatTokenizer:
         conversations = [rendered(row, self.render) for row in rows]
         texts = [list(dict.fromkeys(text for each in row for text in each.texts)) for row in conversations]
         ids = self.encode_all([text for each in texts for text in each], max_length)
-        for row, each in zip(conversations, texts, strict=True):
-            tokens = token_row(row, dict(zip(each, islice(ids, len(each)), strict=True)), self.folder.name)
+        for given, row, each in zip(rows, conversations, texts, strict=True):
+            encoded = dict(zip(each, islice(ids, len(each)), strict=True))
+            try:
+                tokens = token_row(row, encoded, self.folder.name)
+            except RewrittenError as error:
+                tokens = self._by_marks(given, error)
             yield tokens if max_length is None else cut(tokens, max_length)
+
+    def _by_marks(self, row: Row, error: RewrittenError) -> TokenRow:
+        """Return a row's ids, its learned turns where the template marks them. Raises `error` where it does not."""
+        (messages, spans), *others = row.learned()
+        turns = [number for number, turn in enumerate(messages) if turn.role == "assistant"]
+        text, marks = self.template.marked(messages, row.tools)
+        if others or len(marks) != len(turns):
+            raise error
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        wanted = {number for start, end in spans for number in range(start, end)}
+        return marked_row(
+            encoding.ids, encoding.offsets, [mark for mark, turn in zip(marks, turns, strict=True) if turn in wanted]
+        )
 
     def counts(self, rows: Sequence[Row], at_most: int) -> list[int]:
         """Return the tokens of the longest prompt + answer of each row; `at_most + 1` may mean any larger number.
 
         All rows are encoded together, very long ones only until they are over `at_most`.
         """
-        texts = [[self.render(each.messages) for each in row.learned()] for row in rows]
+        texts = [[self.render(each.messages, tools=row.tools) for each in row.learned()] for row in rows]
         # One more than is allowed is enough to say that a row is too long.
         lengths = map(len, self.encode_all([text for each in texts for text in each], at_most + 1))
         return [max(islice(lengths, len(each))) for each in texts]

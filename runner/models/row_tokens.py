@@ -6,9 +6,10 @@ a prompt and the beginning of an answer into one token.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
-from runner.data.rows import Message, Row
+from runner.data.rows import Message, Row, Tools
 from runner.errors import DataError
 
 
@@ -28,7 +29,13 @@ class TokenRow:
 class Render(Protocol):
     """A chat template: `ChatTokenizer.render`."""
 
-    def __call__(self, messages: Sequence[Message], answer_next: bool = False) -> str: ...
+    def __call__(
+        self, messages: Sequence[Message], answer_next: bool = False, tools: Tools | None = None
+    ) -> str: ...  # fmt: skip
+
+
+class RewrittenError(DataError):
+    """The template writes earlier turns otherwise once others follow."""
 
 
 class Turn(NamedTuple):
@@ -55,12 +62,13 @@ class Rendered(NamedTuple):
 def prompt_text(row: Row, render: Render) -> str:
     """Return the text before the first answer of a row that is learned; empty where none is."""
     messages, spans = row.learned()[0]
-    return render(messages[: spans[0][0]], answer_next=True) if spans else ""
+    return render(messages[: spans[0][0]], answer_next=True, tools=row.tools) if spans else ""
 
 
 def rendered(row: Row, render: Render) -> list[Rendered]:
     """Return the texts whose tokens show where a row's answers begin and end."""
     found: list[Rendered] = []
+    render = partial(render, tools=row.tools)
     for messages, spans in row.learned():
         turns: list[Turn] = []
         for start, end in spans:
@@ -76,8 +84,8 @@ def rendered(row: Row, render: Render) -> list[Rendered]:
 def token_row(row: Sequence[Rendered], ids: Mapping[str, list[int]], model: str) -> TokenRow:
     """Return a row's tokens, given those of its texts. Its answers begin where any of them differs from the prompt.
 
-    `model` is its name, for errors. Raises `DataError` where the template writes earlier turns otherwise once others
-    follow.
+    `model` is its name, for errors. Raises `RewrittenError` where the template writes earlier turns otherwise once
+    others follow.
     """
     wholes = [ids[each.whole] for each in row]
     starts = [
@@ -93,13 +101,24 @@ def token_row(row: Sequence[Rendered], ids: Mapping[str, list[int]], model: str)
             through = whole if turn.through is None else ids[turn.through]
             end = min(len(through), len(whole))  # less than the turn where the row is cut
             if _common_prefix(through, whole) < end:
-                raise DataError(
+                raise RewrittenError(
                     f"{model}: the chat template rewrites earlier turns, so the assistant's turn "
-                    f"{turn.number} cannot be located; give one row for each answer instead."
+                    f"{turn.number} cannot be located; give one row for each answer instead, or a template that marks "
+                    "them with {% generation %}."
                 )
             learned[start:end] = [True] * max(0, end - start)
         masks.append(learned[first:])
     return TokenRow(wholes[0][:first], tuple(whole[first:] for whole in wholes), tuple(masks))
+
+
+def marked_row(ids: list[int], offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> TokenRow:
+    """Return a row's tokens, given where in its text each begins and ends, and which parts of the text are learned.
+
+    A token is learned if any of its characters is, as in transformers' `return_assistant_tokens_mask`.
+    """
+    learned = [any(begin < end and start < stop for start, end in spans) for begin, stop in offsets]
+    first = learned.index(True) if any(learned) else len(ids)
+    return TokenRow(ids[:first], (ids[first:],), (learned[first:],))
 
 
 def cut(tokens: TokenRow, max_length: int) -> TokenRow:

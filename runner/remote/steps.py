@@ -141,7 +141,7 @@ class RemoteSteps:
 
     def _sample(self) -> Events:
         rows, how = self.rows.data.rows_to_ask, samples.sampling(self.run.request)
-        prompts, origin = [row.prompt for row in rows], self.target.origin
+        prompts, origin = [row.given for row in rows], self.target.origin
         # By the file and not by the journal: it is what `runner.chat` will ask, too.
         saved = result.demand(self.run)
         replies = {}

@@ -102,7 +102,7 @@ class Rollouts:
             return graded.read(path, Group)
         yield Progress("train", step, self.recipe.num_steps, what="answers")
         places = batch(len(self.rows), self.recipe.hyperparameters.batch_size, self.recipe.seed, number)
-        prompts = [self.tokenizer.encode_prompt(sampled.problem_of(self.rows[place]).prompt) for place in places]
+        prompts = [self.tokenizer.encode_prompt(sampled.problem_of(self.rows[place]).given) for place in places]
         with engine.timed("answers"):
             groups = sampled.sample(engine, self.tokenizer, places, prompts, lambda turn: self._sampling(number, turn))
         path.parent.mkdir(parents=True, exist_ok=True)
