@@ -5,6 +5,7 @@ transformers. The template is rendered as transformers renders it, and an answer
 of prompt and prompt + answer part (as TRL does it): the same ids as theirs, which the tests show.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -110,6 +111,27 @@ class ChatTokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def token(self, id: int) -> str:
+        """Return the text of one id, of a special token its name."""
+        text: str = self._tokenizer.decode([id], skip_special_tokens=False)
+        return text
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """The ids at which an answer ends when the model is asked; none where its folder names none."""
+        # transformers reads them from these files, in this order.
+        for name in ("generation_config.json", "config.json"):
+            path = self.folder / name
+            found = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.exists() else None
+            if found is not None:
+                return frozenset(found if isinstance(found, list) else [found])
+        return frozenset()
+
+    def with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the ids of a rendered text, and where in it each begins and ends."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
     def row(self, row: Row, max_length: int | None = None) -> TokenRow:
         """Return a row's ids; each prompt + answer is cut after `max_length` tokens, as TRL cuts it.
 
@@ -137,11 +159,9 @@ class ChatTokenizer:
         text, marks = self.template.marked(messages, row.tools)
         if others or len(marks) != len(turns):
             raise error
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
         wanted = {number for start, end in spans for number in range(start, end)}
-        return marked_row(
-            encoding.ids, encoding.offsets, [mark for mark, turn in zip(marks, turns, strict=True) if turn in wanted]
-        )
+        learned = [mark for mark, turn in zip(marks, turns, strict=True) if turn in wanted]
+        return marked_row(*self.with_offsets(text), learned)
 
     def counts(self, rows: Sequence[Row], at_most: int) -> list[int]:
         """Return the tokens of the longest prompt + answer of each row; `at_most + 1` may mean any larger number.

@@ -124,6 +124,11 @@ def marked_row(ids: list[int], offsets: Sequence[tuple[int, int]], spans: Sequen
 def cut(tokens: TokenRow, max_length: int) -> TokenRow:
     """Return a row cut after `max_length` tokens. Raises `DataError` where that leaves an answer without a token."""
     room, first = max_length - len(tokens.prompt), 0 if tokens.prompt else 1  # the first of a text is not predicted
+    if all(len(answer) <= room for answer in tokens.answers) and not all(map(any, tokens.learned)):
+        raise DataError(
+            "nothing of an answer is learned: the model's chat template writes no word of it; use a template that "
+            "writes the assistant's turns."
+        )
     if room < 1 or not all(any(learned[first:room]) for learned in tokens.learned):
         raise DataError(
             f"the prompt alone fills backend.max_length={max_length} tokens; shorten it or raise the limit."
