@@ -1,7 +1,7 @@
 """A row as the model sees it, for people: the rendered text in pieces that are read, learned or lost."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Literal, NamedTuple
 
 from runner.data.rows import Row
@@ -9,6 +9,9 @@ from runner.models.chat_tokenizer import ChatTokenizer
 
 Fate = Literal["read", "learned", "cut"]
 """What becomes of a piece of text: it is only read, it is learned, or it is behind the limit of length."""
+
+
+CUT: Fate = "cut"
 
 
 class Piece(NamedTuple):
@@ -43,7 +46,7 @@ def shown_row(tokenizer: ChatTokenizer, row: Row, max_length: int) -> ShownRow:
         begins = [begin for begin, _ in offsets[start:]]
         fates: list[Fate] = ["learned" if token else "read" for token in learned]
         prompt = text[: begins[0]]
-        answers.append(_pieces(text, begins, [*fates, *["cut"] * (len(begins) - len(fates))]))
+        answers.append(_pieces(text, begins, [*fates, *repeat(CUT, len(begins) - len(fates))]))
     count = start + sum(map(len, tokens.answers))
     return ShownRow(prompt, answers, count, sum(map(sum, tokens.learned)))
 
