@@ -46,6 +46,19 @@ def of_template(tokenizer: ChatTokenizer) -> Iterator[Finding]:
         yield Finding("warning", "template-differs", f"{folder}/{FILE}", line, message)
 
 
+def _left_out(row: Row, texts: Sequence[str]) -> Iterator[Oddity]:
+    """Yield the first words of a learned turn that are not in what the template has written."""
+    for (messages, spans), text in zip(row.learned(), texts, strict=True):
+        for turn in chain.from_iterable(messages[start:end] for start, end in spans):
+            if (turn.content or "").strip() not in text:
+                yield Oddity(
+                    "words-left-out",
+                    f"the chat template leaves out what the assistant says, {shown(turn.content or '')!r}; it is not "
+                    "learned: give it in the form that the template writes, or take it out",
+                )
+                return
+
+
 class LearnedCheck:
     """The check of rows for one model, which is handed them block by block."""
 
@@ -93,8 +106,9 @@ class LearnedCheck:
             if any(not self._ends(answer, end) for end in (ends if whole else ends[:-1])):
                 yield self._endless()
                 break
-        before = prompt_text(row, self._tokenizer.render)
-        text = self._tokenizer.render(row.learned()[0].messages, tools=row.tools)
+        texts = [self._tokenizer.render(each.messages, tools=row.tools) for each in row.learned()]
+        yield from _left_out(row, texts)
+        before, text = prompt_text(row, self._tokenizer.render), texts[0]
         if not text.startswith(before):
             other = next(place for place, (a, b) in enumerate(zip(before, text + "\0", strict=False)) if a != b)
             yield Oddity(
