@@ -28,7 +28,7 @@ def _message(turn: Message) -> Json:
             for call in turn.tool_calls
             for name, arguments in [_named(call)]
         ]
-    if turn.role == "tool":
+    if turn.role == "tool":  # the service refuses an answer without the id of its call
         content["tool_call_id"] = turn.tool_call_id or ""
     return content
 
@@ -68,6 +68,7 @@ def _flat(tool: dict[str, Json]) -> dict[str, Any]:
     return {"parameters": {"type": "object", "properties": {}}, "strict": False, **own, "type": "function"}
 
 
+# One form for graders, whichever interface an answer came through.
 def response_calls(output: Any) -> list[Json] | None:
     """Return the calls of a response in the form of chat completions, as graders know them; None where it has none."""
     calls: list[Json] = [

@@ -74,8 +74,8 @@ class ChatTemplate:
         if lacks := [NEEDS[each] for each in wanted if not getattr(can, each)]:
             raise DataError(
                 f"{self.folder.name}/{template.name}: the model's chat template leaves out {' and '.join(lacks)}, "
-                f"so that the model would not see them; choose a model that was trained for tools, put a template "
-                f"that writes them into {FILE} of the model's folder, or take such rows out."
+                "so that the model would not see them; choose a model that was trained for tools, give a template that "
+                "writes them (model.source=template:FILE+SOURCE), or take such rows out."
             )
         return can
 
@@ -104,6 +104,7 @@ class ChatTemplate:
         if one == other:
             return None
         pairs = enumerate(zip(one, other, strict=False), 1)
+        # One may only go on where the other ends.
         return next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))
 
     def _template(self, for_tools: bool) -> "Compiled":

@@ -83,6 +83,7 @@ class LearnedCheck:
     def _tokens(self, rows: Sequence[Row]) -> list[TokenRow | BadRow | None]:
         """Return each row's tokens, or why it has none; None for a row that is a prompt alone."""
         if all(each.spans for row in rows for each in row.learned()):
+            # Together, as their texts are encoded on all cores.
             try:
                 return list(self._tokenizer.rows(rows, self._max_length))
             except DataError:  # of some row: which one is found one by one

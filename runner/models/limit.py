@@ -11,6 +11,18 @@ from runner.models.chat_tokenizer import ChatTokenizer
 from runner.models.learned_check import LearnedCheck, of_template, uses_tools
 
 
+def template_of(source: str) -> str | None:
+    """Return where a model's chat template is, with its sha256; None where the model is not here.
+
+    What is there decides the result, as do the weights: `path:` has it in the model's digest, other sources a version.
+    """
+    folder = models.cached(source)
+    if folder is None:
+        return None
+    template = ChatTokenizer(models.tokenizer_folder(folder)).template
+    return f"{template.name} ({template.digest()[:12]})"
+
+
 def refuse_prompts(source: str, prompts: str | Sequence[str] | None) -> None:
     """Raise `DataError` for own prompts with tools that a model's chat template cannot write, by file and line."""
     folder = models.cached(source) if prompts else None

@@ -117,6 +117,7 @@ def marked_row(ids: list[int], offsets: Sequence[tuple[int, int]], spans: Sequen
     A token is learned if any of its characters is, as in transformers' `return_assistant_tokens_mask`.
     """
     learned = [any(begin < end and start < stop for start, end in spans) for begin, stop in offsets]
+    # What comes before is read alone, as in other rows; it is computed once where others share it.
     first = learned.index(True) if any(learned) else len(ids)
     return TokenRow(ids[:first], (ids[first:],), (learned[first:],))
 

@@ -47,6 +47,7 @@ def shown_row(tokenizer: ChatTokenizer, row: Row, max_length: int) -> ShownRow:
         fates: list[Fate] = ["learned" if token else "read" for token in learned]
         prompt = text[: begins[0]]
         answers.append(_pieces(text, begins, [*fates, *repeat(CUT, len(begins) - len(fates))]))
+    # A pair's prompt once, as it is computed.
     count = start + sum(map(len, tokens.answers))
     return ShownRow(prompt, answers, count, sum(map(sum, tokens.learned)))
 

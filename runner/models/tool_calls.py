@@ -59,6 +59,7 @@ def _call(call: dict[str, Json], objects: bool, turn: int) -> dict[str, Json]:
             f"a call in turn {turn} has no name; allowed: "
             '{"type": "function", "function": {"name": …, "arguments": …}}; repair it.'
         )
+    # Not made up: templates leave out what is missing, as they do in transformers.
     if "arguments" not in function:
         return call
     changed = {
@@ -82,6 +83,7 @@ def _arguments(given: Json, objects: bool, place: str) -> Json:
         )
     if objects:
         return found
+    # As it is in the row, with its own spaces, where it is the JSON already.
     return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
 
 

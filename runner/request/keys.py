@@ -39,7 +39,7 @@ class Model:
     """Keys under `model`."""
 
     source: str = "???"
-    """`pypi:NAME@VERSION@sha256:…`, `hf:ORG/NAME@REVISION`, `path:FOLDER`, or `run:RUN` for a run's result."""
+    """`pypi:NAME@VERSION@sha256:…`, `hf:ORG/NAME@REVISION`, `path:FOLDER`, `run:RUN`, `template:FILE+SOURCE`."""
 
 
 @dataclass(frozen=True, kw_only=True)

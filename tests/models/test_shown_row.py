@@ -1,6 +1,5 @@
 """A row as the model sees it: all of its text, in pieces that are read, learned or cut off."""
 
-
 import pytest
 
 from runner.data.kinds.conversation import Conversation
