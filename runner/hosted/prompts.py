@@ -58,6 +58,7 @@ def response_tools(prompt: Prompt) -> dict[str, Any]:
     """Return the tools for responses, which have a function's keys next to its type; nothing where there are none."""
     if not prompt.tools:
         return {}
+    # The form is another than in rows: https://platform.openai.com/docs/guides/migrate-to-responses
     return {"tools": [_flat(tool) for tool in prompt.tools]}
 
 

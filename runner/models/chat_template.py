@@ -104,7 +104,7 @@ class ChatTemplate:
         if one == other:
             return None
         pairs = enumerate(zip(one, other, strict=False), 1)
-        # One may only go on where the other ends.
+        # Else one is the beginning of the other.
         return next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))
 
     def _template(self, for_tools: bool) -> "Compiled":

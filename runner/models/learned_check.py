@@ -94,6 +94,7 @@ class LearnedCheck:
         try:
             if all(each.spans for each in row.learned()):
                 return self._tokenizer.row(row, self._max_length)
+            # A prompt alone has nothing to learn, but the template has to write it.
             self._tokenizer.render(row.question, answer_next=True, tools=row.tools)
         except DataError as error:
             return BadRow("not-learned", str(error))
@@ -106,7 +107,7 @@ class LearnedCheck:
             ends = [place for place, (now, then) in enumerate(pairwise([*learned, False])) if now and not then]
             if any(not self._ends(answer, end) for end in (ends if whole else ends[:-1])):
                 yield self._endless()
-                break
+                break  # of both answers of a pair it is said once
         texts = [self._tokenizer.render(each.messages, tools=row.tools) for each in row.learned()]
         yield from _left_out(row, texts)
         before, text = prompt_text(row, self._tokenizer.render), texts[0]

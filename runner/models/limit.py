@@ -30,6 +30,7 @@ def refuse_prompts(source: str, prompts: str | Sequence[str] | None) -> None:
         return
     tokenizer = ChatTokenizer(models.tokenizer_folder(folder))
     for problem, place in problems.read(prompts or ()):
+        # Others are written by any template, and there may be many.
         if uses_tools(problem):
             try:
                 tokenizer.render(problem.prompt, answer_next=True, tools=problem.tools)

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from runner.data.rows import Message, Row, Tools
 from runner.errors import DataError
+from runner.models.tool_calls import called
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,31 @@ def rendered(row: Row, render: Render) -> list[Rendered]:
     found: list[Rendered] = []
     render = partial(render, tools=row.tools)
     for messages, spans in row.learned():
-        turns: list[Turn] = []
+        turns, whole = list[Turn](), render(messages)
         for start, end in spans:
             shared = found and not turns  # what comes before the first answer is the same in all conversations
             before = found[0].turns[0].before if shared else render(messages[:start], answer_next=True)
             # Of the last turn the whole text shows it: one rendering less for most rows.
             through = render(messages[:end]) if end < len(messages) else None
+            if through is not None and not whole.startswith(through):
+                through = _without_lead(through, before, whole, messages[start:end])
             turns.append(Turn(start + 1, before, through))
-        found.append(Rendered(render(messages), turns))
+        found.append(Rendered(whole, turns))
     return found
+
+
+def _without_lead(through: str, before: str, whole: str, turns: Sequence[Message]) -> str:
+    """Return the text up to the end of some turns as the whole has it, if it is `through` without their beginning.
+
+    Qwen3's template writes empty thoughts before the words of a turn, but of the last one only. Else return `through`.
+    """
+    if not (whole.startswith(before) and through.startswith(before)):
+        return through
+    rest, written = whole[len(before) :], through[len(before) :]
+    kept = next((written[at:] for at in range(len(written)) if rest.startswith(written[at:])), "")
+    # What is left has to be all that was said: a few last characters may be alike by chance.
+    said = [turn.content or "" for turn in turns] + [name for turn in turns for name in called(turn)]
+    return before + kept if kept and all(each.strip() in kept for each in said) else through
 
 
 def token_row(row: Sequence[Rendered], ids: Mapping[str, list[int]], model: str) -> TokenRow:

@@ -38,6 +38,12 @@ def needs(messages: Sequence[Message], tools: Tools | None) -> list[str]:
     return found + (["results"] if any(turn.role == "tool" for turn in messages) else [])
 
 
+def called(turn: Message) -> list[str]:
+    """Return the names of the functions that a turn calls."""
+    functions = [call.get("function", call) for call in turn.tool_calls or ()]
+    return [str(each.get("name")) for each in functions if isinstance(each, dict)]
+
+
 def as_chat(messages: Sequence[Message], objects: bool) -> Chat:
     """Return turns as a template takes them; keys that are absent stay absent, as transformers has it.
 

@@ -20,6 +20,7 @@ def show_rows(run: Run, count: int) -> None:
 
     Raises `DataError` for a row that cannot be learned.
     """
+    # Never fetched for this: a plan uses no network.
     folder = models.cached(run.plan.model.source)
     limit = backends.load(run.plan.backend).limit(run.request)
     if folder is None or limit is None:
@@ -50,6 +51,7 @@ def _show(number: int, row: ShownRow) -> None:
 
 def _body(pieces: list[Piece]) -> Text:
     colour = terminal.color_system is not None and not terminal.no_color
+    # As Text: brackets of a row are no markup.
     found = Text()
     for text, fate in pieces:
         before, after = ("", "") if colour else BRACKETS[fate]

@@ -34,7 +34,8 @@ SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "template", "tinker"
     [
         (
             "smollm2",
-            "model.source: got 'smollm2'; allowed: one of hf:…, hosted:…, models:…, path:…, pypi:…, run:…, template:…, tinker:….",
+            "model.source: got 'smollm2'; allowed: one of hf:…, hosted:…, models:…, path:…, pypi:…, run:…, "
+            "template:…, tinker:….",
         ),
         ("ftp:there", "model.source: got 'ftp:there'; allowed: one of"),
         ("path:", "model.source: got 'path:'; allowed: one of"),

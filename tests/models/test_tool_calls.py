@@ -15,6 +15,7 @@ from runner.data.rows import Message, Prompt, Row
 from runner.errors import DataError
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.models.row_tokens import TokenRow
+from runner.models.shown_row import shown_row
 from tests import tiny
 from tests.models.tool_rows import ENDS, conversations, parsed, tokenizer_folder
 
@@ -199,3 +200,28 @@ def test_of_several_templates_that_for_tools_is_taken_as_transformers_takes_it(w
     for tools in (None, [TOOL]):
         expected = theirs.apply_chat_template(chat, tools=tools, tokenize=False)
         assert tokenizer.render(PROMPT, tools=tools) == expected
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "qwen3_instruct_2507"])
+def test_templates_as_their_models_come_with_them_have_the_ids_of_transformers_and_learn_each_turn(
+    name: str, tmp_path: Path
+) -> None:
+    import trl
+    from transformers import PreTrainedTokenizerFast
+
+    # Without marks, and the second writes empty thoughts before the words of a turn, but of the last one only.
+    source = Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja"
+    folder = tokenizer_folder(tmp_path, "hermes")
+    (folder / "chat_template.jinja").write_bytes(source.read_bytes())
+    theirs, tokenizer = PreTrainedTokenizerFast.from_pretrained(folder), ChatTokenizer(folder)
+    for row in conversations(4, 40, "hermes"):
+        tokens = tokenizer.row(row)
+        expected = theirs.apply_chat_template(parsed(row), tools=row.tools, return_dict=False)
+        assert tokens.prompt + tokens.answers[0] == expected
+        learned = [piece.text for piece in shown_row(tokenizer, row, 100_000).answers[0] if piece.fate == "learned"]
+        turns = [turn for turn in row.messages if turn.role == "assistant" and turn.weight != 0]
+        for text, turn in zip(learned, turns, strict=True):
+            assert text.endswith("<|im_end|>\n")
+            assert "<|im_start|>" not in text
+            assert (turn.content or "") in text
+            assert text.count('{"name": ') == len(turn.tool_calls or [])

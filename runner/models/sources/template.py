@@ -77,6 +77,7 @@ def _folder(file: Path, folder: Path) -> Path:
                 (draft / path.name).symlink_to(path.resolve())
         if settings.exists():
             own = json.loads(settings.read_text("utf-8"))
+            # The file counts for transformers as it does here, but older programs read the key.
             own.pop("chat_template", None)
             (draft / SETTINGS).write_text(json.dumps(own, indent=2), "utf-8")
         (draft / FILE).write_bytes(template)
