@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from runner import backends, planning
-from runner.data.rows import Message
+from runner.data.rows import Message, Prompt
 from runner.errors import ModelError
 from runner.record import graded, run_folders
 from runner.record.journal import read_state
@@ -46,7 +46,7 @@ def _chat(arguments: list[str]) -> None:
     try:
         with suppress(EOFError):
             while question := _next_line():
-                prompt = (Message(role="user", content=question),)
+                prompt = Prompt((Message(role="user", content=question),))
                 answers = [
                     [name, next(iter(each.replies([prompt], sampling)))[0].text] for name, each in models.items()
                 ]

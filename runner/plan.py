@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from runner.data.json_value import Json
-from runner.data.rows import Row, canonical_lines
+from runner.data.rows import Row
 from runner.data.splits import Selection, Split, row_blocks
 from runner.data.survey import Survey
 from runner.errors import DataError
@@ -119,7 +119,7 @@ class Run:
         # Over the lines as they are read, not a file's own hash: the same rows in another format are the same plan.
         digest, count = sha256(), 0
         for _, block in row_blocks(self.selection, (split,), lambda finding: None):
-            lines = canonical_lines(block.rows)
+            lines = self.selection.lines(block.rows)
             digest.update(lines)
             count += len(block.rows)
             yield block.rows, lines

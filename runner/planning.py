@@ -212,6 +212,7 @@ def selection(request: Request) -> Selection:
         split_seed=dataset.split_seed,
         max_rows=dataset.max_rows,
         max_held_out_rows=request.evaluation.max_rows,
+        in_order=not backends.load(request.backend.name).hosted,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.data.rows import Message, Turns
+from runner.data.rows import Message, Prompt, Turns
 from runner.record.samples import Sampling
 
 
@@ -30,14 +30,14 @@ class Answerer:
         """
         given = params or {}
         how = {name: given[name] for name in ("temperature", "top_p", "seed") if name in given}
-        prompts = [(Message(role="user", content=str(text)),) for text in _texts(model_input)]
+        prompts = [Prompt((Message(role="user", content=str(text)),)) for text in _texts(model_input)]
         return self._answers(prompts, Sampling(max_new_tokens=given.get("max_new_tokens", 128), **how))
 
     def answer(self, prompt: Turns, max_new_tokens: int = 128) -> str:
         """Return the greedy answer to one conversation."""
-        return self._answers([prompt], Sampling(max_new_tokens=max_new_tokens))[0]
+        return self._answers([Prompt(prompt)], Sampling(max_new_tokens=max_new_tokens))[0]
 
-    def _answers(self, prompts: Sequence[Turns], sampling: Sampling) -> list[str]:
+    def _answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:
         from runner.backends.local.generate import replies
 
         return [first.text for first, *_ in replies(self.model, self.tokenizer, prompts, sampling)]

@@ -275,7 +275,9 @@ def test_chat_without_a_run_says_how_to_make_one(command: Command) -> None:
 
 
 @pytest.mark.parametrize("key", ["tools", "tool_calls"])
-def test_tools_are_refused_where_they_cannot_be_trained_on(key: str, command: Command, tmp_path: Path) -> None:
+def test_tools_are_refused_where_the_models_template_cannot_say_them(
+    key: str, command: Command, tmp_path: Path
+) -> None:
     calls = [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]
     answer = {"role": "assistant", "content": "Noon.", **({"tool_calls": calls} if key == "tool_calls" else {})}
     row = GOOD | {"preferred_output": [answer]}
@@ -285,7 +287,9 @@ def test_tools_are_refused_where_they_cannot_be_trained_on(key: str, command: Co
     line = ["mode=plan", "dataset.train=pairs.jsonl", "dataset.validation=null"]
     local = command(*line)
     assert local.returncode == 2
-    assert "dataset.train: 1 of 2 rows declare or call tools, which backend=local cannot train on" in local.stderr
+    lacks = "the tools that rows declare" if key == "tools" else "the assistant's calls"
+    assert "pairs.jsonl:1: " in local.stderr
+    assert f"/chat_template.jinja: the model's chat template leaves out {lacks}, so that" in local.stderr
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(10)), "utf-8")
     assert command(*line, "backend=foundry", "model.source=hosted:gpt-4.1-mini").returncode == 0
 

@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from runner.cost import Cost
-from runner.data.rows import Turns
+from runner.data.rows import Prompt
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
 from runner.record.events import Created, Event
@@ -62,7 +62,7 @@ class Respondent(Protocol):
     def identity(self) -> str:
         """What decides its answers besides prompt and sampling: the digest of its weights, or its place and name."""
 
-    def replies(self, prompts: Sequence[Turns], sampling: "Sampling") -> Iterator[Sequence["Reply"]]:
+    def replies(self, prompts: Sequence[Prompt], sampling: "Sampling") -> Iterator[Sequence["Reply"]]:
         """Yield the answers to each prompt in turn, `sampling.per_prompt` of them."""
 
     def close(self) -> None:

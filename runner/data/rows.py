@@ -6,6 +6,7 @@ across runs by it.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -45,6 +46,13 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_
 Turns = tuple[Message, ...]
 Tools = list[dict[str, Json]]
 """Tools that a model may call, each as the service's JSON describes it; carried through as they are."""
+
+
+class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a model is asked: the turns so far, and the tools that it may call."""
+
+    turns: Turns
+    tools: Tools | None = None
 
 
 class Learned(NamedTuple):
@@ -149,6 +157,32 @@ def canonical(value: Row | Turns) -> bytes:
 def canonical_lines(rows: Sequence[Row]) -> bytes:
     """Return the canonical bytes of rows, each followed by LF."""
     return _encoder.encode_lines(rows)
+
+
+# Inside a text, quotation marks have a backslash.
+_TOOLS = re.compile(rb'(?<!\\)"tool(s|_calls|_call_id)?"')
+
+
+def uses_tools(line: bytes) -> bool:
+    """Say whether a row declares, calls or answers tools, by its canonical line."""
+    return _TOOLS.search(line) is not None
+
+
+_in_order = msgspec.json.Encoder()
+
+
+def lines_in_order(rows: Sequence[Row]) -> bytes:
+    """Return the canonical lines, but of rows that use tools the keys in the order in which the file has them.
+
+    Chat templates write tools and arguments key by key as they come, so that another order is another text.
+    """
+    lines = canonical_lines(rows)
+    if b'"too' not in lines:
+        return lines
+    return b"".join(
+        (_in_order.encode(row) if uses_tools(line) else line) + b"\n"
+        for row, line in zip(rows, lines.splitlines(), strict=True)
+    )
 
 
 def row_id(row: Row) -> bytes:

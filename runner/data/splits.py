@@ -13,7 +13,7 @@ from typing import Literal
 from runner.data.findings import Finding
 from runner.data.reading.files import DataFile, locate
 from runner.data.reading.row_reader import RowBlock, read_file
-from runner.data.rows import Row, canonical
+from runner.data.rows import Row, canonical, canonical_lines, lines_in_order
 
 Split = Literal["train", "validation"]
 
@@ -30,6 +30,12 @@ class Selection:
     split_seed: int = 0
     max_rows: int | None = None
     max_held_out_rows: int | None = None
+    in_order: bool = False
+    """Whether another order of the keys within tools makes other rows: so where our own template writes them."""
+
+    def lines(self, rows: Sequence[Row]) -> bytes:
+        """Return the lines by which rows are fingerprinted and kept, each followed by LF."""
+        return lines_in_order(rows) if self.in_order else canonical_lines(rows)
 
     def room(self, split: Split) -> int:
         """Return how many rows a split takes at most."""

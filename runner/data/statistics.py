@@ -1,6 +1,5 @@
 """A split's rows in numbers, gathered block by block and summed up at the end."""
 
-import re
 from array import array
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -11,7 +10,7 @@ from runner.data.fingerprint import Fingerprint
 from runner.data.quality.duplicates import Seen
 from runner.data.quality.text_rules import holds
 from runner.data.reading.row_reader import RowBlock
-from runner.data.rows import Row, Turns, text_of
+from runner.data.rows import Row, Turns, text_of, uses_tools
 
 
 class Spread(NamedTuple):
@@ -81,11 +80,11 @@ def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:
 
 
 def _lines_with_tools(canonical: bytes) -> int:
-    """Return how many rows declare, call or answer tools; inside a text, quotation marks have a backslash."""
+    """Return how many rows declare, call or answer tools."""
     # Few files have tools; four bytes are looked for in the whole block before any line is.
     if not holds(canonical, b'"too'):
         return 0
-    return sum(re.search(rb'(?<!\\)"tool(s|_calls|_call_id)?"', line) is not None for line in canonical.splitlines())
+    return sum(map(uses_tools, canonical.splitlines()))
 
 
 def _spread(values: "array[int]") -> Spread:

@@ -15,7 +15,7 @@ from runner.data.findings import Finding, Findings, Group
 from runner.data.quality.duplicates import find_repeats
 from runner.data.quality.text_rules import odd_rows
 from runner.data.reading.row_reader import RowBlock
-from runner.data.rows import Row, canonical, canonical_lines
+from runner.data.rows import BadRow, Oddity, Row, canonical
 from runner.data.splits import Selection, Split, bytes_of, row_blocks, splits_of
 from runner.data.statistics import SplitSurvey, Tally
 from runner.errors import DataError
@@ -26,12 +26,16 @@ class TokenLimit(NamedTuple):
 
     `max_tokens + 1` may mean any larger number. `count_prompts` counts what comes before the first answer, where
     longer rows are cut: a row that is cut before its answer has nothing to learn. `key` is the limit's, for messages.
+    `check` looks at rows as the model will see them: it yields a row's place and what is odd, `BadRow` where nothing
+    can be learned; `findings` are those of the model itself.
     """
 
     max_tokens: int
     count_tokens: Callable[[Sequence[Row]], Sequence[int]]
     count_prompts: Callable[[Sequence[Row]], Sequence[int]] | None = None
     key: str = ""
+    check: Callable[[Sequence[Row]], Iterator[tuple[int, Oddity | BadRow]]] | None = None
+    findings: Sequence[Finding] = ()
 
 
 class Progress(NamedTuple):
@@ -81,15 +85,17 @@ def survey(selection: Selection, limit: TokenLimit | None = None, report: Report
     Bad rows and oddities become findings. Raises `DataError` if a file cannot be read at all.
     """
     findings = Findings()
+    for finding in limit.findings if limit else ():
+        findings.add(finding)
     splits = splits_of(selection)
     with ThreadPoolExecutor(max_workers=1) as helper, _no_garbage_collection():
         tallies = {split: Tally(helper) for split in splits}
         share = _share(selection)
         for split, block in row_blocks(selection, splits, findings.add):
             # Encoded once: the fingerprint, the search for odd texts and the count of bytes share these lines.
-            lines = canonical_lines(block.rows)
+            lines = selection.lines(block.rows)
             tallies[split].take(block, lines)
-            for finding in chain(_odd_texts(block, lines), _too_long(block, limit) if limit else ()):
+            for finding in chain(_odd_texts(block, lines), _as_tokens(block, limit) if limit else ()):
                 findings.add(finding)
             rows = sum(tally.rows for tally in tallies.values())
             report(Progress(share(block, rows), rows))
@@ -129,6 +135,15 @@ def _no_garbage_collection() -> Iterator[None]:
 
 def _odd_texts(block: RowBlock, canonical: bytes) -> Iterator[Finding]:
     for place, odd in odd_rows(block.rows, canonical):
+        yield Finding("warning", odd.rule, block.file.name, block.lines[place], odd.message)
+
+
+def _as_tokens(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:
+    """Yield what is odd about rows as the model sees them. Raises `DataError` where nothing is left to learn."""
+    yield from _too_long(block, limit)
+    for place, odd in limit.check(block.rows) if limit.check else ():
+        if isinstance(odd, BadRow):
+            raise DataError(f"{block.file.name}:{block.lines[place]}: {odd}")
         yield Finding("warning", odd.rule, block.file.name, block.lines[place], odd.message)
 
 

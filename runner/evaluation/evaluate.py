@@ -95,7 +95,7 @@ def _answers(
     together = max(1, AT_ONCE // sampling.per_prompt)
     for start in range(0, len(left), together):
         part = left[start : start + together]
-        replies = respondent.replies([row.prompt for row in part], sampling)
+        replies = respondent.replies([row.given for row in part], sampling)
         with path.open("ab") as file:
             for done, (row, own) in enumerate(zip(part, replies, strict=True), start + 1):
                 known[row.row] = samples.answers(name, [row], [own])

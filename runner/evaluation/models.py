@@ -18,9 +18,10 @@ from typing import Any
 
 from runner import backends, models, planning
 from runner.backends import Respondent, Undeployed
-from runner.data.rows import Turns
+from runner.data.rows import Prompt
 from runner.errors import AccessError, JudgeError, ModelError, ServiceError
 from runner.graders import Json
+from runner.hosted.prompts import chat_messages, chat_tools
 from runner.judging.connection import Connection, find_url
 from runner.judging.keys import JudgeKeys
 from runner.record import run_folders
@@ -91,7 +92,7 @@ class Endpoint:
     def close(self) -> None:
         """Nothing is held."""
 
-    def replies(self, prompts: Sequence[Turns], sampling: Sampling) -> Iterator[Sequence[Reply]]:
+    def replies(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Sequence[Reply]]:
         """Yield the answers to each prompt, several of which are under way at a time.
 
         Raises `ServiceError` where an answer cannot be had, `AccessError` where the endpoint does not let us in.
@@ -101,13 +102,14 @@ class Endpoint:
             ThreadPoolExecutor(self.keys.concurrency) as pool,
         ):
 
-            def reply(prompt: Turns, number: int) -> Reply:
+            def reply(prompt: Prompt, number: int) -> Reply:
                 try:
                     with connection.slot() as until:
                         answer = connection.post(self._request(prompt, sampling, number), until)
                 except JudgeError as error:
                     raise ServiceError(f"{ENDPOINT}:{self.keys.url}#{self.model}: {error}") from error
-                return Reply(answer.refusal or answer.text.strip(), answer.finish_reason != "length")
+                said = answer.refusal or answer.text.strip()
+                return Reply(said, answer.finish_reason != "length", answer.tool_calls)
 
             try:
                 waiting = [
@@ -141,11 +143,11 @@ class Endpoint:
         secret = os.environ.get(self.keys.key_variable or "")
         return text.replace(secret, "[…]") if secret else text
 
-    def _request(self, prompt: Turns, sampling: Sampling, number: int) -> dict[str, Json]:
-        messages: list[Json] = [{"role": turn.role, "content": turn.content or ""} for turn in prompt]
+    def _request(self, prompt: Prompt, sampling: Sampling, number: int) -> dict[str, Json]:
         # Another seed for each sample, else an endpoint that obeys it gives the same answer each time.
         seed = {"seed": sampling.seed + number} if sampling.temperature else {}
         return {
-            "model": self.model, "messages": messages, "max_completion_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature, "top_p": sampling.top_p, **seed,
+            "model": self.model, "messages": chat_messages(prompt), **chat_tools(prompt),
+            "max_completion_tokens": sampling.max_new_tokens, "temperature": sampling.temperature,
+            "top_p": sampling.top_p, **seed,
         }  # fmt: skip

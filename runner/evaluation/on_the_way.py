@@ -91,7 +91,7 @@ class CheckpointAnswers:
         Raises `RequestError` where the grader has given no answer a score, as nothing could be decided then.
         """
         # All ranks sample, as sharded weights need each of them; only rank 0 grades.
-        prompts = [self.tokenizer.encode_prompt(row.prompt) for row in self.rows]
+        prompts = [self.tokenizer.encode_prompt(row.given) for row in self.rows]
         found = engine.sample(prompts, samples.sampling(self.run.request))
         replies = [[self._reply(each) for each in answers] for answers in found]
         return (yield from in_lockstep(self._grade(replies, step)))

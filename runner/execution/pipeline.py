@@ -70,7 +70,7 @@ def plan_and_run(composed: "DictConfig") -> None:
     """Check a request and make its plan; with `mode=run`, carry it out unless that was done before."""
     from runner import planning
     from runner.execution import execute
-    from runner.terminal import console
+    from runner.terminal import console, shown_rows
 
     proposal = _plan(composed)
     run = proposal.run
@@ -81,6 +81,8 @@ def plan_and_run(composed: "DictConfig") -> None:
         console.show_trial_begun(run, run.trial_name or _typed())
     else:
         console.show_plan(proposal, done, planning.count_tokens(proposal))
+        if run.request.show:
+            shown_rows.show_rows(run, run.request.show)
     if run.request.rehearse and not done:
         _rehearse_base(run)
     if run.request.mode == "run":

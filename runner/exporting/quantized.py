@@ -8,11 +8,12 @@ from runner import backends
 from runner.compare.difference import Difference
 from runner.compare.models import compare_models
 from runner.compare.sentences import amount, sentence
+from runner.data.rows import Prompt
 from runner.evaluation import configured, evaluate
-from runner.exporting.evidence import wire
+from runner.hosted.prompts import chat_messages, chat_tools
 from runner.plan import Run
 from runner.record.journal import read_state
-from runner.record.samples import Prompt, Reply, Sampling
+from runner.record.samples import Reply, Sampling
 from runner.request.keys import Request
 from runner.serving import client, engines
 from runner.serving.server import Served, served
@@ -32,7 +33,7 @@ class Exported:
         for prompt in prompts:
             yield [
                 client.chat(
-                    self.at.url, self.at.model, wire(prompt), sampling.max_new_tokens,
+                    self.at.url, self.at.model, chat_messages(prompt), sampling.max_new_tokens, **chat_tools(prompt),
                     temperature=sampling.temperature, top_p=sampling.top_p, seed=sampling.seed + number,
                 )
                 for number in range(sampling.per_prompt)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from runner.data.rows import Message, Row, Turns
+from runner.data.rows import Message, Prompt, Row, Turns
 from runner.errors import DataError
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored
 from runner.exporting.exporter import RunModel
@@ -78,7 +78,7 @@ def _asked(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator[_Row]:
         if row.tools or not row.question or row.question in seen:
             continue
         seen.add(row.question)
-        if len(tokenizer.encode_prompt(row.question)) <= PROMPT_TOKENS:
+        if len(tokenizer.encode_prompt(Prompt(row.question))) <= PROMPT_TOKENS:
             yield _Row(row.question, row.answer)
 
 
@@ -87,12 +87,12 @@ def _ask(model: RunModel, split: str, rows: list[_Row], wanted: int, max_new_tok
     from runner.backends.local.generate import replies
 
     weights, tokenizer, prompts = model.weights(), model.tokenizer, [row.question for row in rows]
-    said = replies(weights, tokenizer, prompts, Sampling(max_new_tokens=max_new_tokens))
+    said = replies(weights, tokenizer, [Prompt(each) for each in prompts], Sampling(max_new_tokens=max_new_tokens))
     texts = [each[0].text for each in said]
     scored = [_scored(tokenizer, row, text) for row, text in zip(rows, texts, strict=True)]
     asked = Questions(prompts, scored, model.ends, max_new_tokens)
     evidence = Evidence(
-        prompts=[tokenizer.encode_prompt(each) for each in prompts],
+        prompts=[tokenizer.encode_prompt(Prompt(each)) for each in prompts],
         conversations=[tokenizer.encode(tokenizer.render(each.messages)) for each in scored],
         logps=[logps(weights, each) for each in scored],
         replies=texts,
@@ -108,7 +108,7 @@ def _ask(model: RunModel, split: str, rows: list[_Row], wanted: int, max_new_tok
 
 def _scored(tokenizer: ChatTokenizer, row: _Row, own: str) -> Scored:
     messages = row.question + (row.answer or (Message("assistant", own),))
-    prompt, whole = tokenizer.encode_prompt(row.question), tokenizer.encode(tokenizer.render(messages))
+    prompt, whole = tokenizer.encode_prompt(Prompt(row.question)), tokenizer.encode(tokenizer.render(messages))
     # Where the tokens of prompt and prompt + answer part: a token may join the end of one and the start of the other.
     start = common_prefix(prompt, whole)
     return Scored(messages, whole[:start], whole[start : start + ANSWER_TOKENS])

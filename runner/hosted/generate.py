@@ -4,9 +4,11 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runner.data.rows import Prompt
+from runner.hosted import prompts
 from runner.hosted.connection import Asking, Connection, now
 from runner.record.events import Event, Progress
-from runner.record.samples import Prompt, Replies, Reply, Sampling
+from runner.record.samples import Replies, Reply, Sampling
 
 REFUSED = "[refused by the content filter]"
 LEAST_TOKENS = 16
@@ -14,13 +16,13 @@ LEAST_TOKENS = 16
 
 
 def answers(
-    service: Connection, deployment: str, prompts: Sequence[Prompt], sampling: Sampling
+    service: Connection, deployment: str, asked: Sequence[Prompt], sampling: Sampling
 ) -> Generator[Event, None, Replies]:
     """Return the deployment's answers to each prompt; a refusal is an answer too."""
     found: list[list[Reply]] = []
-    for number, prompt in enumerate(prompts, 1):
+    for number, prompt in enumerate(asked, 1):
         found.append((yield from _replies(service, deployment, prompt, sampling)))
-        yield Progress("sample", number, len(prompts))
+        yield Progress("sample", number, len(asked))
     return found
 
 
@@ -33,13 +35,13 @@ def _replies(service: Connection, deployment: str, prompt: Prompt, sampling: Sam
 
 def answer(service: Connection, deployment: str, prompt: Prompt, sampling: Sampling) -> Asking[Reply]:
     """Return one answer. For minutes after it is ready a deployment may not be found: that is waited for."""
-    asked: Any = [{"role": turn.role, "content": turn.content or ""} for turn in prompt]
+    asked, tools = prompts.response_input(prompt), prompts.response_tools(prompt)
 
     def ask() -> Any:
         try:
             return service.openai.responses.create(
                 model=deployment, input=asked, max_output_tokens=max(LEAST_TOKENS, sampling.max_new_tokens),
-                temperature=sampling.temperature, top_p=sampling.top_p,
+                temperature=sampling.temperature, top_p=sampling.top_p, **tools,
             )  # fmt: skip
         except service.foreign as error:
             if service.classify(error).kind == "filtered":
@@ -52,7 +54,7 @@ def answer(service: Connection, deployment: str, prompt: Prompt, sampling: Sampl
     cut = found.incomplete_details.reason if found.incomplete_details else None
     if cut == "content_filter":
         return Reply(REFUSED)
-    return Reply(found.output_text.strip(), cut is None)
+    return Reply(found.output_text.strip(), cut is None, prompts.response_calls(found.output))
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refusal: str = ""
     model: str = ""
     """What the endpoint calls the model that answered: often a version of the one that was asked."""
+    tool_calls: list[Json] | None = None
+    """The tools that a model calls, which was asked with some."""
     input_tokens: int = 0
     output_tokens: int = 0
 

@@ -217,6 +217,7 @@ def _judgement(completion: "ChatCompletion | str") -> Judgement:
         finish_reason=getattr(choice, "finish_reason", None) or "",
         refusal=getattr(choice.message, "refusal", None) or "",
         model=completion.model or "",
+        tool_calls=[call.model_dump(mode="json") for call in getattr(choice.message, "tool_calls", None) or ()] or None,
         input_tokens=usage.prompt_tokens if usage else 0,
         output_tokens=usage.completion_tokens if usage else 0,
     )

@@ -1,10 +1,41 @@
 """The limit on the tokens of a row, for backends that cut rows themselves."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from runner import models
+from runner.data import problems
 from runner.data.survey import TokenLimit
+from runner.errors import DataError
 from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.learned_check import LearnedCheck, of_template, uses_tools
+
+
+def template_of(source: str) -> str | None:
+    """Return where a model's chat template is, with its sha256; None where the model is not here.
+
+    What is there decides the result, as do the weights: `path:` has it in the model's digest, other sources a version.
+    """
+    folder = models.cached(source)
+    if folder is None:
+        return None
+    template = ChatTokenizer(models.tokenizer_folder(folder)).template
+    return f"{template.name} ({template.digest()[:12]})"
+
+
+def refuse_prompts(source: str, prompts: str | Sequence[str] | None) -> None:
+    """Raise `DataError` for own prompts with tools that a model's chat template cannot write, by file and line."""
+    folder = models.cached(source) if prompts else None
+    if folder is None:
+        return
+    tokenizer = ChatTokenizer(models.tokenizer_folder(folder))
+    for problem, place in problems.read(prompts or ()):
+        # Others are written by any template, and there may be many.
+        if uses_tools(problem):
+            try:
+                tokenizer.render(problem.prompt, answer_next=True, tools=problem.tools)
+            except DataError as error:
+                raise DataError(f"{place}: {error}") from None
 
 
 def limit_of(source: str, max_length: int) -> TokenLimit | None:
@@ -14,4 +45,7 @@ def limit_of(source: str, max_length: int) -> TokenLimit | None:
         return None
     tokenizer = ChatTokenizer(models.tokenizer_folder(folder))
     rows, prompts = (partial(count, at_most=max_length) for count in (tokenizer.counts, tokenizer.prompt_counts))
-    return TokenLimit(max_length, rows, prompts, key="backend.max_length")
+    return TokenLimit(
+        max_length, rows, prompts, key="backend.max_length", check=LearnedCheck(tokenizer, max_length),
+        findings=tuple(of_template(tokenizer)),
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from runner.data.json_value import Json
-from runner.data.rows import Tools, Turns
+from runner.data.rows import Prompt, Tools, Turns
 from runner.record import files, layout
 from runner.record.layout import ANSWERS as ANSWERS
 from runner.record.layout import GRADES as GRADES
@@ -33,6 +33,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tools: Tools | None = None
     place: str = ""
     """File and line, for messages."""
+
+    @property
+    def given(self) -> Prompt:
+        """What a model is given: the prompt, and the tools that it may call."""
+        return Prompt(self.prompt, self.tools)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,8 +21,6 @@ from runner.record.files import write_json
 from runner.record.graded import Answer, Asked
 from runner.request.keys import Request
 
-Prompt = Turns
-
 
 class Reply(NamedTuple):
     """An answer: its text, whether it ended by itself (not at the token limit), and the tools it calls."""
@@ -96,20 +94,27 @@ def rows_to_ask(
 def asked(found: Iterable[tuple[Problem, str]], most: int | None, by_prompt: bool) -> list[Asked]:
     """Return the first problems that differ, each given with its place, as they are asked and kept.
 
-    With `by_prompt` a row's id is that of its prompt alone: what a pair and a conversation with the same prompt, and so
-    the runs of different methods, have in common. Else it is that of the prompt and all other keys.
+    With `by_prompt` a row's id is that of its prompt and tools: what a pair and a conversation with the same prompt,
+    and so the runs of different methods, have in common. Else it is that of the prompt and all other keys.
     """
     rows: dict[str, Asked] = {}
     for problem, place in found:
         # By those that differ, not by those that were read.
         if most is not None and len(rows) >= most:
             break
-        row = sha256(canonical(problem.prompt if by_prompt else problem)).hexdigest()
+        row = sha256(canonical(_identity(problem, by_prompt))).hexdigest()
         # A prompt that the data has twice is asked once: rows are the unit of a comparison.
         rows.setdefault(
             row, Asked(row=row, prompt=problem.prompt, fields=problem.reference, tools=problem.tools, place=place)
         )
     return list(rows.values())
+
+
+def _identity(problem: Problem, by_prompt: bool) -> Row | Turns:
+    """Return by what a row is known."""
+    if not by_prompt:
+        return problem
+    return Problem(problem.prompt, tools=problem.tools) if problem.tools else problem.prompt
 
 
 def keep(

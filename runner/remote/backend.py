@@ -10,12 +10,12 @@ from runner import distributed
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
 from runner.cost import Cost, Tokens
 from runner.data.survey import Survey, TokenLimit
-from runner.errors import DataError, RequestError
+from runner.errors import RequestError
 from runner.evaluation import on_the_way
 from runner.evaluation.on_the_way import grader_of, refuse_judging
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
-from runner.models.limit import limit_of
+from runner.models.limit import limit_of, refuse_prompts
 from runner.plan import Proposal, Run
 from runner.record import samples
 from runner.record.events import Created
@@ -53,22 +53,17 @@ class RemoteBackend(Backend[Settings]):
         """Return the service that settings lead to. Raises `AccessError` where there is no key."""
 
     def check(self, request: Request, survey: Survey) -> None:
-        """Raise `RequestError` or `DataError` for what the engine does not have."""
+        """Raise `RequestError` for what the engine does not have."""
         # Each rank would open a session of its own, and pay for it.
         if distributed.this_rank().world_size > 1:
             raise RequestError(
                 f"torchrun: backend={self.name} computes nothing here; give the same command without it."
             )
-        for name, split in survey.splits.items():
-            if split.with_tools:
-                raise DataError(
-                    f"dataset.{name}: {split.with_tools:,} of {split.rows:,} rows declare or call tools, which "
-                    f"backend={self.name} cannot train on; take them out."
-                )
         # Each of them would be a best, a patience or a grader that nothing is measured for.
         if "validation" not in survey.splits:
             refuse_judging(request.evaluation)
         grader_of(request)
+        refuse_prompts(request.model.source, request.evaluation.prompts)
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return `max_length`, where the model's tokenizer is here."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from runner.data.rows import Turns
+from runner.data.rows import Prompt
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.record.samples import Reply, Sampling
 from runner.remote.engine.heartbeat import Heartbeat
@@ -28,7 +28,7 @@ class RemoteRespondent:
         """The path of the weights, or the base model's name."""
         return self._path or self._base_model
 
-    def replies(self, prompts: Sequence[Turns], sampling: Sampling) -> Iterator[Sequence[Reply]]:
+    def replies(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Sequence[Reply]]:
         """Yield the answers to each prompt."""
         tokenizer = ChatTokenizer(self._tokenizer)
         stops = ends(self._tokenizer)

@@ -148,7 +148,7 @@ class RemoteSteps:
 
     def _answers(self, name: str) -> Work[list[list[samples.Reply]]]:
         """Return the answers of the base or the tuned model to the held-out prompts."""
-        prompts = [self.rows.tokenizer.encode_prompt(row.prompt) for row in self.rows.data.rows_to_ask]
+        prompts = [self.rows.tokenizer.encode_prompt(row.given) for row in self.rows.data.rows_to_ask]
         # By the file and not by the journal: it is what `runner.chat` will ask, too.
         path = result.demand(self.run).sampler if name == "tuned" else self.target.origin.sampler
         found = self.engine.answers(path, prompts, samples.sampling(self.run.request))

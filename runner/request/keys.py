@@ -39,7 +39,7 @@ class Model:
     """Keys under `model`."""
 
     source: str = "???"
-    """`pypi:NAME@VERSION@sha256:…`, `hf:ORG/NAME@REVISION`, `path:FOLDER`, `run:RUN`, or `models:/NAME@ALIAS`."""
+    """`pypi:…`, `hf:ORG/NAME@REVISION`, `path:FOLDER`, `run:RUN`, `models:/NAME@ALIAS`, or `template:FILE+SOURCE`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,8 @@ class RootKeys:
     """What the run is called; auto takes method and data set, with `hosted-` before it for a hosted job."""
     mode: Literal["run", "plan"] = "run"
     """`plan` checks the data and prints the plan; nothing is created, sent or trained."""
+    show: NonNegativeInt = 0
+    """Print so many training rows as the model sees them, with the plan: what is learned in colour or brackets."""
     again: bool = False
     """Run a plan once more that is finished, or whose hosted job failed; an unfinished one resumes."""
     seed: NonNegativeInt = 42

@@ -80,7 +80,7 @@ class HeldOutProblems:
             # As the policy is sampled in training; the same numbers at each evaluation, so that less is left to chance.
             temperature=msgspec.convert(keys.temperature, float), seed=self.seed,
         )  # fmt: skip
-        prompts = [self.tokenizer.encode_prompt(row.prompt) for row in self.rows]
+        prompts = [self.tokenizer.encode_prompt(row.given) for row in self.rows]
         groups = sampled.sample(
             engine, self.tokenizer, range(len(prompts)), prompts, lambda turn: replace(how, seed=self.seed + turn)
         )

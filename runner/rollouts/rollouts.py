@@ -143,7 +143,7 @@ class Rollouts:
         # Later rounds go through the rows in orders of their own, as if they were further epochs.
         seed = self.recipe.seed + turn * EXTRA_ORDER
         places = batch(len(self.rows), self.recipe.hyperparameters.batch_size, seed, number)[:most]
-        prompts = [self.tokenizer.encode_prompt(sampled.problem_of(self.rows[place]).prompt) for place in places]
+        prompts = [self.tokenizer.encode_prompt(sampled.problem_of(self.rows[place]).given) for place in places]
         with engine.timed("answers"):
             groups = sampled.sample(
                 engine, self.tokenizer, places, prompts,

@@ -17,6 +17,7 @@ from runner import backends, methods
 from runner.cost import Tokens, duration
 from runner.errors import RequestError
 from runner.evaluation.rehearsal.rehearsed import SAMPLES, BaseScores, Rehearsed
+from runner.models.limit import template_of
 from runner.plan import Proposal, Run
 from runner.record import layout
 from runner.record.outcome import Report
@@ -169,6 +170,7 @@ def _show_values(proposal: Proposal) -> None:
     values = methods.load(plan.method).shown(plan.hyperparameters) | {
         "model.source": plan.model.source.partition("@sha256")[0]
         + (f" ({plan.model.digest[:12]})" if plan.model.digest else ""),
+        "chat template": template_of(plan.model.source),
         "backend.learning_rate": plan.settings.get("learning_rate"),
     }
     settings = proposal.run.request.backend  # the plan has no keys on how the work is done

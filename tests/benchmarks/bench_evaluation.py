@@ -53,7 +53,7 @@ def main() -> None:
         source = str(OmegaConf.load(hydra_config.home() / "conf" / "model" / "smollm2.yaml").source)
         model = models.find(source, request, folder)
         planned = evaluate.plan(request, {"model": model}, folder)
-        turns, sampling = [row.prompt for row in planned.rows], samples.sampling(request)
+        turns, sampling = [row.given for row in planned.rows], samples.sampling(request)
         list(model.replies(turns[:8], sampling))
         alone: list[float] = []
         whole: list[float] = []

@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 from runner import models
 from runner.backends.local import generation, model
 from runner.backends.local.machine import allocator
-from runner.data.rows import Message
+from runner.data.rows import Message, Prompt
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.record.samples import Sampling
 from runner.request import hydra_config
@@ -45,11 +45,14 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def read_prompts(count: int) -> list[list[Message]]:
+def read_prompts(count: int) -> list[Prompt]:
     """Return the first prompts of the real data set."""
     path = Path(os.environ["RUNNER_TEST_DATA"]) / "llamafactory_en.dpo.jsonl"
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()[:count]]
-    return [[Message(role=each["role"], content=each["content"]) for each in row["input"]["messages"]] for row in rows]
+    return [
+        Prompt(tuple(Message(role=each["role"], content=each["content"]) for each in row["input"]["messages"]))
+        for row in rows
+    ]
 
 
 @torch.no_grad()
@@ -72,7 +75,7 @@ def theirs(loaded: Any, ids: Ids, tokens: int, batch: int, order: str) -> Ids:
     return found
 
 
-def ours(loaded: Any, tokenizer: ChatTokenizer, prompts: list[list[Message]], tokens: int) -> Ids:
+def ours(loaded: Any, tokenizer: ChatTokenizer, prompts: list[Prompt], tokens: int) -> Ids:
     """Return the same by our own loop."""
     found = generation.sample(loaded, tokenizer, prompts, Sampling(max_new_tokens=tokens))
     return [answers[0].ids for answers in found]
@@ -111,7 +114,7 @@ def main() -> None:
     torch.set_num_threads(given.threads or torch.get_num_threads())
     folder = models.fetch(OmegaConf.load(hydra_config.home() / "conf" / "model" / "smollm2.yaml").source)
     loaded, tokenizer, prompts = model.load(folder).eval(), ChatTokenizer(folder), read_prompts(given.prompts)
-    ids = [tokenizer.encode(tokenizer.render(prompt, answer_next=True)) for prompt in prompts]
+    ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     say(f"{len(ids)} prompts of {min(map(len, ids))} to {max(map(len, ids))} tokens, {torch.get_num_threads()} threads")
 
     best: dict[str, int] = {}

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -317,3 +318,25 @@ def test_held_out_rows_have_a_limit_of_their_own(tmp_path: Path) -> None:
         "train": len(whole["train"]),
         "validation": 7,
     }
+
+
+def test_where_our_own_template_writes_tools_the_order_of_their_keys_makes_other_rows(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    one = {"messages": turns, "tools": [{"type": "function", "function": {"name": "now", "description": "The time."}}]}
+    other = {
+        "messages": turns,
+        "tools": [{"function": {"description": "The time.", "name": "now"}, "type": "function"}],
+    }
+    plain = {"messages": turns}
+
+    def lines(row: object, in_order: bool) -> bytes:
+        write_lines(tmp_path / "data.jsonl", [row])
+        chosen = Selection(train=str(tmp_path / "data.jsonl"), kind="conversation", in_order=in_order)
+        content = chosen.lines(list(read_rows(chosen, "train")))
+        assert survey(chosen).splits["train"].fingerprint == sha256(content).hexdigest()
+        return content
+
+    assert lines(one, in_order=False) == lines(other, in_order=False)
+    assert lines(one, in_order=True) != lines(other, in_order=True)
+    assert b'{"type":"function","function":{"name":"now","description":"The time."}}' in lines(one, in_order=True)
+    assert lines(plain, in_order=True) == lines(plain, in_order=False)

@@ -45,6 +45,8 @@ class Cloud:
         self.script = Script()
         self.limits = places.Limits()
         self.answer: Callable[[str, list[dict[str, Any]]], str] | None = None
+        self.calls = False
+        """Whether a model that is offered tools calls the first of them."""
         self.judge = Judge()
         # What the service makes of a grader's score, in `graders/run`.
         self.regrade: Callable[[float], float] = lambda score: score

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.emulator import orders, stream
 from tests.emulator.cloud import Cloud
-from tests.emulator.completion import completion
+from tests.emulator.completion import call, completion
 from tests.emulator.deployments import state
 from tests.emulator.messages import Answer, Refusal, Request
 from tests.emulator.records import identifier
@@ -27,6 +27,15 @@ def responses(cloud: Cloud, request: Request) -> Answer:
         "status": "completed",
         "content": [content],
     }
+    if cloud.calls and body.get("tools"):
+        called = call(body["tools"][0], str(messages[-1].get("content")))
+        output = {
+            "id": identifier("fc_"),
+            "type": "function_call",
+            "status": "completed",
+            "call_id": called["id"],
+            **called["function"],
+        }
     now = int(cloud.clock.now())
     answer = {
         "id": identifier("resp_"),

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tests.emulator.completion import completion
+from tests.emulator.completion import call, completion
 from tests.emulator.messages import Answer, Refusal, Request
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def chat(cloud: "Cloud", request: Request) -> Answer:
         result = cloud.judge.rule(question)
         steps = [{"description": "apply the rule", "conclusion": f"the rule says {result}"}]
         text = json.dumps({"steps": steps, "result": result})
-    return Answer(body=completion(body["model"], cloud.clock.now(), question, text))
+    calls = [call(body["tools"][0], str(messages[-1]["content"]))] if cloud.calls and body.get("tools") else None
+    return Answer(body=completion(body["model"], cloud.clock.now(), question, text, calls))
 
 
 def grade(cloud: "Cloud", request: Request) -> Answer:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,16 +14,19 @@ from pathlib import Path
 import pytest
 
 from runner import models
+from runner.data.rows import Message
 from runner.errors import ModelError
 from runner.models import model_reference
+from runner.models.chat_tokenizer import ChatTokenizer
 from runner.models.source import ModelIdentity
 from runner.models.sources.path import SOURCE as FOLDER
 from runner.models.sources.pypi import SOURCE as WHEEL
+from tests import tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "session", "tinker")
+SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "session", "template", "tinker")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +35,7 @@ SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "session", "tinker")
         (
             "smollm2",
             "model.source: got 'smollm2'; allowed: one of hf:…, hosted:…, models:…, path:…, pypi:…, run:…, session:…, "
-            "tinker:….",
+            "template:…, tinker:….",
         ),
         ("ftp:there", "model.source: got 'ftp:there'; allowed: one of"),
         ("path:", "model.source: got 'path:'; allowed: one of"),
@@ -154,3 +158,43 @@ def test_a_model_comes_from_the_hub_once_and_is_pinned_to_its_commit(hub: str, t
         timeout=240,
     )
     assert process.stdout.split() == ["None", COMMIT, COMMIT, "True"], process.stderr
+
+
+@pytest.fixture
+def templated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
+    tiny.make_tokenizer(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text("{}", "utf-8")
+    (tmp_path / "mine.jinja").write_text("Mine: {{ messages[0].content }}", "utf-8")
+    return f"template:{tmp_path}/mine.jinja+path:{tmp_path}/model"
+
+
+def test_a_template_of_ones_own_takes_the_place_of_the_models_whoever_reads_the_folder(templated: str) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    folder, prompt = models.fetch(templated), [Message("user", "Hi")]
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
+    assert ChatTokenizer(folder).render(prompt) == "Mine: Hi"
+    assert theirs.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "Mine: Hi"
+    assert models.cached(templated) == folder
+
+
+def test_another_template_is_another_model(templated: str, tmp_path: Path) -> None:
+    before, own = models.identify(templated), models.identify(templated.partition("+")[2])
+    (tmp_path / "mine.jinja").write_text("Other: {{ messages[0].content }}", "utf-8")
+    after = models.identify(templated)
+    assert len({each.digest for each in (before, own, after)}) == 3
+    assert ChatTokenizer(models.fetch(templated)).render([Message("user", "Hi")]) == "Other: Hi"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("template:mine.jinja", "got template:mine.jinja; allowed: template:FILE+SOURCE"),
+        ("template:mine.jinja+run:1", "a template belongs to the model whose tokenizer it is written for"),
+        ("template:none.jinja+pypi:x@1@sha256:0", "none.jinja: No such file or directory; give the file of a chat"),
+    ],
+)
+def test_a_template_that_cannot_be_put_on_is_a_sentence(source: str, said: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(said)):
+        models.identify(source)

@@ -96,7 +96,7 @@ class DeployedSteps:
         return name if name != "auto" else deployment.name_of(self.run.plan.id, self.job_id)
 
     def _answers(self, name: str, rows: Sequence[Asked]) -> Asking[Replies]:
-        prompts = [row.prompt for row in rows]
+        prompts = [row.given for row in rows]
         return (yield from generate.answers(self.service, name, prompts, samples.sampling(self.run.request)))
 
     def _rows(self) -> list[Asked]:
@@ -109,6 +109,9 @@ class DeployedSteps:
 
 
 def _can_be_asked(row: Row) -> bool:
-    """Say whether a prompt is text alone, without tools."""
-    # The responses API takes no answer of a tool without the call it belongs to, and no turn without content.
-    return not row.tools and all(turn.role != "tool" and turn.content for turn in row.question)
+    """Say whether the responses API takes a prompt."""
+    # It takes no answer of a tool without the call it belongs to, and no turn that says nothing.
+    called = {call.get("id") for turn in row.question for call in turn.tool_calls or ()}
+    return all(
+        turn.tool_call_id in called if turn.role == "tool" else turn.content or turn.tool_calls for turn in row.question
+    )

@@ -15,6 +15,7 @@ from runner.backends.foundry.connect import Service, service
 from runner.backends.foundry.deployed_steps import Deployed
 from runner.backends.foundry.keys import Foundry
 from runner.backends.foundry.steps import Followed
+from runner.data.rows import Prompt
 from runner.errors import ModelError
 from runner.hosted import generate
 from runner.models import hosted_model
@@ -22,7 +23,7 @@ from runner.plan import Run
 from runner.record import layout
 from runner.record.events import Event, Wait
 from runner.record.journal import Journal, RunState
-from runner.record.samples import Prompt, Reply, Sampling
+from runner.record.samples import Reply, Sampling
 
 ASKED = "delete_after_eval"
 """The value of `backend.deploy` that has something deployed for a while."""

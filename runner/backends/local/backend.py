@@ -16,13 +16,13 @@ from runner.backends.local.keys import Local
 from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
 from runner.data.survey import Survey, TokenLimit
-from runner.errors import DataError, RequestError
+from runner.errors import RequestError
 from runner.evaluation import on_the_way
 from runner.evaluation.on_the_way import grader_of, refuse_judging
 from runner.graders import Json
 from runner.methods import AnyMethod, Hyperparameters
 from runner.models import model_reference
-from runner.models.limit import limit_of
+from runner.models.limit import limit_of, refuse_prompts
 from runner.plan import Proposal, Run
 from runner.record import layout, samples
 from runner.record.journal import RunState
@@ -41,24 +41,19 @@ class LocalBackend(Backend[Local]):
     grades = True
 
     def check(self, request: Request, survey: Survey) -> None:
-        """Raise `RequestError` for a model that is not one to load or keys at odds, `DataError` for rows with tools."""
+        """Raise `RequestError` for a model that is not one to load, or keys at odds."""
         if models.hosted_name(request.model.source) is not None:
             raise RequestError(
                 f"model.source: got {request.model.source}; a hosted model cannot be trained here; "
                 "use backend=foundry, or a model that can be loaded (pypi:…, hf:…, path:…)."
             )
         _refuse_weights(Local.of(request))
-        for name, split in survey.splits.items():
-            if split.with_tools:
-                raise DataError(
-                    f"dataset.{name}: {split.with_tools:,} of {split.rows:,} rows declare or call tools, which "
-                    "backend=local cannot train on; take them out, or use backend=foundry."
-                )
         if "validation" not in survey.splits:
             refuse_judging(request.evaluation)
         if methods.load(request.method).graded:
             rewarded.check(request)
         grader_of(request)
+        refuse_prompts(request.model.source, request.evaluation.prompts)
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return `max_length`, where the model is here to count tokens."""

@@ -5,11 +5,11 @@ from typing import Any
 
 from runner.backends.local import disk_cache, generation
 from runner.backends.local.loaded_model import LoadedModel
-from runner.data.rows import Turns
+from runner.data.rows import Prompt
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.record.samples import Replies, Reply, Sampling
 
-Prompts = Sequence[Turns]
+Prompts = Sequence[Prompt]
 
 
 def replies(
@@ -30,7 +30,7 @@ def model_replies(loaded: LoadedModel, asked: Any, prompts: Prompts, sampling: S
         # Ranks that bound their memory differently would call the model a different number of times.
         memory = group.broadcast(generation.free_memory(loaded.device) // 2)
         return replies(asked, loaded.tokenizer, prompts, sampling, memory=memory)
-    lengths = [sum(len(turn.content or "") for turn in prompt) for prompt in prompts]
+    lengths = [sum(len(turn.content or "") for turn in prompt.turns) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda index: -lengths[index])
     own = [prompts[index] for index in order[group.rank.rank :: group.rank.world_size]]
     parts = group.all_gather(replies(asked, loaded.tokenizer, own, sampling))

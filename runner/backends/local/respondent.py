@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import models
+from runner.data.rows import Prompt
 from runner.errors import ModelError
 from runner.record import layout
-from runner.record.samples import Prompt, Reply, Sampling
+from runner.record.samples import Reply, Sampling
 
 if TYPE_CHECKING:
     from runner.models.chat_tokenizer import ChatTokenizer

@@ -130,7 +130,7 @@ class LocalSteps:
         rows = self.data.rows_to_ask
         if not rows:
             return {}
-        prompts, wanted = [row.prompt for row in rows], samples.sampling(self.run.request)
+        prompts, wanted = [row.given for row in rows], samples.sampling(self.run.request)
         self._load_result()
         with self.loaded.scorer.released():
             after = generate.model_replies(self.loaded, self.loaded.model, prompts, wanted)

@@ -1,6 +1,7 @@
 """A pair: preference data, a prompt with the answer people prefer and the one they do not."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 from runner.data.json_value import Json
@@ -30,11 +31,10 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
         return self.chosen
 
     def learned(self) -> Sequence[Learned]:
-        """Return the prompt with each answer, the chosen one first."""
+        """Return the prompt with each answer, the chosen one first; what tools say in an answer is not learned."""
         start = len(self.prompt)
         # The turns of the prompt come first in both, so that it is tokenised and computed once.
-        wholes = (self.prompt + self.chosen, self.prompt + self.rejected)
-        return [Learned(whole, ((start, len(whole)),)) for whole in wholes]
+        return [Learned(self.prompt + each, _spoken(each, start)) for each in (self.chosen, self.rejected)]
 
     def texts(self) -> Iterator[Text]:
         """Yield each turn's text."""
@@ -100,6 +100,13 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
             and has_text(rejected.content)
             and has_text(question)
         )
+
+
+def _spoken(answer: Turns, start: int) -> tuple[tuple[int, int], ...]:
+    """Return where the assistant speaks in an answer whose first turn has the number `start`."""
+    ends = [place for place, turn in enumerate(answer) if turn.role == "tool"]
+    pieces = pairwise([-1, *ends, len(answer)])
+    return tuple((start + before + 1, start + end) for before, end in pieces if end > before + 1)
 
 
 KIND = Pair

@@ -7,7 +7,7 @@ import msgspec
 
 from runner.data.json_value import Json
 from runner.data.quality.checks import check_order, has_text
-from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered
+from runner.data.rows import BadRow, Learned, Oddity, Prompt, Row, Text, Tools, Turns, numbered
 
 
 class Problem(Row, frozen=True, gc=False, omit_defaults=True):
@@ -25,6 +25,11 @@ class Problem(Row, frozen=True, gc=False, omit_defaults=True):
         """Return the prompt of a row of any kind, with its answers as what a grader may compare with."""
         # Any row is a problem without its answers, which become the reference: evaluation asks what training holds out.
         return row if isinstance(row, cls) else cls(row.question, row.fields(), row.tools)
+
+    @property
+    def given(self) -> Prompt:
+        """What a model is given: the prompt, and the tools that it may call."""
+        return Prompt(self.prompt, self.tools)
 
     @property
     def question(self) -> Turns:

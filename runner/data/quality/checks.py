@@ -12,7 +12,7 @@ SYSTEM_ROLES = frozenset({"system", "developer"})
 
 
 def check_answer(which: str, answer: Turns) -> None:
-    """Raise `BadRow` unless an answer is the assistant's (tools may speak in between) and ends with text."""
+    """Raise `BadRow` unless an answer is the assistant's (tools may speak in between) and ends with text or a call."""
     if not answer:
         raise BadRow("empty-answer", f"the {which} answer has no turn; it needs one of the assistant; add it")
     ends = {answer[0].role, answer[-1].role} - {"assistant"}
@@ -22,7 +22,7 @@ def check_answer(which: str, answer: Turns) -> None:
             f"the {which} answer has a turn of the {min(foreign)} where only the assistant's is allowed; "
             "move what both answers share into the prompt, or remove it",
         )
-    if not has_text(answer[-1].content):
+    if not has_text(answer[-1].content) and not answer[-1].tool_calls:
         raise BadRow("empty-answer", f"the {which} answer is empty; it needs text; write it or remove the row")
 
 

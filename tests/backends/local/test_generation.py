@@ -13,7 +13,7 @@ from runner.backends.local import generation
 from runner.backends.local.generate import replies
 from runner.backends.local.generation import Answer, sample
 from runner.backends.local.generation.sampling import draw
-from runner.data.rows import Message
+from runner.data.rows import Message, Prompt
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.record.samples import Reply, Sampling
 from tests.backends.local import plain
@@ -22,12 +22,11 @@ from tests.tiny import TEXT
 
 PLAIN_CACHE, OTHER_CACHE = ("llama", "qwen2", "gpt2"), ("mistral", "gemma2")
 Models = Callable[[str], Path]
-Prompt = tuple[Message, ...]
 
 
 def prompt(characters: int) -> Prompt:
     """Return a prompt of so many characters."""
-    return (Message(role="user", content=(TEXT * (1 + characters // len(TEXT)))[:characters]),)
+    return Prompt((Message(role="user", content=(TEXT * (1 + characters // len(TEXT)))[:characters]),))
 
 
 PROMPTS = [prompt(size) for size in (40, 7, 41, 300, 8, 90, 42)]
@@ -35,7 +34,7 @@ PROMPTS = [prompt(size) for size in (40, 7, 41, 300, 8, 90, 42)]
 
 def alone(model: Any, tokenizer: ChatTokenizer, asked: Prompt, limit: int) -> list[int]:
     """Return the greedy answer that `generate` gives one prompt by itself, with its end."""
-    ids = tokenizer.encode(tokenizer.render(asked, answer_next=True))
+    ids = tokenizer.encode_prompt(asked)
     whole = model.generate(torch.tensor([ids]), max_new_tokens=limit, do_sample=False, pad_token_id=0)
     found: list[int] = whole[0, len(ids) :].tolist()
     return found
@@ -109,7 +108,7 @@ def test_log_probabilities_are_those_of_a_whole_forward_pass(
         Sampling(max_new_tokens=10, per_prompt=2, temperature=temperature, top_p=0.9, seed=4),
     )
     for asked, each in zip(PROMPTS, found, strict=True):
-        start = tokenizer.encode(tokenizer.render(asked, answer_next=True))
+        start = tokenizer.encode_prompt(asked)
         for answer in each:
             with torch.no_grad():
                 logits = model(torch.tensor([start + answer.ids]), use_cache=False).logits[0]
@@ -143,7 +142,7 @@ def test_first_tokens_come_as_often_as_softmax_says(tiny_model: Path) -> None:
     (found,) = sample(
         model, tokenizer, [PROMPTS[0]], Sampling(max_new_tokens=1, per_prompt=count, temperature=0.8, seed=3)
     )
-    start = tokenizer.encode(tokenizer.render(PROMPTS[0], answer_next=True))
+    start = tokenizer.encode_prompt(PROMPTS[0])
     with torch.no_grad():
         expected = count * (model(torch.tensor([start])).logits[0, -1] / 0.8).softmax(-1)
     counted = torch.bincount(torch.tensor([answer.ids[0] for answer in found]), minlength=len(expected))
@@ -213,14 +212,14 @@ def test_no_token_is_computed_twice_and_none_is_padding_or_follows_an_end(
     )
     lengths = {len(answer.ids) for each in found for answer in each}
     assert len(lengths) > 3, "answers are to end at different places"
-    prompts = sum(len(tokenizer.encode(tokenizer.render(each, answer_next=True))) for each in PROMPTS)
+    prompts = sum(len(tokenizer.encode_prompt(each)) for each in PROMPTS)
     assert sum(sizes) == prompts + sum(len(answer.ids) - 1 for each in found for answer in each)
 
 
 def test_rows_wait_until_there_is_room(tiny_model: Path, computed: Callable[[Any], list[int]]) -> None:
     model, tokenizer = disturbed(tiny_model), ChatTokenizer(tiny_model)
     per_token = generation.bytes_per_token(model)
-    lengths = sorted(len(tokenizer.encode(tokenizer.render(each, answer_next=True))) for each in PROMPTS)
+    lengths = sorted(len(tokenizer.encode_prompt(each)) for each in PROMPTS)
     sizes = computed(model)
     sample(model, tokenizer, PROMPTS, Sampling(max_new_tokens=4))
     assert sizes == [sum(lengths), 7, 7, 7]

@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicLayer
 from runner import distributed
 from runner.backends.local.generation.cohort import Cohort, attending, forward
 from runner.backends.local.generation.sampling import Row, Sampling, extend
-from runner.data.rows import Message
+from runner.data.rows import Prompt
 from runner.models.chat_tokenizer import ChatTokenizer
 from runner.record.samples import Sampling as Wanted
 
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
 
 
 def sample(
-    model: Any, tokenizer: ChatTokenizer, prompts: Sequence[Sequence[Message]], wanted: Wanted, *,
+    model: Any, tokenizer: ChatTokenizer, prompts: Sequence[Prompt], wanted: Wanted, *,
     memory: int | None = None, rows_at_once: int = ROWS,
 ) -> list[list[Answer]]:  # fmt: skip
     """Return `wanted.per_prompt` answers to each prompt, of at most `wanted.max_new_tokens` tokens.

@@ -48,7 +48,7 @@ class PromptData(TrainingData):
         for split, rows in self.rows.items():
             yield Progress("prepare", 0, 0, what="tokenising")
             for number, row in enumerate(rows, 1):
-                count = len(self._tokenizer.encode_prompt(problem_of(row).prompt))
+                count = len(self._tokenizer.encode_prompt(problem_of(row).given))
                 if count + self.room > self._max_length:
                     raise DataError(
                         f"dataset.{split}, row {number}: the prompt has {count:,} tokens, and rft.max_new_tokens="
@@ -61,7 +61,7 @@ class PromptData(TrainingData):
         """Return the first prompts with made-up answers, with which packing is tried."""
         found = []
         for number in range(min(2, len(self.rows["train"]))):
-            prompt = self._tokenizer.encode_prompt(problem_of(self.rows["train"][number]).prompt)
+            prompt = self._tokenizer.encode_prompt(problem_of(self.rows["train"][number]).given)
             # Any tokens do: whether a layout is exact does not depend on what they say.
             answers = tuple((prompt * len(TRIED_ANSWERS))[-size:] for size in TRIED_ANSWERS)
             found.append(TokenRow(prompt, answers, tuple([True] * len(each) for each in answers)))

@@ -15,14 +15,14 @@ import msgspec
 from runner.backends import Backend, Events, Lines, Resolved, Respondent, Result, Step
 from runner.cost import Cost, Tokens
 from runner.data.kinds.conversation import Conversation
-from runner.data.rows import Row
+from runner.data.rows import Prompt, Row
 from runner.data.survey import Survey, TokenLimit
 from runner.errors import ModelError, RequestError
 from runner.methods import AnyMethod, Hyperparameters
 from runner.plan import Proposal, Run
 from runner.record.events import Metrics, Note, Progress
 from runner.record.journal import RunState
-from runner.record.samples import Prompt, Reply, Sampling
+from runner.record.samples import Reply, Sampling
 from runner.request.keys import BackendKeys, Request
 from runner.request.types import PositiveInt
 
