@@ -10,7 +10,7 @@ The model is loaded when a step first needs it, and stays for the next one. Toke
 log-probabilities are computed when a batch needs them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -38,11 +38,13 @@ from runner.backends.local.training.training_data import TrainingData
 from runner.data.rows import row_id
 from runner.data.splits import Split
 from runner.evaluation import on_the_way
+from runner.models.chat_tokenizer import TokenRow
 from runner.record import layout, samples
 from runner.record.events import Metrics, Note, Progress
 from runner.training.evaluation import evaluate, mean
-from runner.training.examples import StoredExamples
+from runner.training.examples import Mismatched, StoredExamples
 from runner.training.loop import train
+from runner.training.mismatched import mismatched_rows
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -88,7 +90,8 @@ class LocalSteps:
         yield Progress("train", 0, self.recipe.num_steps)
         rows, held_out = self.examples("train"), self.examples("validation")
         answers = on_the_way.of_run(self.run, self.data.rows_to_ask, self.loaded.tokenizer)
-        step = yield from train(self.engine, self.recipe, rows, held_out, answers)
+        mismatched = Mismatched(self.mismatched("train"), self.mismatched("validation"))
+        step = yield from train(self.engine, self.recipe, rows, held_out, answers, mismatched)
         if answers is not None:
             yield from answers.chance(step)
         if self.profile.folder is not None:
@@ -114,7 +117,8 @@ class LocalSteps:
             )
             return {}
         self._load_result()
-        rows = yield from evaluate(self.engine, held_out, self.recipe.loss)
+        mismatched = self.mismatched("validation")
+        rows = yield from evaluate(self.engine, held_out, self.recipe.loss, mismatched=mismatched)
         if self.group.rank.first:
             lines = [
                 msgspec.json.encode({"row": row_id(row).hex(), **values})
@@ -141,14 +145,29 @@ class LocalSteps:
     def examples(self, split: Split) -> StoredExamples:
         """Return a split's rows as the training loop asks for them; none where there is no such split."""
         if split not in self._kept_examples:
-            rows, reference = self.data.tokens.get(split, ()), None
-            if rows and self.method.needs_reference(self.run.hyperparameters):
-                loaded, path = self.loaded, cache.user_folder() / "reference.db"
-                room = loaded.how["tokens_at_once"] // loaded.lanes.count
-                reference = ReferenceLogps(path, rows, room, loaded.base_identity, self._reference)
-                self._references.append(reference)
-            self._kept_examples[split] = StoredExamples(rows, reference, self.data.with_targets(split))
+            rows = self.data.tokens.get(split, ())
+            self._kept_examples[split] = StoredExamples(rows, self._compared(rows), self.data.with_targets(split))
         return self._kept_examples[split]
+
+    def mismatched(self, split: Split) -> StoredExamples | None:
+        """Return a split's prompts with answers to others, if the loss is relative to the divergence."""
+        rows = mismatched_rows(self.data.tokens, split, self.recipe)
+        if rows is None:
+            return None
+        name = f"{split}, mismatched"
+        if name not in self._kept_examples:
+            self._kept_examples[name] = StoredExamples(rows, self._compared(rows))
+        return self._kept_examples[name]
+
+    def _compared(self, rows: Sequence[TokenRow]) -> ReferenceLogps | None:
+        """Return the reference of rows, computed when it is first asked for, if the loss has one."""
+        if not rows or not self.recipe.loss.has_reference:
+            return None
+        loaded, path = self.loaded, cache.user_folder() / "reference.db"
+        room = loaded.how["tokens_at_once"] // loaded.lanes.count
+        reference = ReferenceLogps(path, rows, room, loaded.base_identity, self._reference)
+        self._references.append(reference)
+        return reference
 
     @contextmanager
     def _reference(self) -> Iterator[Scorer]:

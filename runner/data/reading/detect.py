@@ -19,8 +19,8 @@ from runner.errors import DataError
 ROWS = 100  # enough for a majority, and read in no time
 
 
-def detect(file: DataFile, block: Block) -> Format:
-    """Return the format of a file, seen in its first block.
+def detect(file: DataFile, block: Block, kind: str) -> Format:
+    """Return the format of a file, seen in its first block, for a method that learns from rows of `kind`.
 
     Raises `DataError` if it is none that is known, or could be several.
     """
@@ -35,7 +35,7 @@ def detect(file: DataFile, block: Block) -> Format:
                 problems.append(f"{file.name}:{number}: {_no_object(error, line)}.")
         else:
             # All formats that fit: a file whose rows fit two is asked about, not guessed.
-            found = tuple(recognise(sample))
+            found = tuple(recognise(sample, kind))
             if found:
                 votes[found] += 1
             else:
@@ -57,6 +57,6 @@ def _no_object(error: ValueError | RecursionError, line: bytes) -> str:
 
 
 def _unknown(sample: Mapping[str, object]) -> str:
-    known = "; ".join(f"{each.name} has {', '.join(each.keys)}" for each in formats().values() if each.keys)
+    known = "; ".join(f"{each.name} has {each.recognised_by}" for each in formats().values() if each.recognised_by)
     keys = shown(", ".join(sample), 200) or "(none)"
     return f"a row with the keys {keys} is of no known format; {known}; rename its keys"
