@@ -154,7 +154,8 @@ class RunRows:
     @cached_property
     def _mismatched(self) -> dict[Split, MismatchedRows]:
         recipe = self._target.recipe(self._run, methods.load(self._run.plan.method))
-        found = {split: mismatched_rows(self.data.tokens, split, recipe) for split in self._run.plan.splits}
+        tokens, most = self.data.tokens, self._target.settings.max_length
+        found = {split: mismatched_rows(tokens, split, recipe, most) for split in self._run.plan.splits}
         return {split: rows for split, rows in found.items() if rows is not None}
 
     @cached_property

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, overload
 
 from runner.data.splits import Split
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.row_tokens import TokenRow, cut
 from runner.training.by_primitives import scores
 from runner.training.engine import Engine
 from runner.training.examples import Example
@@ -30,11 +30,12 @@ class MismatchedRows(Sequence[TokenRow]):
     """A split's prompts, in the order of training, each with the answer to another prompt of its batch.
 
     Rows of all epochs, one behind the other: those of a batch are `span`, whatever was trained before. `rows` have one
-    answer each.
+    answer each; with the answer of another a row is cut after `max_length` tokens.
     """
 
-    def __init__(self, rows: Sequence[TokenRow], batch_size: int, seed: int, epochs: int = 1) -> None:
-        self._rows, self._batch_size, self._seed, self._epochs = rows, batch_size, seed, epochs
+    def __init__(self, rows: Sequence[TokenRow], max_length: int, batch_size: int, seed: int, epochs: int = 1) -> None:
+        self._rows, self._max_length = rows, max_length
+        self._batch_size, self._seed, self._epochs = batch_size, seed, epochs
 
     def __len__(self) -> int:
         return len(self._rows) * self._epochs
@@ -59,7 +60,7 @@ class MismatchedRows(Sequence[TokenRow]):
         candidates = map(self._rows.__getitem__, (numbers[each] for each in self._others(place)))
         # Both answers of a split pair may be in one batch; of such a one the answer is not mismatched.
         other = next((row for row in candidates if row.prompt != own.prompt), self._rows[numbers[place - 1]])
-        return TokenRow(own.prompt, other.answers, other.learned)
+        return cut(TokenRow(own.prompt, other.answers, other.learned), self._max_length)
 
     def _others(self, place: int) -> Iterable[int]:
         """Yield the places that an answer may come from: the row before, as in TRL, and so on round the batch."""
@@ -70,7 +71,9 @@ class MismatchedRows(Sequence[TokenRow]):
         yield from (start - back for back in range(1, start + 1))
 
 
-def mismatched_rows(tokens: Mapping[Split, Sequence[TokenRow]], split: Split, recipe: Recipe) -> MismatchedRows | None:
+def mismatched_rows(
+    tokens: Mapping[Split, Sequence[TokenRow]], split: Split, recipe: Recipe, max_length: int
+) -> MismatchedRows | None:
     """Return those of a split by its tokens; None where there is no such split, or the recipe's loss asks for none.
 
     Held-out rows are one batch, in an order of their own: neighbours in a file often are answers to one prompt.
@@ -79,9 +82,9 @@ def mismatched_rows(tokens: Mapping[Split, Sequence[TokenRow]], split: Split, re
     if not rows or not recipe.loss.needs_kl:
         return None
     if split == "validation":
-        return MismatchedRows(rows, len(rows), recipe.seed)
+        return MismatchedRows(rows, max_length, len(rows), recipe.seed)
     size = recipe.hyperparameters.batch_size
-    return MismatchedRows(rows, size, recipe.seed, count_epochs(recipe.num_steps, size, len(rows)))
+    return MismatchedRows(rows, max_length, size, recipe.seed, count_epochs(recipe.num_steps, size, len(rows)))
 
 
 class LogRatios(Loss):

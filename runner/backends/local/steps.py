@@ -151,7 +151,7 @@ class LocalSteps:
 
     def mismatched(self, split: Split) -> StoredExamples | None:
         """Return a split's prompts with answers to others, if the loss is relative to the divergence."""
-        rows = mismatched_rows(self.data.tokens, split, self.recipe)
+        rows = mismatched_rows(self.data.tokens, split, self.recipe, self.settings.max_length)
         if rows is None:
             return None
         name = f"{split}, mismatched"

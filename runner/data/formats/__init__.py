@@ -88,16 +88,20 @@ def recognise(sample: Mapping[str, object], kind: str = "") -> list[Format]:
 
     Formats of a kind that is recognised only where it is wanted come first for `kind`, and are none for others.
     """
-    complete = [each for each in formats().values() if each.has_its_keys(sample)]
-    special = [each for each in complete if kinds.load(each.kind).only_where_wanted]
-    # The label of a classification task is no judgement, so that only a method that learns from judgements sees one.
-    if own := [each for each in special if each.kind == kind]:
+    complete = [each for each in recognised_for(kind) if each.has_its_keys(sample)]
+    if own := [each for each in complete if kinds.load(each.kind).only_where_wanted]:
         return own
-    complete = [each for each in complete if each not in special]
     # Of `chosen` and `rejected` alone, and with `prompt`, the latter says more: it is the format with most keys.
     most = max((len(each.keys) for each in complete), default=0)
     likely = [each for each in complete if len(each.keys) == most]
     return likely if len(likely) == 1 else [each for each in likely if _fits(sample, each)]
+
+
+def recognised_for(kind: str) -> list[Format]:
+    """Return the formats that rows may be of for a method that learns from rows of a kind."""
+    # The label of a classification task is no judgement: only a method that learns from judgements sees one in it.
+    found = [each for each in formats().values() if each.recognised_by]
+    return [each for each in found if each.kind == kind or not kinds.load(each.kind).only_where_wanted]
 
 
 def turns(role: Role, text: Text) -> tuple[Message, ...]:

@@ -58,7 +58,8 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
         """Return the answer and its judgement; a good answer is the reference."""
         answer = text_of(self.reply)
         # A bad answer is nothing to compare with: a grader that asks for `reference` says so by file and line.
-        return ({"reference": answer} if self.good else {}) | {"answer": answer, "good": self.good}
+        found: dict[str, Json] = {"reference": answer} if self.good else {}
+        return found | {"answer": answer, "good": self.good}
 
     def check(self) -> tuple[Oddity, ...]:
         """Raise `BadRow` unless there is an answer to a prompt."""
