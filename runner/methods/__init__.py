@@ -95,6 +95,8 @@ class Scores:
     """Rewards of answers sampled from the policy; None where others have written the answers."""
     batch: BatchStatistics | None = None
     """What the rows are part of."""
+    rewards: "Tensor | None" = None
+    """The head's number for each answer, of a reward model; the log-probabilities are then NaN."""
 
     @classmethod
     def of_tokens(cls, tokens: TokenScores, shape: tuple[int, int], by_token: bool) -> "Scores":
@@ -162,6 +164,8 @@ class Method(ABC, Generic[Keys]):
     service_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys that only a hosted service takes."""
 
+    reward_model: ClassVar[bool] = False
+    """Whether it trains a head that gives an answer a number, in place of likelihoods (`Scores.rewards`)."""
     linear: ClassVar[bool] = False
     """Whether the loss is linear in the log-probabilities: its gradient is then known before they are."""
 

@@ -3,6 +3,7 @@
 A model is named by its source, `SCHEME:REST`; each scheme is a file in `sources/`.
 """
 
+import json
 import re
 from functools import cache
 from importlib import import_module
@@ -72,6 +73,14 @@ def tokenizer_folder(folder: Path) -> Path:
     if base is None:
         raise ModelError(f"{folder}: its base model {found.base.source} is not on this machine; run once to fetch it.")
     return base
+
+
+def architectures(folder: Path) -> list[str]:
+    """Return the classes that a folder's configuration names; none where it has none."""
+    path = folder / "config.json"
+    found: dict[str, object] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    names = found.get("architectures")
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def quiet_transformers() -> ModuleType:

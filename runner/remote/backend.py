@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from runner import distributed
+from runner import distributed, methods
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
 from runner.cost import Cost, Tokens
 from runner.data.survey import Survey, TokenLimit
@@ -63,6 +63,11 @@ class RemoteBackend(Backend[Settings]):
                     f"dataset.{name}: {split.with_tools:,} of {split.rows:,} rows declare or call tools, which "
                     f"backend={self.name} cannot train on; take them out."
                 )
+        if methods.load(request.method).reward_model:
+            raise RequestError(
+                f"method: got {request.method}, which trains a head of its own; backend={self.name} trains adapters of "
+                "language models; use backend=local."
+            )
         # Each of them would be a best, a patience or a grader that nothing is measured for.
         if "validation" not in survey.splits:
             refuse_judging(request.evaluation)

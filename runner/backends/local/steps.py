@@ -28,6 +28,7 @@ from runner.backends.local.machine import hardware
 from runner.backends.local.machine.profile import Profile
 from runner.backends.local.machine.throughput import flops_per_token
 from runner.backends.local.parallel import schedule
+from runner.backends.local.reward_model.head import merged
 from runner.backends.local.scoring.reference_cache import ReferenceLogps
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training import checkpoint, recipe
@@ -209,12 +210,15 @@ class LocalSteps:
         self.engine.learner.load_result(result)
 
     def _save(self) -> str:
-        """Write the model reference and return its digest; a sharded model is put together on the CPU."""
+        """Write the model reference and return its digest; what is sharded, or has a head, is put together again."""
         trained = self.loaded.model
-        if self.loaded.sharded:
+        if self.loaded.sharded or self.loaded.reward_model:
             trained = self.loaded.load(torch.device("cpu"))
             result = result_weights(self.checkpoints, self.evaluation.keep == "best")
             checkpoint.load_weights(result, trainable(Scorer(trained, packed=False).model))
+        if self.loaded.reward_model:
+            # A copy, as merging takes the adapter away from a model that is evaluated next.
+            trained = merged(trained, str(self.settings.dtype))
         return model.save(trained, self.run.folder / layout.MODEL, self.run.plan.id, self.run.plan.model).digest
 
 
