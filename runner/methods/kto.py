@@ -71,6 +71,7 @@ class KahnemanTverskyOptimisation(Method[KTO]):
         good, share, z = policy.targets[:, 0], batch.targets[0], batch.kl
         ratios = (policy.logps - reference_logps)[:, 0]
         right = keys.beta * (ratios - z) * (2 * good - 1)
+        # z is a number: as in the paper, no gradient goes through it.
         weights = good * keys.desirable_weight + (1 - good) * keys.undesirable_weight
         rewards = keys.beta * ratios.detach()
         found = {
@@ -79,6 +80,7 @@ class KahnemanTverskyOptimisation(Method[KTO]):
             "logps": policy.logps[:, 0].detach(),
             "kl": torch.full_like(rewards, z),
         }
+        # TRL logs none either where a batch lacks one kind.
         if 0 < share < 1:
             chosen, rejected = rewards * good / share, rewards * (1 - good) / (1 - share)
             found |= {"reward_margin": chosen - rejected, "reward_chosen": chosen, "reward_rejected": rejected}
@@ -97,6 +99,7 @@ class KahnemanTverskyOptimisation(Method[KTO]):
     def problems(self, hyperparameters: KTO) -> Iterable[str]:
         """Return a sentence for batches without a mismatched answer, and for weights that leave nothing to learn."""
         keys = hyperparameters
+        # The last batch of an epoch may have one row all the same: it borrows from the batch before (mismatched.py).
         if keys.batch_size == 1 and self.needs_kl(keys):
             yield (
                 "kto.batch_size: got 1, but the divergence is measured by the answers of other rows of a batch; give 2 "

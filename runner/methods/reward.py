@@ -44,6 +44,7 @@ class RewardModelling(Method[Reward]):
 
         assert policy.rewards is not None
         chosen, rejected = policy.rewards.unbind(1)
+        # In float32, whatever the body's type: the head is (reward_model/head.py).
         margin = chosen - rejected
         value = -torch.nn.functional.logsigmoid(margin)
         value = value + hyperparameters.center_rewards_coefficient * (chosen + rejected) ** 2

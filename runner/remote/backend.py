@@ -63,6 +63,7 @@ class RemoteBackend(Backend[Settings]):
                     f"dataset.{name}: {split.with_tools:,} of {split.rows:,} rows declare or call tools, which "
                     f"backend={self.name} cannot train on; take them out."
                 )
+        # Services take language models and LoRA on their layers; a head is neither.
         if methods.load(request.method).reward_model:
             raise RequestError(
                 f"method: got {request.method}, which trains a head of its own; backend={self.name} trains adapters of "

@@ -11,7 +11,6 @@ from typing import Protocol
 from runner.methods import Scores
 from runner.record.events import Event, Metrics, Progress
 from runner.training import mismatched as by_mismatch
-from runner.training.answers import GradedAnswers
 from runner.training.engine import Engine
 from runner.training.evaluated import EvaluationState
 from runner.training.examples import Example, Examples
@@ -79,6 +78,17 @@ def _as_reference(examples: Sequence[Example]) -> Scores:
     # The cache keeps sums of log-probabilities, not which tokens were the likeliest; NaN says so in the
     # metric.
     return Scores(logps, num_tokens, torch.full_like(logps, torch.nan))
+
+
+class GradedAnswers(Protocol):
+    """Prompts that the model answers at each evaluation, and what grades the answers; that decides, not the loss."""
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides, `eval/GRADER`: the higher the better."""
+
+    def graded(self, engine: Engine, step: int) -> Generator[Event, None, dict[str, float]]:
+        """Return the metrics of the answers that an engine's model gives after so many optimizer steps."""
 
 
 class HeldOut(Protocol):

@@ -10,11 +10,10 @@ from collections.abc import Generator
 
 from runner.errors import RequestError, StopAsked
 from runner.record.events import Event, Note
-from runner.training.answers import GradedAnswers
 from runner.training.batches import Batch, Batches, StoredBatches
 from runner.training.engine import Engine, Pending, problems
 from runner.training.evaluated import EvaluationState, Saved
-from runner.training.evaluation import HeldOut, HeldOutRows
+from runner.training.evaluation import GradedAnswers, HeldOut, HeldOutRows
 from runner.training.examples import NONE_MISMATCHED, Examples, Mismatched
 from runner.training.meter import Meter
 from runner.training.recipe import Recipe

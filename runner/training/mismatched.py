@@ -81,6 +81,7 @@ def mismatched_rows(
     rows = tokens.get(split, ())
     if not rows or not recipe.loss.needs_kl:
         return None
+    # An evaluation has no batches, and the more rows the less noise in z.
     if split == "validation":
         return MismatchedRows(rows, max_length, len(rows), recipe.seed)
     size = recipe.hyperparameters.batch_size
@@ -97,6 +98,7 @@ class LogRatios(Loss):
 
     def weight(self, example: Example) -> float:
         """Return 1: each row counts the same."""
+        # As in the paper, whatever weight the method gives rows in its loss.
         return 1.0
 
 

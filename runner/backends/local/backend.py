@@ -47,6 +47,8 @@ class LocalBackend(Backend[Local]):
                 f"model.source: got {request.model.source}; a hosted model cannot be trained here; "
                 "use backend=foundry, or a model that can be loaded (pypi:…, hf:…, path:…)."
             )
+        if folder := models.cached(request.model.source):
+            models.refuse_reward_model(folder)
         _refuse_weights(Local.of(request))
         for name, split in survey.splits.items():
             if split.with_tools:
@@ -118,8 +120,8 @@ class LocalBackend(Backend[Local]):
         """Return what to do with a model that is here."""
         name = run.handle
         if methods.load(run.plan.method).reward_model:
-            grader = "{type: reward_model, name: reward, model: run:" + name + "}"
-            return [(f"python -m runner 'evaluation.graders=[{grader}]' …", "grade a model's answers by it")]
+            grader = "{type: reward_model, name: preferred, model: 'run:" + name + "'}"
+            return [(f'python -m runner "evaluation.graders=[{grader}]" …', "grade a model's answers by it")]
         return [
             (f"python -m runner.chat {name}", "talk to it, next to the model it came from"),
             (f"python -m runner model.source=run:{name} …", "train it further"),

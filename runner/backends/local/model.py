@@ -10,7 +10,7 @@ import torch
 
 from runner import distributed, models
 from runner.backends.local.keys import Local
-from runner.backends.local.reward_model.head import has_head, is_reward_model
+from runner.backends.local.reward_model.head import has_head
 from runner.errors import ModelError, RequestError
 from runner.models import model_reference
 from runner.models.source import ModelIdentity
@@ -51,11 +51,7 @@ def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, 
 
     `more` are further arguments for transformers. Raises `ModelError` where it cannot load the model.
     """
-    if is_reward_model(folder):
-        raise ModelError(
-            f"{folder}: a reward model, which scores answers and gives none; name it as `model` of a grader of type "
-            "reward_model."
-        )
+    models.refuse_reward_model(folder)
     found = model_reference.read(folder)
     if found is None or found.full:
         return _load_plain(folder, dtype, trust_remote_code, **more)

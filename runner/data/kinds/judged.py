@@ -25,6 +25,7 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
     @classmethod
     def parts(cls, row: Row) -> Sequence["Judged"]:
         """Return a pair as a good and a bad answer."""
+        # Both are from one prompt, so that they fall to the same split.
         if not isinstance(row, Pair):
             return super().parts(row)
         answers = ((row.chosen, True), (row.rejected, False))
@@ -70,6 +71,7 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
 
     def is_plain(self) -> bool:
         """Say whether it is a question of the user and an answer."""
+        # Most judgements are collected a question at a time; any other row goes through `check`.
         if len(self.prompt) != 1 or len(self.reply) != 1:
             return False
         question, answer = self.prompt[0], self.reply[0]

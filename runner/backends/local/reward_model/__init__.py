@@ -21,7 +21,7 @@ def check(request: Request) -> None:
                 "leave it out."
             )
     if settings.runtime.shard:
-        # FSDP gathers weights in the root's forward call, which the head is read beside.
+        # FSDP gathers weights in the root's forward call, which the head's is not.
         raise RequestError(f"backend.runtime.shard: got true; method={method} is not sharded; leave it out.")
     if settings.quantization != "none":
         raise RequestError(

@@ -60,19 +60,17 @@ def with_head(model: "PreTrainedModel", seed: int) -> "PreTrainedModel":
 
 
 def merged(model: "PreTrainedModel | PeftModel", dtype: str) -> "PreTrainedModel":
-    """Return a trained model as one of transformers' own, its adapter merged into weights of a type."""
-    whole: PreTrainedModel = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    """Return a copy of a trained model as one of transformers' own, its adapter merged into weights of a type."""
+    # A copy: frozen weights are shared with the model that is evaluated next, and with other runs of this process.
+    whole = deepcopy(model)
+    if hasattr(whole, "merge_and_unload"):
+        whole = whole.merge_and_unload()
     return whole.to(getattr(torch, dtype))
 
 
 def load(folder: Path) -> "PreTrainedModel":
     """Return the reward model of a folder. Raises `ModelError` where it is none."""
-    if not is_reward_model(folder):
+    if not models.is_reward_model(folder):
         raise ModelError(f"{folder}: no reward model, which has a head with one output; train one with method=reward.")
     found: PreTrainedModel = models.quiet_transformers().AutoModelForSequenceClassification.from_pretrained(folder)
     return found.eval()
-
-
-def is_reward_model(folder: Path) -> bool:
-    """Say whether a folder's configuration is that of a model with such a head."""
-    return any(name.endswith("ForSequenceClassification") for name in models.architectures(folder))

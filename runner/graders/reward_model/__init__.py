@@ -6,14 +6,13 @@ Any model works that `AutoModelForSequenceClassification` loads with one output,
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import msgspec
 
 from runner import models
 from runner.data.rows import Message
-from runner.errors import DataError, ModelError
+from runner.errors import DataError
 from runner.graders import Grade, Grader, Grading, Judge, Subject
 
 Rewards = Callable[[Sequence[Message]], float]
@@ -51,7 +50,11 @@ class RewardModel(Grader, frozen=True, kw_only=True):
     @contextmanager
     def grading(self, judge: Judge | None) -> Iterator[Grading]:
         """Lend the model. Raises `ModelError` where it cannot be loaded, or is no reward model."""
-        reward = _loaded(self.model)
+        # Not before: a plan imports no torch.
+        from runner.graders.reward_model.rewards import loaded
+
+        reward = loaded(self.model)
+        # Not concurrent: one answer fills the machine.
         yield lambda subject: self._graded(reward, subject)
 
     def _graded(self, reward: Rewards, subject: Subject) -> Grade:
@@ -70,27 +73,6 @@ class RewardModel(Grader, frozen=True, kw_only=True):
 def _sigmoid(value: float) -> float:
     # Of either sign without an overflow.
     return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
-
-
-@lru_cache(1)  # each batch of sampled answers is graded by itself, and the model is loaded once
-def _loaded(source: str) -> Rewards:
-    import torch
-
-    from runner.backends.local.reward_model import head
-    from runner.models.chat_tokenizer import ChatTokenizer
-
-    folder = models.fetch(source)
-    model = head.load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
-    if model.config.num_labels != 1:
-        raise ModelError(f"{source}: its head has {model.config.num_labels} outputs; a reward model has one.")
-    tokenizer = ChatTokenizer(models.tokenizer_folder(folder))
-
-    @torch.inference_mode()
-    def reward(messages: Sequence[Message]) -> float:
-        ids = torch.tensor([tokenizer.encode(tokenizer.render(messages))], device=model.device)
-        return float(model(input_ids=ids, use_cache=False).logits[0, 0])
-
-    return reward
 
 
 GRADER = RewardModel
