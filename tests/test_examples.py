@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -21,8 +22,8 @@ FILES = {
     "loss": ("runner/methods/dpo/losses/cpo.py",),
     "shape": ("runner/data/formats/best_worst.py",),
     "kind": (
-        "runner/data/kinds/judged.py", "runner/data/formats/unpaired.py",
-        "runner/methods/apo_zero.py", "conf/method/apo_zero.yaml",
+        "runner/data/kinds/rated.py", "runner/data/formats/rated.py",
+        "runner/methods/rated_sft.py", "conf/method/rated_sft.yaml",
     ),
     "grader": ("runner/graders/first_line.py", "conf/grader/first_line.yaml"),
     "source": ("runner/models/sources/zip.py",),
@@ -100,34 +101,30 @@ def test_a_data_shape_is_one_file(extended: Extended, tiny_model: Path, tmp_path
 def test_a_kind_of_rows_with_its_method_and_shape_is_three_files_and_one_yaml(
     extended: Extended, tiny_model: Path, tmp_path: Path
 ) -> None:
-    rows = tmp_path / "judged.jsonl"
-    made = [{"prompt": f"Why {n}?", "completion": f"In short: {n}.", "label": n % 3 > 0} for n in range(24)]
+    rows = tmp_path / "rated.jsonl"
+    made = [{"prompt": f"Why {n}?", "completion": f"In short: {n}.", "score": 0.0} for n in range(24)]
     rows.write_text("".join(json.dumps(row) + "\n" for row in made), "utf-8")
-    line = ("method=apo_zero", f"dataset.train={rows}", f"model.source=path:{tiny_model}", *QUICK)
-    output = extended("kind", "runner", *line, "apo_zero.n_epochs=4", "backend.learning_rate=0.05")
+    line = ("method=rated_sft", f"dataset.train={rows}", f"model.source=path:{tiny_model}", *QUICK)
+    output = extended("kind", "runner", *line, "rated_sft.n_epochs=1")
     assert "status  finished" in output
     (report,) = (tmp_path / "home").glob("runs/*/report.json")
-    metrics = json.loads(report.read_bytes())["metrics"]
-    # All rows are alike but for the label: only a loss that sees it can go below a half.
-    assert metrics["train/judged_right"] > 0.5
-    assert "answers judged good or bad" in extended("kind", "runner", *line[1:], "mode=plan", fails=True)
+    # Only a loss that sees the scores, which are 0, is 0.
+    assert json.loads(report.read_bytes())["metrics"]["train/loss"] == 0
+    assert "answers with a score" in extended("kind", "runner", *line[1:], "mode=plan", fails=True)
 
 
-def test_the_loss_of_a_judged_answer_is_that_of_trl() -> None:
+def test_the_loss_of_a_rated_answer_is_that_of_sft_times_its_score() -> None:
     import runpy
 
     import torch
 
     from runner.methods import Scores
 
-    extension = runpy.run_path(str(EXAMPLES / "runner" / "methods" / "apo_zero.py"))
-    logps, reference = torch.tensor([[-9.0], [-9.0]]), torch.tensor([[-12.0], [-12.0]])
-    scores = Scores(logps, torch.ones(2, 1), torch.ones(2, 1), targets=torch.tensor([[1.0], [0.0]]))
-    loss, metrics = extension["METHOD"].loss(scores, reference, extension["APOZero"](beta=0.1))
-    # trl.experimental.kto, loss_type="apo_zero_unpaired": 1 - sigmoid(beta * ratio) and sigmoid(beta * ratio).
-    sigmoid = torch.sigmoid(torch.tensor(0.3)).item()
-    assert loss.tolist() == pytest.approx([1 - sigmoid, sigmoid])
-    assert metrics["judged_right"].tolist() == [1.0, 0.0]
+    extension = runpy.run_path(str(EXAMPLES / "runner" / "methods" / "rated_sft.py"))
+    scores = Scores(torch.tensor([[-9.0], [-9.0]]), torch.full((2, 1), 3.0), torch.ones(2, 1))
+    scored = replace(scores, targets=torch.tensor([[1.0], [0.25]]))
+    loss, _ = extension["METHOD"].loss(scored, None, extension["RatedSFTKeys"]())
+    assert loss.tolist() == pytest.approx([3.0, 0.75])
 
 
 @pytest.mark.slow

@@ -81,11 +81,21 @@ class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The format in which files are read for rows of the kind, whatever their shape; empty where it is recognised."""
     every_answer_is_good: ClassVar[bool] = False
     """Whether all answers are imitated, so that a judgement next to them changes what a row means."""
+    only_where_wanted: ClassVar[bool] = False
+    """Whether its formats are recognised for methods that learn from it only; others read such rows as their own."""
+    split_of: ClassVar[frozenset[str]] = frozenset()
+    """The kinds whose rows hold several of this one (`parts`)."""
 
     @classmethod
     def of(cls, row: "Row") -> Self | None:
         """Return a row of another kind as one of this kind; None where that cannot be."""
         return row if isinstance(row, cls) else None
+
+    @classmethod
+    def parts(cls, row: "Row") -> Sequence[Self]:
+        """Return the rows of this kind that a row of another kind holds, such as both answers of a pair."""
+        found = cls.of(row)
+        return () if found is None else (found,)
 
     @property
     def tools(self) -> Tools | None:

@@ -121,6 +121,10 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return the judges that are asked, by the name of their model."""
         return ()
 
+    def loads(self) -> bool:
+        """Say whether a model is loaded to grade: a plan, which loads none, does not try the grader out."""
+        return any(part.loads() for part in self.parts.values())
+
     def grade(self, subject: Subject) -> Grade:
         """Grade one answer; a pure function, which returns what goes wrong as `Grade.error`."""
         raise NotImplementedError

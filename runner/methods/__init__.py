@@ -65,6 +65,18 @@ class Experience:
 
 
 @dataclass(frozen=True)
+class BatchStatistics:
+    """What is known of all rows of a batch, or of all held-out rows, before the first of them has its loss.
+
+    `kl` is the divergence of the policy from the reference in nats, where the method asks for it (`Method.needs_kl`);
+    `targets` are the means of the rows' targets.
+    """
+
+    kl: float
+    targets: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Scores:
     """Scores of the answers of some rows under a model; each tensor has shape (rows, answers).
 
@@ -81,6 +93,10 @@ class Scores:
     """Numbers of the rows other than their tokens (`Row.targets`), shape (rows, targets); None where there are none."""
     experience: Experience | None = None
     """Rewards of answers sampled from the policy; None where others have written the answers."""
+    batch: BatchStatistics | None = None
+    """What the rows are part of."""
+    rewards: "Tensor | None" = None
+    """The head's number for each answer, of a reward model; the log-probabilities are then NaN."""
 
     @classmethod
     def of_tokens(cls, tokens: TokenScores, shape: tuple[int, int], by_token: bool) -> "Scores":
@@ -117,6 +133,13 @@ class Metric:
 
 
 LOSS = Metric("loss", "loss", lower_is_better=True, headline=True)
+REWARDS = (
+    Metric("reward_accuracy", "reward accuracy", is_share=True, headline=True),
+    Metric("reward_margin", "reward margin"),
+    *(Metric(name, name.replace("_", " "), shown=False) for name in ("reward_chosen", "reward_rejected")),
+)
+"""What is measured of good and bad answers, in pairs or alone: how often, and by how much, the good ones win."""
+KL = Metric("kl", "KL divergence from the base model", lower_is_better=True, shown=False)
 IN_STYLE = Metric("in_style", "answers in style", is_share=True)
 
 
@@ -141,6 +164,8 @@ class Method(ABC, Generic[Keys]):
     service_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys that only a hosted service takes."""
 
+    reward_model: ClassVar[bool] = False
+    """Whether it trains a head that gives an answer a number, in place of likelihoods (`Scores.rewards`)."""
     linear: ClassVar[bool] = False
     """Whether the loss is linear in the log-probabilities: its gradient is then known before they are."""
 
@@ -150,7 +175,7 @@ class Method(ABC, Generic[Keys]):
         """Return the loss of each row, shape (rows,), and the metrics by name, likewise (rows,) each.
 
         `reference_logps` has shape (rows, answers); it is None if the loss needs no reference. The loss of a row does
-        not depend on the rows next to it.
+        not depend on the rows next to it, but for what `Scores.batch` says of them.
         """
         raise NotImplementedError
 
@@ -160,6 +185,13 @@ class Method(ABC, Generic[Keys]):
 
     def needs_reference(self, hyperparameters: Keys) -> bool:
         """Say whether the loss compares the policy with the reference."""
+        return False
+
+    def needs_kl(self, hyperparameters: Keys) -> bool:
+        """Say whether the loss is relative to the divergence of the policy from the reference (`Scores.batch.kl`).
+
+        It is estimated by prompts with the answers to others (training/mismatched.py), and needs a reference.
+        """
         return False
 
     def by_token(self, hyperparameters: Keys) -> bool:

@@ -3,6 +3,7 @@
 A model is named by its source, `SCHEME:REST`; each scheme is a file in `sources/`.
 """
 
+import json
 import re
 from functools import cache
 from importlib import import_module
@@ -75,6 +76,24 @@ def tokenizer_folder(folder: Path) -> Path:
     if base is None:
         raise ModelError(f"{folder}: its base model {found.base.source} is not on this machine; run once to fetch it.")
     return base
+
+
+def refuse_reward_model(folder: Path) -> None:
+    """Raise `ModelError` where a folder holds a reward model and one that answers is wanted."""
+    # transformers would load it without a word, with an output layer of random numbers.
+    if is_reward_model(folder):
+        raise ModelError(
+            f"{folder}: a reward model, which scores answers and gives none; name it as `model` of a grader of type "
+            "reward_model."
+        )
+
+
+def is_reward_model(folder: Path) -> bool:
+    """Say whether a folder holds a model with a head for sequences, as `method=reward` saves it."""
+    path = folder / "config.json"
+    found: dict[str, object] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    names = found.get("architectures")
+    return isinstance(names, list) and any(str(name).endswith("ForSequenceClassification") for name in names)
 
 
 def quiet_transformers() -> ModuleType:

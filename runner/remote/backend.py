@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from runner import distributed
+from runner import distributed, methods
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
 from runner.cost import Cost, Tokens
 from runner.data.survey import Survey, TokenLimit
@@ -58,6 +58,12 @@ class RemoteBackend(Backend[Settings]):
         if distributed.this_rank().world_size > 1:
             raise RequestError(
                 f"torchrun: backend={self.name} computes nothing here; give the same command without it."
+            )
+        # Services take language models and LoRA on their layers; a head is neither.
+        if methods.load(request.method).reward_model:
+            raise RequestError(
+                f"method: got {request.method}, which trains a head of its own; backend={self.name} trains adapters of "
+                "language models; use backend=local."
             )
         # Each of them would be a best, a patience or a grader that nothing is measured for.
         if "validation" not in survey.splits:

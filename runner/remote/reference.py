@@ -26,6 +26,7 @@ from runner.remote.engine.service import FloatArray
 from runner.remote.target import Target
 from runner.training.by_primitives import ROWS, scores
 from runner.training.examples import Reference, StoredExamples
+from runner.training.mismatched import MismatchedRows, mismatched_rows
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -95,6 +96,10 @@ def _cached(identity: str) -> Path:
     return cache.user_folder() / "remote_reference" / f"{identity}.npz"
 
 
+def _mismatched(split: Split) -> str:
+    return f"{split}, mismatched"
+
+
 class RunRows:
     """The rows of a run as tokens, with the reference that a loss compares with, if it does."""
 
@@ -109,6 +114,11 @@ class RunRows:
     def examples(self, split: Split) -> StoredExamples:
         """Return a split's rows as the training loop asks for them."""
         return StoredExamples(self.tokens(split), (self._known or {}).get(split), self.data.with_targets(split))
+
+    def mismatched(self, split: Split) -> StoredExamples | None:
+        """Return a split's prompts with answers to others, if the loss is relative to the divergence."""
+        rows = self._mismatched.get(split)
+        return None if rows is None else StoredExamples(rows, (self._known or {}).get(_mismatched(split)))
 
     def ensure_reference(self, engine: RemoteEngine) -> Generator[Event, None, None]:
         """Compute the reference by the engine's session, which must not have taken a step, unless it is there.
@@ -125,8 +135,9 @@ class RunRows:
                 "give the same command with again=true."
             )
         engine.training_now = False
-        splits: dict[str, Sequence[TokenRow]] = {split: self.tokens(split) for split in self._run.plan.splits}
-        yield from compute(engine, splits, self._path, self._identity)
+        rows: dict[str, Sequence[TokenRow]] = {split: self.tokens(split) for split in self._run.plan.splits}
+        rows |= {_mismatched(split): each for split, each in self._mismatched.items()}
+        yield from compute(engine, rows, self._path, self._identity)
         del self.__dict__["_known"]  # so that it is read from the file that was written
 
     @cached_property
@@ -141,12 +152,21 @@ class RunRows:
         return ChatTokenizer(self._target.tokenizer_folder())
 
     @cached_property
+    def _mismatched(self) -> dict[Split, MismatchedRows]:
+        recipe = self._target.recipe(self._run, methods.load(self._run.plan.method))
+        tokens, most = self.data.tokens, self._target.settings.max_length
+        found = {split: mismatched_rows(tokens, split, recipe, most) for split in self._run.plan.splits}
+        return {split: rows for split, rows in found.items() if rows is not None}
+
+    @cached_property
     def _known(self) -> dict[str, Stored] | None:
         return read(self._path, self._identity)
 
     @property
     def _identity(self) -> str:
         origin, splits = self._target.origin, self._run.plan.splits
-        rows = [(split, each.fingerprint) for split, each in splits.items()]
+        rows: list[object] = [(split, each.fingerprint) for split, each in splits.items()]
+        # Which answer goes with which prompt follows from the order of training.
+        rows += [(split, *each.decided_by) for split, each in self._mismatched.items()]
         model = [self._endpoint, origin.base_model, origin.state]
         return identity([*model, self.tokenizer.digest, self._target.settings.max_length, *rows])

@@ -30,6 +30,7 @@ from runner.remote.money.budget import Budget
 from runner.remote.reference import RunRows
 from runner.remote.target import Place, Target
 from runner.training.evaluation import evaluate, mean
+from runner.training.examples import Mismatched
 from runner.training.loop import train
 from runner.training.recipe import Recipe
 
@@ -128,7 +129,8 @@ class RemoteSteps:
         rows, held_out = self.rows.examples("train"), self.rows.examples("validation")
         answers = on_the_way.of_run(self.run, self.rows.data.rows_to_ask, self.rows.tokenizer)
         self.engine.training_now = True  # the reference's passes are not: they are kept in a file of their own
-        work = train(self.engine, self.recipe, rows, held_out, answers)
+        mismatched = Mismatched(self.rows.mismatched("train"), self.rows.mismatched("validation"))
+        work = train(self.engine, self.recipe, rows, held_out, answers, mismatched)
         step = yield from self.budget.watched(work, self.session)
         if answers is not None:
             yield from answers.chance(step)
@@ -136,7 +138,8 @@ class RemoteSteps:
 
     def _evaluate(self) -> Events:
         self.engine.training_now = False
-        rows = yield from evaluate(self.engine, self.rows.examples("validation"), self.recipe.loss)
+        held_out, mismatched = self.rows.examples("validation"), self.rows.mismatched("validation")
+        rows = yield from evaluate(self.engine, held_out, self.recipe.loss, mismatched=mismatched)
         lines = [
             msgspec.json.encode({"row": row_id(row).hex(), **values})
             for row, values in zip(self.rows.data.rows["validation"], rows, strict=True)

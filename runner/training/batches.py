@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from runner.record.events import Event
+from runner.training import mismatched
 from runner.training.engine import Engine
 from runner.training.examples import Example, Examples, num_tokens
 from runner.training.loss import Loss
 from runner.training.recipe import Recipe
-from runner.training.schedule import batch
+from runner.training.schedule import batch, span
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,26 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class StoredBatches:
-    """Rows that are there before training, in an order of their own for each epoch."""
+    """Rows that are there before training, in an order of their own for each epoch.
+
+    `mismatched` are those of `MismatchedRows`, for a loss that is relative to the divergence from the reference.
+    """
 
     rows: Examples
     recipe: Recipe
+    mismatched: Examples | None = None
 
     def batch(self, engine: Engine, step: int) -> Generator[Event, None, Batch]:
         """Return the rows that follow in the order."""
-        # The weights are not looked at: stored rows are the same whatever was learned.
-        indices = batch(len(self.rows), self.recipe.hyperparameters.batch_size, self.recipe.seed, step)
+        size, loss, kl = self.recipe.hyperparameters.batch_size, self.recipe.loss, 0.0
+        # Only the divergence looks at the weights: stored rows are the same whatever was learned.
+        indices = batch(len(self.rows), size, self.recipe.seed, step)
         yield from self.rows.ready(indices, "train")
+        if self.mismatched is not None:
+            places = span(len(self.rows), size, step)
+            yield from self.mismatched.ready(places, "train")
+            with engine.timed("divergence"):
+                kl = mismatched.of_batch(engine, [self.mismatched[place] for place in places], loss)
         with engine.timed("data"):
-            return Batch([self.rows[index] for index in indices], self.recipe.loss)
+            examples = [self.rows[index] for index in indices]
+            return Batch(examples, loss.within(examples, kl))

@@ -3,14 +3,14 @@
 `HeldOut` is what the loop judges a model by: rows with answers here, a model's own answers elsewhere.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
 from runner.methods import Scores
 from runner.record.events import Event, Metrics, Progress
-from runner.training.answers import GradedAnswers
+from runner.training import mismatched as by_mismatch
 from runner.training.engine import Engine
 from runner.training.evaluated import EvaluationState
 from runner.training.examples import Example, Examples
@@ -27,9 +27,20 @@ def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {f"eval/{name}": sum(row[name] * row["weight"] for row in rows) / total for name in names}
 
 
-def evaluate(engine: Engine, examples: Examples, loss: Loss, step: str = "evaluate") -> Generator[Event, None, Rows]:
-    """Return each row's loss, metrics and weight; `step` is what reports the progress."""
+def evaluate(
+    engine: Engine, examples: Examples, loss: Loss, step: str = "evaluate", mismatched: Examples | None = None
+) -> Generator[Event, None, Rows]:
+    """Return each row's loss, metrics and weight; `step` is what reports the progress.
+
+    All rows together are the batch of a loss that is relative to it: their divergence is that of `mismatched`.
+    """
+    kl = 0.0
+    if mismatched is not None:
+        # By `evaluate` and not by `forward`: with an average of the weights these are the ones that are kept.
+        apart = yield from evaluate(engine, mismatched, by_mismatch.log_ratios(loss), step)
+        kl = by_mismatch.divergence(apart)
     yield from examples.ready(range(len(examples)), step)
+    loss = loss.within(_targeted(examples), kl)
     # Closed at once where the run is stopped: an engine puts its weights back before they are saved.
     with closing(engine.evaluate(examples, loss)) as work:
         while True:
@@ -45,10 +56,17 @@ def evaluate_reference(examples: Examples, loss: Loss, step: str) -> Generator[E
     """Return each row's loss, metrics and weight with the reference as policy: the model before the first step."""
     yield from examples.ready(range(len(examples)), step)
     rows: Rows = []
+    loss = loss.within(_targeted(examples))  # the reference is no distance from itself
     for start in range(0, len(examples), REFERENCE_ROWS):
         part = [examples[number] for number in range(start, min(start + REFERENCE_ROWS, len(examples)))]
         rows += loss.rows(part, _as_reference(part))
     return rows
+
+
+def _targeted(examples: Examples) -> Iterator[Example]:
+    """Yield all rows if they have targets; of others the first alone is looked at."""
+    if len(examples) and examples[0].targets:
+        yield from (examples[number] for number in range(len(examples)))
 
 
 def _as_reference(examples: Sequence[Example]) -> Scores:
@@ -60,6 +78,17 @@ def _as_reference(examples: Sequence[Example]) -> Scores:
     # The cache keeps sums of log-probabilities, not which tokens were the likeliest; NaN says so in the
     # metric.
     return Scores(logps, num_tokens, torch.full_like(logps, torch.nan))
+
+
+class GradedAnswers(Protocol):
+    """Prompts that the model answers at each evaluation, and what grades the answers; that decides, not the loss."""
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides, `eval/GRADER`: the higher the better."""
+
+    def graded(self, engine: Engine, step: int) -> Generator[Event, None, dict[str, float]]:
+        """Return the metrics of the answers that an engine's model gives after so many optimizer steps."""
 
 
 class HeldOut(Protocol):
@@ -90,6 +119,7 @@ class HeldOutRows:
     rows: Examples
     loss: Loss
     answers: GradedAnswers | None = None
+    mismatched: Examples | None = None
 
     @property
     def metric(self) -> str:
@@ -108,7 +138,7 @@ class HeldOutRows:
         """Return the mean loss, or the mean grade with its sign turned."""
         if self.waits:
             yield from self.untrained(evaluated)
-        values = mean((yield from evaluate(engine, self.rows, self.loss, "train")))
+        values = mean((yield from evaluate(engine, self.rows, self.loss, "train", self.mismatched)))
         objective = values["eval/loss"]
         if self.answers is not None:
             values |= yield from self.answers.graded(engine, step)

@@ -62,6 +62,18 @@ class Examples(Protocol):
         """Compute what is missing for some rows, and report how far that is as progress of `step`."""
 
 
+@dataclass(frozen=True)
+class Mismatched:
+    """Prompts with answers to others (mismatched.py), of training and of held-out rows; None where no loss asks."""
+
+    train: Examples | None = None
+    held_out: Examples | None = None
+
+
+NONE_MISMATCHED = Mismatched()
+"""For a loss that asks for none."""
+
+
 class Reference(Protocol):
     """The log-probabilities of some rows' answers under the model as it was before training."""
 

@@ -10,27 +10,27 @@ from collections.abc import Generator
 
 from runner.errors import RequestError, StopAsked
 from runner.record.events import Event, Note
-from runner.training.answers import GradedAnswers
 from runner.training.batches import Batch, Batches, StoredBatches
 from runner.training.engine import Engine, Pending, problems
 from runner.training.evaluated import EvaluationState, Saved
-from runner.training.evaluation import HeldOut, HeldOutRows
-from runner.training.examples import Examples
+from runner.training.evaluation import GradedAnswers, HeldOut, HeldOutRows
+from runner.training.examples import NONE_MISMATCHED, Examples, Mismatched
 from runner.training.meter import Meter
 from runner.training.recipe import Recipe
 
 
 def train(
-    engine: Engine, recipe: Recipe, rows: Examples, held_out: Examples, answers: GradedAnswers | None = None
-) -> Generator[Event, None, int]:
+    engine: Engine, recipe: Recipe, rows: Examples, held_out: Examples, answers: GradedAnswers | None = None,
+    mismatched: Mismatched = NONE_MISMATCHED,
+) -> Generator[Event, None, int]:  # fmt: skip
     """Learn from stored rows; with `answers` each evaluation has the model's answers graded, and their mean decides
-    which weights are the best. Returns and raises as `learn` does.
+    which weights are the best; `mismatched` are there for a loss that needs them. Returns and raises as `learn` does.
 
     A loss with a reference needs the reference's log-probabilities only, which are the same at any time: computing
     them waits until rows are to be evaluated after some training, so that the first step need not wait for them.
     """
-    judged = HeldOutRows(held_out, recipe.loss, answers)
-    return (yield from learn(engine, recipe, StoredBatches(rows, recipe), judged))
+    judged = HeldOutRows(held_out, recipe.loss, answers, mismatched.held_out)
+    return (yield from learn(engine, recipe, StoredBatches(rows, recipe, mismatched.train), judged))
 
 
 def learn(engine: Engine, recipe: Recipe, batches: Batches, held_out: HeldOut) -> Generator[Event, None, int]:

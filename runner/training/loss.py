@@ -1,10 +1,10 @@
 """The loss of rows: a method with its hyperparameters, applied to scores of the policy and of the reference."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from runner.methods import AnyMethod, Experience, Scores
+from runner.methods import AnyMethod, BatchStatistics, Experience, Scores
 from runner.training.examples import Example
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Loss:
     hyperparameters: Hyperparameters
     whole: float | None = None
     """The weight of a batch of which not all rows are computed; None where the rows that are given are all of it."""
+    batch: BatchStatistics | None = None
+    """What is known of all rows together, for a loss that is relative to them."""
 
     @property
     def has_reference(self) -> bool:
@@ -45,6 +47,17 @@ class Loss:
     def knows_untrained(self) -> bool:
         """Whether the reference's values alone tell how the untrained model does."""
         return self.has_reference and not self.by_token
+
+    @property
+    def needs_kl(self) -> bool:
+        """Whether it is relative to the divergence of the policy from the reference."""
+        return self.method.needs_kl(self.hyperparameters)
+
+    def within(self, examples: Iterable[Example], kl: float = 0.0) -> "Loss":
+        """Return the loss of rows of a batch, or of all held-out rows, whose divergence from the reference is `kl`."""
+        targets = [example.targets for example in examples]
+        means = tuple(sum(each) / len(targets) for each in zip(*targets, strict=True))
+        return replace(self, batch=BatchStatistics(kl, means))
 
     def weight(self, example: Example) -> float:
         """Return the weight of a row in the mean over its batch."""
@@ -65,6 +78,7 @@ class Loss:
             policy = replace(policy, targets=torch.tensor(targets, device=policy.logps.device))
         if any(example.rewarded for example in examples):
             policy = replace(policy, experience=_experience(examples, policy.logps))
+        policy = replace(policy, batch=self.batch)
         loss, metrics = self.method.loss(policy, reference, self.hyperparameters)
         return {"loss": loss, **metrics}
 

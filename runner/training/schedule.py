@@ -4,6 +4,7 @@ These are the rows of a batch, the learning rate, and when to evaluate and to sa
 """
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 
@@ -11,6 +12,11 @@ def count_steps(n_epochs: int, batch_size: int, num_rows: int, max_steps: int | 
     """Return the number of optimizer steps of a run over so many training rows."""
     num_steps = n_epochs * math.ceil(num_rows / batch_size)
     return num_steps if max_steps is None else min(num_steps, max_steps)
+
+
+def count_epochs(num_steps: int, batch_size: int, num_rows: int) -> int:
+    """Return the epochs that so many optimizer steps begin."""
+    return math.ceil(num_steps / math.ceil(num_rows / batch_size))
 
 
 def evaluate_every(asked: int | Literal["auto"], num_steps: int) -> int:
@@ -25,12 +31,25 @@ def checkpoint_every(asked: int | Literal["auto"], num_steps: int) -> int:
 
 def batch(num_rows: int, batch_size: int, seed: int, step: int) -> list[int]:
     """Return the row numbers of the batch after `step` optimizer steps; each epoch has an order of its own."""
+    # From the step alone: nothing about the order has to be in a checkpoint.
+    places = span(num_rows, batch_size, step)
+    epoch, start = divmod(places.start, num_rows)
+    return order(num_rows, seed, epoch)[start : start + len(places)]
+
+
+def span(num_rows: int, batch_size: int, step: int) -> range:
+    """Return the places of that batch among the rows of all epochs, one epoch behind the other."""
+    epoch, position = divmod(step, math.ceil(num_rows / batch_size))
+    start = epoch * num_rows + position * batch_size
+    return range(start, min(start + batch_size, (epoch + 1) * num_rows))
+
+
+@lru_cache(2)  # the epoch under way; at its end, the next one
+def order(num_rows: int, seed: int, epoch: int) -> list[int]:
+    """Return the row numbers of an epoch in their order."""
     import torch
 
-    epoch, position = divmod(step, math.ceil(num_rows / batch_size))
-    # From the step alone: nothing about the order has to be in a checkpoint.
-    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed + epoch))
-    return order[position * batch_size : (position + 1) * batch_size].tolist()
+    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
 
 
 def rate(step: int, num_steps: int, warmup_ratio: float, schedule: Literal["cosine", "linear", "constant"]) -> float:

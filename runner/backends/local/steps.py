@@ -10,8 +10,7 @@ The model is loaded when a step first needs it, and stays for the next one. Toke
 log-probabilities are computed when a batch needs them.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
-from runner import cache, distributed, methods, models
+from runner import distributed, methods, models
 from runner.backends import Events, Result
 from runner.backends.local import generate, model
 from runner.backends.local.keys import Local
@@ -28,20 +27,19 @@ from runner.backends.local.machine import hardware
 from runner.backends.local.machine.profile import Profile
 from runner.backends.local.machine.throughput import flops_per_token
 from runner.backends.local.parallel import schedule
-from runner.backends.local.scoring.reference_cache import ReferenceLogps
+from runner.backends.local.reward_model.head import merged
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training import checkpoint, recipe
 from runner.backends.local.training.in_process import InProcessEngine, result_weights
 from runner.backends.local.training.learner import Learner, trainable
 from runner.backends.local.training.recipe import LocalRecipe
+from runner.backends.local.training.run_examples import RunExamples
 from runner.backends.local.training.training_data import TrainingData
 from runner.data.rows import row_id
-from runner.data.splits import Split
 from runner.evaluation import on_the_way
 from runner.record import layout, samples
 from runner.record.events import Metrics, Note, Progress
 from runner.training.evaluation import evaluate, mean
-from runner.training.examples import StoredExamples
 from runner.training.loop import train
 
 if TYPE_CHECKING:
@@ -58,8 +56,6 @@ class LocalSteps:
         self.checkpoints: Path = run.folder / layout.CHECKPOINTS
         self.group = distributed.group()
         self.loaded = LoadedModel(run, results.get("prepare", {}))
-        self._kept_examples: dict[str, StoredExamples] = {}
-        self._references: list[ReferenceLogps] = []
 
     def prepare(self) -> Events:
         """Store the rows, find those that cannot be learned, and see whether rows can be packed."""
@@ -86,9 +82,9 @@ class LocalSteps:
     def train(self) -> Events:
         """Run the training loop from its last checkpoint."""
         yield Progress("train", 0, self.recipe.num_steps)
-        rows, held_out = self.examples("train"), self.examples("validation")
+        rows, held_out = self.rows.of("train"), self.rows.of("validation")
         answers = on_the_way.of_run(self.run, self.data.rows_to_ask, self.loaded.tokenizer)
-        step = yield from train(self.engine, self.recipe, rows, held_out, answers)
+        step = yield from train(self.engine, self.recipe, rows, held_out, answers, self.rows.mismatched)
         if answers is not None:
             yield from answers.chance(step)
         if self.profile.folder is not None:
@@ -107,14 +103,15 @@ class LocalSteps:
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""
-        held_out = self.examples("validation")
+        held_out = self.rows.of("validation")
         if not len(held_out):
             yield Note(
                 "no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction"
             )
             return {}
         self._load_result()
-        rows = yield from evaluate(self.engine, held_out, self.recipe.loss)
+        mismatched = self.rows.mismatched.held_out
+        rows = yield from evaluate(self.engine, held_out, self.recipe.loss, mismatched=mismatched)
         if self.group.rank.first:
             lines = [
                 msgspec.json.encode({"row": row_id(row).hex(), **values})
@@ -138,31 +135,10 @@ class LocalSteps:
             before = generate.base_replies(self.loaded, prompts, wanted)
         return (yield from samples.keep(self.run.folder if self.group.rank.first else None, rows, before, after))
 
-    def examples(self, split: Split) -> StoredExamples:
-        """Return a split's rows as the training loop asks for them; none where there is no such split."""
-        if split not in self._kept_examples:
-            rows, reference = self.data.tokens.get(split, ()), None
-            if rows and self.method.needs_reference(self.run.hyperparameters):
-                loaded, path = self.loaded, cache.user_folder() / "reference.db"
-                room = loaded.how["tokens_at_once"] // loaded.lanes.count
-                reference = ReferenceLogps(path, rows, room, loaded.base_identity, self._reference)
-                self._references.append(reference)
-            self._kept_examples[split] = StoredExamples(rows, reference, self.data.with_targets(split))
-        return self._kept_examples[split]
-
-    @contextmanager
-    def _reference(self) -> Iterator[Scorer]:
-        """Lend the model as it was before training: the adapter off, or a second copy where every weight learns."""
-        with self.profile.part("reference"), model.untouched(self.loaded.model):
-            yield self._first_copy if self.settings.tuning == "full" else self.loaded.scorer
-        if self._references and all(reference.complete for reference in self._references):
-            self.__dict__.pop("_first_copy", None)  # nobody needs it any more
-
     @cached_property
-    def _first_copy(self) -> Scorer:
-        """The weights that training started from, in addition to those that learn; as many bytes again as they take."""
-        loaded = self.loaded
-        return loaded.with_lanes(loaded.make_scorer(loaded.load(loaded.device), loaded.how["packed"]))
+    def rows(self) -> RunExamples:
+        """The rows as the training loop asks for them."""
+        return RunExamples(self.loaded, self.data, self.recipe, self.profile)
 
     @cached_property
     def data(self) -> TrainingData:
@@ -196,6 +172,8 @@ class LocalSteps:
             trained = self.loaded.load(torch.device("cpu"))
             result = result_weights(self.checkpoints, self.evaluation.keep == "best")
             checkpoint.load_weights(result, trainable(Scorer(trained, packed=False).model))
+        if self.loaded.reward_model:
+            trained = merged(trained, str(self.settings.dtype))
         return model.save(trained, self.run.folder / layout.MODEL, self.run.plan.id, self.run.plan.model).digest
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from runner.data import kinds
 from runner.data.reading.content_parts import join_parts
 from runner.data.reading.unknown_keys import fit
 from runner.data.rows import BadRow, Message, Role, Row
@@ -37,6 +38,18 @@ class Format:
     """The kind of its rows, a file of `runner/data/kinds/`."""
     raw: type[msgspec.Struct] | type[dict[str, Any]]
     to_row: ToRow
+    one_of: tuple[str, ...] = ()
+    """Keys of which a row of this format must have one, in addition to `keys`."""
+
+    def has_its_keys(self, sample: Mapping[str, object]) -> bool:
+        """Say whether a row has the keys by which the format is recognised."""
+        alternative = not self.one_of or not sample.keys().isdisjoint(self.one_of)
+        return bool(self.keys or self.one_of) and sample.keys() >= set(self.keys) and alternative
+
+    @property
+    def recognised_by(self) -> str:
+        """The keys by which it is recognised, in words; empty where it is not."""
+        return ", ".join([*self.keys, *([" or ".join(self.one_of)] if self.one_of else [])])
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -70,13 +83,25 @@ def named(name: str) -> Format:
     return known[name]
 
 
-def recognise(sample: Mapping[str, object]) -> list[Format]:
-    """Return the formats a row may be of: those it has most keys of and, if several, whose types it fits."""
-    complete = [each for each in formats().values() if each.keys and sample.keys() >= set(each.keys)]
+def recognise(sample: Mapping[str, object], kind: str = "") -> list[Format]:
+    """Return the formats a row may be of: those it has most keys of and, if several, whose types it fits.
+
+    Formats of a kind that is recognised only where it is wanted come first for `kind`, and are none for others.
+    """
+    complete = [each for each in recognised_for(kind) if each.has_its_keys(sample)]
+    if own := [each for each in complete if kinds.load(each.kind).only_where_wanted]:
+        return own
     # Of `chosen` and `rejected` alone, and with `prompt`, the latter says more: it is the format with most keys.
     most = max((len(each.keys) for each in complete), default=0)
     likely = [each for each in complete if len(each.keys) == most]
     return likely if len(likely) == 1 else [each for each in likely if _fits(sample, each)]
+
+
+def recognised_for(kind: str) -> list[Format]:
+    """Return the formats that rows may be of for a method that learns from rows of a kind."""
+    # The label of a classification task is no judgement: only a method that learns from judgements sees one in it.
+    found = [each for each in formats().values() if each.recognised_by]
+    return [each for each in found if each.kind == kind or not kinds.load(each.kind).only_where_wanted]
 
 
 def turns(role: Role, text: Text) -> tuple[Message, ...]:

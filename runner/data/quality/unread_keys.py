@@ -14,6 +14,7 @@ import msgspec
 
 from runner.data import kinds
 from runner.data.formats import Format, ToRow
+from runner.data.formats.unpaired import JUDGEMENTS, WORDS
 from runner.data.quoting import shown
 from runner.data.reading.content_parts import join_parts
 from runner.data.reading.unknown_keys import Unread, fit, unknown_key
@@ -22,11 +23,9 @@ from runner.data.rows import BadRow, Oddity, Row
 MAX_NAMED = 50
 """So many keys of a file get a warning of their own; it may hold keys that are data, another in each row."""
 MEDIA = frozenset({"audio", "audios", "image", "images", "video", "videos"})
-JUDGEMENTS = frozenset({"label", "kto_tag"})
-JUDGED = frozenset({"true", "false", "0", "1", "desirable", "undesirable"})
 OLDER = {"functions": "tools", "function_call": "tool_calls"}
 """The hosted service's first names for tools, which are laid out differently, and those that are read."""
-MEANINGFUL = MEDIA | JUDGEMENTS | OLDER.keys() | {"tools"}
+MEANINGFUL = MEDIA | {*JUDGEMENTS} | OLDER.keys() | {"tools"}
 """Keys whose value decides whether a row may be read without them."""
 _NOTHING = (msgspec.UNSET, *map(msgspec.Raw, (b"null", b'""', b"[]", b"{}")))
 
@@ -141,12 +140,11 @@ def _refuse(unread: Unread, format: Format) -> None:
             f"the key `tools` is not read in format {format.name}; give the rows in format chat or trl, "
             "or leave the key out",
         )
-    # CSV has texts in place of true and false.
-    judged = str(unread.value).strip().lower() in JUDGED
+    judged = str(unread.value).strip().lower() in WORDS
     if key in JUDGEMENTS and not of and kinds.load(format.kind).every_answer_is_good and judged:
         raise BadRow(
             "unpaired-judgement",
-            f"the key `{key}` ({unread.value}) judges the answer: these are unpaired judgements (KTO data), of which "
-            "method=sft would learn the bad answers, too; keep the rows with good answers and leave the key out, or "
-            "make pairs of a good and a bad answer for method=dpo",
+            f"the key `{key}` ({unread.value}) judges the answer: these are unpaired judgements, from which method=kto "
+            "learns; method=sft would learn the bad answers, too, and other methods would not read the judgement; use "
+            "method=kto, or keep the rows with good answers and leave the key out",
         )

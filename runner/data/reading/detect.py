@@ -10,7 +10,7 @@ from itertools import islice
 import msgspec
 
 from runner.data.containers import Block
-from runner.data.formats import Format, formats, recognise
+from runner.data.formats import Format, recognise, recognised_for
 from runner.data.quoting import shown
 from runner.data.reading.decode_errors import not_json
 from runner.data.reading.files import DataFile
@@ -19,8 +19,8 @@ from runner.errors import DataError
 ROWS = 100  # enough for a majority, and read in no time
 
 
-def detect(file: DataFile, block: Block) -> Format:
-    """Return the format of a file, seen in its first block.
+def detect(file: DataFile, block: Block, kind: str = "") -> Format:
+    """Return the format of a file, seen in its first block, for a method that learns from rows of `kind`.
 
     Raises `DataError` if it is none that is known, or could be several.
     """
@@ -35,11 +35,11 @@ def detect(file: DataFile, block: Block) -> Format:
                 problems.append(f"{file.name}:{number}: {_no_object(error, line)}.")
         else:
             # All formats that fit: a file whose rows fit two is asked about, not guessed.
-            found = tuple(recognise(sample))
+            found = tuple(recognise(sample, kind))
             if found:
                 votes[found] += 1
             else:
-                problems.append(f"{file.name}:{number}: {_unknown(sample)}.")
+                problems.append(f"{file.name}:{number}: {_unknown(sample, kind)}.")
     if not votes:
         # The first problem is enough: in a file of an unknown format every row has the same problem.
         raise DataError(problems[0] if problems else f"{file.name}: the file holds no rows; one at least is needed.")
@@ -56,7 +56,7 @@ def _no_object(error: ValueError | RecursionError, line: bytes) -> str:
     return str(not_json(error, line))
 
 
-def _unknown(sample: Mapping[str, object]) -> str:
-    known = "; ".join(f"{each.name} has {', '.join(each.keys)}" for each in formats().values() if each.keys)
+def _unknown(sample: Mapping[str, object], kind: str) -> str:
+    known = "; ".join(f"{each.name} has {each.recognised_by}" for each in recognised_for(kind))
     keys = shown(", ".join(sample), 200) or "(none)"
     return f"a row with the keys {keys} is of no known format; {known}; rename its keys"

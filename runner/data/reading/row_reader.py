@@ -51,11 +51,14 @@ def read_file(file: DataFile, format_name: str, kind: str) -> Iterator[RowBlock]
     blocks = read_blocks(file)
     first = next(blocks, Block([], []))
     name = kinds.load(kind).format if format_name == "auto" else format_name
-    format = named(name) if name else detect(file, first)
-    to_row = format.to_row if format.kind == kind else _converted(file, format, kinds.load(kind))
+    format = named(name) if name else detect(file, first, kind)
+    wanted = kinds.load(kind)
+    own = format.kind == kind or format.kind in wanted.split_of
+    to_row = format.to_row if own else _converted(file, format, wanted)
     steps = Steps(format, Reader(format, to_row))
     for block in chain([first], blocks):
-        yield good_rows(file, block, steps)._replace(share=block.share)
+        found = good_rows(file, block, steps)._replace(share=block.share)
+        yield _split(found, wanted) if format.kind in wanted.split_of else found
 
 
 def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
@@ -104,6 +107,13 @@ def _good_row(file: DataFile, number: int, line: bytes, steps: Steps) -> RowBloc
 def _joined(blocks: list[RowBlock]) -> RowBlock:
     lines, rows, findings = (list(chain.from_iterable(each)) for each in list(zip(*blocks, strict=True))[1:4])
     return RowBlock(blocks[0].file, lines, rows, findings)
+
+
+def _split(block: RowBlock, kind: type[Row]) -> RowBlock:
+    """Return a block with the several rows of the kind wanted that each of its rows holds, all from the same line."""
+    # Split after they are checked: two equal answers are a fault of the pair.
+    parts = [(line, part) for line, row in zip(block.lines, block.rows, strict=True) for part in kind.parts(row)]
+    return block._replace(lines=[line for line, _ in parts], rows=[row for _, row in parts])
 
 
 def _converted(file: DataFile, format: Format, kind: type[Row]) -> ToRow:

@@ -62,7 +62,8 @@ def _require_fields(rows: Sequence[Asked], grader: Grader) -> None:
 
 def _tried(rows: Sequence[Asked], grader: Grader) -> Rehearsed:
     warnings = list(grader.warnings())
-    if list(grader.models()) or grader.compares or grader.concurrent:  # each grade would be paid for
+    paid = list(grader.models()) or grader.concurrent
+    if paid or grader.compares or grader.loads():
         return Rehearsed(grader.name, grader.type, warnings=tuple(warnings))
     scores: dict[str, list[float]] = {}
     with grader.grading(None) as grade:

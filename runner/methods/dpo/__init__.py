@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.methods import Hyperparameters, Method, Metric, Scores
+from runner.methods import REWARDS, Hyperparameters, Method, Metric, Scores
 from runner.methods.dpo import losses
 from runner.methods.dpo.losses import LossKeys
 from runner.request.types import resolve_auto
@@ -36,9 +36,7 @@ class DirectPreferenceOptimisation(Method[DPO]):
     kind = "preference"
     hyperparameters = DPO
     metrics = (
-        Metric("reward_accuracy", "reward accuracy", is_share=True, headline=True),
-        Metric("reward_margin", "reward margin"),
-        *(Metric(name, name.replace("_", " "), shown=False) for name in ("reward_chosen", "reward_rejected")),
+        *REWARDS,
         *(Metric(name, name.replace("_", " "), shown=False) for name in ("logps_chosen", "logps_rejected")),
     )
     headline = "reward_accuracy"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.methods import Hyperparameters, Method, Metric, Scores
+from runner.methods import KL, Hyperparameters, Method, Metric, Scores
 from runner.methods.rft import losses
 from runner.methods.rft.losses import LoopKeys, Tokens
 from runner.request.types import Auto, PositiveFloat, PositiveInt, resolve_auto
@@ -61,7 +61,7 @@ class ReinforcementFineTuning(Method[RFT]):
         Metric("reasoning_tokens", "tokens of reasoning", lower_is_better=True, shown=False),
         Metric("entropy", "entropy a token", shown=False),
         Metric("without_spread", "groups without spread", lower_is_better=True, is_share=True, shown=False),
-        Metric("kl", "KL divergence from the base model", lower_is_better=True, shown=False),
+        KL,
         Metric("clipped", "tokens that were clipped", lower_is_better=True, is_share=True, shown=False),
     )
     headline = "reward"

@@ -102,6 +102,9 @@ def _estimate(counted: _Counted) -> Usage:
         forward += trained
     if method.needs_reference(run.hyperparameters):
         forward += means["train"] * rows["train"] + held_out
+    if method.needs_kl(run.hyperparameters):
+        # The mismatched rows of each batch under the policy, and those of all epochs under the reference.
+        forward += 2 * trained + held_out * (_evaluations(run, steps) + 1)
     asked = samples.most(run.request)
     prompts = min(samples.GRADED_PROMPTS if asked is None else asked, rows.get("validation", rows["train"]))
     answers = 2 * prompts * run.request.evaluation.samples_per_prompt  # of the base model, and of the tuned one

@@ -100,6 +100,25 @@ def test_sft_takes_one_pass_a_step_and_ends_in_the_local_weights(world: World) -
     assert done["forward"] == 2 + 3  # on opening; at the start, half way, and the result's rows
 
 
+@pytest.mark.exhaustive
+def test_kto_with_its_divergence_ends_in_the_local_weights(world: World) -> None:
+    line = [
+        "runner", "method=kto", "dataset=files", "dataset.train=train.jsonl", "dataset.validation=held_out.jsonl",
+        "kto.batch_size=8", "evaluation.samples=0", "backend.lora.rank=4", "backend.learning_rate=0.002",
+        "tracking=none",
+    ]  # fmt: skip
+    world.command(*line, "backend=tinker", "name=remote", f"model.source={world.source}")
+    local = [f"model.source=path:{world.model}", "backend.dtype=float32", "backend.runtime.threads=1"]
+    world.command(*line, "backend=local", "name=local", *local)
+    remote, local_run = measured(world.of("remote")), measured(world.of("local"))
+    assert remote == pytest.approx(local_run, rel=1e-4, abs=1e-5)
+    assert [step for (step, name) in remote if name == "train/kl"] == [1, 2, 3]  # 12 pairs are 24 rows
+    for name, tensor in adapter(world.of("remote")).items():
+        torch.testing.assert_close(tensor, adapter(world.of("local"))[name], rtol=0, atol=1e-5)
+    done = Counter(what for (_, what), count in world.service.done.items() for _ in range(count))
+    assert (done["forward_backward"], done["optim_step"]) == (3, 3)
+
+
 def test_what_tinker_does_not_have_is_refused_in_the_plan_with_one_sentence(world: World) -> None:
     refused = {
         "backend.lora.rank=12": "backend.lora.rank: got 12; Tinker takes powers of two",

@@ -87,7 +87,7 @@ def prepare(work: Any) -> dict[str, Any]:
     clocks = time.perf_counter, time.process_time
     began = [clock() for clock in clocks]
     finish(work.prepare())
-    rows = work.examples("train")
+    rows = work.rows.of("train")
     finish(rows.ready(range(len(rows)), "train"))
     took = [clock() - then for clock, then in zip(clocks, began, strict=True)]
     check, cpu_check = checks or (0.0, 0.0)

@@ -32,8 +32,8 @@ def messages(folder: Path, *rows: Raw, kind: str = "conversation") -> list[str]:
 
 
 UNPAIRED = (
-    "of which method=sft would learn the bad answers, too; keep the rows with good answers and leave the key out, or "
-    "make pairs of a good and a bad answer for method=dpo"
+    "from which method=kto learns; method=sft would learn the bad answers, too, and other methods would not read the "
+    "judgement; use method=kto, or keep the rows with good answers and leave the key out"
 )
 
 
@@ -51,8 +51,8 @@ UNPAIRED = (
 )
 def test_unpaired_judgements_are_refused(tmp_path: Path, row: Raw, key: str) -> None:
     assert messages(tmp_path, row) == [
-        f"error unpaired-judgement data.jsonl:1: the key {key} judges the answer: these are unpaired judgements "
-        f"(KTO data), {UNPAIRED}"
+        f"error unpaired-judgement data.jsonl:1: the key {key} judges the answer: these are unpaired judgements, "
+        f"{UNPAIRED}"
     ]
 
 

@@ -29,7 +29,9 @@ def flops_per_token(model: "PreTrainedModel") -> float:
     The output layer, which sees answers' tokens only, and attention, which depends on the row, are left out.
     """
     # By identity, as input and output embeddings are often one tensor; a lookup is no product.
-    tables = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
+    # A reward model has a head with one output in place of the output layer.
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    tables = {id(module.weight) for module in ends if module is not None}
     tables |= {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     # forward, gradient of the input, and gradient of the weight where it learns
     return float(

@@ -149,7 +149,7 @@ class RewardedSteps(LocalSteps):
     def _reference_logps(self, rows: Sequence[TokenRow]) -> list[list[float]]:
         """Return the log-probability of each learned token of some rows under the model as it was."""
         found = []
-        with self._reference() as scorer:
+        with self.rows.reference() as scorer:
             scorer.model.eval()
             scorer.temperature = self.run.hyperparameters.temperature
             # Row by row: a group fills a product, and its prompt is computed once.

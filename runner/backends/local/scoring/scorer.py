@@ -5,7 +5,7 @@ on a small model the projection is the most expensive product, and its logits wo
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -110,7 +110,7 @@ class Scorer:
     def unpacked(self) -> "Scorer":
         """Leave the model as it came, for good; return what scores each answer alone by it."""
         self._undo_patches()
-        return Scorer(self.model, False, self.noise)
+        return type(self)(self.model, False, self.noise)
 
     def _undo_patches(self) -> None:
         for patch in reversed(self._patches):
@@ -143,9 +143,7 @@ class Scorer:
         asked: dict[str, object] = {"input_ids": laid.ids, "position_ids": laid.positions, "use_cache": False}
         if self.packed:
             asked["segments"] = laid.segments
-        with ExitStack() as stack:
-            if self.noise and self.model.training:
-                stack.enter_context(_noisy(self.model.get_input_embeddings(), self.noise, laid.row_lengths))
+        with self._noise_on(laid.row_lengths):
             # Given positions, transformers hands only their hidden states to the output layer.
             out = self.model(**asked, logits_to_keep=laid.predict).logits[0]
         if self.temperature != 1.0:
@@ -157,6 +155,12 @@ class Scorer:
             return result
         logps = -cross_entropy(out.float(), laid.labels, reduction="none")
         return logps, (out.detach().argmax(-1) == laid.labels).float()
+
+    def _noise_on(self, row_lengths: Tensor) -> AbstractContextManager[None]:
+        """Return the context of a forward call: with noise on the embeddings, in training and where it is asked for."""
+        if not (self.noise and self.model.training):
+            return nullcontext()
+        return _noisy(self.model.get_input_embeddings(), self.noise, row_lengths)
 
     def _plain_head(self) -> bool:
         """Say whether the output layer is a weight that does not learn, and nothing more."""
@@ -192,14 +196,19 @@ def exact(scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
         return False
     scorer.model.eval()
     with scorer.released():
-        alone = Scorer(scorer.model, packed=False)(rows).logps
+        alone = _values(type(scorer)(scorer.model, packed=False)(rows))
     try:
-        together = scorer(rows).logps
+        together = _values(scorer(rows))
     except (TypeError, ValueError, RuntimeError, NotImplementedError):
         return False
     # Sums over an answer's tokens: roundings add up, a wrong layout is off by far more.
     tolerance = 1e-4 if scorer.model.dtype == torch.float32 else 2e-2
     return torch.allclose(together, alone, rtol=tolerance, atol=tolerance)
+
+
+def _values(scores: Scores) -> Tensor:
+    """Return what a model says of each answer: its reward where it has a head for it, else its log-probability."""
+    return scores.logps if scores.rewards is None else scores.rewards
 
 
 def _alone(row: TokenRow) -> list[TokenRow]:
@@ -214,7 +223,9 @@ def _joined(parts: Sequence[Scores], axis: int) -> Scores:
     """Return the scores of answers of one row (axis 1) or of several rows (axis 0)."""
     names = ("logps", "num_tokens", "num_correct")
     logps, num_tokens, num_correct = (torch.cat([getattr(part, name) for part in parts], axis) for name in names)
-    return Scores(logps, num_tokens, num_correct, _joined_tokens(parts))
+    rewards = [part.rewards for part in parts if part.rewards is not None]
+    joined = torch.cat(rewards, axis) if rewards else None
+    return Scores(logps, num_tokens, num_correct, _joined_tokens(parts), rewards=joined)
 
 
 def _joined_tokens(parts: Sequence[Scores]) -> TokenScores | None:

@@ -105,7 +105,7 @@ def test_reference_values_computed_in_the_course_of_training_are_those_of_the_un
     run = make(f"backend.tuning={tuning}", "backend.learning_rate=0.05", "backend.runtime.tokens_at_once=1")
     work = LocalSteps(run, {})
     carried_out(work)
-    rows = work.examples("train")
+    rows = work.rows.of("train")
     tokens = [rows[number].tokens for number in range(len(rows))]
     untrained = Scorer(plain.load(tiny_model))
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_reference_values_computed_in_the_course_of_training_are_those_of_the_un
 def test_the_copy_of_the_untrained_model_is_given_up_when_all_values_are_known(make: Make) -> None:
     work = LocalSteps(make("backend.tuning=full", "dpo.n_epochs=2"), {})
     carried_out(work)
-    assert "_first_copy" not in vars(work)
+    assert "_first_copy" not in vars(work.rows)
 
 
 def test_the_first_step_waits_for_the_reference_values_of_its_own_rows_only(make: Make, tmp_path: Path) -> None:

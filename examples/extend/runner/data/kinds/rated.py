@@ -1,20 +1,20 @@
-"""A judged answer: a prompt, one answer, and whether it is a good one. An example of a kind of rows, in one file."""
+"""A rated answer: a prompt, one answer, and how good it is, 0 to 1. An example of a kind of rows, in one file."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from runner.data.quality.checks import check_answer, check_order
-from runner.data.rows import Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
 
 
-class Judged(Row, frozen=True, gc=False, omit_defaults=True):
-    """A prompt with one answer, good or bad: what people have who collect thumbs up and down."""
+class Rated(Row, frozen=True, gc=False, omit_defaults=True):
+    """A prompt with one answer and its score: what people have who collect stars."""
 
-    label: ClassVar[str] = "answers judged good or bad"
+    label: ClassVar[str] = "answers with a score"
 
     prompt: Turns
     reply: Turns
-    good: bool
+    score: float
     tools: Tools | None = None
 
     @property
@@ -24,7 +24,7 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def answer(self) -> Turns:
-        """The answer, good or bad."""
+        """The answer, however good."""
         return self.reply
 
     def learned(self) -> Sequence[Learned]:
@@ -33,8 +33,8 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
         return [Learned(whole, ((len(self.prompt), len(whole)),))]
 
     def targets(self) -> tuple[float, ...]:
-        """Return 1 for a good answer, 0 for a bad one."""
-        return (float(self.good),)
+        """Return the score."""
+        return (self.score,)
 
     def texts(self) -> Iterator[Text]:
         """Yield each turn's text."""
@@ -42,13 +42,15 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
         yield from (Text("the answer", text, True) for _, text in numbered(self.reply))
 
     def fields(self) -> dict[str, Any]:
-        """Return the answer as the reference, if it is a good one."""
-        return {"reference": text_of(self.reply)} if self.good else {}
+        """Return the answer with its score."""
+        return {"answer": text_of(self.reply), "score": self.score}
 
     def check(self) -> tuple[Oddity, ...]:
-        """Raise `BadRow` unless there is an answer to a prompt."""
-        check_answer("judged", self.reply)
+        """Raise `BadRow` unless there is an answer to a prompt, with a score from 0 to 1."""
+        if not 0 <= self.score <= 1:
+            raise BadRow("score", f"the score is {self.score:g}; allowed: 0 to 1; scale it")
+        check_answer("rated", self.reply)
         return check_order(tuple(turn.role for turn in self.prompt))
 
 
-KIND = Judged
+KIND = Rated
