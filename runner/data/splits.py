@@ -5,10 +5,10 @@ The survey and the training read through here alike, so both see the same rows i
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Literal
+from typing import Generic, Literal, Protocol, Self, TypeVar
 
 from runner.data.findings import Finding
 from runner.data.reading.files import DataFile, locate
@@ -52,6 +52,28 @@ def read_rows(selection: Selection, split: Split) -> Iterator[Row]:
         yield from block.rows
 
 
+class Part(Protocol):
+    """Some rows of a block that belong to one split."""
+
+    @property
+    def lines(self) -> Sequence[int]:
+        """The line that each row begins on."""
+
+    def first(self, count: int) -> Self:
+        """Return the first so many rows."""
+
+
+P = TypeVar("P", bound=Part)
+
+
+@dataclass(frozen=True)
+class Divided(Generic[P]):
+    """A block of a file by split, and what was found in its lines."""
+
+    parts: Mapping[Split, P]
+    findings: Sequence[Finding]
+
+
 def row_blocks(
     selection: Selection, wanted: Sequence[Split], report: Callable[[Finding], None]
 ) -> Iterator[tuple[Split, RowBlock]]:
@@ -59,30 +81,37 @@ def row_blocks(
 
     Raises `DataError` if a file cannot be read.
     """
-    for files, splits in _sources(selection, wanted):
-        room = {split: selection.room(split) for split in splits}
-        for block in _blocks(selection, files):
-            # Both splits from one reading of the file, as a block is read and checked once.
-            parts = {split: _first(part, room[split]) for split, part in _divide(selection, block, splits)}
-            for split, part in parts.items():
-                room[split] -= len(part.rows)
-            full = not any(room.values())
-            # What lies behind the last row that is used is nobody's concern with `max_rows`.
-            last = max(part.lines[-1] for part in parts.values() if part.lines) if full else sys.maxsize
-            for finding in block.findings:
-                if (finding.line or 0) <= last:
-                    report(finding)
-            yield from parts.items()
-            if full:
-                break
+    for files, splits in sources(selection, wanted):
+        blocks = (block for file in files for block in read_file(file, selection.format, selection.kind))
+        yield from taken(selection, (divide(selection, block, splits) for block in blocks), splits, report)
+
+
+def taken(
+    selection: Selection, blocks: Iterable[Divided[P]], splits: Sequence[Split], report: Callable[[Finding], None]
+) -> Iterator[tuple[Split, P]]:
+    """Yield the parts of blocks up to the number of rows wanted, and report what was found up to the last of these."""
+    room = {split: selection.room(split) for split in splits}
+    for block in blocks:
+        parts = {split: part.first(room[split]) for split, part in block.parts.items()}
+        for split, part in parts.items():
+            room[split] -= len(part.lines)
+        full = not any(room.values())
+        # What lies behind the last row that is used is nobody's concern with `max_rows`.
+        last = max(part.lines[-1] for part in parts.values() if part.lines) if full else sys.maxsize
+        for finding in block.findings:
+            if (finding.line or 0) <= last:
+                report(finding)
+        yield from parts.items()
+        if full:
+            break
 
 
 def bytes_of(selection: Selection) -> int:
     """Return the size of all files of a selection, as they are on disk."""
-    return sum(file.path.stat().st_size for files, _ in _sources(selection, splits_of(selection)) for file in files)
+    return sum(file.path.stat().st_size for files, _ in sources(selection, splits_of(selection)) for file in files)
 
 
-def _sources(selection: Selection, wanted: Sequence[Split]) -> list[tuple[tuple[DataFile, ...], Sequence[Split]]]:
+def sources(selection: Selection, wanted: Sequence[Split]) -> list[tuple[tuple[DataFile, ...], Sequence[Split]]]:
     """Return the files to read together with the splits that are taken from them."""
     if selection.validation is None:
         return [(locate(selection.train), wanted)]
@@ -90,27 +119,18 @@ def _sources(selection: Selection, wanted: Sequence[Split]) -> list[tuple[tuple[
     return [(locate(where[split]), (split,)) for split in wanted]
 
 
-def _blocks(selection: Selection, files: Sequence[DataFile]) -> Iterator[RowBlock]:
-    for file in files:
-        yield from read_file(file, selection.format, selection.kind)
-
-
-def _divide(selection: Selection, block: RowBlock, splits: Sequence[Split]) -> Iterator[tuple[Split, RowBlock]]:
-    """Yield the part of a block that belongs to each split that is taken from its file."""
+def divide(selection: Selection, block: RowBlock, splits: Sequence[Split]) -> Divided[RowBlock]:
+    """Return the part of a block that belongs to each split that is taken from its file."""
     if selection.validation is not None or selection.validation_fraction == 0:
-        yield splits[0], block
-        return
+        return Divided({splits[0]: block}, block.findings)
+    # Both splits from one reading of the file, as a block is read and checked once.
     held_out = [is_held_out(row, selection.validation_fraction, selection.split_seed) for row in block.rows]
+    parts = {}
     for split in splits:
         chosen = [held == (split == "validation") for held in held_out]
-        yield (
-            split,
-            block._replace(lines=[*compress(block.lines, chosen)], rows=[*compress(block.rows, chosen)]),
-        )
-
-
-def _first(block: RowBlock, count: int) -> RowBlock:
-    return block if len(block.rows) <= count else block._replace(lines=block.lines[:count], rows=block.rows[:count])
+        lines, rows = [*compress(block.lines, chosen)], [*compress(block.rows, chosen)]
+        parts[split] = block._replace(lines=lines, rows=rows)
+    return Divided(parts, block.findings)
 
 
 def is_held_out(row: Row, fraction: float, seed: int) -> bool:

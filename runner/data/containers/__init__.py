@@ -6,6 +6,7 @@ format is seen when it is decoded.
 """
 
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,43 @@ class Block(NamedTuple):
     lines: list[bytes]
     share: float = 1.0
 
+    def read(self) -> "Block":
+        """Return the block itself, as a span returns one."""
+        return self
+
+
+class Span(NamedTuple):
+    """Lines that are left where they are in a file of JSON Lines: `size` bytes from `start` on, with their numbers.
+
+    Its few bytes go to another process in place of a megabyte, which is read there.
+    """
+
+    file: DataFile
+    start: int
+    size: int
+    numbers: range
+    share: float
+
+    def read(self) -> Block:
+        """Return the lines. Raises `DataError` if they cannot be read any more."""
+        with _readable(self.file), self.file.path.open("rb") as stream:
+            stream.seek(self.start)
+            text = stream.read(self.size)
+        lines = lines_of(text, self.start)
+        if len(lines) != len(self.numbers):
+            raise DataError(f"{self.file.name}: the file was changed while it was read; give the command again.")
+        return Block(self.numbers, lines, self.share)
+
+
+Piece = Block | Span
+"""Some rows of a file, here or to be read; `read` returns them."""
+
+
+def lines_of(text: bytes, start: int) -> list[bytes]:
+    """Return the lines of a text, each with the LF that ends it; a file's mark, at its `start` 0, is left out."""
+    # Not `splitlines`, for which CR alone ends a line, too.
+    return io.BytesIO(text if start else text.removeprefix(BYTE_ORDER_MARK)).readlines()
+
 
 def open_text(path: Path) -> BinaryIO:
     """Open a file for reading bytes, unpacked if it is gzip."""
@@ -55,6 +93,11 @@ def open_text(path: Path) -> BinaryIO:
         # By its first bytes (RFC 1952): a name is often wrong, as downloads lose or gain `.gz`.
         packed = stream.read(2) == b"\x1f\x8b"
     return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+
+
+def is_packed(stream: BinaryIO) -> bool:
+    """Say whether what `open_text` opened is unpacked as it is read, and so cannot be read from anywhere."""
+    return hasattr(stream, "fileobj")
 
 
 def share_read(stream: BinaryIO, path: Path) -> float:
@@ -92,12 +135,17 @@ def container_of(file: DataFile, start: bytes) -> str:
 
 
 def read_blocks(file: DataFile) -> Iterator[Block]:
-    """Yield the rows of a file, a block at a time.
+    """Yield the rows of a file, a block at a time; raises as `read_pieces` does."""
+    return (piece.read() for piece in read_pieces(file))
+
+
+def read_pieces(file: DataFile) -> Iterator[Piece]:
+    """Yield the rows of a file, a piece of about a megabyte at a time.
 
     Raises `DataError` if the file is empty, cut off or not a kind of file that is read here.
     """
     container = import_module(f"{__name__}.{container_of(file, head(file))}")
-    read: Callable[[DataFile], Iterator[Block]] = container.read
+    read: Callable[[DataFile], Iterator[Piece]] = container.read
     with _readable(file):
         yield from read(file)
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
 from runner.data import kinds
-from runner.data.containers import BYTE_ORDER_MARK, Block, head, read_blocks
+from runner.data.containers import BYTE_ORDER_MARK, Block, Piece, head, read_pieces
 from runner.data.findings import Finding
 from runner.data.formats import Format, ToRow, named
-from runner.data.quality.unread_keys import Reader
+from runner.data.quality.unread_keys import NOTHING_MET, Met, Reader
 from runner.data.reading.decode_errors import explain
 from runner.data.reading.detect import detect
 from runner.data.reading.files import DataFile
@@ -31,6 +31,12 @@ class RowBlock(NamedTuple):
     findings: list[Finding]
     share: float = 0.0
 
+    def first(self, count: int) -> Self:
+        """Return the first so many rows; what was found in others, too, stays."""
+        if len(self.rows) <= count:
+            return self
+        return self._replace(lines=self.lines[:count], rows=self.rows[:count])
+
 
 class Steps(NamedTuple):
     """What makes lines rows; `reader` and a row's own check raise `ValueError` for a bad one."""
@@ -39,35 +45,58 @@ class Steps(NamedTuple):
     reader: Reader
 
 
+class Opened(NamedTuple):
+    """A file whose format is known: its pieces, and what is to be said of the file as a whole."""
+
+    file: DataFile
+    format: Format
+    pieces: Iterator[Piece]
+    findings: list[Finding]
+
+
+def open_file(file: DataFile, format_name: str, kind: str) -> Opened:
+    """Return a file ready to be read. Raises `DataError` if it cannot be, or if its format is not known."""
+    findings = []
+    if head(file).startswith(BYTE_ORDER_MARK):
+        message = "the file begins with U+FEFF, which other programs trip over; save it without byte order mark"
+        findings.append(Finding("warning", "byte-order-mark", file.name, 1, message))
+    # The first block decides the format; all others are read with it.
+    pieces = read_pieces(file)
+    first = next(pieces, Block([], []))
+    name = kinds.load(kind).format if format_name == "auto" else format_name
+    format = named(name) if name else detect(file, first.read())
+    return Opened(file, format, chain([first], pieces), findings)
+
+
 def read_file(file: DataFile, format_name: str, kind: str) -> Iterator[RowBlock]:
     """Yield the good rows of a file in the form of the kind wanted.
 
     Raises `DataError` if the file cannot be read, or if its format is not known or does not hold such rows.
     """
-    if head(file).startswith(BYTE_ORDER_MARK):
-        message = "the file begins with U+FEFF, which other programs trip over; save it without byte order mark"
-        yield RowBlock(file, [], [], [Finding("warning", "byte-order-mark", file.name, 1, message)])
-    # The first block decides the format; all others are read with it.
-    blocks = read_blocks(file)
-    first = next(blocks, Block([], []))
-    name = kinds.load(kind).format if format_name == "auto" else format_name
-    format = named(name) if name else detect(file, first)
+    opened = open_file(file, format_name, kind)
+    yield RowBlock(file, [], [], opened.findings)
+    steps = steps_of(file, opened.format, kind)
+    for piece in opened.pieces:
+        yield good_rows(file, piece.read(), steps)
+
+
+def steps_of(file: DataFile, format: Format, kind: str, met: Met = NOTHING_MET) -> Steps:
+    """Return the steps from the lines of a file to rows of the kind wanted, after the keys met in it before."""
     to_row = format.to_row if format.kind == kind else _converted(file, format, kinds.load(kind))
-    steps = Steps(format, Reader(format, to_row))
-    for block in chain([first], blocks):
-        yield good_rows(file, block, steps)._replace(share=block.share)
+    return Steps(format, Reader(format, to_row, met))
 
 
 def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
     """Take a block through the steps whole, which is quick; if that fails, row by row."""
     try:
         rows, unread = steps.reader.read(block.lines)
-        return _checked(file, block.numbers, rows, unread, steps)
+        found = _checked(file, block.numbers, rows, unread, steps)
     except (ValueError, RecursionError):
         # One bad row in a block of a megabyte: the block is read again row by row, to know which.
-        return _joined(
+        found = _joined(
             [_good_row(file, number, line, steps) for number, line in zip(block.numbers, block.lines, strict=True)]
         )
+    return found._replace(share=block.share)
 
 
 def _checked(

@@ -1,0 +1,95 @@
+"""What a survey needs of a block's rows, so that no row is kept, or sent from one process to another."""
+
+import re
+from array import array
+from collections.abc import Sequence
+from operator import add
+from typing import NamedTuple, Self
+
+from xxhash import xxh3_64_intdigest
+
+from runner.data.findings import Finding
+from runner.data.quality.text_rules import holds, odd_rows
+from runner.data.reading.files import DataFile
+from runner.data.reading.row_reader import RowBlock
+from runner.data.rows import Row, Turns, canonical, canonical_lines, text_of
+
+
+class Measured(NamedTuple):
+    """Rows of a block that belong to one split: their canonical lines, and for each its line, hashes and lengths.
+
+    `turns` counts those of prompt and answer, a pair's chosen one; characters are those of that answer's last turn.
+    `odd` is what is odd in their texts. `share` is how much of the file has been read with them, from 0 to 1.
+    """
+
+    file: DataFile
+    share: float
+    lines: Sequence[int]
+    canonical: bytes
+    rows: "array[int]"
+    prompts: "array[int]"
+    turns: "array[int]"
+    answer_characters: "array[int]"
+    with_tools: int
+    odd: list[Finding]
+
+    def first(self, count: int) -> Self:
+        """Return the first so many rows, and what is odd in them."""
+        if len(self.lines) <= count:
+            return self
+        lines = self.lines[:count]
+        # Lines within a block ascend, so that the last row's tells what lies behind it.
+        last = lines[-1] if lines else 0
+        canonical = b"".join(self.canonical.splitlines(keepends=True)[:count])
+        return self._replace(
+            lines=lines,
+            canonical=canonical,
+            rows=self.rows[:count],
+            prompts=self.prompts[:count],
+            turns=self.turns[:count],
+            answer_characters=self.answer_characters[:count],
+            with_tools=_lines_with_tools(canonical),
+            odd=[each for each in self.odd if each.line is not None and each.line <= last],
+        )
+
+
+def measure(block: RowBlock) -> Measured:
+    """Return what a survey needs of a block's rows."""
+    # Encoded once: the fingerprint, the hashes, the search for odd texts and the count of bytes share these lines.
+    encoded = canonical_lines(block.rows)
+    prompts, answers = columns(block.rows)
+    odd = [
+        Finding("warning", odd.rule, block.file.name, block.lines[place], odd.message)
+        for place, odd in odd_rows(block.rows, encoded)
+    ]
+    # `map` and comprehensions, not a loop: this runs for every row of a million.
+    return Measured(
+        file=block.file,
+        share=block.share,
+        lines=block.lines,
+        canonical=encoded,
+        rows=_hashes(encoded.split(b"\n")[:-1]),
+        prompts=_hashes(list(map(canonical, prompts))),
+        turns=array("I", map(add, map(len, prompts), map(len, answers))),
+        answer_characters=array("I", [len(text_of(answer)) for answer in answers]),
+        with_tools=_lines_with_tools(encoded),
+        odd=odd,
+    )
+
+
+def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:
+    """Return prompts and answers of rows, those of pairs the chosen ones."""
+    return [row.question for row in rows], [row.answer for row in rows]
+
+
+def _hashes(lines: Sequence[bytes]) -> "array[int]":
+    """Return 64 bits of each line, the same in every process, which Python's own hash is not."""
+    return array("Q", map(xxh3_64_intdigest, lines))
+
+
+def _lines_with_tools(canonical: bytes) -> int:
+    """Return how many rows declare, call or answer tools; inside a text, quotation marks have a backslash."""
+    # Few files have tools; four bytes are looked for in the whole block before any line is.
+    if not holds(canonical, b'"too'):
+        return 0
+    return sum(re.search(rb'(?<!\\)"tool(s|_calls|_call_id)?"', line) is not None for line in canonical.splitlines())
