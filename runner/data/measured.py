@@ -9,10 +9,10 @@ from typing import NamedTuple, Self
 from xxhash import xxh3_64_intdigest
 
 from runner.data.findings import Finding
-from runner.data.quality.text_rules import holds, odd_rows
+from runner.data.quality.text_rules import odd_rows, pairs
 from runner.data.reading.files import DataFile
 from runner.data.reading.row_reader import RowBlock
-from runner.data.rows import Row, Turns, canonical, canonical_lines, text_of
+from runner.data.rows import Row, Turns, canonical, canonical_lines
 
 
 class Measured(NamedTuple):
@@ -24,7 +24,7 @@ class Measured(NamedTuple):
 
     file: DataFile
     share: float
-    lines: Sequence[int]
+    lines: "array[int]"
     canonical: bytes
     rows: "array[int]"
     prompts: "array[int]"
@@ -66,14 +66,31 @@ def measure(block: RowBlock) -> Measured:
     return Measured(
         file=block.file,
         share=block.share,
-        lines=block.lines,
+        lines=array("L", block.lines),
         canonical=encoded,
         rows=_hashes(encoded.split(b"\n")[:-1]),
         prompts=_hashes(list(map(canonical, prompts))),
-        turns=array("I", map(add, map(len, prompts), map(len, answers))),
-        answer_characters=array("I", [len(text_of(answer)) for answer in answers]),
+        turns=array("I", list(map(add, map(len, prompts), map(len, answers)))),
+        answer_characters=array("I", [len(answer[-1].content or "") if answer else 0 for answer in answers]),
         with_tools=_lines_with_tools(encoded),
         odd=odd,
+    )
+
+
+def join(parts: Sequence[Measured]) -> Measured:
+    """Return parts of one file that follow each other as one."""
+    first, last = parts[0], parts[-1]
+
+    def joined(field: str) -> "array[int]":
+        arrays = [getattr(part, field) for part in parts]
+        return array(arrays[0].typecode, b"".join(map(bytes, arrays)))
+
+    return first._replace(
+        share=last.share,
+        canonical=b"".join([part.canonical for part in parts]),
+        with_tools=sum(part.with_tools for part in parts),
+        odd=[each for part in parts for each in part.odd],
+        **{field: joined(field) for field in ("lines", "rows", "prompts", "turns", "answer_characters")},
     )
 
 
@@ -84,12 +101,17 @@ def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:
 
 def _hashes(lines: Sequence[bytes]) -> "array[int]":
     """Return 64 bits of each line, the same in every process, which Python's own hash is not."""
-    return array("Q", map(xxh3_64_intdigest, lines))
+    # Of a list: an array that is made of an iterator grows item by item.
+    return array("Q", list(map(xxh3_64_intdigest, lines)))
 
 
 def _lines_with_tools(canonical: bytes) -> int:
     """Return how many rows declare, call or answer tools; inside a text, quotation marks have a backslash."""
+    import numpy as np
+
     # Few files have tools; four bytes are looked for in the whole block before any line is.
-    if not holds(canonical, b'"too'):
+    text = np.frombuffer(canonical, np.uint8)
+    found = pairs(text, *b'"t')
+    if not (text[found[text[found + 2] == ord("o")] + 3] == ord("o")).any():
         return 0
     return sum(re.search(rb'(?<!\\)"tool(s|_calls|_call_id)?"', line) is not None for line in canonical.splitlines())

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from runner.data.containers import Piece
+from runner.data.containers import Block, Piece
 from runner.data.findings import Finding
 from runner.data.formats import named
-from runner.data.measured import Measured, measure
+from runner.data.measured import Measured, join, measure
 from runner.data.quality.unread_keys import Met
 from runner.data.reading.files import DataFile
 from runner.data.reading.row_reader import good_rows, steps_of
 from runner.data.splits import Divided, Selection, Split, divide
+
+SLICE = 200
+"""Rows that are decoded, checked and hashed together."""
 
 
 class Job(NamedTuple):
@@ -36,7 +39,31 @@ def check(job: Job, met: Met) -> Checked:
 
     Raises `DataError` if it cannot be read, or if the file does not hold rows of the kind wanted.
     """
+    block = job.piece.read()
+    return _in_slices(job, block, met) or _checked(job, block, met)
+
+
+def _in_slices(job: Job, block: Block, met: Met) -> Checked | None:
+    """Return what the check of a block comes to if nothing is found in it; None if something is.
+
+    Few rows at a time stay in the processor's cache from decoding to hashing, which saves a fifth of the time. A
+    finding counts the rows of a whole block, so that these are then checked together.
+    """
+    slices: list[Checked] = []
+    for at in range(0, len(block.lines), SLICE):
+        numbers, lines = block.numbers[at : at + SLICE], block.lines[at : at + SLICE]
+        found = _checked(job, Block(numbers, lines, block.share), slices[-1].met if slices else met)
+        if len(found.divided.findings) > len(job.findings):
+            return None
+        slices.append(found)
+    if not slices:
+        return None
+    parts = {split: join([each.divided.parts[split] for each in slices]) for split in slices[0].divided.parts}
+    return Checked(Divided(parts, job.findings), slices[-1].met)
+
+
+def _checked(job: Job, block: Block, met: Met) -> Checked:
     steps = steps_of(job.file, named(job.format), job.selection.kind, met)
-    block = good_rows(job.file, job.piece.read(), steps)
-    parts = {split: measure(part) for split, part in divide(job.selection, block, job.splits).parts.items()}
-    return Checked(Divided(parts, [*job.findings, *block.findings]), steps.reader.met)
+    rows = good_rows(job.file, block, steps)
+    parts = {split: measure(part) for split, part in divide(job.selection, rows, job.splits).parts.items()}
+    return Checked(Divided(parts, [*job.findings, *rows.findings]), steps.reader.met)
