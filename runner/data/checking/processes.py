@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Self
 
@@ -51,7 +52,7 @@ class Pool:
         self._begun = 0
         self._threads = ThreadPoolExecutor(processes.count)
         self._own = threading.local()
-        self._workers: list[_Worker] = []
+        self.workers: list[Worker] = []
 
     @property
     def ahead(self) -> int:
@@ -77,9 +78,12 @@ class Pool:
 
     def __exit__(self, *error: object) -> None:
         """End all processes, and whatever is in work."""
-        for worker in self._workers:
-            worker.end()
+        for worker in self.workers:
+            worker.kill()
+        # A thread that waited for one reads the end of its pipe now; one may have been starting another.
         self._threads.shutdown(cancel_futures=True)
+        for worker in self.workers:
+            worker.end()
 
     def _asked(self, job: Job, met: Met) -> Checked:
         """Have a piece checked by the process of this thread, or here if that is not possible."""
@@ -93,13 +97,13 @@ class Pool:
             raise reply
         return reply
 
-    def _started(self) -> "_Worker":
-        self._own.worker = worker = _Worker()
-        self._workers.append(worker)
+    def _started(self) -> "Worker":
+        self._own.worker = worker = Worker()
+        self.workers.append(worker)
         return worker
 
 
-class _Worker:
+class Worker:
     """A process that checks one piece after the other."""
 
     def __init__(self) -> None:
@@ -121,10 +125,20 @@ class _Worker:
         reply: Checked | DataError = pickle.load(_pipe(self._process.stdout))
         return reply
 
-    def end(self) -> None:
-        """End the process; it has nothing to save."""
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Let the process end; it has nothing to save."""
         self._process.kill()
-        self._process.wait()
+
+    def end(self) -> None:
+        """End the process, and wait until it has; close its pipes."""
+        self.kill()
+        with suppress(BrokenPipeError), self._process:
+            pass
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
