@@ -13,6 +13,7 @@ import msgspec
 
 from runner import backends, graders, methods, models
 from runner.cost import Cost, Tokens
+from runner.data.reading.files import pinned
 from runner.data.rows import Row
 from runner.data.splits import Selection, Split
 from runner.data.statistics import SplitSurvey
@@ -54,7 +55,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         raise RequestError(
             "harness: benchmarks are run by python -m runner.evaluate MODEL harness=[TASK]; leave it out."
         )
-    request = reward.with_grader(_located(request))
+    request = reward.with_grader(_located(_pinned(request)))
     backend = backends.load(request.backend.name)
     known = known or PlanCache()
     identity = _identified(request, known)
@@ -106,6 +107,20 @@ def _left_out(request: Request) -> Iterator[str]:
         hosted = backends.load(request.backend.name).hosted
         why = "the service has its own values" if hosted else "only a hosted service takes them"
         yield f"{keys}: not used by backend={request.backend.name}; {why}"
+
+
+def _pinned(request: Request) -> Request:
+    """Return the request with what its data's sources mean now, such as the commit of a branch on the hub.
+
+    It is what the run keeps: it reads the same rows hours later, and needs no network for them.
+    """
+    dataset, prompts = request.dataset, request.evaluation.prompts
+    validation = None if dataset.validation is None else pinned(dataset.validation)
+    return replace(
+        request,
+        dataset=replace(dataset, train=pinned(dataset.train), validation=validation),
+        evaluation=replace(request.evaluation, prompts=None if prompts is None else pinned(prompts)),
+    )
 
 
 def _located(request: Request) -> Request:

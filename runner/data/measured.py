@@ -79,19 +79,21 @@ def measure(block: RowBlock) -> Measured:
 
 def join(parts: Sequence[Measured]) -> Measured:
     """Return parts of one file that follow each other as one."""
-    first, last = parts[0], parts[-1]
-
-    def joined(field: str) -> "array[int]":
-        arrays = [getattr(part, field) for part in parts]
-        return array(arrays[0].typecode, b"".join(map(bytes, arrays)))
-
-    return first._replace(
-        share=last.share,
+    return parts[0]._replace(
+        share=parts[-1].share,
+        lines=_joined([part.lines for part in parts]),
         canonical=b"".join([part.canonical for part in parts]),
+        rows=_joined([part.rows for part in parts]),
+        prompts=_joined([part.prompts for part in parts]),
+        turns=_joined([part.turns for part in parts]),
+        answer_characters=_joined([part.answer_characters for part in parts]),
         with_tools=sum(part.with_tools for part in parts),
         odd=[each for part in parts for each in part.odd],
-        **{field: joined(field) for field in ("lines", "rows", "prompts", "turns", "answer_characters")},
     )
+
+
+def _joined(arrays: Sequence["array[int]"]) -> "array[int]":
+    return array(arrays[0].typecode, b"".join(map(bytes, arrays)))
 
 
 def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:

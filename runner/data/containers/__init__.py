@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from runner.data.containers.packed import BadZstd, open_packed
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
@@ -30,7 +31,6 @@ _FOREIGN = {
     rb"PK": "a ZIP or Excel file; save its table as CSV or JSON Lines",
     rb"\xff\xfe\0\0|\0\0\xfe\xff|[^\0]\0\0\0|\0\0\0[^\0]": "UTF-32 text; save it as UTF-8",
     rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]": "UTF-16 text; save it as UTF-8",
-    rb"\x28\xb5\x2f\xfd": "zstd-compressed; unpack it, or compress it with gzip",
     rb"BZh": "bzip2-compressed; unpack it, or compress it with gzip",
     rb"\xfd7zXZ": "xz-compressed; unpack it, or compress it with gzip",
     rb"ARROW1": "an Arrow file; save its table as Parquet",
@@ -88,11 +88,11 @@ def lines_of(text: bytes, start: int) -> list[bytes]:
 
 
 def open_text(path: Path) -> BinaryIO:
-    """Open a file for reading bytes, unpacked if it is gzip."""
+    """Open a file for reading bytes, unpacked if it is gzip or zstd."""
     with path.open("rb") as stream:
-        # By its first bytes (RFC 1952): a name is often wrong, as downloads lose or gain `.gz`.
-        packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+        # By its first bytes: a name is often wrong, as downloads lose or gain `.gz`.
+        start = stream.read(4)
+    return open_packed(path, start) or path.open("rb")
 
 
 def is_packed(stream: BinaryIO) -> bool:
@@ -155,9 +155,10 @@ def _readable(file: DataFile) -> Iterator[None]:
     """Raise what the system says of a file as `DataError`."""
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+    except (EOFError, zlib.error, gzip.BadGzipFile, BadZstd) as error:
+        packer = "zstd" if isinstance(error, BadZstd) else "gzip"
         raise DataError(
-            f"{file.name}: the gzip file is cut off or damaged; a whole one is needed, fetch it again."
+            f"{file.name}: the {packer} file is cut off or damaged; a whole one is needed, fetch it again."
         ) from None
     except OSError as error:
         raise DataError(f"{file.name}: {error.strerror}; a file that can be read is needed; check it.") from None
