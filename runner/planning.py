@@ -3,7 +3,7 @@
 Nothing is guessed: where the model's tokens cannot be counted here there is no price and no time.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,9 @@ import msgspec
 
 from runner import backends, graders, methods, models
 from runner.cost import Cost, Tokens
-from runner.data.reading.files import pinned
+from runner.data import mixture
+from runner.data.json_value import Json
+from runner.data.reading.files import locate, pinned
 from runner.data.rows import Row
 from runner.data.splits import Selection, Split
 from runner.data.statistics import SplitSurvey
@@ -74,12 +76,21 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         model=identity,
         backend=request.backend.name,
         settings=backend.identity(settings),
-        evaluation=backend.evaluation(request),
+        evaluation=backend.evaluation(request) | _held_out_sources(request, found),
         seed=request.seed,
     )
     run = _run(request, plan, _folder(request, plan))
     left_out = list(_left_out(request))
     return Proposal(run=run, survey=found, reasons=reasons, rehearsed=_rehearsed(run, known), left_out=left_out)
+
+
+def _held_out_sources(request: Request, found: Survey) -> dict[str, Json]:
+    """Return how many held-out rows there are of each source of a mixture, in their order: metrics are shown by it."""
+    mix = mixture.read(request.dataset.mix)
+    if not mix or request.dataset.validation is not None or "validation" not in found.splits:
+        return {}
+    rows = found.by_file["validation"]
+    return {"sources": {name: sum(rows.get(file.name, 0) for file in locate(each.source)) for name, each in mix}}
 
 
 def _not_taken(request: Request) -> frozenset[str]:
@@ -116,11 +127,19 @@ def _pinned(request: Request) -> Request:
     """
     dataset, prompts = request.dataset, request.evaluation.prompts
     validation = None if dataset.validation is None else pinned(dataset.validation)
+    train, mix = pinned(dataset.train), dataset.mix
+    if mix:
+        mix = {name: msgspec.to_builtins(each) for name, each in _pinned_mix(mix)}
+        train = mixture.train_of(mixture.read(mix))
     return replace(
         request,
-        dataset=replace(dataset, train=pinned(dataset.train), validation=validation),
+        dataset=replace(dataset, train=train, mix=mix, validation=validation),
         evaluation=replace(request.evaluation, prompts=None if prompts is None else pinned(prompts)),
     )
+
+
+def _pinned_mix(mix: Mapping[str, Json]) -> mixture.Mix:
+    return tuple((name, msgspec.structs.replace(each, source=pinned(each.source))) for name, each in mixture.read(mix))
 
 
 def _located(request: Request) -> Request:
@@ -227,6 +246,7 @@ def selection(request: Request) -> Selection:
         split_seed=dataset.split_seed,
         max_rows=dataset.max_rows,
         max_held_out_rows=request.evaluation.max_rows,
+        mix=mixture.read(dataset.mix),
     )
 
 

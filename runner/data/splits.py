@@ -5,17 +5,23 @@ The survey and the training read through here alike, so both see the same rows i
 
 import hashlib
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Generic, Literal, Protocol, Self, TypeVar
 
+import msgspec
+
 from runner.data.findings import Finding
+from runner.data.mixture import ALL, Mix, bound, counts, key
 from runner.data.reading.files import DataFile, locate
 from runner.data.reading.row_reader import RowBlock, read_file
 from runner.data.rows import Row, canonical
 
 Split = Literal["train", "validation"]
+Bounds = tuple[tuple[str, tuple[tuple[Split, int], ...]], ...]
+"""For each file of a mixture, by name, and each split: below which key its rows are taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,10 @@ class Selection:
     split_seed: int = 0
     max_rows: int | None = None
     max_held_out_rows: int | None = None
+    mix: Mix = ()
+    """The sources of a mixture, whose files `train` has."""
+    bounds: Bounds | None = None
+    """Of a mixture, below which key rows of each file are taken; None where `mixed` has yet to find it out."""
 
     def room(self, split: Split) -> int:
         """Return how many rows a split takes at most."""
@@ -64,6 +74,7 @@ class Part(Protocol):
 
 
 P = TypeVar("P", bound=Part)
+_BOUNDS: dict[bytes, Bounds] = {}
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,43 @@ def row_blocks(
 
     Raises `DataError` if a file cannot be read.
     """
+    selection = mixed(selection)
     for files, splits in sources(selection, wanted):
         blocks = (block for file in files for block in read_file(file, selection.format, selection.kind))
         yield from taken(selection, (divide(selection, block, splits) for block in blocks), splits, report)
+
+
+def mixed(selection: Selection) -> Selection:
+    """Return a selection with which rows of each source its mixture takes, if it is one: all its files are read.
+
+    Raises `DataError` if a file cannot be read.
+    """
+    if not selection.mix or selection.bounds is not None:
+        return selection
+    # Once in a process: the check of the rows and each reading of a split want the same.
+    stats = [file.path.stat() for file in locate(selection.train)]
+    wanted = msgspec.json.encode([selection, [(stat.st_size, stat.st_mtime_ns) for stat in stats]])
+    if wanted not in _BOUNDS:
+        _BOUNDS[wanted] = _bounds(selection)
+    return replace(selection, bounds=_BOUNDS[wanted])
+
+
+def _bounds(selection: Selection) -> Bounds:
+    """Return below which key rows of each file are taken for each split that is taken from the files."""
+    whole = replace(selection, mix=(), max_rows=None, max_held_out_rows=None, validation=None)
+    splits = splits_of(whole)
+    source_of = {file.name: name for name, each in selection.mix for file in locate(each.source)}
+    keys: dict[tuple[str, Split], array[int]] = {
+        (name, split): array("Q") for name, _ in selection.mix for split in splits
+    }
+    for split, block in row_blocks(whole, splits, lambda finding: None):
+        keys[source_of[block.file.name], split].extend(key(row, selection.split_seed) for row in block.rows)
+    below: dict[tuple[str, Split], int] = {}
+    for split in splits:
+        present = [len(keys[name, split]) for name, _ in selection.mix]
+        for (name, _), count in zip(selection.mix, counts(selection.mix, present, selection.room(split)), strict=True):
+            below[name, split] = bound(keys[name, split], count)
+    return tuple((file, tuple((split, below[name, split]) for split in splits)) for file, name in source_of.items())
 
 
 def taken(
@@ -121,16 +166,26 @@ def sources(selection: Selection, wanted: Sequence[Split]) -> list[tuple[tuple[D
 
 def divide(selection: Selection, block: RowBlock, splits: Sequence[Split]) -> Divided[RowBlock]:
     """Return the part of a block that belongs to each split that is taken from its file."""
+    bounds = dict(dict(selection.bounds or ()).get(block.file.name, ()))
     if selection.validation is not None or selection.validation_fraction == 0:
-        return Divided({splits[0]: block}, block.findings)
+        part = _below(block, bounds.get(splits[0]), selection.split_seed)
+        return Divided({splits[0]: part}, block.findings)
     # Both splits from one reading of the file, as a block is read and checked once.
     held_out = [is_held_out(row, selection.validation_fraction, selection.split_seed) for row in block.rows]
     parts = {}
     for split in splits:
-        chosen = [held == (split == "validation") for held in held_out]
-        lines, rows = [*compress(block.lines, chosen)], [*compress(block.rows, chosen)]
-        parts[split] = block._replace(lines=lines, rows=rows)
+        part = _only(block, [held == (split == "validation") for held in held_out])
+        parts[split] = _below(part, bounds.get(split), selection.split_seed)
     return Divided(parts, block.findings)
+
+
+def _only(block: RowBlock, chosen: Sequence[bool]) -> RowBlock:
+    return block._replace(lines=[*compress(block.lines, chosen)], rows=[*compress(block.rows, chosen)])
+
+
+def _below(block: RowBlock, bound: int | None, seed: int) -> RowBlock:
+    """Return the rows of a block that a mixture takes: those with a key below the bound."""
+    return block if bound in (None, ALL) else _only(block, [key(row, seed) < bound for row in block.rows])
 
 
 def is_held_out(row: Row, fraction: float, seed: int) -> bool:

@@ -6,7 +6,7 @@ No row is kept, only some forty bytes of each: its line, its hash and its prompt
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal, NamedTuple
 
@@ -55,6 +55,8 @@ class Survey:
     splits: dict[Split, SplitSurvey]
     findings: tuple[Group, ...]
     refused: int
+    by_file: dict[Split, dict[str, int]] = field(default_factory=dict)
+    """How many rows of each file there are, in the order in which they are read."""
 
     @property
     def errors(self) -> list[Finding]:
@@ -105,7 +107,8 @@ def survey(
         for finding in find_repeats([tally.seen for tally in tallies.values()]):
             findings.add(finding)
         sums = {split: tally.sum() for split, tally in tallies.items()}
-    return Survey(sums, tuple(findings), findings.count("error"))
+    by_file = {split: tally.seen.by_file() for split, tally in tallies.items()}
+    return Survey(sums, tuple(findings), findings.count("error"), by_file)
 
 
 def _share(selection: Selection) -> Callable[[Measured, int], float]:

@@ -14,7 +14,7 @@ from runner.data.measured import Measured
 from runner.data.quality.unread_keys import NOTHING_MET, Met
 from runner.data.reading.files import DataFile
 from runner.data.reading.row_reader import open_file
-from runner.data.splits import Divided, Selection, Split, sources, splits_of, taken
+from runner.data.splits import Divided, Selection, Split, mixed, sources, splits_of, taken
 from runner.errors import DataError
 
 
@@ -25,6 +25,7 @@ def measured_parts(
 
     Raises `DataError` if a file cannot be read.
     """
+    selection = mixed(selection)
     for files, splits in sources(selection, splits_of(selection)):
         blocks = _in_order(_jobs(selection, files, splits), pool)
         yield from taken(selection, blocks, splits, report)
@@ -45,8 +46,10 @@ def no_garbage_collection() -> Iterator[None]:
 def _jobs(selection: Selection, files: Sequence[DataFile], splits: Sequence[Split]) -> Iterator[Job]:
     """Yield each piece of the files as a job. Raises `DataError` if a file cannot be read."""
     # A job goes through a pipe: a thousand names of files are not needed there.
-    own = replace(selection, train="", validation=None if selection.validation is None else "")
+    own = replace(selection, train="", validation=None if selection.validation is None else "", mix=(), bounds=None)
+    bounds = dict(selection.bounds or ())
     for file in files:
+        own = replace(own, bounds=((file.name, bounds[file.name]),) if file.name in bounds else None)
         opened = open_file(file, selection.format, selection.kind)
         findings: Sequence[Finding] = opened.findings
         for piece in opened.pieces:

@@ -28,6 +28,11 @@ class Seen:
         self.prompts.extend(part.prompts)
         self.rows.extend(part.rows)
 
+    def by_file(self) -> dict[str, int]:
+        """Return how many rows each file has, in the order of the files."""
+        ends = [*self._starts[1:], len(self._lines)]
+        return {file: end - start for file, start, end in zip(self._files, self._starts, ends, strict=True)}
+
     def place(self, row: int) -> tuple[str, int]:
         """Return file and line of the row with that number."""
         return self._files[bisect_right(self._starts, row) - 1], self._lines[row]
