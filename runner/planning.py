@@ -3,7 +3,7 @@
 Nothing is guessed: where the model's tokens cannot be counted here there is no price and no time.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from runner import backends, graders, methods, models
 from runner.cost import Cost, Tokens
 from runner.data import mixture
 from runner.data.json_value import Json
-from runner.data.reading.files import locate, pinned
+from runner.data.reading.files import locate
 from runner.data.rows import Row
 from runner.data.splits import Selection, Split
 from runner.data.statistics import SplitSurvey
@@ -28,7 +28,7 @@ from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
 from runner.record import layout, run_folders, samples
 from runner.record.files import safe_name
-from runner.request import check
+from runner.request import check, pinned
 from runner.request.keys import BackendKeys, Request
 
 
@@ -57,7 +57,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         raise RequestError(
             "harness: benchmarks are run by python -m runner.evaluate MODEL harness=[TASK]; leave it out."
         )
-    request = reward.with_grader(_located(_pinned(request)))
+    request = reward.with_grader(_located(pinned.of(request)))
     backend = backends.load(request.backend.name)
     known = known or PlanCache()
     identity = _identified(request, known)
@@ -86,9 +86,10 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
 
 def _held_out_sources(request: Request, found: Survey) -> dict[str, Json]:
     """Return how many held-out rows there are of each source of a mixture, in their order: metrics are shown by it."""
-    mix = mixture.read(request.dataset.mix)
+    mix = mixture.read(request.dataset.mix or {})
     if not mix or request.dataset.validation is not None or "validation" not in found.splits:
         return {}
+    # The rows are in the order of the files: counts say which row is of which source, without a word in each.
     rows = found.by_file["validation"]
     return {"sources": {name: sum(rows.get(file.name, 0) for file in locate(each.source)) for name, each in mix}}
 
@@ -118,28 +119,6 @@ def _left_out(request: Request) -> Iterator[str]:
         hosted = backends.load(request.backend.name).hosted
         why = "the service has its own values" if hosted else "only a hosted service takes them"
         yield f"{keys}: not used by backend={request.backend.name}; {why}"
-
-
-def _pinned(request: Request) -> Request:
-    """Return the request with what its data's sources mean now, such as the commit of a branch on the hub.
-
-    It is what the run keeps: it reads the same rows hours later, and needs no network for them.
-    """
-    dataset, prompts = request.dataset, request.evaluation.prompts
-    validation = None if dataset.validation is None else pinned(dataset.validation)
-    train, mix = pinned(dataset.train), dataset.mix
-    if mix:
-        mix = {name: msgspec.to_builtins(each) for name, each in _pinned_mix(mix)}
-        train = mixture.train_of(mixture.read(mix))
-    return replace(
-        request,
-        dataset=replace(dataset, train=train, mix=mix, validation=validation),
-        evaluation=replace(request.evaluation, prompts=None if prompts is None else pinned(prompts)),
-    )
-
-
-def _pinned_mix(mix: Mapping[str, Json]) -> mixture.Mix:
-    return tuple((name, msgspec.structs.replace(each, source=pinned(each.source))) for name, each in mixture.read(mix))
 
 
 def _located(request: Request) -> Request:
@@ -246,7 +225,7 @@ def selection(request: Request) -> Selection:
         split_seed=dataset.split_seed,
         max_rows=dataset.max_rows,
         max_held_out_rows=request.evaluation.max_rows,
-        mix=mixture.read(dataset.mix),
+        mix=mixture.read(dataset.mix or {}),
     )
 
 

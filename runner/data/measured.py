@@ -38,7 +38,7 @@ class Measured(NamedTuple):
         if len(self.lines) <= count:
             return self
         lines = self.lines[:count]
-        # Lines within a block ascend, so that the last row's tells what lies behind it.
+        # Lines within a block ascend, so that the last row's shows what lies behind it.
         last = lines[-1] if lines else 0
         canonical = b"".join(self.canonical.splitlines(keepends=True)[:count])
         return self._replace(

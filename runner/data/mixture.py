@@ -1,7 +1,7 @@
 """A mixture of sources: how many rows of each an epoch has, and which, whatever the order they are given in.
 
-A row is taken if its key, a hash of its content and the seed, is below a bound; the bounds give each source its number of
-rows. So neither the order of rows in a file nor that of the sources decides which are taken.
+A row is taken if its key, a hash of its content and the seed, is below a bound; the bounds give each source its number
+of rows. So neither the order of rows in a file nor that of the sources decides which are taken.
 """
 
 import math
@@ -56,6 +56,7 @@ def read(mix: Mapping[str, Json]) -> Mix:
     files = [name for each in found.values() for name in each.names]
     if twice := next((name for name in files if files.count(name) > 1), None):
         raise ValueError(f"dataset.mix: {twice} is in more than one source; name it once.")
+    # By name, as the order in which they were typed must not change the plan.
     return tuple(sorted(found.items()))
 
 
@@ -66,6 +67,7 @@ def train_of(mix: Mix) -> list[str]:
 
 def key(row: Row, seed: int) -> int:
     """Return the 64 bits by which a row is taken or not."""
+    # Of the content, not of the place: a row keeps its key in whatever file, order or format it comes.
     return xxh3_64_intdigest(canonical(row), seed=seed)
 
 
@@ -82,8 +84,10 @@ def counts(mix: Mix, present: Sequence[int], room: int) -> list[int]:
     shares = [weight / total for weight in weights]
     # The source that is short of rows for its share decides how many there are in all.
     rows = min([room, *(number / share for number, share in zip(have, shares, strict=True) if share)])
+    # 1e-9: a share such as 0.1 is not exact in binary, and 29.999999 of 30 rows are 30.
     exact = [share * rows for share in shares]
     taken = [min(math.floor(number + 1e-9), most) for number, most in zip(exact, have, strict=True)]
+    # Largest remainder (Hamilton): no share is off by a row or more.
     by_rest = sorted(range(len(mix)), key=lambda place: (taken[place] - exact[place], place))
     for place in by_rest[: math.floor(rows + 1e-9) - sum(taken)]:
         taken[place] = min(taken[place] + 1, have[place])

@@ -115,6 +115,7 @@ def mixed(selection: Selection) -> Selection:
 
 def _bounds(selection: Selection) -> Bounds:
     """Return below which key rows of each file are taken for each split that is taken from the files."""
+    # What a source has is counted without any limit: the limits are those of the mixture.
     whole = replace(selection, mix=(), max_rows=None, max_held_out_rows=None, validation=None)
     splits = splits_of(whole)
     source_of = {file.name: name for name, each in selection.mix for file in locate(each.source)}
@@ -122,6 +123,7 @@ def _bounds(selection: Selection) -> Bounds:
         (name, split): array("Q") for name, _ in selection.mix for split in splits
     }
     for split, block in row_blocks(whole, splits, lambda finding: None):
+        # Eight bytes a row, as a mixture of a million rows is no rarer than a file of so many.
         keys[source_of[block.file.name], split].extend(key(row, selection.split_seed) for row in block.rows)
     below: dict[tuple[str, Split], int] = {}
     for split in splits:

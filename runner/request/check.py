@@ -90,10 +90,13 @@ def _problems(prefix: str, values: object, owner: type) -> Iterator[str]:
 def _with_train(composed: Any) -> Any:
     """Return a configuration in which `dataset.train` names the files of `dataset.mix`, where that is given."""
     dataset = composed.get("dataset") or {}
-    with suppress(ValueError):  # what is wrong with it is said with the other problems
-        if dataset.get("mix") and dataset.get("train", "???") == "???":
-            return {**composed, "dataset": {**dataset, "train": mixture.train_of(mixture.read(dataset["mix"]))}}
-    return composed
+    if not dataset.get("mix") or dataset.get("train", "???") != "???":
+        return composed
+    train: list[str] = []
+    # What is wrong with the mixture is said with the other problems; that `train` is missing would not help.
+    with suppress(ValueError):
+        train = mixture.train_of(mixture.read(dataset["mix"]))
+    return {**composed, "dataset": {**dataset, "train": train}}
 
 
 def _mix_problems(dataset: Mapping[str, object]) -> Iterator[str]:
@@ -105,6 +108,7 @@ def _mix_problems(dataset: Mapping[str, object]) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
+    # A request that a run has kept has both, and they agree.
     if dataset["train"] != files:
         yield f"dataset.train: got {dataset['train']!r}, but dataset.mix names the files already; leave it out."
 

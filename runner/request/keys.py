@@ -19,7 +19,7 @@ class Dataset:
     train: str | list[str] = "???"
     """File, glob or list of them: JSONL, JSON array, CSV or Parquet; also `hf:ORG/NAME`, `https:…` and others."""
     # Free-form: runner/data/mixture.py checks it, with the place in the message.
-    mix: dict[str, Json] = field(default_factory=dict)
+    mix: dict[str, Json] | None = None
     """In place of `train`, sources by name, each `{source: FILES, weight: SHARE, max_rows: CAP}`."""
     validation: str | list[str] | None = None
     """Held-out rows, likewise."""

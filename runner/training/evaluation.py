@@ -28,6 +28,7 @@ def mean(rows: Sequence[dict[str, float]], sources: Mapping[str, int] = MappingP
     """
     values, start = _mean("eval", rows), 0
     for source, count in sources.items():
+        # A source without held-out rows has no mean.
         if part := rows[start : start + count]:
             values |= _mean(f"eval/{source}", part)
         start += count

@@ -44,7 +44,7 @@ def check(job: Job, met: Met) -> Checked:
 
 
 def _in_slices(job: Job, block: Block, met: Met) -> Checked | None:
-    """Return what the check of a block comes to if nothing is found in it; None if something is.
+    """Return what the check of a block results in if nothing is found in it; None if something is.
 
     Few rows at a time stay in the processor's cache from decoding to hashing, which saves a fifth of the time. A
     finding counts the rows of a whole block, so that these are then checked together.
@@ -56,13 +56,14 @@ def _in_slices(job: Job, block: Block, met: Met) -> Checked | None:
         if len(found.divided.findings) > len(job.findings):
             return None
         slices.append(found)
-    if not slices:
+    if not slices:  # a block without lines
         return None
     parts = {split: join([each.divided.parts[split] for each in slices]) for split in slices[0].divided.parts}
     return Checked(Divided(parts, job.findings), slices[-1].met)
 
 
 def _checked(job: Job, block: Block, met: Met) -> Checked:
+    # Made for each slice, which takes 20 µs: nothing is left over from another file or piece.
     steps = steps_of(job.file, named(job.format), job.selection.kind, met)
     rows = good_rows(job.file, block, steps)
     parts = {split: measure(part) for split, part in divide(job.selection, rows, job.splits).parts.items()}

@@ -74,6 +74,7 @@ def _in_order(jobs: Iterator[Job], pool: Pool) -> Iterator[Divided[Measured]]:
             break
         job, known, future = waiting.popleft()
         before = met.get(job.file.name, NOTHING_MET)
+        # Rare: the first pieces of a file, checked one by one, have shown nearly all of its keys.
         found = future.result() if known == before else check(job, before)
         met = {job.file.name: found.met}
         yield found.divided

@@ -36,9 +36,11 @@ class Processes:
     @classmethod
     def usual(cls, num_bytes: int) -> Self:
         """Return one process for each core of this rank, for files of so many bytes."""
+        if num_bytes <= HERE_BYTES:
+            return cls()
         # Every rank checks the data, and all of a machine do so at the same time.
         cores = usable_cores() // distributed.this_rank().local_world_size
-        return cls(min(cores, MOST) if num_bytes > HERE_BYTES else 1)
+        return cls(max(1, min(cores, MOST)))
 
 
 class Pool:
@@ -65,6 +67,7 @@ class Pool:
         """Begin to check a piece. The result raises `DataError` where the check does."""
         if self.ahead > 1:
             return self._threads.submit(self._asked, job, met)
+        # Checked at once: nothing else would be done meanwhile.
         self._begun += 1
         done = Future[Checked]()
         try:
@@ -109,6 +112,8 @@ class Worker:
     def __init__(self) -> None:
         # A session of its own, so that Ctrl-C reaches only the parent, which ends it.
         self._process = subprocess.Popen(
+            # No `multiprocessing`: it would run the main module of whoever calls us, which may be a script
+            # that does everything at import, and forking a process with threads can hang.
             [sys.executable, "-m", _WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -28,6 +28,7 @@ def main() -> None:
                 reply: object = check(job, met)
             except DataError as error:
                 reply = error
+            # The fifth protocol copies large bytes once.
             pickle.dump(reply, replies, pickle.HIGHEST_PROTOCOL)
             replies.flush()
 

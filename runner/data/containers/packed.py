@@ -62,6 +62,7 @@ class _Frames(io.RawIOBase):
                 if not self._ended:
                     raise BadZstd
                 return 0
+            # Files made by several threads, and by `cat`, have several frames.
             if self._ended:
                 self._frame, self._ended = self._new(), False
             self._left, self._packed = self._decompressed(packed), b""

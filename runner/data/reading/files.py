@@ -64,6 +64,7 @@ def pinned(where: str | Sequence[str]) -> str | list[str]:
 
 def _matches(name: str) -> Iterator[DataFile]:
     source = sources.of(name)
+    # A file here may be called like an address, and is meant then.
     if source is not None and not Path(name).is_file():
         yield from (DataFile(called, path) for called, path in source.files(name))
         return

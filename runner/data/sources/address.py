@@ -98,6 +98,7 @@ def _fetched(name: str, folder: Path) -> list[_Copy]:
     for each in paths:
         said: Mapping[str, Any] = files.info(each)
         called = name if each == path else str(files.unstrip_protocol(each))
+        # A file that has changed is another entry: a run under way keeps the one that it has mapped.
         version = sorted((key, str(value)) for key, value in said.items() if _VERSION.fullmatch(key))
         entry = sha256(msgspec.json.encode([called, version])).hexdigest()
         # Its last part stays, as the name of a table ends with `.csv`.
@@ -105,6 +106,7 @@ def _fetched(name: str, folder: Path) -> list[_Copy]:
 
         def write(draft: Path, each: str = each, file: str = file, size: int | None = said.get("size")) -> None:
             files.get_file(each, str(draft / file))
+            # A connection that breaks off may look like the end of the file.
             if size is not None and (found := (draft / file).stat().st_size) != size:
                 raise OSError(f"{found} of {size} bytes came")
 

@@ -57,10 +57,11 @@ class Hub(Source):
         seen = _noted(f"{wanted.repo}@{wanted.revision}")
         try:
             commit = HfApi().dataset_info(wanted.repo, revision=wanted.revision).sha or ""
-        except Exception as error:
+        except Exception as error:  # the hub's errors, httpx's, and those of a malformed name
             if seen.is_file() and _is_unreachable(error):
                 return str(wanted._replace(revision=seen.read_text("utf-8")))
             raise _refused(wanted, error) from None
+        # For the day without a network: which commit the branch meant when it was last asked.
         seen.write_text(commit, "utf-8")
         return str(wanted._replace(revision=commit))
 
@@ -122,6 +123,7 @@ def _chosen(wanted: _Wanted) -> list[str]:
 
     present = sorted(HfApi().list_repo_files(wanted.repo, repo_type="dataset", revision=wanted.revision))
     readable = [path for path in present if _READ.search(path) and not _NOT_DATA.search(path)]
+    # No split has such a sign in its name, and no path of data is without one.
     if any(sign in wanted.what for sign in "./*?["):
         found = [path for path in readable if fnmatch(path, wanted.what)]
         splits: Sequence[str] = ()
@@ -183,7 +185,7 @@ def _named(readable: Sequence[str]) -> dict[str, list[str]]:
             # As a whole word: `train-00000-of-00001.parquet` and `data/train/a.jsonl`, not `constraint.json`.
             if re.search(rf"(?<![a-z])(?:{'|'.join(words)})(?![a-z])", path.lower()):
                 found.setdefault(split, []).append(path)
-                break
+                break  # the first that fits, so that no file is in two splits
     return found or {"train": list(readable)}
 
 
