@@ -13,6 +13,9 @@ import msgspec
 
 from runner import backends, graders, methods, models
 from runner.cost import Cost, Tokens
+from runner.data import mixture
+from runner.data.json_value import Json
+from runner.data.reading.files import locate
 from runner.data.rows import Row
 from runner.data.splits import Selection, Split
 from runner.data.statistics import SplitSurvey
@@ -25,7 +28,7 @@ from runner.models.source import ModelIdentity
 from runner.plan import FORMAT, DataIdentity, Plan, Proposal, Run
 from runner.record import layout, run_folders, samples
 from runner.record.files import safe_name
-from runner.request import check
+from runner.request import check, pinned
 from runner.request.keys import BackendKeys, Request
 
 
@@ -54,7 +57,7 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         raise RequestError(
             "harness: benchmarks are run by python -m runner.evaluate MODEL harness=[TASK]; leave it out."
         )
-    request = reward.with_grader(_located(request))
+    request = reward.with_grader(_located(pinned.of(request)))
     backend = backends.load(request.backend.name)
     known = known or PlanCache()
     identity = _identified(request, known)
@@ -73,12 +76,22 @@ def make(request: Request, known: PlanCache | None = None, report: Report = lamb
         model=identity,
         backend=request.backend.name,
         settings=backend.identity(settings),
-        evaluation=backend.evaluation(request),
+        evaluation=backend.evaluation(request) | _held_out_sources(request, found),
         seed=request.seed,
     )
     run = replace(_run(request, plan, _folder(request, plan)), survey=found)
     left_out = list(_left_out(request))
     return Proposal(run=run, survey=found, reasons=reasons, rehearsed=_rehearsed(run, known), left_out=left_out)
+
+
+def _held_out_sources(request: Request, found: Survey) -> dict[str, Json]:
+    """Return how many held-out rows there are of each source of a mixture, in their order: metrics are shown by it."""
+    mix = mixture.read(request.dataset.mix or {})
+    if not mix or request.dataset.validation is not None or "validation" not in found.splits:
+        return {}
+    # The rows are in the order of the files: counts say which row is of which source, without a word in each.
+    rows = found.by_file["validation"]
+    return {"sources": {name: sum(rows.get(file.name, 0) for file in locate(each.source)) for name, each in mix}}
 
 
 def _not_taken(request: Request) -> frozenset[str]:
@@ -213,6 +226,7 @@ def selection(request: Request) -> Selection:
         max_rows=dataset.max_rows,
         max_held_out_rows=request.evaluation.max_rows,
         in_order=not backends.load(request.backend.name).hosted,
+        mix=mixture.read(dataset.mix or {}),
     )
 
 

@@ -1,16 +1,12 @@
 """A split's rows in numbers, gathered block by block and summed up at the end."""
 
 from array import array
-from collections.abc import Sequence
 from concurrent.futures import Executor
-from operator import add
 from typing import NamedTuple
 
 from runner.data.fingerprint import Fingerprint
+from runner.data.measured import Measured
 from runner.data.quality.duplicates import Seen
-from runner.data.quality.text_rules import holds
-from runner.data.reading.row_reader import RowBlock
-from runner.data.rows import Row, Turns, text_of, uses_tools
 
 
 class Spread(NamedTuple):
@@ -51,16 +47,14 @@ class Tally:
         """How many rows were taken."""
         return len(self._turns)
 
-    def take(self, block: RowBlock, canonical: bytes) -> None:
-        """Add a block's rows, given with their canonical lines."""
-        self._fingerprint.update(canonical)
-        self._bytes += len(canonical)
-        prompts, answers = columns(block.rows)
-        self.seen.add(block.file.name, block.lines, prompts, block.rows)
-        self._with_tools += _lines_with_tools(canonical)
-        # `fromlist` and `map`, not a loop: this runs for every row of a million.
-        self._turns.fromlist(list(map(add, map(len, prompts), map(len, answers))))
-        self._answers.fromlist([len(text_of(answer)) for answer in answers])
+    def take(self, part: Measured) -> None:
+        """Add the split's rows of a block."""
+        self._fingerprint.update(part.canonical)
+        self._bytes += len(part.canonical)
+        self.seen.add(part)
+        self._with_tools += part.with_tools
+        self._turns.extend(part.turns)
+        self._answers.extend(part.answer_characters)
 
     def sum(self) -> SplitSurvey:
         """Return the numbers of all rows taken."""
@@ -72,19 +66,6 @@ class Tally:
             turns=_spread(self._turns),
             answer_characters=_spread(self._answers),
         )
-
-
-def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:
-    """Return prompts and answers of rows, those of pairs the chosen ones."""
-    return [row.question for row in rows], [row.answer for row in rows]
-
-
-def _lines_with_tools(canonical: bytes) -> int:
-    """Return how many rows declare, call or answer tools."""
-    # Few files have tools; four bytes are looked for in the whole block before any line is.
-    if not holds(canonical, b'"too'):
-        return 0
-    return sum(map(uses_tools, canonical.splitlines()))
 
 
 def _spread(values: "array[int]") -> Spread:

@@ -3,22 +3,36 @@
 No row is kept, only some forty bytes of each: its line, its hash and its prompt's, and a few lengths.
 """
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
+import msgspec
+
+from runner.data import kinds
+from runner.data.checking.parts import measured_parts, no_garbage_collection
+from runner.data.checking.processes import Pool, Processes
 from runner.data.findings import Finding, Findings, Group
+from runner.data.measured import Measured
 from runner.data.quality.duplicates import find_repeats
-from runner.data.quality.text_rules import odd_rows
-from runner.data.reading.row_reader import RowBlock
-from runner.data.rows import BadRow, Oddity, Row, canonical
-from runner.data.splits import Selection, Split, bytes_of, row_blocks, splits_of
+from runner.data.reading.files import DataFile
+from runner.data.rows import BadRow, Oddity, Row
+from runner.data.splits import Selection, Split, bytes_of, splits_of
 from runner.data.statistics import SplitSurvey, Tally
 from runner.errors import DataError
+
+
+class RowCheck(Protocol):
+    """What looks at rows as the model will see them."""
+
+    def chosen(self, lines: Sequence[bytes]) -> list[int]:
+        """Return the places of the rows to look at among canonical lines, which come block by block."""
+
+    def __call__(self, rows: Sequence[Row]) -> Iterator[tuple[int, Oddity | BadRow]]:
+        """Yield the place of a row among `rows`, and what is odd; a `BadRow` where nothing can be learned of it."""
 
 
 class TokenLimit(NamedTuple):
@@ -26,15 +40,14 @@ class TokenLimit(NamedTuple):
 
     `max_tokens + 1` may mean any larger number. `count_prompts` counts what comes before the first answer, where
     longer rows are cut: a row that is cut before its answer has nothing to learn. `key` is the limit's, for messages.
-    `check` looks at rows as the model will see them: it yields a row's place and what is odd, `BadRow` where nothing
-    can be learned; `findings` are those of the model itself.
+    `check` looks at rows as the model will see them; `findings` are those of the model itself.
     """
 
     max_tokens: int
     count_tokens: Callable[[Sequence[Row]], Sequence[int]]
     count_prompts: Callable[[Sequence[Row]], Sequence[int]] | None = None
     key: str = ""
-    check: Callable[[Sequence[Row]], Iterator[tuple[int, Oddity | BadRow]]] | None = None
+    check: RowCheck | None = None
     findings: Sequence[Finding] = ()
 
 
@@ -55,6 +68,8 @@ class Survey:
     splits: dict[Split, SplitSurvey]
     findings: tuple[Group, ...]
     refused: int
+    by_file: dict[Split, dict[str, int]] = field(default_factory=dict)
+    """How many rows of each file there are, in the order in which they are read."""
 
     @property
     def errors(self) -> list[Finding]:
@@ -79,33 +94,39 @@ class Survey:
                 )
 
 
-def survey(selection: Selection, limit: TokenLimit | None = None, report: Report = lambda progress: None) -> Survey:
+def survey(
+    selection: Selection,
+    limit: TokenLimit | None = None,
+    report: Report = lambda progress: None,
+    pool: Pool | None = None,
+) -> Survey:
     """Read the rows of a selection once, and say what they are; `report` hears after each block how far it is.
 
-    Bad rows and oddities become findings. Raises `DataError` if a file cannot be read at all.
+    Many rows are checked by a process for each core, or by those of `pool`; what is found is the same. Bad rows and
+    oddities become findings. Raises `DataError` if a file cannot be read at all.
     """
     findings = Findings()
     for finding in limit.findings if limit else ():
         findings.add(finding)
     splits = splits_of(selection)
-    with ThreadPoolExecutor(max_workers=1) as helper, _no_garbage_collection():
+    own = nullcontext(pool) if pool else Pool(Processes.usual(bytes_of(selection)))
+    with ThreadPoolExecutor(max_workers=1) as helper, no_garbage_collection(), own as checking:
         tallies = {split: Tally(helper) for split in splits}
         share = _share(selection)
-        for split, block in row_blocks(selection, splits, findings.add):
-            # Encoded once: the fingerprint, the search for odd texts and the count of bytes share these lines.
-            lines = selection.lines(block.rows)
-            tallies[split].take(block, lines)
-            for finding in chain(_odd_texts(block, lines), _as_tokens(block, limit) if limit else ()):
+        for split, part in measured_parts(selection, findings.add, checking):
+            tallies[split].take(part)
+            for finding in chain(part.odd, _as_tokens(part, selection.kind, limit) if limit else ()):
                 findings.add(finding)
             rows = sum(tally.rows for tally in tallies.values())
-            report(Progress(share(block, rows), rows))
+            report(Progress(share(part, rows), rows))
         for finding in find_repeats([tally.seen for tally in tallies.values()]):
             findings.add(finding)
         sums = {split: tally.sum() for split, tally in tallies.items()}
-    return Survey(sums, tuple(findings), findings.count("error"))
+    by_file = {split: tally.seen.by_file() for split, tally in tallies.items()}
+    return Survey(sums, tuple(findings), findings.count("error"), by_file)
 
 
-def _share(selection: Selection) -> Callable[[RowBlock, int], float]:
+def _share(selection: Selection) -> Callable[[Measured, int], float]:
     """Return what says, given the latest block and the rows so far, which share of the data has been read.
 
     It is measured in bytes; where `max_rows` ends the reading before, in rows.
@@ -113,66 +134,54 @@ def _share(selection: Selection) -> Callable[[RowBlock, int], float]:
     total, sizes = max(1, bytes_of(selection)), dict[str, float]()
     wanted = sum(map(selection.room, splits_of(selection)))
 
-    def share(block: RowBlock, rows: int) -> float:
+    def share(part: Measured, rows: int) -> float:
         # By file, as the last block of one is followed by the first of the next.
-        sizes[block.file.name] = block.share * block.file.path.stat().st_size
+        sizes[part.file.name] = part.share * part.file.path.stat().st_size
         return min(1.0, max(sum(sizes.values()) / total, rows / wanted))
 
     return share
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Rows have no cycles, and looking for some takes a tenth of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _odd_texts(block: RowBlock, canonical: bytes) -> Iterator[Finding]:
-    for place, odd in odd_rows(block.rows, canonical):
-        yield Finding("warning", odd.rule, block.file.name, block.lines[place], odd.message)
-
-
-def _as_tokens(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:
+def _as_tokens(part: Measured, kind: str, limit: TokenLimit) -> Iterator[Finding]:
     """Yield what is odd about rows as the model sees them. Raises `DataError` where nothing is left to learn."""
-    yield from _too_long(block, limit)
-    for place, odd in limit.check(block.rows) if limit.check else ():
+    decode, lines = msgspec.json.Decoder(kinds.load(kind)).decode, part.canonical.splitlines()
+    yield from _too_long(part, lines, decode, limit)
+    if limit.check is None:
+        return
+    # Few are looked at, so that not all have to be decoded once more.
+    places = limit.check.chosen(lines)
+    for place, odd in limit.check([decode(lines[place]) for place in places]):
+        line = part.lines[places[place]]
         if isinstance(odd, BadRow):
-            raise DataError(f"{block.file.name}:{block.lines[place]}: {odd}")
-        yield Finding("warning", odd.rule, block.file.name, block.lines[place], odd.message)
+            raise DataError(f"{part.file.name}:{line}: {odd}")
+        yield Finding("warning", odd.rule, part.file.name, line, odd.message)
 
 
-def _too_long(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:
+def _too_long(
+    part: Measured, lines: Sequence[bytes], decode: Callable[[bytes], Row], limit: TokenLimit
+) -> Iterator[Finding]:
     """Yield the rows over the limit; only those with more bytes than it are counted, all of a block together.
 
     Raises `DataError` for one whose prompt alone fills it.
     """
-    long = [
-        (number, row)
-        for number, row in zip(block.lines, block.rows, strict=True)
-        # A token takes a byte at least, so most rows need no tokenizer.
-        if len(canonical(row)) > limit.max_tokens
-    ]
+    # A token takes a byte at least, so most rows need no tokenizer.
+    pairs = zip(part.lines, lines, strict=True)
+    long = [(number, decode(line)) for number, line in pairs if len(line) > limit.max_tokens]
     counts = limit.count_tokens([row for _, row in long]) if long else []
     over = [(*each, tokens) for each, tokens in zip(long, counts, strict=True) if tokens > limit.max_tokens]
-    _refuse_long_prompts(block, [each[:2] for each in over], limit)
+    _refuse_long_prompts(part.file, [each[:2] for each in over], limit)
     for number, _, tokens in over:
         many = f"more than {limit.max_tokens:,}" if tokens == limit.max_tokens + 1 else f"{tokens:,}"
         message = f"the row has {many} tokens; {limit.max_tokens:,} are allowed; it will be truncated"
-        yield Finding("warning", "too-long", block.file.name, number, message)
+        yield Finding("warning", "too-long", part.file.name, number, message)
 
 
-def _refuse_long_prompts(block: RowBlock, over: Sequence[tuple[int, Row]], limit: TokenLimit) -> None:
+def _refuse_long_prompts(file: DataFile, over: Sequence[tuple[int, Row]], limit: TokenLimit) -> None:
     if limit.count_prompts is None or not over:
         return
     for (number, _), tokens in zip(over, limit.count_prompts([row for _, row in over]), strict=True):
         if tokens >= limit.max_tokens:
             raise DataError(
-                f"{block.file.name}:{number}: the prompt alone fills {limit.key}={limit.max_tokens} tokens, so that "
+                f"{file.name}:{number}: the prompt alone fills {limit.key}={limit.max_tokens} tokens, so that "
                 "nothing of the answer is left to learn; shorten the prompt, remove the row or raise the limit."
             )

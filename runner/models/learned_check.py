@@ -10,7 +10,7 @@ from itertools import chain, pairwise
 
 from runner.data.findings import Finding
 from runner.data.quoting import shown
-from runner.data.rows import BadRow, Oddity, Row
+from runner.data.rows import BadRow, Oddity, Row, uses_tools
 from runner.errors import DataError
 from runner.models.chat_template import FILE, SETTINGS
 from runner.models.chat_tokenizer import ChatTokenizer
@@ -22,17 +22,14 @@ SHAPE_ROWS = 16
 """Of the rows that follow, so many of each shape: a template treats rows with the same turns alike."""
 
 
-def shape(row: Row) -> tuple[object, ...]:
-    """Return what templates decide by: the role, weight and sort of content of each turn."""
-    turns = chain.from_iterable(each.messages for each in row.learned())
-    # Templates of models that think cut off what comes before this word.
-    return tuple([(turn.role, turn.weight, bool(turn.content), "</think>" in (turn.content or "")) for turn in turns])
+MARKS = (b'"role":"system"', b'"role":"developer"', b'"weight"', b'"content":""', b"</think>")
+"""What templates decide by, next to the number of turns; models that think cut off what comes before the last one."""
 
 
-def uses_tools(row: Row) -> bool:
-    """Say whether a row declares, calls or answers tools."""
-    turns = chain.from_iterable(each.messages for each in row.learned())
-    return bool(row.tools) or any(turn.role == "tool" or turn.tool_calls for turn in turns)
+def shape(line: bytes) -> tuple[object, ...]:
+    """Return what templates decide by, of a row's canonical line."""
+    # By the line: of a million rows few are looked at, and the others are not decoded.
+    return (line.count(b'"role":"'), *[mark in line for mark in MARKS])
 
 
 def of_template(tokenizer: ChatTokenizer) -> Iterator[Finding]:
@@ -65,20 +62,25 @@ class LearnedCheck:
     def __init__(self, tokenizer: ChatTokenizer, max_length: int) -> None:
         self._tokenizer, self._max_length = tokenizer, max_length
         self._shapes = Counter[tuple[object, ...]]()
+        self._seen = 0
         self._is_blank = cache(lambda token: not tokenizer.token(token).strip())
+
+    def chosen(self, lines: Sequence[bytes]) -> list[int]:
+        """Return the places of the rows to look at among canonical lines."""
+        return [place for place, line in enumerate(lines) if self._is_looked_at(line)]
 
     def __call__(self, rows: Sequence[Row]) -> Iterator[tuple[int, Oddity | BadRow]]:
         """Yield the place of a row among `rows`, and what is odd; a `BadRow` where nothing can be learned of it."""
-        chosen = [(place, row) for place, row in enumerate(rows) if self._is_looked_at(row)]
-        for (place, row), tokens in zip(chosen, self._tokens([row for _, row in chosen]), strict=True):
+        for place, (row, tokens) in enumerate(zip(rows, self._tokens(rows), strict=True)):
             found = self._oddities(row, tokens) if isinstance(tokens, TokenRow) else [tokens] if tokens else []
             yield from ((place, each) for each in found)
 
-    def _is_looked_at(self, row: Row) -> bool:
-        key = shape(row)
+    def _is_looked_at(self, line: bytes) -> bool:
+        key = shape(line)
         self._shapes[key] += 1
+        self._seen += 1
         # Of tools each row has others, and their arguments may be spoilt in any.
-        return self._shapes[key] <= SHAPE_ROWS or self._shapes.total() <= FIRST_ROWS or uses_tools(row)
+        return self._shapes[key] <= SHAPE_ROWS or self._seen <= FIRST_ROWS or uses_tools(line)
 
     def _tokens(self, rows: Sequence[Row]) -> list[TokenRow | BadRow | None]:
         """Return each row's tokens, or why it has none; None for a row that is a prompt alone."""

@@ -5,10 +5,11 @@ from functools import partial
 
 from runner import models
 from runner.data import problems
+from runner.data.rows import canonical, uses_tools
 from runner.data.survey import TokenLimit
 from runner.errors import DataError
 from runner.models.chat_tokenizer import ChatTokenizer
-from runner.models.learned_check import LearnedCheck, of_template, uses_tools
+from runner.models.learned_check import LearnedCheck, of_template
 
 
 def template_of(source: str) -> str | None:
@@ -31,7 +32,7 @@ def refuse_prompts(source: str, prompts: str | Sequence[str] | None) -> None:
     tokenizer = ChatTokenizer(models.tokenizer_folder(folder))
     for problem, place in problems.read(prompts or ()):
         # Others are written by any template, and there may be many.
-        if uses_tools(problem):
+        if uses_tools(canonical(problem)):
             try:
                 tokenizer.render(problem.prompt, answer_next=True, tools=problem.tools)
             except DataError as error:

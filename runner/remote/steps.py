@@ -145,7 +145,7 @@ class RemoteSteps:
             for row, values in zip(self.rows.data.rows["validation"], rows, strict=True)
         ]
         (self.run.folder / layout.HELD_OUT).write_bytes(b"\n".join(lines) + b"\n")
-        values = mean(rows)
+        values = mean(rows, self.recipe.sources)
         yield Metrics(self._trained.step, values)
         return dict(values)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_type_hints
@@ -10,6 +11,7 @@ import msgspec
 from msgspec import inspect
 
 from runner import backends, methods
+from runner.data import mixture
 from runner.errors import RequestError
 from runner.graders.secret import Secret
 from runner.record import run_folders
@@ -24,6 +26,7 @@ def request(composed: Any) -> Request:
     Raises `RequestError` with one line for each key that is unknown, missing, of the wrong type or out of range, or
     does not go with the others.
     """
+    composed = _with_train(composed)
     gone = [section for section in ("method", "backend", *SECTIONS) if section not in composed]
     if gone:
         raise RequestError(f"{gone[0]}: missing; every request needs one; leave out ~{gone[0]}.")
@@ -39,6 +42,7 @@ def request(composed: Any) -> Request:
     problems = problems or [
         *_name_problems(root),
         *_dataset_problems(composed["dataset"]),
+        *_mix_problems(composed["dataset"]),
         *_secret_problems(composed["tracking"]),
     ]
     if problems:
@@ -102,6 +106,32 @@ def _problems(prefix: str, values: object, owner: type) -> Iterator[str]:
                 msgspec.convert(value, hints[key])
             except msgspec.ValidationError:
                 yield f"{prefix}{key}: got {value!r}; allowed: {describe(hints[key])}."
+
+
+def _with_train(composed: Any) -> Any:
+    """Return a configuration in which `dataset.train` names the files of `dataset.mix`, where that is given."""
+    dataset = composed.get("dataset") or {}
+    if not dataset.get("mix") or dataset.get("train", "???") != "???":
+        return composed
+    train: list[str] = []
+    # What is wrong with the mixture is said with the other problems; that `train` is missing would not help.
+    with suppress(ValueError):
+        train = mixture.train_of(mixture.read(dataset["mix"]))
+    return {**composed, "dataset": {**dataset, "train": train}}
+
+
+def _mix_problems(dataset: Mapping[str, object]) -> Iterator[str]:
+    mix = dataset.get("mix")
+    if not mix:
+        return
+    try:
+        files = mixture.train_of(mixture.read(msgspec.convert(mix, dict[str, Any])))
+    except ValueError as error:
+        yield str(error)
+        return
+    # A request that a run has kept has both, and they agree.
+    if dataset["train"] != files:
+        yield f"dataset.train: got {dataset['train']!r}, but dataset.mix names the files already; leave it out."
 
 
 def _name_problems(root: Mapping[str, object]) -> Iterator[str]:

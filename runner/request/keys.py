@@ -17,7 +17,10 @@ class Dataset:
     """Keys under `dataset`."""
 
     train: str | list[str] = "???"
-    """File, glob or list of them: JSONL, JSON array, CSV or Parquet."""
+    """File, glob or list of them: JSONL, JSON array, CSV or Parquet; also `hf:ORG/NAME`, `https:…` and others."""
+    # Free-form: runner/data/mixture.py checks it, with the place in the message.
+    mix: dict[str, Json] | None = None
+    """In place of `train`, sources by name, each `{source: FILES, weight: SHARE, max_rows: CAP}`."""
     validation: str | list[str] | None = None
     """Held-out rows, likewise."""
     format: str = "auto"
@@ -27,7 +30,7 @@ class Dataset:
     validation_fraction: Fraction = 0.0
     """Without `validation`: the share of the training rows to hold out."""
     split_seed: NonNegativeInt = 0
-    """Which rows are held out; a row stays where it is when others are added."""
+    """Which rows are held out, and which a mixture takes; a row stays where it is when others are added."""
     max_rows: PositiveInt | None = None
     """Use only the first so many rows of each split."""
     style: str | None = None

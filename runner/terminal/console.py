@@ -118,6 +118,9 @@ def _show_data(proposal: Proposal, tokens: Tokens | None) -> None:
         turns = f"{split.turns.least} to {split.turns.greatest}"
         rows.append([name, f"{split.rows:,}", counted, turns, answers, split.fingerprint[:12]])
     table("Data", ["split", "rows", "tokens", "turns", "characters of an answer, median", "fingerprint"], rows)
+    # What became of the weights shows in the numbers of rows only.
+    for name, files in proposal.survey.by_file.items() if proposal.run.request.dataset.mix else ():
+        say(f"mixture, {name}: {', '.join(f'{rows:,} of {file}' for file, rows in files.items())}")
 
 
 def _show_findings(proposal: Proposal) -> None:

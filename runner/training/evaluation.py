@@ -3,9 +3,10 @@
 `HeldOut` is what the loop judges a model by: rows with answers here, a model's own answers elsewhere.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from runner.methods import Scores
@@ -20,11 +21,24 @@ REFERENCE_ROWS = 1024
 """Rows evaluated at a time by the reference's values: no model computes, and these are a few MB."""
 
 
-def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the weighted mean of rows' values, by their `eval/` names."""
+def mean(rows: Sequence[dict[str, float]], sources: Mapping[str, int] = MappingProxyType({})) -> dict[str, float]:
+    """Return the weighted mean of rows' values, by their `eval/` names.
+
+    Of a mixture, also those of each source, by `eval/SOURCE/`; `sources` says how many rows each has, in their order.
+    """
+    values, start = _mean("eval", rows), 0
+    for source, count in sources.items():
+        # A source without held-out rows has no mean.
+        if part := rows[start : start + count]:
+            values |= _mean(f"eval/{source}", part)
+        start += count
+    return values
+
+
+def _mean(prefix: str, rows: Sequence[dict[str, float]]) -> dict[str, float]:
     total = sum(row["weight"] for row in rows)
     names = [name for name in rows[0] if name != "weight"]
-    return {f"eval/{name}": sum(row[name] * row["weight"] for row in rows) / total for name in names}
+    return {f"{prefix}/{name}": sum(row[name] * row["weight"] for row in rows) / total for name in names}
 
 
 def evaluate(
@@ -120,6 +134,7 @@ class HeldOutRows:
     loss: Loss
     answers: GradedAnswers | None = None
     mismatched: Examples | None = None
+    sources: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -138,7 +153,7 @@ class HeldOutRows:
         """Return the mean loss, or the mean grade with its sign turned."""
         if self.waits:
             yield from self.untrained(evaluated)
-        values = mean((yield from evaluate(engine, self.rows, self.loss, "train", self.mismatched)))
+        values = mean((yield from evaluate(engine, self.rows, self.loss, "train", self.mismatched)), self.sources)
         objective = values["eval/loss"]
         if self.answers is not None:
             values |= yield from self.answers.graded(engine, step)
@@ -149,5 +164,6 @@ class HeldOutRows:
     def untrained(self, evaluated: EvaluationState) -> Generator[Event, None, None]:
         """Evaluate the model as it was before the first step by the reference's log-probabilities."""
         if not evaluated.untrained:
-            yield Metrics(0, mean((yield from evaluate_reference(self.rows, self.loss, "train"))))
+            rows = yield from evaluate_reference(self.rows, self.loss, "train")
+            yield Metrics(0, mean(rows, self.sources))
             evaluated.untrained = True

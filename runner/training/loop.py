@@ -29,7 +29,7 @@ def train(
     A loss with a reference needs the reference's log-probabilities only, which are the same at any time: computing
     them waits until rows are to be evaluated after some training, so that the first step need not wait for them.
     """
-    judged = HeldOutRows(held_out, recipe.loss, answers, mismatched.held_out)
+    judged = HeldOutRows(held_out, recipe.loss, answers, mismatched.held_out, recipe.sources)
     return (yield from learn(engine, recipe, StoredBatches(rows, recipe, mismatched.train), judged))
 
 

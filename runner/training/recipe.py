@@ -1,7 +1,10 @@
 """What a training run does, whatever engine does it: every `auto` is a number here."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
 
 from runner.methods import AnyMethod
 from runner.training.engine import Adam
@@ -51,6 +54,8 @@ class Recipe:
     checkpoint_every: int
     keep_best: bool
     patience: int | None = None
+    sources: Mapping[str, int] = field(default_factory=dict)
+    """Of a mixture, how many held-out rows there are of each source, in the order of the rows."""
 
     @property
     def loss(self) -> Loss:
@@ -87,4 +92,5 @@ def of_run(
         checkpoint_every=checkpoint_every(asked_checkpoints, num_steps),
         keep_best=evaluation.keep == "best",
         patience=evaluation.patience,
+        sources=msgspec.convert(run.plan.evaluation.get("sources", {}), dict[str, int]),
     )

@@ -3,27 +3,30 @@
     python tests/benchmarks/bench_data.py [--rows 1000000] [--shape foundry|trl] [--repeats 3]
 
 Both are timed in a process of their own, in turn, without their imports: `survey` reads the file, runs every
-check and takes the fingerprint; `load_dataset` makes its cache, fresh each time. The bar: the survey is
-the faster, and stays below 300 MB. The file is made up from a seed, so it is the same everywhere.
+check and takes the fingerprint, by as many processes as there are cores; `load_dataset` makes its cache, fresh each
+time. The bar: the median of the ratios of a pair is at most 1.2, and the survey's processes together stay below 300 MB
+(proportional set size, which counts a page that several share once). The file is made up from a seed, so it is the same
+everywhere.
 """
 
 import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 MEGABYTE = 1_000_000
-MAX_PEAK_MB = 300
+MAX_PEAK_MB, MAX_RATIO = 300, 1.2
+SAMPLE_SECONDS = 0.1
 SENTENCES = 5000
 WORDS = [
     "the",
@@ -81,7 +84,7 @@ WORDS = [
 
 @dataclass(frozen=True)
 class Measure:
-    """One run: seconds of the call by the clock and of all cores, and its process's peak memory in megabytes."""
+    """One run: seconds of the call by the clock and of all cores, and the peak memory of its processes in megabytes."""
 
     seconds: float
     cpu_seconds: float
@@ -148,13 +151,12 @@ TOOLS: dict[str, Callable[[str, str], int]] = {"survey": run_survey, "load_datas
 def report(started: tuple[float, float]) -> None:
     """Write what a call took since it started, for the process that measures."""
     seconds, cpu_seconds = (now - then for now, then in zip(clocks(), started, strict=True))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE
-    sys.stdout.write(json.dumps(asdict(Measure(seconds, cpu_seconds, peak))) + "\n")
+    sys.stdout.write(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds}) + "\n")
 
 
 def clocks() -> tuple[float, float]:
-    """Return the time, and the processor time used so far."""
-    return time.perf_counter(), time.process_time()
+    """Return the time, and the processor time used so far, also by processes that have ended."""
+    return time.perf_counter(), sum(os.times()[:4])
 
 
 def measure(tool: str, path: Path, rows: int) -> Measure:
@@ -162,8 +164,32 @@ def measure(tool: str, path: Path, rows: int) -> Measure:
     with tempfile.TemporaryDirectory(dir=path.parent) as cache:
         environment = os.environ | {"HF_HOME": cache, "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, __file__, "--tool", tool, "--file", str(path), "--cache", cache, "--rows", str(rows)]
-        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return Measure(**json.loads(done.stdout.splitlines()[-1]))
+        process, peak = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True), 0.0
+        while process.poll() is None:
+            peak = max(peak, sum(map(proportional_mb, family(process.pid))))
+            time.sleep(SAMPLE_SECONDS)
+        output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{tool} left with {process.returncode}")
+    return Measure(**json.loads(output.splitlines()[-1]), peak_mb=peak)
+
+
+def family(pid: int) -> Iterator[int]:
+    """Yield a process and all that it started, and those that these started."""
+    yield pid
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in path.read_text().split():
+                yield from family(int(child))
+
+
+def proportional_mb(pid: int) -> float:
+    """Return the proportional set size of a process; 0 once it is gone."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024 / MEGABYTE
+    return 0.0
 
 
 def summary(measures: list[Measure]) -> dict[str, float]:
@@ -191,9 +217,13 @@ def compare(path: Path, rows: int, repeats: int) -> dict[str, Any]:
         spread = f"{each['least_seconds']} to {each['greatest_seconds']} s"
         cpu = f"{each['median_cpu_seconds']} s of processor time"
         sys.stdout.write(f"{tool}: median {each['median_seconds']} s ({spread}), {cpu}, peak {each['peak_mb']} MB\n")
-    ours, theirs = results["survey"], results["load_dataset"]
-    ratio = round(theirs["median_seconds"] / ours["median_seconds"], 2)
-    return {**results, "ratio": ratio, "met": ratio > 1 and ours["peak_mb"] < MAX_PEAK_MB}
+    # By pair: what else the machine does changes from minute to minute, and concerns both of a pair.
+    pairs = zip(measures["survey"], measures["load_dataset"], strict=True)
+    ratios = sorted(ours.seconds / theirs.seconds for ours, theirs in pairs)
+    ratio, spread = round(statistics.median(ratios), 2), [round(ratios[0], 2), round(ratios[-1], 2)]
+    sys.stdout.write(f"survey / load_dataset: median {ratio} ({spread[0]} to {spread[1]}), the bar is {MAX_RATIO}\n")
+    met = ratio <= MAX_RATIO and results["survey"]["peak_mb"] < MAX_PEAK_MB
+    return {**results, "ratio": ratio, "ratio_spread": spread, "met": met}
 
 
 def main() -> None:

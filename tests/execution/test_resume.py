@@ -186,3 +186,32 @@ def wait_for_metrics(folder: Path, count: int, process: subprocess.Popen[str]) -
         return sum(isinstance(record.event, Metrics) for record in read(journals[0])) if journals else 0
 
     waiting.until(lambda: measured_so_far() >= count, f"{count} metrics in the journal", process=process)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.exhaustive)])
+def test_a_mixture_that_is_killed_learns_the_same_rows_in_the_same_order(
+    kills: int, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Losses and weights that are equal to the bit, step by step, are those of the same rows in the same order."""
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    weights = {"chat": 60, "code": 30, "math": 10}
+    for name in weights:
+        rows = [{"prompt": f"{name} {n}?", "chosen": f"Yes {n}.", "rejected": f"No {n}."} for n in range(24)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    undisturbed.mkdir(), killed.mkdir()
+    entries = ",".join(f"{name}:{{source:{tmp_path}/{name}.jsonl,weight:{weight}}}" for name, weight in weights.items())
+    usual = [each for each in arguments(tiny_model, tmp_path) if not each.startswith("dataset.train")]
+    line = ["-m", "runner", "dataset=files", *usual, "dpo.n_epochs=2", f"dataset.mix={{{entries}}}"]
+    run_command(undisturbed, "-c", "pass")
+    began = time.monotonic()
+    whole = run_command(undisturbed, *line)
+    assert whole.returncode == 0, whole.stderr
+    seconds, moments = (time.monotonic() - began) / 2, random.Random(7)
+    statuses = [killed_after(moments.uniform(seconds / 2, seconds), killed, *line) for _ in range(kills)]
+    assert -signal.SIGKILL in statuses, "the kills came too late to disturb anything"
+    last = run_command(killed, *line)
+    assert last.returncode == 0, last.stderr
+    assert measured(the_run(undisturbed)) == measured(the_run(killed))
+    assert adapter(undisturbed) == adapter(killed)
+    names = {name for _, values in measured(the_run(killed)) for name in values}
+    assert {"eval/chat/loss", "eval/code/loss"} <= names

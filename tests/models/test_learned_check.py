@@ -7,7 +7,7 @@ import pytest
 
 from runner.data.json_value import Json
 from runner.data.kinds.conversation import Conversation
-from runner.data.rows import Message
+from runner.data.rows import Message, canonical
 from runner.data.splits import Selection
 from runner.data.survey import survey
 from runner.errors import DataError
@@ -117,10 +117,10 @@ def test_of_many_rows_of_one_shape_the_first_are_looked_at_and_of_each_new_shape
 ) -> None:
     monkeypatch.setattr(learned_check, "FIRST_ROWS", 3)
     monkeypatch.setattr(learned_check, "SHAPE_ROWS", 2)
-    looked_at = LearnedCheck(ChatTokenizer(folder), 4000)._is_looked_at
+    check = LearnedCheck(ChatTokenizer(folder), 4000)
     short = Conversation((Message("user", "Hi"), Message("assistant", "Hello.")))
     long = Conversation((*short.messages, *short.messages))
     with_tools = Conversation(short.messages, [{"type": "function", "function": {"name": "now"}}])
-    assert [looked_at(row) for row in [*[short] * 5, *[long] * 3, with_tools, with_tools]] == [
-        *[True] * 3, False, False, True, True, False, True, True
-    ]  # fmt: skip
+    lines = list(map(canonical, [*[short] * 5, *[long] * 3, with_tools, with_tools]))
+    assert check.chosen(lines) == [0, 1, 2, 5, 6, 8, 9]
+    assert check.chosen(lines) == [8, 9], "block by block"

@@ -118,7 +118,7 @@ class LocalSteps:
                 for row, values in zip(self.data.rows["validation"], rows, strict=True)
             ]
             (self.run.folder / layout.HELD_OUT).write_bytes(b"\n".join(lines) + b"\n")
-        values = mean(rows)
+        values = mean(rows, self.recipe.sources)
         yield Metrics(msgspec.convert(self.results["train"]["step"], int), values)
         return dict(values)
 

@@ -6,6 +6,7 @@ format is seen when it is decoded.
 """
 
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from runner.data.containers.packed import BadZstd, open_packed
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
@@ -29,7 +31,6 @@ _FOREIGN = {
     rb"PK": "a ZIP or Excel file; save its table as CSV or JSON Lines",
     rb"\xff\xfe\0\0|\0\0\xfe\xff|[^\0]\0\0\0|\0\0\0[^\0]": "UTF-32 text; save it as UTF-8",
     rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]": "UTF-16 text; save it as UTF-8",
-    rb"\x28\xb5\x2f\xfd": "zstd-compressed; unpack it, or compress it with gzip",
     rb"BZh": "bzip2-compressed; unpack it, or compress it with gzip",
     rb"\xfd7zXZ": "xz-compressed; unpack it, or compress it with gzip",
     rb"ARROW1": "an Arrow file; save its table as Parquet",
@@ -48,13 +49,55 @@ class Block(NamedTuple):
     lines: list[bytes]
     share: float = 1.0
 
+    def read(self) -> "Block":
+        """Return the block itself, as a span returns one."""
+        return self
+
+
+class Span(NamedTuple):
+    """Lines that are left where they are in a file of JSON Lines: `size` bytes from `start` on, with their numbers.
+
+    Its few bytes go to another process in place of a megabyte, which is read there.
+    """
+
+    file: DataFile
+    start: int
+    size: int
+    numbers: range
+    share: float
+
+    def read(self) -> Block:
+        """Return the lines. Raises `DataError` if they cannot be read any more."""
+        with _readable(self.file), self.file.path.open("rb") as stream:
+            stream.seek(self.start)
+            text = stream.read(self.size)
+        lines = lines_of(text, self.start)
+        if len(lines) != len(self.numbers):
+            raise DataError(f"{self.file.name}: the file was changed while it was read; give the command again.")
+        return Block(self.numbers, lines, self.share)
+
+
+Piece = Block | Span
+"""Some rows of a file, here or to be read; `read` returns them."""
+
+
+def lines_of(text: bytes, start: int) -> list[bytes]:
+    """Return the lines of a text, each with the LF that ends it; a file's mark, at its `start` 0, is left out."""
+    # Not `splitlines`, for which CR alone ends a line, too.
+    return io.BytesIO(text if start else text.removeprefix(BYTE_ORDER_MARK)).readlines()
+
 
 def open_text(path: Path) -> BinaryIO:
-    """Open a file for reading bytes, unpacked if it is gzip."""
+    """Open a file for reading bytes, unpacked if it is gzip or zstd."""
     with path.open("rb") as stream:
-        # By its first bytes (RFC 1952): a name is often wrong, as downloads lose or gain `.gz`.
-        packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+        # By its first bytes: a name is often wrong, as downloads lose or gain `.gz`.
+        start = stream.read(4)
+    return open_packed(path, start) or path.open("rb")
+
+
+def is_packed(stream: BinaryIO) -> bool:
+    """Say whether what `open_text` opened is unpacked as it is read, and so cannot be read from anywhere."""
+    return hasattr(stream, "fileobj")
 
 
 def share_read(stream: BinaryIO, path: Path) -> float:
@@ -92,12 +135,17 @@ def container_of(file: DataFile, start: bytes) -> str:
 
 
 def read_blocks(file: DataFile) -> Iterator[Block]:
-    """Yield the rows of a file, a block at a time.
+    """Yield the rows of a file, a block at a time; raises as `read_pieces` does."""
+    return (piece.read() for piece in read_pieces(file))
+
+
+def read_pieces(file: DataFile) -> Iterator[Piece]:
+    """Yield the rows of a file, a piece of about a megabyte at a time.
 
     Raises `DataError` if the file is empty, cut off or not a kind of file that is read here.
     """
     container = import_module(f"{__name__}.{container_of(file, head(file))}")
-    read: Callable[[DataFile], Iterator[Block]] = container.read
+    read: Callable[[DataFile], Iterator[Piece]] = container.read
     with _readable(file):
         yield from read(file)
 
@@ -107,9 +155,10 @@ def _readable(file: DataFile) -> Iterator[None]:
     """Raise what the system says of a file as `DataError`."""
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+    except (EOFError, zlib.error, gzip.BadGzipFile, BadZstd) as error:
+        packer = "zstd" if isinstance(error, BadZstd) else "gzip"
         raise DataError(
-            f"{file.name}: the gzip file is cut off or damaged; a whole one is needed, fetch it again."
+            f"{file.name}: the {packer} file is cut off or damaged; a whole one is needed, fetch it again."
         ) from None
     except OSError as error:
         raise DataError(f"{file.name}: {error.strerror}; a file that can be read is needed; check it.") from None

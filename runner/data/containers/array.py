@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, open_text, share_read
+from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, head, open_text, share_read
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
@@ -34,8 +34,7 @@ def read(file: DataFile) -> Iterator[Block]:
     Raises `DataError` if the array is not closed, or is not all there is in the file.
     """
     with open_text(file.path) as stream:
-        if stream.read(3) != BYTE_ORDER_MARK:  # a stream of gzip can seek back, too
-            stream.seek(0)
+        stream.read(len(BYTE_ORDER_MARK) if head(file).startswith(BYTE_ORDER_MARK) else 0)
         items = split_array(stream.read)
         try:
             while batch := list(islice(items, ROWS_A_BLOCK)):

@@ -6,8 +6,18 @@ U+2028, U+2029 and U+0085 end lines for `str.splitlines`, but not in JSON Lines:
 import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
-from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, open_text, share_read
+from runner.data.containers import (
+    BLOCK_BYTES,
+    Block,
+    Piece,
+    Span,
+    is_packed,
+    lines_of,
+    open_text,
+    share_read,
+)
 from runner.data.quoting import shown
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
@@ -16,20 +26,30 @@ from runner.errors import DataError
 _HEADER = re.compile(r"\ufeff?[\w \"'.-]{1,60}(?:(?P<separator>[,;\t])[\w \"'.-]{1,60})+", re.ASCII)
 
 
-def read(file: DataFile) -> Iterator[Block]:
+def read(file: DataFile) -> Iterator[Piece]:
     """Yield the lines of a file; blank ones are among them, so that the numbers are right.
 
-    Raises `DataError` if the file begins as a table does, or with an object that goes over several lines.
+    A file that is not packed gives spans, as it can be read from anywhere. Raises `DataError` if it begins as a table
+    does, or with an object that goes over several lines.
     """
     with open_text(file.path) as stream:
-        first = 1
-        # Of bytes, so that only LF ends a line; a row longer than a block is one line all the same.
-        while lines := stream.readlines(BLOCK_BYTES):
-            if first == 1:
-                lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
-                _refuse_other_layouts(file, lines)
-            yield Block(range(first, first + len(lines)), lines, share_read(stream, file.path))
-            first += len(lines)
+        start, first = 0, 1
+        while text := _whole_lines(stream):
+            numbers = range(first, first + text.count(b"\n") + (not text.endswith(b"\n")))
+            share = share_read(stream, file.path)
+            if start == 0:
+                _refuse_other_layouts(file, lines_of(text, start))
+            if is_packed(stream):
+                yield Block(numbers, lines_of(text, start), share)
+            else:
+                yield Span(file, start, len(text), numbers, share)
+            start, first = start + len(text), numbers.stop
+
+
+def _whole_lines(stream: BinaryIO) -> bytes:
+    """Return the next lines, a little more than a block together; a longer row is one line all the same."""
+    text = stream.read(BLOCK_BYTES + 1)
+    return text if text.endswith(b"\n") else text + stream.readline()
 
 
 def _refuse_other_layouts(file: DataFile, lines: Sequence[bytes]) -> None:

@@ -92,14 +92,12 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
             before = role
         if before != "user" or len(self.chosen) != 1 or len(self.rejected) != 1:
             return False
-        chosen, rejected = self.chosen[0], self.rejected[0]
-        return (
-            chosen.role == "assistant" == rejected.role
-            and chosen.content != rejected.content
-            and has_text(chosen.content)
-            and has_text(rejected.content)
-            and has_text(question)
-        )
+        (good,), (bad,) = self.chosen, self.rejected
+        chosen, rejected = good.content, bad.content
+        # Written out: a call of `has_text` for each would take as long as all of this.
+        if not chosen or not rejected or not question or good.role != "assistant" or bad.role != "assistant":
+            return False
+        return not (chosen == rejected or chosen.isspace() or rejected.isspace() or question.isspace())
 
 
 def _spoken(answer: Turns, start: int) -> tuple[tuple[int, int], ...]:

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 from runner.data.findings import Finding
-from runner.data.rows import Message, Row, canonical
+from runner.data.measured import Measured
 
 
 class Seen:
@@ -13,40 +13,29 @@ class Seen:
 
     def __init__(self) -> None:
         # 64 bits: of a million different rows, two are taken for the same with a probability of 1 in 37 million.
-        self.rows = array("q")
-        self.prompts = array("q")
+        self.rows = array("Q")
+        self.prompts = array("Q")
         self._lines = array("L")
         self._starts: list[int] = []
         self._files: list[str] = []
 
-    def add(self, file: str, lines: Sequence[int], prompts: Sequence[tuple[Message, ...]], rows: Sequence[Row]) -> None:
-        """Append further rows of a file: their lines and hashes."""
-        if self._files[-1:] != [file]:
+    def add(self, part: Measured) -> None:
+        """Append further rows of a file."""
+        if self._files[-1:] != [part.file.name]:
             self._starts.append(len(self._lines))
-            self._files.append(file)
-        self._lines.extend(lines)
-        self.prompts.fromlist(_hashes(prompts))
-        self.rows.fromlist(_hashes(rows))
+            self._files.append(part.file.name)
+        self._lines.extend(part.lines)
+        self.prompts.extend(part.prompts)
+        self.rows.extend(part.rows)
+
+    def by_file(self) -> dict[str, int]:
+        """Return how many rows each file has, in the order of the files."""
+        ends = [*self._starts[1:], len(self._lines)]
+        return {file: end - start for file, start, end in zip(self._files, self._starts, ends, strict=True)}
 
     def place(self, row: int) -> tuple[str, int]:
         """Return file and line of the row with that number."""
         return self._files[bisect_right(self._starts, row) - 1], self._lines[row]
-
-
-def _hashes(values: Sequence[Row | tuple[Message, ...]]) -> list[int]:
-    """Return 64 bits of each value, the same for equal values while this process lives."""
-    try:
-        # Python's own hash, seeded by each process: nobody can write two rows that are alike by it.
-        return list(map(hash, values))
-    except TypeError:
-        return list(map(_hash, values))
-
-
-def _hash(value: Row | tuple[Message, ...]) -> int:
-    try:
-        return hash(value)
-    except TypeError:  # it has tools, which are dicts
-        return hash(canonical(value))
 
 
 def find_repeats(splits: Sequence[Seen]) -> Iterator[Finding]:

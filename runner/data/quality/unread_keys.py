@@ -7,8 +7,9 @@ All types of rows forbid unknown keys, which costs nothing. Where a line has som
 - Any others are removed from the decoded JSON until it fits the type, which takes five times as long.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -30,18 +31,36 @@ MEANINGFUL = MEDIA | {*JUDGEMENTS} | OLDER.keys() | {"tools"}
 _NOTHING = (msgspec.UNSET, *map(msgspec.Raw, (b"null", b'""', b"[]", b"{}")))
 
 
+class Met(NamedTuple):
+    """The keys met so far in a file that its format does not read: those that are skipped, and those named in warnings.
+
+    What is found in a block depends on them, where there are many.
+    """
+
+    skipped: tuple[str, ...] = ()
+    named: frozenset[str] = frozenset()
+
+
+NOTHING_MET = Met()
+
+
 class Reader:
     """Makes rows of the lines of a file, and says which of their keys the format does not read.
 
-    `to_row` makes a row of what a line holds.
+    `to_row` makes a row of what a line holds; `met` is what an earlier reader of the same file ended with.
     """
 
-    def __init__(self, format: Format, to_row: ToRow) -> None:
+    def __init__(self, format: Format, to_row: ToRow, met: Met = NOTHING_MET) -> None:
         self._format = format
         self._to_row = to_row
-        self._skipped: list[str] = []
-        self._named: set[str] = set()
-        self._decode = msgspec.json.Decoder(format.raw).decode
+        self._skipped = [*met.skipped]
+        self._named = {*met.named}
+        self._decode = self._decoder()
+
+    @property
+    def met(self) -> Met:
+        """The keys met so far."""
+        return Met(tuple(self._skipped), frozenset(self._named))
 
     def read(self, lines: Sequence[bytes]) -> tuple[list[Row], list[Unread]]:
         """Return the rows of lines, and which of their own keys are not read; quick.
@@ -84,15 +103,21 @@ class Reader:
         if place or key in MEANINGFUL or len(self._skipped) == MAX_NAMED or not _can_be_a_field(key):
             return False
         self._skipped.append(key)
+        self._decode = self._decoder()
+        return True
+
+    def _decoder(self) -> Callable[[bytes], Any]:
+        """Return what decodes a line, without the keys that are skipped."""
+        raw = self._format.raw
+        if not self._skipped:
+            return msgspec.json.Decoder(raw).decode
+        # msgspec.Raw: the value is skipped and kept as bytes, not decoded.
         fields = [
             (f"skipped_{number}", msgspec.Raw | msgspec.UnsetType, msgspec.field(default=msgspec.UNSET, name=key))
             for number, key in enumerate(self._skipped)
         ]
-        raw = self._format.raw
-        # msgspec.Raw: the value is skipped and kept as bytes, not decoded.
         wider = msgspec.defstruct(raw.__name__, fields, bases=(raw,), gc=False, forbid_unknown_fields=True)
-        self._decode = msgspec.json.Decoder(wider).decode
-        return True
+        return msgspec.json.Decoder(wider).decode
 
     def _unread(self, raws: Sequence[msgspec.Struct]) -> Iterator[Unread]:
         for number, key in enumerate(self._skipped):

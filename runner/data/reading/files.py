@@ -1,10 +1,11 @@
-"""From what a user types under `dataset.train` to files: paths, globs, lists, and `embedded:NAME`."""
+"""From what a user types under `dataset.train` to files: paths, globs, lists, `embedded:NAME`, and names of sources."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from runner.data import sources
 from runner.data.quoting import shown
 from runner.errors import DataError
 
@@ -50,7 +51,26 @@ def _looked_up(name: str) -> list[DataFile]:
         raise DataError(f"{shown(name, 200)}: is no path or pattern ({error}); check it.") from None
 
 
+def pinned(where: str | Sequence[str]) -> str | list[str]:
+    """Return names with what those of sources mean at present, such as a commit in place of a branch.
+
+    Raises `DataError` if a source does not know one.
+    """
+    if not isinstance(where, str):
+        return [name for each in where for name in [pinned(each)] if isinstance(name, str)]
+    source = sources.of(where)
+    return source.pinned(where) if source and not Path(where).is_file() else where
+
+
 def _matches(name: str) -> Iterator[DataFile]:
+    source = sources.of(name)
+    # A file here may be called like an address, and is meant then.
+    if source is not None and not Path(name).is_file():
+        yield from (DataFile(called, path) for called, path in source.files(name))
+        return
+    if "://" in name:
+        known = ", ".join(f"{scheme}:" for scheme in sources.by_scheme())
+        raise DataError(f"{shown(name, 200)}: is at no address that is known; allowed: {known}, or files here.")
     embedded = name.startswith(EMBEDDED)
     path = EMBEDDED_FOLDER / name.removeprefix(EMBEDDED) if embedded else Path(name).expanduser()
     # First, as a file may have a name with brackets or stars in it.

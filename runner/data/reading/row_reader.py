@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
 from runner.data import kinds
-from runner.data.containers import BYTE_ORDER_MARK, Block, head, read_blocks
+from runner.data.containers import BYTE_ORDER_MARK, Block, Piece, head, read_pieces
 from runner.data.findings import Finding
 from runner.data.formats import Format, ToRow, named
-from runner.data.quality.unread_keys import Reader
+from runner.data.quality.unread_keys import NOTHING_MET, Met, Reader
 from runner.data.reading.decode_errors import explain
 from runner.data.reading.detect import detect
 from runner.data.reading.files import DataFile
@@ -31,12 +31,45 @@ class RowBlock(NamedTuple):
     findings: list[Finding]
     share: float = 0.0
 
+    def first(self, count: int) -> Self:
+        """Return the first so many rows; what was found in others, too, stays."""
+        if len(self.rows) <= count:
+            return self
+        return self._replace(lines=self.lines[:count], rows=self.rows[:count])
+
 
 class Steps(NamedTuple):
-    """What makes lines rows; `reader` and a row's own check raise `ValueError` for a bad one."""
+    """What makes lines rows; `reader` and a row's own check raise `ValueError` for a bad one.
+
+    `parts` is the kind wanted where each row read holds several of it.
+    """
 
     format: Format
     reader: Reader
+    parts: type[Row] | None = None
+
+
+class Opened(NamedTuple):
+    """A file whose format is known: its pieces, and what is to be said of the file as a whole."""
+
+    file: DataFile
+    format: Format
+    pieces: Iterator[Piece]
+    findings: list[Finding]
+
+
+def open_file(file: DataFile, format_name: str, kind: str) -> Opened:
+    """Return a file ready to be read. Raises `DataError` if it cannot be, or if its format is not known."""
+    findings = []
+    if head(file).startswith(BYTE_ORDER_MARK):
+        message = "the file begins with U+FEFF, which other programs trip over; save it without byte order mark"
+        findings.append(Finding("warning", "byte-order-mark", file.name, 1, message))
+    # The first block decides the format; all others are read with it.
+    pieces = read_pieces(file)
+    first = next(pieces, Block([], []))
+    name = kinds.load(kind).format if format_name == "auto" else format_name
+    format = named(name) if name else detect(file, first.read(), kind)
+    return Opened(file, format, chain([first], pieces), findings)
 
 
 def read_file(file: DataFile, format_name: str, kind: str) -> Iterator[RowBlock]:
@@ -44,33 +77,34 @@ def read_file(file: DataFile, format_name: str, kind: str) -> Iterator[RowBlock]
 
     Raises `DataError` if the file cannot be read, or if its format is not known or does not hold such rows.
     """
-    if head(file).startswith(BYTE_ORDER_MARK):
-        message = "the file begins with U+FEFF, which other programs trip over; save it without byte order mark"
-        yield RowBlock(file, [], [], [Finding("warning", "byte-order-mark", file.name, 1, message)])
-    # The first block decides the format; all others are read with it.
-    blocks = read_blocks(file)
-    first = next(blocks, Block([], []))
-    name = kinds.load(kind).format if format_name == "auto" else format_name
-    format = named(name) if name else detect(file, first, kind)
+    opened = open_file(file, format_name, kind)
+    yield RowBlock(file, [], [], opened.findings)
+    steps = steps_of(file, opened.format, kind)
+    for piece in opened.pieces:
+        yield good_rows(file, piece.read(), steps)
+
+
+def steps_of(file: DataFile, format: Format, kind: str, met: Met = NOTHING_MET) -> Steps:
+    """Return the steps from the lines of a file to rows of the kind wanted, after the keys met in it before."""
     wanted = kinds.load(kind)
-    own = format.kind == kind or format.kind in wanted.split_of
+    split = format.kind in wanted.split_of
+    own = format.kind == kind or split
     to_row = format.to_row if own else _converted(file, format, wanted)
-    steps = Steps(format, Reader(format, to_row))
-    for block in chain([first], blocks):
-        found = good_rows(file, block, steps)._replace(share=block.share)
-        yield _split(found, wanted) if format.kind in wanted.split_of else found
+    return Steps(format, Reader(format, to_row, met), wanted if split else None)
 
 
 def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:
     """Take a block through the steps whole, which is quick; if that fails, row by row."""
     try:
         rows, unread = steps.reader.read(block.lines)
-        return _checked(file, block.numbers, rows, unread, steps)
+        found = _checked(file, block.numbers, rows, unread, steps)
     except (ValueError, RecursionError):
         # One bad row in a block of a megabyte: the block is read again row by row, to know which.
-        return _joined(
+        found = _joined(
             [_good_row(file, number, line, steps) for number, line in zip(block.numbers, block.lines, strict=True)]
         )
+    found = found._replace(share=block.share)
+    return _split(found, steps.parts) if steps.parts else found
 
 
 def _checked(

@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,6 +22,7 @@ from typing import Annotated
 import msgspec
 
 from runner import cache, distributed
+from runner.data.checking.cores import usable_cores
 from runner.errors import RequestError
 from runner.request.types import PositiveFloat, PositiveInt
 
@@ -151,36 +152,6 @@ def choose_threads(machine: Machine | None, environment: Mapping[str, str] = os.
     tried = " or ".join(map(str, sorted(machine.gemm_by_threads)))
     only = len(machine.gemm_by_threads) == 1
     return machine.threads, "the cores this process may use" if only else f"the fastest of {tried} here"
-
-
-def usable_cores(root: Path = Path("/")) -> int:
-    """Return the cores this process may use: by its affinity, and whole ones within its control groups' quotas."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # A thread more than the quota stops all of them at each barrier for the rest of the period.
-    return max(1, min([allowed, *map(int, _quotas(root))]))
-
-
-def _quotas(root: Path) -> Iterator[float]:
-    """Yield the cores' worth of time that each control group around this process allows, version 1 or 2."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        # Version 2 has one line without controllers, version 1 a line for each of them (cgroups(7)).
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = root / "sys/fs/cgroup" / controllers
-        group = top / path.lstrip("/")
-        # In a container the path can be the outer system's: then only the top is here, and is the container's own.
-        for folder in (group, *(each for each in group.parents if each.is_relative_to(top))):
-            # The quota of any group above counts, too; both versions give microseconds of each period.
-            for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-                with suppress(OSError, ValueError):
-                    quota, period = " ".join((folder / name).read_text() for name in names).split()
-                    if quota not in ("max", "-1"):
-                        yield int(quota) / int(period)
 
 
 def _cpu() -> tuple[str, str]:
