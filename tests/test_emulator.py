@@ -10,7 +10,7 @@ import pytest
 
 from runner.backends.foundry.catalogue import catalogue
 from tests.conftest import pair_row
-from tests.emulator import Script, models
+from tests.emulator import Limits, Script, models
 from tests.emulator.sdk import Client, chat_row, connected
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,28 @@ def test_checkpoints_are_those_of_the_last_three_epochs(client: Client) -> None:
     client.ended(job)
     found = list(client.jobs.checkpoints.list(job.id))
     assert [item.step_number for item in found] == [30, 20, 10]
-    assert found[0].fine_tuned_model_checkpoint.endswith(":ckpt-step-30")
+    name = found[0].fine_tuned_model_checkpoint
+    assert name.startswith("ftchkpt-") if client.cloud.lax else name.endswith(":ckpt-step-30")
+
+
+def test_as_many_jobs_run_and_wait_as_may_and_more_are_turned_away(client: Client) -> None:
+    client.cloud.limits = Limits(running=1, queued=1)
+    client.cloud.script = Script(running_seconds=3600)
+    file = client.upload([pair_row(number) for number in range(10)])
+
+    def states() -> list[str]:
+        return [job.status for job in client.jobs.list()]
+
+    client.order(training_file=file.id)
+    client.cloud.advance(60)
+    client.order(training_file=file.id)
+    client.cloud.advance(60)
+    assert states() == ["queued", "running"], "its turn has not come"
+    with pytest.raises(openai.RateLimitError, match="maximum number of queued fine-tuning jobs"):
+        client.order(training_file=file.id)
+    client.cloud.advance(3600)
+    assert states() == ["running", "succeeded"]
+    assert client.order(training_file=file.id).status in ("validating_files", "pending")
 
 
 def test_lists_come_in_pages(client: Client) -> None:
