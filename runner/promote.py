@@ -36,6 +36,7 @@ def _promote(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     names = [each for each in given.given if "=" not in each]
     keys = promotion_keys.parse([each for each in given.given if "=" in each])
+    # These ask MLflow alone, and work where no run is.
     alone = keys.back or keys.history or keys.undeploy
     if len(names) != (0 if alone else 1):
         wanted = "no run is named together with back, history or undeploy" if alone else "name one run"

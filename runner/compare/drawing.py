@@ -38,6 +38,7 @@ def parts(found: Comparison) -> list["Figure"]:
     """Return the same as drawings of their own, which a page sets side by side or, on a phone, below each other."""
     from matplotlib.figure import Figure
 
+    # The models of an evaluation have no curves.
     curved = any(run.curves for run in found.results)
     drawn = [*[_curves] * curved, _sweep]
     figures = [Figure(figsize=(6, 4.5), layout="constrained") for _ in drawn]

@@ -51,6 +51,7 @@ _STYLE = """
     .answer, .reason { max-height: none; overflow: visible } }
 """
 
+# The only script: without it the rows are there, in their order, unfiltered.
 _SCRIPT = """
   const rows = [...document.querySelectorAll('.row')], list = document.getElementById('rows');
   const grader = document.getElementById('grader'), changed = document.getElementById('changed');
@@ -70,6 +71,7 @@ _SCRIPT = """
   show();
 """
 
+# Braces are doubled where the template has its own.
 _FRAME = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -134,6 +136,7 @@ _ROWS = (
 """
 )
 
+# Short cells stay on one line, and the table scrolls where there are many; long ones are folded.
 _TABLE = """<table>
 <tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in lines %}<tr>{% for cell in row %}<td{{ ' class="wide"' | safe if cell | string | length > 40 else "" }}>

@@ -61,6 +61,7 @@ def drawing(title: str, series: Mapping[str, Points]) -> Drawing | None:
     drawn = {name: points for name, points in whole.items() if points}
     if not any(len(points) > 1 for points in drawn.values()):
         return None
+    # The same axes for all: curves in one drawing are to be compared.
     steps = [step for points in drawn.values() for step, _ in points]
     values = [value for points in drawn.values() for _, value in points]
     low, high = min(values), max(values)

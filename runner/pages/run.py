@@ -44,6 +44,7 @@ def html(run: Run, content: Report) -> str:
         ("Time and cost", ["step", "took"], _cost(run, content)),
         ("Versions", ["package", "version"], [[name, value[:SHOWN]] for name, value in content["versions"].items()]),
     ]
+    # What is empty has no heading: a hosted run without held-out rows, say.
     return _PAGE.render(
         title=f"{content['name']}: {content['status']}",
         run=run,
@@ -74,6 +75,7 @@ def _metrics(content: Report, result: Result) -> Lines:
 
 def _request(run: Run) -> Lines:
     """Return the keys whose values are not their defaults. A backend's `auto` has its value by now."""
+    # Hidden as in request.json: a grader's configuration may have named a secret.
     asked, usual = (
         dict(flatten(hidden(check.as_composed(each)))) for each in (run.request, check.with_defaults(run.request))
     )
@@ -120,6 +122,7 @@ def _cost(run: Run, content: Report) -> Lines:
     model = content["model"]
     if model and (tokens := model.get("trained_tokens")):
         lines.append(["trained tokens", f"{tokens:,}"])
+    # Of a remote engine, which is paid by the request; a finished job's price is in its plan.
     spent = backends.of(run).cost(run, None).spent
     return [*lines, ["spent so far", f"${spent:,.2f}"]] if spent else lines
 
@@ -140,6 +143,7 @@ def _drawings(measured: Mapping[str, curves.Points]) -> list[curves.Drawing]:
     """Return a drawing for each metric that has a curve, its training and held-out values together; the loss first."""
     names = dict.fromkeys(name.partition("/")[2] for name in measured if name.partition("/")[0] in DRAWN)
     found = []
+    # One drawing for both splits: whether they part is what one looks for.
     for name in sorted(names, key=lambda each: (each != methods.LOSS.name, each)):
         series = {split: measured.get(f"{split}/{name}", ()) for split in DRAWN}
         if made := curves.drawing(methods.metric(name).label, series):

@@ -48,12 +48,14 @@ def base_of(run: Run) -> list[Contender]:
             f"{run.folder}: nothing has this alias yet, so the model is compared with its base model, and no answer of "
             "either was graded; give the run's command again with evaluation.graders=[NAME]: nothing is trained again."
         )
+    # A hosted run may have no answers of its base model, where no deployment of it was found.
     found = {each.model: each for each in results.read_models(run.folder)}
     if BASE not in found or TUNED not in found:
         raise RequestError(
             f"{run.folder}: nothing has this alias yet, and the base model was not asked, so there is nothing to "
             "compare with; deploy it (backend.deployment.base), or ask both with python -m runner.evaluate."
         )
+    # As a reader knows them: the folder's own words for its models say nothing elsewhere.
     called = {TUNED: run.folder.name, BASE: "the base model"}
     return [Contender(called=called[each], result=found[each], model=each, base=_root(run)) for each in (TUNED, BASE)]
 

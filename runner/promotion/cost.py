@@ -34,6 +34,7 @@ def cheaper(one: Contender, other: Contender) -> Cheaper:
     if sizes is None:
         unknown = f"whether it is cheaper is not known: the sizes of {one.base.source} and {other.base.source} are not"
         return Cheaper(False, f"{unknown} on this machine")
+    # The same rows on both sides: what makes an answer long is the question.
     ours, theirs = _characters(one), _characters(other)
     common = sorted(ours.keys() & theirs.keys())
     mean = sum(theirs[row] for row in common) * sizes[1] / max(1, len(common))
@@ -69,6 +70,7 @@ def _sizes(one: ModelIdentity, other: ModelIdentity) -> tuple[float, float] | No
     """Return the parameters of two models; of one and the same, whatever it is, the unit. None if not known."""
     if (one.digest or one.source) == (other.digest or other.source):
         return 1.0, 1.0
+    # Never fetched for this: a base model may be gigabytes.
     folders = [models.cached(each.source) for each in (one, other)]
     if None in folders:
         return None

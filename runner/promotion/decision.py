@@ -33,6 +33,7 @@ def decide(
     """
     compared = [one.result, other.result]
     found = verdict.make(compared, _metric(metric, compared), margin)
+    # By their own names: a comparison calls variants by the keys that differ, which may be many.
     ours, theirs = (Variant(each.called, (each.result,)) for each in (one, other))
     difference = replace(compare(found.metric, ours, theirs), margin=margin)
     promote, why = _decided(one, other, difference, cheaper)

@@ -17,6 +17,7 @@ def write(folder: Path, run: Path, name: str, version: str, decision: Decision) 
     """Write the evidence for a version into `folder/evidence`."""
     to = folder / FOLDER
     output.write(decision.comparison, to)
+    # Small files only: the model itself is next to them.
     for each in COPIED:
         if (run / each).exists():
             shutil.copy(run / each, to)

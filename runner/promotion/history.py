@@ -22,6 +22,7 @@ def before(moves: Sequence[Move], holder: str) -> str | None:
     """
     had: list[str] = []
     for move in moves:
+        # Going back unwinds: what came after is no longer on the way.
         if move.back and move.version in had:
             had = had[: had.index(move.version) + 1]
         else:

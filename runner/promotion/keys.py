@@ -48,6 +48,7 @@ def parse(settings: Sequence[str]) -> Keys:
     problems = [problem for key, value in given.items() for problem in _problems(key, value, known)]
     if problems:
         raise RequestError("\n".join(problems))
+    # Not strict: all that is typed is text, and 0.02 or true are values of it.
     keys = msgspec.convert({key: value for key, value in given.items() if value != "null"}, Keys, strict=False)
     # MLflow keeps these for versions, and says so only when the alias is set, after all the work.
     if re.fullmatch(r"[vV]\d+|latest", keys.alias):

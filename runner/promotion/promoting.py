@@ -48,9 +48,11 @@ def promote(run: Run, keys: Keys, runs: Path) -> Moved:
         found = _decide(registry, holder, run, keys, runs)
         if not found.promote:
             raise RefusedError(f"{run.folder.name} is not promoted to {name}@{keys.alias}: {found.why}.")
+        # Only now: a run that is refused leaves no version behind.
         version = registry.register(name, position.run_id, position.model_id)
         with tempfile.TemporaryDirectory(prefix="runner-") as folder:
             evidence.write(Path(folder), run.folder, name, version.number, found)
+            # Before the alias moves, so that whatever has it has its evidence.
             registry.attach(version, position.model_id, Path(folder), found.why)
         sentences = (found.why, *_serve(registry, version, run, keys))
         before = holder.number if holder else ""
@@ -75,6 +77,7 @@ def go_back(keys: Keys, runs: Path) -> Moved:
             return Moved(version=version, sentences=(f"{version} has {name}@{keys.alias} already",))
         deployment = registry.deployment(name, keys.alias)
         sentences: tuple[str, ...] = ()
+        # The folder is needed for a deployment alone: of a local model it may be gone.
         if deployment or keys.deployment:
             sentences = _serve(registry, version, planning.load(registry.folder(version, runs)), keys)
         before = holder.number if holder else ""
@@ -135,6 +138,7 @@ def _named(registry: Registry, keys: Keys) -> str:
     """Return the registered model that is meant: the one named, else the only one that has the alias."""
     if keys.name is not None:
         return keys.name
+    # With one in the store nobody has to remember what it is called.
     having = registry.named_with(keys.alias)
     if len(having) != 1:
         found = ", ".join(having) or "none"

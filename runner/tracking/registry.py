@@ -49,6 +49,7 @@ def opened(uri: str) -> Iterator["Registry"]:
     """Yield the registry of a store. Raises `ServiceError` in one sentence for whatever the store refuses."""
     from mlflow.exceptions import MlflowException
 
+    # Around all of it: MLflow raises wherever it is asked, and a user's sentence is one.
     try:
         yield Registry(connect(uri))
     except (MlflowException, sqlite3.Error, ConnectionError, TimeoutError) as error:
@@ -73,6 +74,7 @@ class Registry:
 
     def named_with(self, alias: str) -> list[str]:
         """Return the registered models that have an alias."""
+        # One page: nobody has a thousand registered models with the same alias.
         found = self.client.search_registered_models(max_results=MOST_NAMES)
         return [each.name for each in found if alias in each.aliases]
 
@@ -107,6 +109,7 @@ class Registry:
     def move(self, name: str, alias: str, move: Move) -> None:
         """Move an alias and keep the move. Raises `ServiceError` where another process has just moved it."""
         holder = self.holder(name, alias)
+        # MLflow has no compare-and-set: this leaves a window of milliseconds instead of minutes.
         if (holder.number if holder else "") != move.instead_of:
             raise ServiceError(
                 f"models:/{name}@{alias}: was moved meanwhile, to version {holder.number if holder else 'none'}; give "

@@ -49,11 +49,11 @@ class Place:
         stores.put_empty(folder)
         return cls(folder, model)
 
-    def command(self, *line: str, folder: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *line: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run `python -m …` to its end, here or in another folder."""
         own = {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
-        own |= {"RUNNER_CACHE": str((folder or self.folder) / "cache")}
-        return warm.run([sys.executable, "-m", *line], cwd=folder or self.folder, env=os.environ | own | more)
+        own |= {"RUNNER_CACHE": str((folder or self.folder) / "cache"), "MLFLOW_TRACKING_URI": self.store}
+        return warm.run([sys.executable, "-m", *line], cwd=folder or self.folder, env=os.environ | own)
 
     def promote(self, *line: str, code: int = 0) -> str:
         """Promote, which has to end with a code; return what was printed, or the sentence of a refusal.

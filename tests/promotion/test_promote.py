@@ -83,13 +83,13 @@ def test_the_model_is_loaded_by_its_alias_in_a_folder_that_has_nothing_but_the_a
         "runner", "model.source=models:/loaded@champion", "dataset=files", "dataset.train=rows.jsonl", "method=sft",
         "sft.n_epochs=1", "evaluation.samples=1", "evaluation.max_new_tokens=12", "tracking=none", "name=next",
     ]  # fmt: skip
-    done = place.command(*line, folder=tmp_path, MLFLOW_TRACKING_URI=place.store)
+    done = place.command(*line, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = tmp_path.glob("runs/next-*")
     assert json.loads((run / "samples.json").read_bytes())[0]["before"] == CLOTH
     # What the alias meant then stays in the plan: it may move, and the run's base model must not.
     meant = json.loads((run / "plan.json").read_bytes())["model"]["source"]
-    planned = place.command(*line, "mode=plan", folder=tmp_path, MLFLOW_TRACKING_URI=place.store)
+    planned = place.command(*line, "mode=plan", folder=tmp_path)
     assert "finished before" in planned.stdout, planned.stderr
     monkeypatch.setenv("MLFLOW_TRACKING_URI", place.store)
     monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "other"))

@@ -99,6 +99,7 @@ def _meaning(rest: str) -> str:
         raise ModelError(f"model.source: got 'models:{rest}'; allowed: models:/NAME@ALIAS, models:/NAME/VERSION, or "
                          "models:/m-ID.")  # fmt: skip
     uri = store(None)
+    # By our own client, which does not try a dead store for minutes.
     try:
         asked = client.connect(uri)
         found: ModelVersion
@@ -116,6 +117,7 @@ def _meaning(rest: str) -> str:
         ) from error
     # The store gives the id only within the address of the version's files (MLflow 3.17).
     logged = re.search(r"/(m-[0-9a-f]{32})(/|$)", str(found.source))
+    # Another tool's version has no such id, and is named by its number.
     return f"/{logged[1]}" if logged else f"/{name}/{found.version}"
 
 
