@@ -70,7 +70,7 @@ def _export(arguments: list[str]) -> None:
     folder, found = carry_out.export(planned, console.say)
     card.write(planned.run, found, folder, asked.license)
     _show(found)
-    console.say(f"\n{'' if found.proven else 'NOT PROVEN, kept as force=true: '}{folder}")
+    console.say(f"{'' if found.proven else 'NOT PROVEN, kept as force=true: '}{folder}")
 
     if destination and asked.push:
         size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
