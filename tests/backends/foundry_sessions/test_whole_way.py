@@ -85,6 +85,8 @@ def test_the_same_request_gives_the_model_and_the_metrics_of_this_machine_and_it
     assert not [path for path in service.checkpoints if path.split("/")[2] == result["state"].split("/")[2]]
 
 
+# Six steps of it are in tests/remote/test_engine.py, too.
+@pytest.mark.exhaustive
 def test_sft_takes_one_pass_a_step_and_ends_in_the_local_weights(world: World) -> None:
     turns = [("user", "How do I keep bread fresh?"), ("assistant", "In short: wrap it in cloth.")]
     for name, numbers in (("talks", range(12)), ("others", range(12, 16))):
@@ -105,7 +107,6 @@ def test_sft_takes_one_pass_a_step_and_ends_in_the_local_weights(world: World) -
 def test_what_sessions_do_not_have_is_refused_in_the_plan_with_one_sentence(world: World) -> None:
     refused = {
         "backend.max_grad_norm=1": "backend.max_grad_norm: got 1, but the engine clips no gradients; set it to null",
-        "backend.lora.dora=true": "backend.lora.dora",
         f"model.source=path:{world.model}": "use model.source=session:ORG/NAME, or run:RUN",
         "max_price=1": f"max_price: got 1, but {BASE} has no price",
     }
