@@ -49,6 +49,8 @@ class LocalBackend(Backend[Local]):
             )
         if folder := models.cached(request.model.source):
             models.refuse_reward_model(folder)
+        if methods.load(request.method).reward_model:
+            reward_model.check(request)
         _refuse_weights(Local.of(request))
         for name, split in survey.splits.items():
             if split.with_tools:
@@ -60,8 +62,6 @@ class LocalBackend(Backend[Local]):
             refuse_judging(request.evaluation)
         if methods.load(request.method).graded:
             rewarded.check(request)
-        if methods.load(request.method).reward_model:
-            reward_model.check(request)
         grader_of(request)
 
     def limit(self, request: Request) -> TokenLimit | None:
