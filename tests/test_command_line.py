@@ -108,6 +108,20 @@ WRONG_REQUESTS = [
     (["model.source=hf:nobody"], "model.source: got 'hf:nobody'; allowed: hf:ORG/NAME"),
     (["dpo.loss_type=simpoo"], "dpo.loss_type: got 'simpoo'; allowed: 'apo_zero' or 'hinge' or 'ipo' or 'orpo' or"),
     (["dpo.gamma=1"], "dpo.gamma: got 1.0, but dpo.loss_type=sigmoid does not use it"),
+    (
+        [*HOSTED, "method=kto"],
+        "method: got kto, which hosted jobs do not offer; allowed: dpo, rft, sft; use one of them",
+    ),
+    (
+        ["method=kto", "kto.batch_size=1"],
+        "kto.batch_size: got 1, but the divergence is measured by the answers of other",
+    ),
+    (
+        ["method=reward", "evaluation.graders=[length]"],
+        "method=reward trains a model that gives no answers to grade; leave it out.",
+    ),
+    (["method=reward", "backend.quantization=nf4"], "backend.quantization: got nf4; method=reward is saved merged"),
+    (["method=reward", "backend.runtime.shard=true"], "backend.runtime.shard: got true; method=reward is not sharded"),
     ([*HOSTED, "method=simpo"], "dpo.loss_type: got simpo; hosted jobs have no such option (they behave as sigmoid)"),
     ([*HOSTED, "dpo.rpo_alpha=0.5"], "dpo.rpo_alpha: got 0.5; hosted jobs have no such option (they behave as 0.0)"),
     ([*HOSTED, "dpo.n_epochs=51"], "dpo.n_epochs: got 51; the service takes up to 50, or auto."),
@@ -146,7 +160,7 @@ STOOD_FOR = (
     # Keys that exclude each other: backend.tuning=full with backend.dtype=bfloat16.
     "backend.quantization=nf4", "dpo.gamma=1", "evaluation.keep=best",
     # A limit of the service's, or what it has not: dpo.n_epochs=51 and method=simpo.
-    "dpo.rpo_alpha=0.5", "dpo.batch_size=300", "seed=3000000000", "evaluation.patience=2",
+    "dpo.rpo_alpha=0.5", "backend.runtime.shard=true", "dpo.batch_size=300", "seed=3000000000", "evaluation.patience=2",
     # A model's source: pypi:llm and hf:nobody.
     "model.source=smollm2", "model.source=path:/nowhere",
 )  # fmt: skip

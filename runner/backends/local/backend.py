@@ -49,13 +49,13 @@ class LocalBackend(Backend[Local]):
             )
         if folder := models.cached(request.model.source):
             models.refuse_reward_model(folder)
+        if methods.load(request.method).reward_model:
+            reward_model.check(request)
         _refuse_weights(Local.of(request))
         if "validation" not in survey.splits:
             refuse_judging(request.evaluation)
         if methods.load(request.method).graded:
             rewarded.check(request)
-        if methods.load(request.method).reward_model:
-            reward_model.check(request)
         grader_of(request)
         refuse_prompts(request.model.source, request.evaluation.prompts)
 

@@ -130,6 +130,9 @@ def test_what_tinker_does_not_have_is_refused_in_the_plan_with_one_sentence(worl
         source = [] if override.startswith("model.source") else [f"model.source={world.source}"]
         said = world.command(*world.line("backend=tinker", "mode=plan", override, *source), code=2)
         assert sentence in said, said
+    source = f"model.source={world.source}"
+    said = world.command("runner", "backend=tinker", "method=reward", "mode=plan", source, code=2)
+    assert "method: got reward, which trains a head of its own" in said
     assert world.service.requests == []
 
 
