@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zstandard import ZstdCompressor
 
 from runner.data.containers import read_blocks
 from runner.data.containers.array import BadArray, split_array
@@ -313,6 +314,22 @@ def test_a_gzip_that_was_cut_off_is_told_so(write: Write, name: str) -> None:
     content = {"data.json": f"[{ROW}]", "data.jsonl": ROW, "data.csv": "prompt,chosen,rejected\nWhy?,Gas.,No.\n"}[name]
     path = write(f"{name}.gz", gzip.compress(content.encode() * 1000)[:-20])
     assert refusal(path) == f"{name}.gz: the gzip file is cut off or damaged; a whole one is needed, fetch it again."
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.csv", "data.json"])
+def test_a_zstd_file_is_read_whole_or_told_to_be_cut_off_or_damaged(write: Write, name: str) -> None:
+    rows = {"data.json": f"[{ROW}]", "data.jsonl": f"{ROW}\n", "data.csv": "prompt,chosen,rejected\nWhy?,Gas.,No.\n"}[
+        name
+    ]
+    # Two frames, as `cat` and tools with several threads make them; the package's own reader stops after the first.
+    half = len(rows) // 2
+    packed = b"".join(
+        ZstdCompressor(write_checksum=True).compress(part.encode()) for part in (rows[:half], rows[half:])
+    )
+    assert look(write(f"{name}.zst", packed)).splits["train"].rows == 1
+    wrong = f"{name}.zst: the zstd file is cut off or damaged; a whole one is needed, fetch it again."
+    assert refusal(write(f"{name}.zst", packed[:-5])) == wrong
+    assert refusal(write(f"{name}.zst", packed[:-5] + b"?" * 5)) == wrong
 
 
 def test_a_parquet_file_that_was_cut_off_is_told_so(write: Write, tmp_path: Path) -> None:
