@@ -1,8 +1,11 @@
 """Print the JSON schema of requests, by which editors complete and check YAML.
 
-  python -m runner.schema                    of experiments/*.yaml, and of conf/ where a file sets keys of a request
-  python -m runner.schema dataset            of conf/dataset/*.yaml; likewise model, evaluation, tracking, grader
-  python -m runner.schema --to .vscode       writes all, and prints the settings for VS Code's YAML extension
+  python -m runner.schema                of experiments/*.yaml, and of conf/
+                                         where a file sets keys of a request
+  python -m runner.schema dataset        of conf/dataset/*.yaml; likewise model,
+                                         evaluation, tracking, grader
+  python -m runner.schema --to .vscode   writes all, and prints the settings of
+                                         VS Code's YAML extension
 
 It is made from the declarations of the keys, methods, backends and graders that are installed, your own among them.
 """
@@ -24,7 +27,9 @@ def main() -> None:
 
 def _schema(arguments: list[str]) -> None:
     parser = cli.parser("runner.schema", __doc__)
-    parser.add_argument("name", nargs="?", default="request", choices=schema.names(), help="which; %(default)s")
+    parser.add_argument(
+        "name", nargs="?", default="request", choices=schema.names(), metavar="NAME", help="which; %(default)s"
+    )
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="write all of them as FOLDER/NAME.schema.json")
     asked = parser.parse_args(arguments)
     if asked.to is None:

@@ -1,17 +1,21 @@
 """Make preference rows of a model's own answers: ask each prompt several times, grade, keep the best against the worst.
 
   python -m runner.pairs dataset=prompts.jsonl grader=brief
-  python -m runner.pairs dataset=prompts.jsonl grader=brief model=RUN n=16 margin=0.5 to=round2
-  python -m runner.pairs dataset=prompts.jsonl grader=brief model=endpoint:URL#NAME mode=plan
+  python -m runner.pairs dataset=prompts.jsonl grader=brief model=RUN to=round2
+  python -m runner.pairs dataset=prompts.jsonl grader=brief mode=plan
 
-  dataset=FILE    prompts, and fields for the grader; rows of any shape
-  grader=NAME     what says which answer is better: conf/grader/NAME.yaml, a file, or JSON
-  model=MODEL     what answers, as in runner.evaluate: a run, a source, an endpoint; by default model.source
-  n=8             answers to each prompt
-  margin=0.25     by how much the best answer's score has to exceed the worst's
-  at_least=…      the score from which an answer is good enough to be imitated; by default the grader's threshold
-  similar=0.9     from where prompts, or a best and a worst answer, are nearly the same; these are left out
-  to=pairs        the folder for pairs.jsonl (DPO), best.jsonl (SFT), and a card that says how they were made
+  dataset=FILE   prompts, and fields for the grader; rows of any shape
+  grader=NAME    which answer is better: conf/grader/NAME.yaml, a file, or JSON
+  model=MODEL    what answers, as in runner.evaluate: a run, a source, an
+                 endpoint; by default model.source
+  n=8            answers to each prompt
+  margin=0.25    by how much the best score has to exceed the worst
+  at_least=…     the score from which an answer is good enough to be imitated;
+                 by default the grader's threshold
+  similar=0.9    from where prompts, or a best and a worst answer, are nearly
+                 the same, and left out
+  to=pairs       the folder for pairs.jsonl (DPO), best.jsonl (SFT), and a card
+                 that says how they were made
 
 All other keys are those of a request: evaluation.max_new_tokens, evaluation.temperature, evaluation.judge.url, seed,
 max_price. mode=plan asks nothing. The same command continues where it stopped; no answer that is kept is asked for

@@ -18,7 +18,7 @@ Keys = TypeVar("Keys")
 COMMANDS = {
     "runner": "fine-tune a model: check the request, plan, run",
     "runner.evaluate": "ask models the same prompts, grade their answers",
-    "runner.pairs": "make preference rows of a model's own graded answers",
+    "runner.pairs": "make preference rows of a model's graded answers",
     "runner.chat": "talk to a run's model and the one it was made from",
     "runner.compare": "compare runs or a sweep, with confidence intervals",
     "runner.promote": "give a run's model a name, if it is better than what has it",
