@@ -26,15 +26,15 @@ class TokenLimit(NamedTuple):
 
     `max_tokens + 1` may mean any larger number. `count_prompts` counts what comes before the first answer, where
     longer rows are cut: a row that is cut before its answer has nothing to learn. `key` is the limit's, for messages.
-    `check` looks at rows as the model will see them: it yields a row's place and what is odd, `BadRow` where nothing
-    can be learned; `findings` are those of the model itself.
+    `check` looks at rows, given with their canonical lines, as the model will see them: it yields a row's place and
+    what is odd, `BadRow` where nothing can be learned; `findings` are those of the model itself.
     """
 
     max_tokens: int
     count_tokens: Callable[[Sequence[Row]], Sequence[int]]
     count_prompts: Callable[[Sequence[Row]], Sequence[int]] | None = None
     key: str = ""
-    check: Callable[[Sequence[Row]], Iterator[tuple[int, Oddity | BadRow]]] | None = None
+    check: Callable[[Sequence[Row], bytes], Iterator[tuple[int, Oddity | BadRow]]] | None = None
     findings: Sequence[Finding] = ()
 
 
@@ -95,7 +95,7 @@ def survey(selection: Selection, limit: TokenLimit | None = None, report: Report
             # Encoded once: the fingerprint, the search for odd texts and the count of bytes share these lines.
             lines = selection.lines(block.rows)
             tallies[split].take(block, lines)
-            for finding in chain(_odd_texts(block, lines), _as_tokens(block, limit) if limit else ()):
+            for finding in chain(_odd_texts(block, lines), _as_tokens(block, lines, limit) if limit else ()):
                 findings.add(finding)
             rows = sum(tally.rows for tally in tallies.values())
             report(Progress(share(block, rows), rows))
@@ -138,10 +138,10 @@ def _odd_texts(block: RowBlock, canonical: bytes) -> Iterator[Finding]:
         yield Finding("warning", odd.rule, block.file.name, block.lines[place], odd.message)
 
 
-def _as_tokens(block: RowBlock, limit: TokenLimit) -> Iterator[Finding]:
+def _as_tokens(block: RowBlock, lines: bytes, limit: TokenLimit) -> Iterator[Finding]:
     """Yield what is odd about rows as the model sees them. Raises `DataError` where nothing is left to learn."""
     yield from _too_long(block, limit)
-    for place, odd in limit.check(block.rows) if limit.check else ():
+    for place, odd in limit.check(block.rows, lines) if limit.check else ():
         if isinstance(odd, BadRow):
             raise DataError(f"{block.file.name}:{block.lines[place]}: {odd}")
         yield Finding("warning", odd.rule, block.file.name, block.lines[place], odd.message)
