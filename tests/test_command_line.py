@@ -290,7 +290,7 @@ def test_chat_without_a_run_says_how_to_make_one(command: Command) -> None:
 
 @pytest.mark.parametrize("key", ["tools", "tool_calls"])
 def test_tools_are_refused_where_the_models_template_cannot_say_them(
-    key: str, command: Command, tmp_path: Path
+    key: str, command: Command, tmp_path: Path, tiny_model: Path
 ) -> None:
     calls = [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]
     answer = {"role": "assistant", "content": "Noon.", **({"tool_calls": calls} if key == "tool_calls" else {})}
@@ -299,7 +299,7 @@ def test_tools_are_refused_where_the_models_template_cannot_say_them(
         row["input"] = GOOD["input"] | {"tools": [{"type": "function", "function": {"name": "now"}}]}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(GOOD) + "\n", "utf-8")
     line = ["mode=plan", "dataset.train=pairs.jsonl", "dataset.validation=null"]
-    local = command(*line)
+    local = command(*line, f"model.source=path:{tiny_model}")
     assert local.returncode == 2
     lacks = "the tools that rows declare" if key == "tools" else "the assistant's calls"
     assert "pairs.jsonl:1: " in local.stderr

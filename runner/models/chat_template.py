@@ -79,19 +79,15 @@ class ChatTemplate:
             )
         return can
 
+    @property
     def digest(self) -> str:
-        """Return the sha256 of the template for rows without tools, in hexadecimal."""
+        """The sha256 of the template for rows without tools, in hexadecimal."""
         return self._template(False).digest
 
     @property
     def name(self) -> str:
         """Where the template for rows without tools is: a file of the model's folder."""
         return self._template(False).name
-
-    @property
-    def has_marks(self) -> bool:
-        """Say whether the template marks the assistant's words."""
-        return self._template(False).has_marks
 
     @cached_property
     def source(self) -> str:

@@ -21,7 +21,7 @@ def template_of(source: str) -> str | None:
     if folder is None:
         return None
     template = ChatTokenizer(models.tokenizer_folder(folder)).template
-    return f"{template.name} ({template.digest()[:12]})"
+    return f"{template.name} ({template.digest[:12]})"
 
 
 def refuse_prompts(source: str, prompts: str | Sequence[str] | None) -> None:

@@ -45,9 +45,10 @@ def planned(folder: Path, *more: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_plan_shows_as_many_rows_as_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_plan_shows_as_many_rows_as_it_is_asked_for(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row(n)) + "\n" for n in range(4)), "utf-8")
-    said = planned(tmp_path)
+    # With both keys given the machine is not measured, which would take longer than the rest.
+    said = planned(tmp_path, f"model.source=path:{tiny_model}", "backend.dtype=float32", "backend.runtime.threads=1")
     assert said.count("⟦Yes.<|im_end|>\n⟧") == 2
     assert "train, row 2: " in said
 
