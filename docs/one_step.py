@@ -16,7 +16,7 @@ from runner import api, methods, models
 from runner.backends.local import model as engine_model
 from runner.backends.local.keys import Local
 from runner.methods import Scores
-from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 from runner.plan import Run
 from runner.training.schedule import count_steps
 

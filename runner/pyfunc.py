@@ -17,7 +17,7 @@ class Answerer:
     def __init__(self, folder: Path) -> None:
         from runner.backends.local import model
         from runner.models import tokenizer_folder
-        from runner.models.chat_tokenizer import ChatTokenizer
+        from runner.models.chat.tokenizer import ChatTokenizer
 
         self.model = model.load(folder)
         self.tokenizer = ChatTokenizer(tokenizer_folder(folder))

@@ -13,7 +13,7 @@ from runner.evaluation import configured, grading, summary
 from runner.evaluation.judges import judge_of
 from runner.evaluation.lockstep import in_lockstep
 from runner.graders import Grader, Json
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.plan import Run
 from runner.record import graded, layout, samples
 from runner.record.events import Event, Note

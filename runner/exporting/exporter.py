@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from runner import models
 from runner.errors import ModelError
 from runner.models import hosted_model, model_reference
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.models.model_reference import ModelReference
 from runner.record import layout
 

@@ -11,8 +11,8 @@ from runner.data.rows import Message, Prompt, Row, Turns
 from runner.errors import DataError
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored
 from runner.exporting.exporter import RunModel
-from runner.models.chat_tokenizer import ChatTokenizer
-from runner.models.row_tokens import common_prefix
+from runner.models.chat.row_tokens import common_prefix
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.plan import Run
 from runner.record import layout
 from runner.record.files import read_json, write_json

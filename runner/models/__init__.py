@@ -13,7 +13,7 @@ from types import ModuleType
 
 from runner.errors import ModelError
 from runner.models import model_reference, sources
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.models.source import Counter, ModelIdentity, Source
 
 COUNTED_ROWS = 64

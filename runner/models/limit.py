@@ -8,8 +8,8 @@ from runner.data import problems
 from runner.data.rows import canonical, uses_tools
 from runner.data.survey import TokenLimit
 from runner.errors import DataError
-from runner.models.chat_tokenizer import ChatTokenizer
-from runner.models.learned_check import LearnedCheck, of_template
+from runner.models.chat.learned_check import LearnedCheck, of_template
+from runner.models.chat.tokenizer import ChatTokenizer
 
 
 def template_of(source: str) -> str | None:

@@ -15,11 +15,11 @@ from runner.data.rows import canonical_lines
 from runner.errors import RequestError
 from runner.pairs.choosing import Choice, Scored
 from runner.pairs.making import Making
-from runner.record import files, samples
+from runner.record import files, layout, samples
 
 PAIRS, BEST = "pairs.jsonl", "best.jsonl"
 """Preference rows as TRL has them, and conversations: a prompt and its best answer."""
-CARD, MADE = "README.md", "pairs.json"
+CARD, MADE = layout.CARD, "pairs.json"
 """The card in the form of Hugging Face's data cards, and the same for programs."""
 
 

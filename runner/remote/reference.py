@@ -18,7 +18,7 @@ from runner import cache, methods
 from runner.backends.local.training.training_data import TrainingData
 from runner.data.splits import Split
 from runner.errors import ServiceError
-from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 from runner.record import layout
 from runner.record.events import Event, Progress
 from runner.remote.engine.remote_engine import RemoteEngine

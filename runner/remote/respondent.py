@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from runner.data.rows import Prompt
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.samples import Reply, Sampling
 from runner.remote.engine.heartbeat import Heartbeat
 from runner.remote.engine.service import Service

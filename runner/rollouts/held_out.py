@@ -11,7 +11,7 @@ from runner.evaluation import grading, summary
 from runner.evaluation.configured import key_of
 from runner.graders import Grader, Judge
 from runner.methods.rft import RFT
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record import graded, layout
 from runner.record.events import Event, Metrics, Note, Progress
 from runner.record.graded import AnswerGrade, Asked

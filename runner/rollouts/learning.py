@@ -9,7 +9,7 @@ import msgspec
 from runner.methods.rft import RFT
 from runner.methods.rft.advantages import advantages
 from runner.methods.rft.losses import LOSSES
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.rollouts import signals
 from runner.rollouts.sampled import Group
 from runner.training.batches import Batch

@@ -13,7 +13,7 @@ from runner.evaluation import grading
 from runner.graders import Grader, Judge
 from runner.methods.rft import RFT
 from runner.methods.rft.advantages import spread
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record import graded, layout
 from runner.record.events import Event, Metrics, Note, Progress
 from runner.record.graded import AnswerGrade

@@ -16,7 +16,7 @@ import msgspec
 
 from runner.data.kinds.problem import Problem
 from runner.data.rows import Row, row_id
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.events import Event
 from runner.record.graded import Answer, Asked
 from runner.record.samples import Sampling

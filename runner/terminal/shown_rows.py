@@ -5,8 +5,8 @@ from itertools import islice
 from rich.text import Text
 
 from runner import backends, models
-from runner.models.chat_tokenizer import ChatTokenizer
-from runner.models.shown_row import Fate, Piece, ShownRow, shown_row
+from runner.models.chat.shown_row import Fate, Piece, ShownRow, shown_row
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.plan import Run
 from runner.terminal.console import say, terminal
 

@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from runner.methods import Scores, TokenScores
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.training.engine import Engine, Pending, TokenLogps
 from runner.training.examples import Example, Examples, num_learned
 from runner.training.loss import Loss, Rows

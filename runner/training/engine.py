@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 from runner.record.samples import Sampling
 from runner.training.evaluated import Saved
 from runner.training.examples import Example, Examples

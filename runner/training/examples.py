@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runner.data.rows import Row
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record.events import Event
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, overload
 
 from runner.data.splits import Split
-from runner.models.row_tokens import TokenRow, cut
+from runner.models.chat.row_tokens import TokenRow, cut
 from runner.training.by_primitives import scores
 from runner.training.engine import Engine
 from runner.training.examples import Example

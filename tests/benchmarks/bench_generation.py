@@ -31,7 +31,7 @@ from runner import models
 from runner.backends.local import generation, model
 from runner.backends.local.machine import allocator
 from runner.data.rows import Message, Prompt
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.samples import Sampling
 from runner.request import hydra_config
 

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 
 from runner import models
 from runner.data.rows import Message
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.request import hydra_config
 from tests.benchmarks.side_by_side.pipe import Child
 

@@ -33,7 +33,7 @@ from omegaconf import OmegaConf
 from runner import models
 from runner.backends.local.machine import hardware
 from runner.cache import user_folder
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.request import hydra_config
 from tests.benchmarks.side_by_side import pipe, rows
 from tests.benchmarks.side_by_side.figures import CLOSE, GIGABYTE, Line, difference, rounded, table

@@ -17,7 +17,7 @@ from runner import models
 from runner.data.rows import Message
 from runner.errors import ModelError
 from runner.models import model_reference
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.models.source import ModelIdentity
 from runner.models.sources.path import SOURCE as FOLDER
 from runner.models.sources.pypi import SOURCE as WHEEL

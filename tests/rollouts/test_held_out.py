@@ -9,7 +9,7 @@ from runner import graders, methods
 from runner.errors import RequestError
 from runner.graders import Grader
 from runner.methods.rft import RFT
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record import graded
 from runner.record.events import Metrics, Note
 from runner.record.graded import AnswerGrade

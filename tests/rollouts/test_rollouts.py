@@ -20,7 +20,7 @@ from runner.data.rows import Message
 from runner.errors import RequestError
 from runner.graders import Json
 from runner.methods.rft import RFT
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.events import Metrics, Note
 from runner.record.samples import Sampling
 from runner.rollouts.rollouts import Rollouts

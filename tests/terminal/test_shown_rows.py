@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.models.shown_row import Piece
+from runner.models.chat.shown_row import Piece
 from runner.terminal import shown_rows
 from runner.terminal.console import Output
 from tests import warm

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record.samples import Sampling
 from runner.training.by_primitives import ByPrimitives
 from runner.training.engine import Abilities, Adam, Pending, Sampled, TokenLogps

@@ -21,7 +21,7 @@ from runner.errors import RequestError, StopAsked
 from runner.methods.dpo import DPO
 from runner.methods.dpo.losses import LOSSES
 from runner.methods.sft import SFT
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record.events import Metrics, Note
 from runner.record.samples import Sampling
 from runner.training import by_primitives

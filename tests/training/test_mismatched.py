@@ -16,7 +16,7 @@ from runner.backends.local.training.in_process import InProcessEngine
 from runner.backends.local.training.learner import Learner
 from runner.errors import StopAsked
 from runner.methods.kto import KTO
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record.events import Metrics
 from runner.training import mismatched
 from runner.training.evaluation import evaluate, mean

@@ -60,9 +60,8 @@ class FoundryBackend(Backend[Foundry]):
         counter = models.counter(f"hosted:{name}") if name else None
         if not (found and found.max_row_tokens and counter):
             return None
-        count = counter.tokens
         # The service reads no more of a row than this; here a longer one is at least a warning.
-        return TokenLimit(found.max_row_tokens, lambda rows: [count(row) for row in rows])
+        return TokenLimit(found.max_row_tokens, lambda rows: list(map(counter.tokens, rows)))
 
     def resolve(
         self, settings: Foundry, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int
@@ -126,7 +125,7 @@ class FoundryBackend(Backend[Foundry]):
         if settings.deploy == "keep":
             return [*found, later("deploy", deployed_as), later("sample", sampling)]
         both = f"{deployed_as}, {sampling}"  # other samples need the deployment once more
-        return [*found, later("deploy", both), later("sample", both), later("undeploy", both)]
+        return [*found, *(later(each, both) for each in ("deploy", "sample", "undeploy"))]
 
     def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
         """Return what to do with a hosted job: come back to it, use its model, remove what exists."""
@@ -185,8 +184,7 @@ class FoundryBackend(Backend[Foundry]):
     def leftovers(self, state: RunState) -> Sequence[Created]:
         """Return the deployments, then the files, that a run has created."""
         # Deployments first, as they cost by the hour.
-        found = (each for each in state.created.values() if each.what in REMOVED)
-        return sorted(found, key=lambda each: REMOVED.index(each.what))
+        return sorted((e for e in state.created.values() if e.what in REMOVED), key=lambda e: REMOVED.index(e.what))
 
     def remove(self, run: Run, state: RunState, leftovers: Sequence[Created]) -> Iterable[Removal]:
         """Remove deployments and files; files that a live job still uses are kept."""

@@ -6,7 +6,7 @@ from typing import Any
 from runner.backends.local import disk_cache, generation
 from runner.backends.local.loaded_model import LoadedModel
 from runner.data.rows import Prompt
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.samples import Replies, Reply, Sampling
 
 Prompts = Sequence[Prompt]

@@ -20,7 +20,7 @@ from runner.backends.local.parallel.schedule import How
 from runner.backends.local.reward_model.head import with_head
 from runner.backends.local.reward_model.scorer import RewardScorer
 from runner.backends.local.scoring.scorer import Scorer, exact
-from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 
 if TYPE_CHECKING:
     from peft import PeftModel

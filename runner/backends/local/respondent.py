@@ -12,7 +12,7 @@ from runner.record import layout
 from runner.record.samples import Reply, Sampling
 
 if TYPE_CHECKING:
-    from runner.models.chat_tokenizer import ChatTokenizer
+    from runner.models.chat.tokenizer import ChatTokenizer
     from runner.plan import Run
 
 HARNESS_BATCH = 8
@@ -40,7 +40,7 @@ class Loaded:
     @cached_property
     def tokenizer(self) -> "ChatTokenizer":
         """The tokenizer of the model, or of the base model that it builds on."""
-        from runner.models.chat_tokenizer import ChatTokenizer
+        from runner.models.chat.tokenizer import ChatTokenizer
 
         return ChatTokenizer(models.tokenizer_folder(self.folder))
 

@@ -120,6 +120,7 @@ def _refused(wanted: _Wanted, error: Exception) -> DataError:
 def _chosen(wanted: _Wanted) -> list[str]:
     """Return the paths of the files that are wanted, sorted. Raises `DataError` if there is none."""
     from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.constants import REPOCARD_NAME
 
     present = sorted(HfApi().list_repo_files(wanted.repo, repo_type="dataset", revision=wanted.revision))
     readable = [path for path in present if _READ.search(path) and not _NOT_DATA.search(path)]
@@ -129,8 +130,8 @@ def _chosen(wanted: _Wanted) -> list[str]:
         splits: Sequence[str] = ()
     else:
         card = ""
-        if "README.md" in present:
-            path = hf_hub_download(wanted.repo, "README.md", repo_type="dataset", revision=wanted.revision)
+        if REPOCARD_NAME in present:
+            path = hf_hub_download(wanted.repo, REPOCARD_NAME, repo_type="dataset", revision=wanted.revision)
             card = Path(path).read_text("utf-8", "replace")
         by_split = _configured(wanted, card, readable) or _named(readable)
         found, splits = by_split.get(wanted.what, []), [*by_split]

@@ -9,7 +9,7 @@ from runner import models
 from runner.backends.local.reward_model import head
 from runner.data.rows import Message
 from runner.errors import ModelError
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 
 
 # Each batch of sampled answers is graded by itself, and the model is loaded once. One at most: it takes memory.

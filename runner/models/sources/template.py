@@ -10,7 +10,7 @@ from pathlib import Path
 from runner import cache
 from runner.errors import ModelError
 from runner.models import model_reference
-from runner.models.chat_template import FILE, FOLDER, SETTINGS
+from runner.models.chat.template import FILE, FOLDER, SETTINGS
 from runner.models.source import Source
 
 

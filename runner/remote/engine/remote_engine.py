@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record.samples import Sampling
 from runner.remote.engine.doubt import LATE, InDoubt, another_driver
 from runner.remote.engine.driver import Driver

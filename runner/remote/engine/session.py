@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from runner.errors import RunnerError, ServiceError
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record import layout
 from runner.record.events import Created, Event, Note, Removed
 from runner.remote.engine import opening

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from runner.data.splits import Split
 from runner.errors import RunnerError, StopAsked
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record.events import Event, Metrics
 from runner.remote.engine.ledger import Ledger, start_of
 from runner.remote.engine.session import Session

@@ -11,7 +11,7 @@ from runner import methods, models
 from runner.backends import Lines
 from runner.cost import price as in_words
 from runner.data.splits import Split
-from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 from runner.record import samples
 from runner.remote.keys import RemoteKeys
 from runner.remote.money.rates import Rates, Usage, table

@@ -14,7 +14,7 @@ from runner.backends.local.generate import replies
 from runner.backends.local.generation import Answer, sample
 from runner.backends.local.generation.sampling import draw
 from runner.data.rows import Message, Prompt
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.samples import Reply, Sampling
 from tests.backends.local import plain
 from tests.backends.local.parallel.test_ranks import Begin, begun
@@ -266,7 +266,7 @@ from types import SimpleNamespace
 
 from runner import distributed
 from runner.backends.local import generate, model
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.samples import Sampling
 from tests.backends.local.test_generation import PROMPTS
 

@@ -37,7 +37,7 @@ def ours(asked: dict[str, Any]) -> dict[str, Part]:  # noqa: PLR0915 (what a sid
     from runner.data.kinds.problem import Problem
     from runner.data.rows import Message
     from runner.methods.rft import RFT
-    from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+    from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
     from runner.record.samples import Sampling
     from runner.rollouts.rollouts import Rollouts
     from runner.training.examples import Example, Rewarded

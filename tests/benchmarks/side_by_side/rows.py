@@ -11,7 +11,7 @@ from typing import Any
 from runner.data.rows import Row, canonical
 from runner.data.splits import Selection, read_rows
 from runner.errors import DataError
-from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 from tests.benchmarks.bench_data import WORDS
 
 PLAIN = [word for word in WORDS if word.isalpha() and word.isascii()]

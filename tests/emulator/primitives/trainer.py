@@ -21,7 +21,7 @@ from runner.backends.local.training.in_process import InProcessEngine
 from runner.backends.local.training.learner import Learner
 from runner.backends.local.training.recipe import LocalRecipe
 from runner.methods.sft import SFT
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record.samples import Sampling
 from runner.training.engine import Adam, Sampled
 

@@ -4,19 +4,19 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from runner import distributed
 from runner.backends.local.generation.cohort import Cohort, attending, forward
 from runner.backends.local.generation.sampling import Row, Sampling, extend
 from runner.data.rows import Prompt
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.samples import Sampling as Wanted
 
 ROWS = 64
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
 
 
 def sample(
-    model: Any, tokenizer: ChatTokenizer, prompts: Sequence[Prompt], wanted: Wanted, *,
+    model: PreTrainedModel, tokenizer: ChatTokenizer, prompts: Sequence[Prompt], wanted: Wanted, *,
     memory: int | None = None, rows_at_once: int = ROWS,
 ) -> list[list[Answer]]:  # fmt: skip
     """Return `wanted.per_prompt` answers to each prompt, of at most `wanted.max_new_tokens` tokens.
@@ -55,7 +55,7 @@ def sample(
 
 @torch.no_grad()
 def sample_tokens(
-    model: Any, prompts: Sequence[Sequence[int]], wanted: Wanted, *, memory: int | None = None,
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], wanted: Wanted, *, memory: int | None = None,
     rows_at_once: int = ROWS,
 ) -> list[list[Row]]:  # fmt: skip
     """Return the same answers to prompts that are token ids, as token ids with their log-probabilities."""
@@ -69,7 +69,7 @@ def sample_tokens(
     return [each * (wanted.per_prompt // distinct) for each in rows]
 
 
-def ends(model: Any) -> list[int]:
+def ends(model: PreTrainedModel) -> list[int]:
     """Return the ids that end an answer."""
     found = model.generation_config.eos_token_id
     return list(found) if isinstance(found, list | tuple) else [] if found is None else [found]
@@ -80,7 +80,9 @@ def _answer(tokenizer: ChatTokenizer, row: Row) -> Answer:
     return Answer(tokenizer.decode(said).strip(), row.ended, row.ids, row.logps)
 
 
-def _fill(model: Any, prompts: list[list[Row]], how: Sampling, memory: int | None, rows_at_once: int) -> None:
+def _fill(
+    model: PreTrainedModel, prompts: list[list[Row]], how: Sampling, memory: int | None, rows_at_once: int
+) -> None:
     """Compute the answers of all rows; the longest prompts come first."""
     per_token = 0 if _is_processed(model, how) else bytes_per_token(model)
     if not per_token:
@@ -138,10 +140,10 @@ def free_memory(device: torch.device) -> int:
     return 4 << 30
 
 
-_tried: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_tried: WeakKeyDictionary[PreTrainedModel, int] = WeakKeyDictionary()
 
 
-def bytes_per_token(model: Any) -> int:
+def bytes_per_token(model: PreTrainedModel) -> int:
     """Return the bytes that a token takes in the cache of cohorts; 0 for a model that cohorts give other logits.
 
     Tried once for a model: its caches are all plain ones, and some prompts of different lengths, with what follows, get
@@ -155,7 +157,7 @@ def bytes_per_token(model: Any) -> int:
     return _tried[model]
 
 
-def _try(model: Any) -> int:
+def _try(model: PreTrainedModel) -> int:
     # By the kind of cache, since a window longer than the prompts of the trial would not show in their logits.
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
         return 0
@@ -191,7 +193,7 @@ HARMLESS = ("_token_id", "_version", "_from_model_config", "do_sample", "tempera
             "max_new_tokens", "cache_implementation", "use_cache", "output_")  # fmt: skip
 
 
-def _is_processed(model: Any, how: Sampling) -> bool:
+def _is_processed(model: PreTrainedModel, how: Sampling) -> bool:
     """Say whether the model asks `generate` to change greedy logits: by a penalty for repetition, say."""
     # Names are matched by what does not touch greedy logits, so that what a later version adds is not overlooked.
     settings = model.generation_config.to_diff_dict()
@@ -211,7 +213,7 @@ class _Chooser(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
 
-def _by_generate(model: Any, rows: Sequence[Row], how: Sampling) -> None:
+def _by_generate(model: PreTrainedModel, rows: Sequence[Row], how: Sampling) -> None:
     """Let the model's own `generate` compute rows, with the cache that it needs."""
     pad = min(how.ends, default=0)
     for part in (rows[at : at + COHORT_ROWS] for at in range(0, len(rows), COHORT_ROWS)):

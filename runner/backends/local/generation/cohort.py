@@ -13,12 +13,12 @@ that is done leaves: the last one moves into its place. The samples of a prompt 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from runner.backends.local.generation.sampling import Row
 
@@ -35,7 +35,7 @@ class Cohort:
         """Tokens that there is room for."""
         self._capacity, self._filled = self.longest + max_new_tokens, 0
         self._fresh: list[tuple[int, int, list[int]]] = []
-        self._layers: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._layers: dict[Module, tuple[Tensor, Tensor]] = {}
         self._mask: Tensor | None = None
 
     @property
@@ -58,7 +58,7 @@ class Cohort:
             predict += [len(ids) - 1] * len(rows)
         return ids, positions, predict
 
-    def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    def attend(self, layer: Module, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         """Return the attention's output (T, heads, size) for query (T, heads, size), key and value (T, groups, size).
 
         They are of the tokens that `next` has returned; keys and values are kept.
@@ -73,7 +73,7 @@ class Cohort:
         by_group = query.unflatten(1, (key.shape[1], -1))
         return scaled_dot_product_attention(by_group, keys, values, attn_mask=mask, scale=scale).flatten(1, 2)
 
-    def _read_prompts(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    def _read_prompts(self, layer: Module, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         keys, values = self._layers[layer] = self._room(key), self._room(value)
         heads = query.shape[1] // key.shape[1]
         parts = []
@@ -132,7 +132,7 @@ class Cohort:
             index = rows[-1] + 1
 
 
-def forward(model: Any, cohorts: Sequence[Cohort]) -> Tensor:
+def forward(model: PreTrainedModel, cohorts: Sequence[Cohort]) -> Tensor:
     """Compute the next tokens of some cohorts; return the logits of what follows each row (rows, vocabulary)."""
     ids, positions, predict, sizes = list[int](), list[int](), list[int](), list[int]()
     for cohort in cohorts:
@@ -148,9 +148,9 @@ def forward(model: Any, cohorts: Sequence[Cohort]) -> Tensor:
 
 
 def attend(  # noqa: PLR0913 (transformers' own order of arguments)
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+    module: Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
     cohorts: tuple[Sequence[Cohort], list[int]], scaling: float | None = None, sliding_window: int | None = None,
-    softcap: float | None = None, **_: Any,
+    softcap: float | None = None, **_: object,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Return the attention's output (1, T, heads, size) for query (1, heads, T, size), as transformers asks for it."""
     if sliding_window is not None or softcap is not None:
@@ -166,7 +166,7 @@ AttentionInterface.register(NAME, attend)
 
 
 @contextmanager
-def attending(model: Any) -> Iterator[None]:
+def attending(model: PreTrainedModel) -> Iterator[None]:
     """Within the block the model's attention is that of cohorts."""
     own = model.config._attn_implementation
     model.set_attn_implementation(NAME)

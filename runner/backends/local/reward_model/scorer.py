@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from runner.backends.local.scoring.packing import pack
 from runner.backends.local.scoring.scorer import Scorer
 from runner.methods import Scores
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -25,7 +25,7 @@ from runner.evaluation import configured, judges, summary
 from runner.evaluation.reward import grader_of
 from runner.graders import Judge
 from runner.judging.client import EndpointJudge
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record import graded, layout
 from runner.record.events import Note, Progress
 from runner.rollouts.held_out import REWARD, HeldOutProblems, watching

@@ -27,7 +27,7 @@ from runner import distributed
 from runner.backends.local.parallel.schedule import Schedule, pack_neighbours
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training.token_store import TokenStore, block_rows
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record.events import Event, Note, Progress
 from runner.training.examples import num_tokens
 

@@ -21,7 +21,7 @@ from runner.backends.local.scoring import attention, patches
 from runner.backends.local.scoring.autograd import Context
 from runner.backends.local.scoring.packing import Pack, pack
 from runner.methods import Scores, TokenScores
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -25,7 +25,7 @@ from runner.backends.local.training.learner import Learner, Values
 from runner.backends.local.training.null_writer import NullWriter
 from runner.errors import RunnerError
 from runner.methods import Scores
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record.samples import Sampling
 from runner.training.engine import Abilities, Adam, Engine, Pending, Sampled, TokenLogps
 from runner.training.evaluated import EvaluationState, Saved

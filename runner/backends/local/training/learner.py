@@ -21,7 +21,7 @@ from runner.backends.local.training import checkpoint
 from runner.backends.local.training.checkpoint import State
 from runner.backends.local.training.recipe import LocalRecipe
 from runner.methods import Scores
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.training.engine import Adam
 from runner.training.examples import num_tokens
 

@@ -12,7 +12,7 @@ from runner.backends.local.scoring.reference_cache import ReferenceLogps
 from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training.training_data import TrainingData
 from runner.data.splits import Split
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.training.examples import Mismatched, StoredExamples
 from runner.training.mismatched import mismatched_rows
 from runner.training.recipe import Recipe

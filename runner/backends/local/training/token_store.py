@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from runner import cache as user_cache
 from runner.data.row_store import RowStore
 from runner.errors import DataError
-from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 
 BLOCK_ROWS = 4096
 """Rows tokenised together, in 2 to 3 s. The reference's packs end with a block, too (reference_cache.py)."""

@@ -12,7 +12,7 @@ from runner.backends import Events
 from runner.backends.local.training.token_store import TokenStore
 from runner.data.row_store import RowStore, write_rows
 from runner.data.splits import Split
-from runner.models.chat_tokenizer import ChatTokenizer, TokenRow
+from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 from runner.record import layout, samples
 from runner.record.events import Progress
 from runner.record.graded import Asked

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runner.errors import ModelError
-from runner.models.chat_template import SPECIAL_TOKENS, ChatTemplate
+from runner.models.chat.template import SPECIAL_TOKENS, ChatTemplate
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

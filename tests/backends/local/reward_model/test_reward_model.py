@@ -19,8 +19,8 @@ from runner.backends.local.training.in_process import InProcessEngine
 from runner.backends.local.training.learner import Learner
 from runner.errors import ModelError, StopAsked
 from runner.methods.reward import Reward
-from runner.models.chat_tokenizer import ChatTokenizer
-from runner.models.row_tokens import TokenRow
+from runner.models.chat.row_tokens import TokenRow
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.models.source import ModelIdentity
 from runner.record.events import Metrics
 from runner.training.examples import Example

@@ -10,7 +10,7 @@ from torch import Tensor
 from runner.backends.local.scoring.attention import attend
 from runner.backends.local.scoring.packing import Segment, pack
 from runner.backends.local.scoring.scorer import Scorer, exact
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, batches, pair
 

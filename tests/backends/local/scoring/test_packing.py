@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 
 from runner.backends.local.scoring.packing import Segment, pack
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.training.examples import num_tokens
 from tests.backends.local.plain import AWKWARD, batches, pair
 

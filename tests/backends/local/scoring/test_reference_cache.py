@@ -16,7 +16,7 @@ from runner.backends.local.scoring import reference_cache
 from runner.backends.local.scoring.reference_cache import ReferenceLogps
 from runner.backends.local.scoring.scorer import Scorer
 from runner.methods import Scores
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from runner.record.events import Event, Note, Progress
 from tests import tiny
 from tests.backends.local import plain

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from runner.backends.local.scoring import scorer as scorer_module
 from runner.backends.local.scoring.scorer import Scorer, TokenLogps, exact
-from runner.models.chat_tokenizer import TokenRow
+from runner.models.chat.tokenizer import TokenRow
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, batches, pair
 

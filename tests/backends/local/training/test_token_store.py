@@ -12,7 +12,7 @@ from runner.data.kinds.preference import Pair
 from runner.data.row_store import RowStore, write_rows
 from runner.data.rows import Message, Row, canonical_lines
 from runner.errors import DataError
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from tests.backends.local.plain import AWKWARD
 
 

@@ -16,7 +16,7 @@ from runner.backends.local.steps import LocalSteps
 from runner.backends.local.training.training_data import TrainingData
 from runner.errors import DataError
 from runner.models import tokenizer_folder
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.plan import Run
 from runner.record.events import Event, Metrics, Progress
 from runner.request import check, hydra_config

@@ -26,7 +26,7 @@ from runner.data.rows import Message
 from runner.errors import DataError
 from runner.methods.dpo import DPO
 from runner.methods.sft import SFT
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.training import by_primitives
 from runner.training.examples import Example
 from runner.training.loss import Loss

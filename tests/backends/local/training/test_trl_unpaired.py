@@ -18,8 +18,8 @@ from runner.backends.local.scoring.scorer import Scorer
 from runner.backends.local.training.in_process import InProcessEngine
 from runner.data.kinds.judged import Judged
 from runner.methods.kto import KTO
-from runner.models.chat_tokenizer import ChatTokenizer
-from runner.models.row_tokens import TokenRow
+from runner.models.chat.row_tokens import TokenRow
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.training import by_primitives
 from runner.training.batches import StoredBatches
 from runner.training.examples import Example

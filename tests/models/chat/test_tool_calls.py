@@ -13,11 +13,11 @@ from runner.data.kinds.conversation import Conversation
 from runner.data.kinds.preference import Pair
 from runner.data.rows import Message, Prompt, Row
 from runner.errors import DataError
-from runner.models.chat_tokenizer import ChatTokenizer
-from runner.models.row_tokens import TokenRow
-from runner.models.shown_row import shown_row
+from runner.models.chat.row_tokens import TokenRow
+from runner.models.chat.shown_row import shown_row
+from runner.models.chat.tokenizer import ChatTokenizer
 from tests import tiny
-from tests.models.tool_rows import ENDS, conversations, parsed, tokenizer_folder
+from tests.models.chat.tool_rows import ENDS, conversations, parsed, tokenizer_folder
 
 ROWS = 200
 REWRITING = ("mistral",)

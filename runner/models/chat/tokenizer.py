@@ -11,10 +11,10 @@ from hashlib import sha256
 from itertools import islice
 
 from runner.data.rows import Message, Prompt, Row, Tools
-from runner.models.chat_template import FILE, FOLDER, SETTINGS, ChatTemplate
-from runner.models.encoder import Encoder
-from runner.models.row_tokens import RewrittenError, cut, marked_row, prompt_text, rendered, token_row
-from runner.models.row_tokens import TokenRow as TokenRow
+from runner.models.chat.encoder import Encoder
+from runner.models.chat.row_tokens import RewrittenError, cut, marked_row, prompt_text, rendered, token_row
+from runner.models.chat.row_tokens import TokenRow as TokenRow
+from runner.models.chat.template import FILE, FOLDER, SETTINGS, ChatTemplate
 
 
 class ChatTokenizer(Encoder):

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from runner.data.rows import Message, Row, Tools
 from runner.errors import DataError
-from runner.models.tool_calls import called
+from runner.models.chat.tool_calls import called
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from runner.data.findings import Finding
 from runner.data.quoting import shown
 from runner.data.rows import BadRow, Oddity, Row, uses_tools
 from runner.errors import DataError
-from runner.models.chat_template import FILE, SETTINGS
-from runner.models.chat_tokenizer import ChatTokenizer
-from runner.models.row_tokens import TokenRow, prompt_text
+from runner.models.chat.row_tokens import TokenRow, prompt_text
+from runner.models.chat.template import FILE, SETTINGS
+from runner.models.chat.tokenizer import ChatTokenizer
 
 FIRST_ROWS = 256
 """Rows that are all tokenised: one takes 1 to 3 ms, so that a million would take half an hour."""

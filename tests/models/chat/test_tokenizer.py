@@ -14,7 +14,7 @@ from runner.data.kinds.conversation import Conversation
 from runner.data.kinds.preference import Pair
 from runner.data.rows import Message, Row
 from runner.errors import DataError, ModelError
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 from tests import tiny
 
 

@@ -6,9 +6,9 @@ from runner.data.kinds.conversation import Conversation
 from runner.data.kinds.preference import Pair
 from runner.data.kinds.problem import Problem
 from runner.data.rows import Message, Row
-from runner.models.chat_tokenizer import ChatTokenizer
-from runner.models.shown_row import shown_row
-from tests.models.tool_rows import conversations, tokenizer_folder
+from runner.models.chat.shown_row import shown_row
+from runner.models.chat.tokenizer import ChatTokenizer
+from tests.models.chat.tool_rows import conversations, tokenizer_folder
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from runner.data.rows import Message, canonical
 from runner.data.splits import Selection
 from runner.data.survey import survey
 from runner.errors import DataError
-from runner.models import learned_check
-from runner.models.chat_tokenizer import ChatTokenizer
-from runner.models.learned_check import LearnedCheck
+from runner.models.chat import learned_check
+from runner.models.chat.learned_check import LearnedCheck
+from runner.models.chat.tokenizer import ChatTokenizer
 from runner.models.limit import limit_of
-from tests.models.tool_rows import TEMPLATES, tokenizer_folder
+from tests.models.chat.tool_rows import TEMPLATES, tokenizer_folder
 
 GOOD: Json = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
 CALL: Json = {"type": "function", "function": {"name": "now", "arguments": "{}"}}

@@ -13,7 +13,7 @@ import msgspec
 from runner.data.json_value import Json
 from runner.data.rows import Message, Tools
 from runner.errors import DataError, ModelError
-from runner.models.tool_calls import NEEDS, Abilities, Chat, as_chat, needs, probed
+from runner.models.chat.tool_calls import NEEDS, Abilities, Chat, as_chat, needs, probed
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -5,7 +5,7 @@ from itertools import groupby, repeat
 from typing import Literal, NamedTuple
 
 from runner.data.rows import Row
-from runner.models.chat_tokenizer import ChatTokenizer
+from runner.models.chat.tokenizer import ChatTokenizer
 
 Fate = Literal["read", "learned", "cut"]
 """What becomes of a piece of text: it is only read, it is learned, or it is behind the limit of length."""
