@@ -152,6 +152,8 @@ def test_what_is_saved_scores_as_the_model_that_was_trained(tuning: str, tiny_mo
         expected = RewardScorer(deepcopy(model))(rows).rewards
     assert expected is not None
     whole = head.merged(model, "float32")
+    with torch.no_grad():  # the model goes on to be evaluated, and shares its frozen weights with others
+        torch.testing.assert_close(RewardScorer(model)(rows).rewards, expected)
     save(whole, tmp_path / "model", "plan", ModelIdentity(f"path:{tiny_model}", "sha256:0"))
     with plain.untouched(), torch.no_grad():
         found, told_of = AutoModelForSequenceClassification.from_pretrained(

@@ -29,6 +29,7 @@ def metrics(run: Path) -> dict[str, float]:
     return found
 
 
+@pytest.mark.exhaustive
 def test_a_reward_model_of_pairs_grades_what_is_learned_from_their_answers_one_by_one(
     tiny_model: Path, tmp_path: Path
 ) -> None:
