@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -182,6 +182,14 @@ class Method(ABC, Generic[Keys]):
     @abstractmethod
     def resolve(self, hyperparameters: Keys, num_rows: int) -> tuple[Keys, Mapping[str, str]]:
         """Replace each `auto` that the runner decides; return the keys and the reason for each value, by key."""
+
+    def passes(self, hyperparameters: Keys) -> int:
+        """Return how often each row is learned from; the keys are resolved."""
+        return msgspec.convert(hyperparameters.n_epochs, int)
+
+    def interval(self, hyperparameters: Keys, asked: int | Literal["auto"]) -> int | Literal["auto"]:
+        """Return the optimizer steps between evaluations: `asked`, or what a key of the method's own says."""
+        return asked
 
     def needs_reference(self, hyperparameters: Keys) -> bool:
         """Say whether the loss compares the policy with the reference."""

@@ -20,12 +20,14 @@ from runner.plan import Proposal, Run
 from runner.record import samples
 from runner.record.events import Created
 from runner.record.journal import RunState
+from runner.remote import rewarded
 from runner.remote.engine.service import Service
 from runner.remote.keys import RemoteKeys
 from runner.remote.money import price
-from runner.remote.target import Target
+from runner.remote.target import Target, num_steps
 from runner.request.keys import Request
 from runner.request.types import resolve_auto
+from runner.rollouts import planned
 
 if TYPE_CHECKING:
     from runner.remote.steps import RemoteSteps
@@ -65,6 +67,8 @@ class RemoteBackend(Backend[Settings]):
                 f"method: got {request.method}, which trains a head of its own; backend={self.name} trains adapters of "
                 "language models; use backend=local."
             )
+        if methods.load(request.method).graded:
+            rewarded.check(request)
         # Each of them would be a best, a patience or a grader that nothing is measured for.
         if "validation" not in survey.splits:
             refuse_judging(request.evaluation)
@@ -97,12 +101,16 @@ class RemoteBackend(Backend[Settings]):
     def cost(self, run: Run, tokens: Tokens | None) -> Cost:
         """Return the most that the whole run costs by the table of prices; None where it has none."""
         usage, rates = price.estimate(run), self.target(run).rates
-        return Cost(None, usage.dollars(rates)[1] if usage and rates else None)
+        if usage is None or rates is None:
+            return Cost(None, None)
+        judge = planned.cost(run, num_steps(run)).dollars if methods.load(run.plan.method).graded else 0.0
+        return Cost(None, None if judge is None else usage.dollars(rates)[1] + judge)
 
     def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
         """Return the tokens by meter, the price, and what happens to a lost answer and at `max_price`."""
         run = proposal.run
-        return price.forecast(run, self.target(run), self.repeats)
+        answers = planned.forecast(run, num_steps(run)) if methods.load(run.plan.method).graded else []
+        return [*answers, *price.forecast(run, self.target(run), self.repeats)]
 
     def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
         """Return what to do with the result."""
@@ -118,6 +126,10 @@ class RemoteBackend(Backend[Settings]):
 
         @cache
         def work() -> "RemoteSteps":
+            if methods.load(run.plan.method).graded:
+                from runner.remote.rewarded.steps import RewardedRemoteSteps
+
+                return RewardedRemoteSteps(run, state.results, self.target(run))
             from runner.remote.steps import RemoteSteps
 
             return RemoteSteps(run, state.results, self.target(run))

@@ -104,7 +104,7 @@ class RunRows:
     """The rows of a run as tokens, with the reference that a loss compares with, if it does."""
 
     def __init__(self, run: "Run", target: Target, endpoint: str) -> None:
-        self._run, self._target, self._endpoint = run, target, endpoint
+        self.run, self.target, self._endpoint = run, target, endpoint
         self._path = run.folder / layout.REFERENCE_LOGPS
 
     def tokens(self, split: Split) -> Sequence[TokenRow]:
@@ -135,7 +135,7 @@ class RunRows:
                 "give the same command with again=true."
             )
         engine.training_now = False
-        rows: dict[str, Sequence[TokenRow]] = {split: self.tokens(split) for split in self._run.plan.splits}
+        rows: dict[str, Sequence[TokenRow]] = {split: self.tokens(split) for split in self.run.plan.splits}
         rows |= {_mismatched(split): each for split, each in self._mismatched.items()}
         yield from compute(engine, rows, self._path, self._identity)
         del self.__dict__["_known"]  # so that it is read from the file that was written
@@ -143,19 +143,19 @@ class RunRows:
     @cached_property
     def data(self) -> TrainingData:
         """The rows, and their tokens on disk."""
-        kind = methods.load(self._run.plan.method).kind
-        return TrainingData(self._run, kind, self.tokenizer, self._target.settings.max_length)
+        kind = methods.load(self.run.plan.method).kind
+        return TrainingData(self.run, kind, self.tokenizer, self.target.settings.max_length)
 
     @cached_property
     def tokenizer(self) -> ChatTokenizer:
         """The tokenizer of the base model."""
-        return ChatTokenizer(self._target.tokenizer_folder())
+        return ChatTokenizer(self.target.tokenizer_folder())
 
     @cached_property
     def _mismatched(self) -> dict[Split, MismatchedRows]:
-        recipe = self._target.recipe(self._run, methods.load(self._run.plan.method))
-        tokens, most = self.data.tokens, self._target.settings.max_length
-        found = {split: mismatched_rows(tokens, split, recipe, most) for split in self._run.plan.splits}
+        recipe = self.target.recipe(self.run, methods.load(self.run.plan.method))
+        tokens, most = self.data.tokens, self.target.settings.max_length
+        found = {split: mismatched_rows(tokens, split, recipe, most) for split in self.run.plan.splits}
         return {split: rows for split, rows in found.items() if rows is not None}
 
     @cached_property
@@ -164,9 +164,9 @@ class RunRows:
 
     @property
     def _identity(self) -> str:
-        origin, splits = self._target.origin, self._run.plan.splits
+        origin, splits = self.target.origin, self.run.plan.splits
         rows: list[object] = [(split, each.fingerprint) for split, each in splits.items()]
         # Which answer goes with which prompt follows from the order of training.
         rows += [(split, *each.decided_by) for split, each in self._mismatched.items()]
         model = [self._endpoint, origin.base_model, origin.state]
-        return identity([*model, self.tokenizer.digest, self._target.settings.max_length, *rows])
+        return identity([*model, self.tokenizer.digest, self.target.settings.max_length, *rows])

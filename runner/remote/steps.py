@@ -10,7 +10,7 @@ unload     the session ended
 
 from collections.abc import Callable, Generator, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -26,7 +26,7 @@ from runner.remote.engine.doubt import InDoubt
 from runner.remote.engine.remote_engine import RemoteEngine
 from runner.remote.engine.service import SessionGone
 from runner.remote.engine.session import MOST_SESSIONS, Done, Session, Work
-from runner.remote.money.budget import Budget
+from runner.remote.money.budget import Budget, stored_step
 from runner.remote.reference import RunRows
 from runner.remote.target import Place, Target
 from runner.training.evaluation import evaluate, mean
@@ -49,12 +49,14 @@ class Trained(msgspec.Struct, frozen=True):
 class RemoteSteps:
     """A run's work at a service, and what it holds in memory between steps."""
 
+    rows_of: ClassVar[type[RunRows]] = RunRows
+
     def __init__(self, run: "Run", results: Mapping[str, Result], target: Target) -> None:
         self.run, self.results, self.target = run, results, target
         self.method = methods.load(run.plan.method)
         self.session = Session(run, target)
         self.engine = RemoteEngine(self.session.driver, target.limits)
-        self.rows = RunRows(run, target, self.session.service.endpoint)
+        self.rows = self.rows_of(run, target, self.session.service.endpoint)
 
     def prepare(self) -> Events:
         """Fetch the tokenizer, store the rows, and find those that cannot be learned."""
@@ -73,7 +75,7 @@ class RemoteSteps:
 
     def evaluate(self) -> Events:
         """Judge the result on every held-out row."""
-        if not len(self.rows.tokens("validation")):
+        if not len(self.rows.data.rows.get("validation", ())):
             yield Note(
                 "no held-out rows, so nothing to evaluate; set dataset.validation or dataset.validation_fraction"
             )
@@ -180,7 +182,8 @@ class RemoteSteps:
     @cached_property
     def budget(self) -> Budget:
         """What the run may cost, and has cost."""
-        return Budget(self.run, self.target, self.recipe, self.rows.data.tokens, self.session.driver.ledger)
+        step = stored_step(self.recipe, self.rows.data.tokens)
+        return Budget(self.run, self.target, self.recipe, step, self.session.driver.ledger)
 
     @property
     def _trained(self) -> Trained:

@@ -10,8 +10,8 @@ from runner.remote.engine.remote_engine import Limits
 from runner.remote.engine.service import Service, Start
 from runner.remote.keys import RemoteKeys
 from runner.remote.money.rates import Rates, table
+from runner.training import recipe
 from runner.training.recipe import Recipe, of_run
-from runner.training.schedule import count_steps
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -79,5 +79,4 @@ class Target:
 
 def num_steps(run: "Run") -> int:
     """Return the optimizer steps of a run."""
-    keys, settings = run.hyperparameters, RemoteKeys.of(run.request)
-    return count_steps(keys.n_epochs, keys.batch_size, run.plan.train.rows, settings.max_steps)
+    return recipe.num_steps(run, RemoteKeys.of(run.request).max_steps)

@@ -17,7 +17,7 @@ from runner.record.events import Event, Metrics, Note, Progress
 from runner.record.graded import AnswerGrade, Asked
 from runner.record.samples import Sampling
 from runner.rollouts import sampled, signals
-from runner.rollouts.sampled import POLICY
+from runner.rollouts.sampled import POLICY, Group
 from runner.training.engine import Engine
 from runner.training.evaluated import EvaluationState
 
@@ -80,13 +80,20 @@ class HeldOutProblems:
             # As the policy is sampled in training; the same numbers at each evaluation, so that less is left to chance.
             temperature=msgspec.convert(keys.temperature, float), seed=self.seed,
         )  # fmt: skip
-        prompts = [self.tokenizer.encode_prompt(row.given) for row in self.rows]
-        groups = sampled.sample(
-            engine, self.tokenizer, range(len(prompts)), prompts, lambda turn: replace(how, seed=self.seed + turn)
-        )
-        answers, folder = sampled.answers_of(self.rows, groups), self._folder(step)
-        # A folder of its own for each step: a resumed run finds the grades that were paid for.
-        folder.mkdir(parents=True, exist_ok=True)
+        # A folder of its own for each step: a resumed run, and the evaluation of the result, find what was sampled and
+        # paid for.
+        folder = self._folder(step)
+        path = folder / layout.SAMPLED
+        if path.exists():
+            groups: Sequence[Group] = graded.read(path, Group)
+        else:
+            prompts = [self.tokenizer.encode_prompt(row.given) for row in self.rows]
+            groups = sampled.sample(
+                engine, self.tokenizer, range(len(prompts)), prompts, lambda turn: replace(how, seed=self.seed + turn)
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            graded.write(path, groups)
+        answers = sampled.answers_of(self.rows, groups)
         graded.write(folder / layout.ANSWERS, answers)
         graders = [msgspec.structs.replace(self.grader, name=REWARD), *self.others]
         work = grading.grade(folder, self.rows, answers, graders, self.judge, at_once=self.at_once)

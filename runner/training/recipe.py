@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
+from runner import methods
 from runner.methods import AnyMethod
 from runner.training.engine import Adam
 from runner.training.loss import Hyperparameters, Loss
-from runner.training.schedule import checkpoint_every, evaluate_every, rate
+from runner.training.schedule import checkpoint_every, count_steps, evaluate_every, rate
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -71,6 +72,12 @@ class Recipe:
         return Adam(self.rate(step), self.weight_decay, self.max_grad_norm)
 
 
+def num_steps(run: "Run", max_steps: int | None) -> int:
+    """Return the optimizer steps of a run; `max_steps` is the limit that its backend's settings have."""
+    passes = methods.load(run.plan.method).passes(run.hyperparameters)
+    return count_steps(passes, run.hyperparameters.batch_size, run.plan.train.rows, max_steps)
+
+
 def of_run(
     run: "Run", method: AnyMethod, settings: LoopSettings, num_steps: int, *,
     max_grad_norm: float | None, asked_checkpoints: int | Literal["auto"],
@@ -88,7 +95,7 @@ def of_run(
         max_grad_norm=max_grad_norm,
         num_steps=num_steps,
         seed=run.plan.seed,
-        evaluate_every=evaluate_every(evaluation.every, num_steps),
+        evaluate_every=evaluate_every(method.interval(keys, evaluation.every), num_steps),
         checkpoint_every=checkpoint_every(asked_checkpoints, num_steps),
         keep_best=evaluation.keep == "best",
         patience=evaluation.patience,

@@ -28,6 +28,8 @@ from runner.record import layout, samples
 from runner.record.journal import RunState
 from runner.request.keys import Request
 from runner.request.types import resolve_auto
+from runner.rollouts import planned
+from runner.training.recipe import num_steps
 
 if TYPE_CHECKING:
     from runner.backends.local.steps import LocalSteps
@@ -96,7 +98,7 @@ class LocalBackend(Backend[Local]):
     def cost(self, run: Run, tokens: Tokens | None) -> Cost:
         """Return how long training takes at the pace of the latest run of the same kind; here it costs nothing."""
         if methods.load(run.plan.method).graded:
-            return rewarded.cost(run)
+            return planned.cost(run, num_steps(run, Local.of(run.request).max_steps))
         speed = _speed(run)
         if speed is None or tokens is None:
             return Cost(None, 0.0)
@@ -105,7 +107,7 @@ class LocalBackend(Backend[Local]):
     def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
         """Say how long training will take, at the pace of the latest run of the same kind."""
         if methods.load(proposal.run.plan.method).graded:
-            return rewarded.forecast(proposal.run)
+            return planned.forecast(proposal.run, num_steps(proposal.run, Local.of(proposal.run.request).max_steps))
         seconds = self.cost(proposal.run, tokens).seconds
         if seconds is None:
             return [("time to train", "not known before the first run of this model here")]

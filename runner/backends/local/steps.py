@@ -158,7 +158,7 @@ class LocalSteps:
     @cached_property
     def recipe(self) -> LocalRecipe:
         """What the training loop is to do."""
-        return recipe.make(self.run, self.method, recipe.num_steps(self.run), self.loaded.how)
+        return recipe.make(self.run, self.method, self.loaded.how)
 
     def _load_result(self) -> None:
         self.group.any_of(False)  # a barrier: rank 0 has written what the others are about to read

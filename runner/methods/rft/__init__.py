@@ -66,6 +66,16 @@ class ReinforcementFineTuning(Method[RFT]):
     )
     headline = "reward"
 
+    def passes(self, hyperparameters: RFT) -> int:
+        """Return how often each prompt is learned from: each rollout in several steps where that is asked for."""
+        times = hyperparameters.updates_per_rollout
+        assert times != "auto"
+        return super().passes(hyperparameters) * times
+
+    def interval(self, hyperparameters: RFT, asked: int | Literal["auto"]) -> int | Literal["auto"]:
+        """Return `eval_interval`, else what is asked for."""
+        return asked if hyperparameters.eval_interval == "auto" else hyperparameters.eval_interval
+
     def by_token(self, hyperparameters: RFT) -> bool:
         """Say that ratios to the policy that sampled are those of tokens."""
         return True

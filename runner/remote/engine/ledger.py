@@ -6,12 +6,14 @@ and their results are arrays. Each record is synced before the run continues. A 
 
 from collections import Counter
 from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import Path
 
 import msgspec
 
 from runner.record import files
 from runner.remote.engine.service import Answer, Handle
+from runner.training.engine import Sampled as SampledAnswer
 from runner.training.evaluated import EvaluationState, Saved
 
 
@@ -89,11 +91,33 @@ class Best(msgspec.Struct, frozen=True, tag=True):
     path: str
 
 
+class Drawn(msgspec.Struct, frozen=True, array_like=True):
+    """An answer as it was sampled."""
+
+    ids: list[int]
+    logps: list[float | None]
+    """None where the service reports none, as for an end that it leaves out."""
+    ended: bool
+
+    @classmethod
+    def of(cls, answer: SampledAnswer) -> "Drawn":
+        """Return an answer as it is kept."""
+        # nan is no JSON.
+        return cls(list(answer.ids), [None if isnan(each) else each for each in answer.logps], answer.ended)
+
+    def answer(self) -> SampledAnswer:
+        """Return the answer."""
+        return SampledAnswer(self.ids, [nan if each is None else each for each in self.logps], self.ended)
+
+
 class Sampled(msgspec.Struct, frozen=True, tag=True):
     """Answers were sampled: so many tokens read, so many written."""
 
     prefill: int
     sample: int
+    question: str = ""
+    """What was asked of which weights, where the answers are to be had again."""
+    answers: tuple[Drawn, ...] = ()
 
 
 class Closed(msgspec.Struct, frozen=True, tag=True):
@@ -128,6 +152,8 @@ class Ledger:
         self.best: dict[int, str] = {}
         self.paths: list[str] = []
         self.used: Counter[str] = Counter()
+        self.drawn: dict[str, tuple[Drawn, ...]] = {}
+        """Answers to what was asked since the last checkpoint, by question."""
         self.next_number = 1
         self.at = ""
         """The path of the state that the session's model was in when the entries began."""
@@ -178,13 +204,17 @@ class Ledger:
                 self._by_number[number].answer = answer
             case Checkpoint(path=path):
                 self.checkpoint, self.entries, self.at = line, [], path
+                # What was sampled before is on the disk as a whole by now (runner/rollouts/sampled.py).
+                self.drawn = {}
                 self.paths.append(path)
             case Best(step, path):
                 self.best[step] = path
                 self.paths.append(path)
-            case Sampled(prefill, sample):
+            case Sampled(prefill, sample, question, answers):
                 self.used["prefill"] += prefill
                 self.used["sample"] += sample
+                if question:
+                    self.drawn[question] = answers
             case Closed(session):
                 if self.opened is not None and self.opened.handle.session == session:
                     self.opened, self.entries = None, []

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from runner.models.chat.tokenizer import TokenRow
 from runner.record.samples import Sampling
 from runner.remote.engine.doubt import LATE, InDoubt, another_driver
 from runner.remote.engine.driver import Driver
-from runner.remote.engine.ledger import Best, Checkpoint
+from runner.remote.engine.ledger import Best, Checkpoint, Drawn
 from runner.remote.engine.ledger import Sampled as SampledTokens
 from runner.remote.engine.service import Datum, FloatArray, Save, Score, Step
 from runner.training.by_primitives import ByPrimitives, gradient
@@ -117,19 +119,36 @@ class RemoteEngine(ByPrimitives):
         self.driver.ledger.add(Best(self.step, path))
 
     def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Sampled]]:
-        """Return answers to prompts by the weights as they are, which are saved for it."""
-        # By a checkpoint and not the session's own sampler: after a kill the same weights are asked again.
-        path = self._save(Save(f"answers-{self.step:08d}", "sampler", self.limits.ttl_seconds))
-        return [list(answers) for answers in self.answers(path, prompts, sampling)]
+        """Return answers to prompts by the weights as they are, which are saved for it.
 
-    def answers(self, path: str, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[Sequence[Sampled]]:
-        """Yield the answers to each prompt by a checkpoint's weights, or by the base model's where there is no path."""
+        Each prompt is asked, and paid for, once: the ledger has the answers to those that a killed process had asked.
+        """
+        ledger = self.driver.ledger
+        questions = [question(self.step, prompt, sampling) for prompt in prompts]
+        left = [each for each in zip(questions, prompts, strict=True) if each[0] not in ledger.drawn]
+        if left:
+            # By a checkpoint and not the session's own sampler: after a kill the same weights are asked again. No
+            # replay asks for it, as answers that are known are not sampled.
+            save = Save(f"answers-{self.step:08d}", "sampler", self.limits.ttl_seconds)
+            path = self.driver.ask(save, self.step).path
+            for _ in self.answers(path, [prompt for _, prompt in left], sampling, [name for name, _ in left]):
+                pass
+        return [[each.answer() for each in ledger.drawn[name]] for name in questions]
+
+    def answers(
+        self, path: str, prompts: Sequence[Sequence[int]], sampling: Sampling, names: Sequence[str] | None = None
+    ) -> Iterator[Sequence[Sampled]]:
+        """Yield the answers to each prompt by a checkpoint's weights, or by the base model's where there is no path.
+
+        With `names` the ledger keeps them by these.
+        """
         answering, session = self.driver.service.answering, self.driver.handle.session
         ends, sampler = self.limits.ends(), answering.sampler(session, path, self.limits.base_model)
-        for prompt in prompts:
+        for prompt, name in zip(prompts, names or [""] * len(prompts), strict=True):
             found = answering.sample(sampler, prompt, sampling, ends)
+            kept = tuple(map(Drawn.of, found)) if name else ()
             # Paid for, and so counted, when it is there: the number of tokens is not known before.
-            self.driver.ledger.add(SampledTokens(len(prompt), sum(len(each.ids) for each in found)))
+            self.driver.ledger.add(SampledTokens(len(prompt), sum(len(each.ids) for each in found), name, kept))
             yield found
 
     def _save(self, save: Save) -> str:
@@ -155,6 +174,11 @@ class RemoteEngine(ByPrimitives):
         if self.driver.ledger.resent:
             raise InDoubt(f"{what}: {LATE}")
         raise another_driver(opened.handle.session, what)
+
+
+def question(step: int, prompt: Sequence[int], sampling: Sampling) -> str:
+    """Return what is asked of the weights after so many steps, as a name."""
+    return sha256(msgspec.json.encode([step, list(prompt), sampling])).hexdigest()[:32]
 
 
 def numbers(values: Mapping[str, float]) -> dict[str, float]:

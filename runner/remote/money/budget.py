@@ -1,6 +1,7 @@
 """What a run at a remote engine may cost and has cost: it stops at a checkpoint before `max_price` would be passed."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from runner.data.splits import Split
@@ -23,15 +24,33 @@ class PriceReached(RunnerError):
     """The next optimizer step would cost more than `max_price` leaves; the same command with a higher one continues."""
 
 
+def stored_step(recipe: Recipe, tokens: Mapping[Split, Sequence[TokenRow]]) -> Callable[[int], Usage]:
+    """Return what says how many tokens the optimizer step after so many takes, of rows that are stored."""
+
+    # Once, as it walks through all rows.
+    @cache
+    def held_out() -> int:
+        return sum(map(row_tokens, tokens.get("validation", ())))
+
+    def usage(step: int) -> Usage:
+        rows = tokens["train"]
+        chosen = batch(len(rows), recipe.hyperparameters.batch_size, recipe.seed, step)
+        learned = sum(row_tokens(rows[number]) for number in chosen)
+        scored = 0 if recipe.method.linear else learned
+        return Usage(learned, scored + (held_out() if step % recipe.evaluate_every == 0 else 0))
+
+    return usage
+
+
 class Budget:
     """The tokens of a run by its ledger, and what is left of `max_price`."""
 
     def __init__(
-        self, run: "Run", target: Target, recipe: Recipe, tokens: Mapping[Split, Sequence[TokenRow]], ledger: Ledger
+        self, run: "Run", target: Target, recipe: Recipe, next_step: Callable[[int], Usage], ledger: Ledger
     ) -> None:
+        """`next_step` says what the optimizer step after so many takes, an evaluation that is due there included."""
         self._most, self._rates, self._recipe = run.request.max_price, target.rates, recipe
-        self._tokens, self._ledger = tokens, ledger
-        self._held_out: int | None = None
+        self._next_step, self._ledger = next_step, ledger
 
     @property
     def used(self) -> Usage:
@@ -90,21 +109,8 @@ class Budget:
         """Say whether the optimizer step after so many, and an evaluation that is due there, would pass the limit."""
         if self._most is None or self._rates is None or step >= self._recipe.num_steps:
             return False
-        rows = self._tokens["train"]
-        chosen = batch(len(rows), self._recipe.hyperparameters.batch_size, self._recipe.seed, step)
-        learned = sum(row_tokens(rows[number]) for number in chosen)
-        scored = 0 if self._recipe.method.linear else learned
-        if step % self._recipe.evaluate_every == 0:
-            scored += self._held_out_tokens()
-        next_step = Usage(forward_backward=learned, forward=scored)
         # By the higher bound: a limit that might be passed is passed.
-        return self.used.dollars(self._rates)[1] + next_step.dollars(self._rates)[1] > self._most
-
-    def _held_out_tokens(self) -> int:
-        if self._held_out is None:
-            # Once, as it walks through all rows.
-            self._held_out = sum(map(row_tokens, self._tokens.get("validation", ())))
-        return self._held_out
+        return self.used.dollars(self._rates)[1] + self._next_step(step).dollars(self._rates)[1] > self._most
 
     def _reached(self, step: int) -> PriceReached:
         return PriceReached(

@@ -13,6 +13,7 @@ from runner.cost import price as in_words
 from runner.data.splits import Split
 from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 from runner.record import samples
+from runner.remote import rewarded
 from runner.remote.keys import RemoteKeys
 from runner.remote.money.rates import Rates, Usage, table
 from runner.remote.target import Target, num_steps
@@ -65,6 +66,8 @@ def row_tokens(row: TokenRow) -> int:
 def estimate(run: "Run") -> Usage | None:
     """Return the tokens that a whole run takes; None where the model's tokenizer is not on this machine."""
     folder = models.cached(run.plan.model.source)
+    if methods.load(run.plan.method).graded:
+        return rewarded.estimate(run, num_steps(run))
     return None if folder is None else _estimate(_Counted(run, folder, samples.key(run.request)))
 
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 from runner.backends.local.keys import Local
 from runner.backends.local.parallel.schedule import How
 from runner.methods import AnyMethod
-from runner.training.recipe import Recipe, of_run
-from runner.training.schedule import count_steps
+from runner.training.recipe import Recipe, num_steps, of_run
 
 if TYPE_CHECKING:
     from runner.plan import Run
@@ -22,11 +21,11 @@ class LocalRecipe(Recipe):
     tokens_at_once: int = 1
 
 
-def make(run: "Run", method: AnyMethod, num_steps: int, how: How) -> LocalRecipe:
-    """Return what a run asks of the training loop in so many steps, done as `how` says."""
+def make(run: "Run", method: AnyMethod, how: How) -> LocalRecipe:
+    """Return what a run asks of the training loop, done as `how` says."""
     settings = Local.of(run.request)
     common = of_run(
-        run, method, settings, num_steps,
+        run, method, settings, num_steps(run, settings.max_steps),
         max_grad_norm=settings.max_grad_norm, asked_checkpoints=settings.runtime.checkpoint_every,
     )  # fmt: skip
     return LocalRecipe(
@@ -36,9 +35,3 @@ def make(run: "Run", method: AnyMethod, num_steps: int, how: How) -> LocalRecipe
         # Unpacked, each answer is a forward call of its own, whatever the room.
         tokens_at_once=how["tokens_at_once"] if how["packed"] else 1,
     )
-
-
-def num_steps(run: "Run") -> int:
-    """Return the optimizer steps of a run that learns from stored rows."""
-    keys = run.hyperparameters
-    return count_steps(keys.n_epochs, keys.batch_size, run.plan.train.rows, Local.of(run.request).max_steps)

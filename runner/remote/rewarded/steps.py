@@ -1,0 +1,65 @@
+"""The steps of a run at a remote engine that learns from graded answers: those of any, but for what is learned from.
+
+rollouts/            the answers of each rollout and their grades
+checkpoint_grades/   the same of held-out rows, a folder for each evaluation
+"""
+
+from collections.abc import Generator, Sequence
+from functools import cache, cached_property
+
+from runner.backends import Events
+from runner.backends.local.training.prompt_data import PromptData
+from runner.data.splits import Split
+from runner.models.chat.tokenizer import TokenRow
+from runner.record.events import Event
+from runner.remote import rewarded
+from runner.remote.money.budget import Budget
+from runner.remote.reference import RunRows
+from runner.remote.steps import RemoteSteps
+from runner.rollouts.of_run import RunRollouts
+
+
+class PromptRows(RunRows):
+    """The rows of a run as prompts."""
+
+    def tokens(self, split: Split) -> Sequence[TokenRow]:
+        """Return the first prompts with made-up answers, which show what the service does with a repeated request."""
+        return self.data.telling_rows({})
+
+    @cached_property
+    def data(self) -> PromptData:
+        """The rows; their prompts are tokenised when they are asked."""
+        data = PromptData(self.run, "problem", self.tokenizer, self.target.settings.max_length)
+        data.room = self.run.hyperparameters.max_new_tokens
+        return data
+
+
+class RewardedRemoteSteps(RemoteSteps):
+    """A run's work at a service where a grader scores the model's own answers."""
+
+    rows_of = PromptRows
+
+    def _loop(self) -> Generator[Event, None, int]:
+        """Train in the session that is open."""
+        self.engine.training_now = True
+        work = self._rollouts.train(self.engine, _no_reference)
+        return (yield from self.budget.watched(work, self.session))
+
+    def _evaluate(self) -> Events:
+        self.engine.training_now = False
+        return (yield from self._rollouts.evaluate(self.engine, self._trained.step))
+
+    @cached_property
+    def budget(self) -> Budget:
+        """What the run may cost, and has cost."""
+        tokenizer, every = self.rows.tokenizer, self.recipe.evaluate_every
+        usage = cache(lambda step: rewarded.step_usage(self.run, tokenizer, every, step))
+        return Budget(self.run, self.target, self.recipe, usage, self.session.driver.ledger)
+
+    @cached_property
+    def _rollouts(self) -> RunRollouts:
+        return RunRollouts(self.run, self.rows.data.rows, self.rows.tokenizer, self.recipe)
+
+
+def _no_reference(rows: Sequence[TokenRow]) -> list[list[float]]:
+    raise AssertionError("a plan with rft.beta above 0 is refused")
