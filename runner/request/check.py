@@ -110,8 +110,9 @@ def _problems(prefix: str, values: object, owner: type) -> Iterator[str]:
 
 def _with_train(composed: Any) -> Any:
     """Return a configuration in which `dataset.train` names the files of `dataset.mix`, where that is given."""
-    dataset = composed.get("dataset") or {}
-    if not dataset.get("mix") or dataset.get("train", "???") != "???":
+    dataset = composed.get("dataset")
+    # A value in place of the section is refused with the other problems.
+    if not isinstance(dataset, Mapping) or not dataset.get("mix") or dataset.get("train", "???") != "???":
         return composed
     train: list[str] = []
     # What is wrong with the mixture is said with the other problems; that `train` is missing would not help.

@@ -39,6 +39,7 @@ class RunRollouts:
     def train(self, engine: Engine, reference: Reference) -> Generator[Event, None, int]:
         """Train as `learn` does; `reference` is asked where `rft.beta` is above 0."""
         keys, request = self._run.hyperparameters, self._run.request
+        # One judge for rollouts and held-out rows: what it has cost is one sum.
         with self._judge() as judge:
             rollouts = Rollouts(
                 self._run.folder, self._rows["train"], self._tokenizer, self._recipe, keys,
@@ -56,6 +57,7 @@ class RunRollouts:
             msgspec.json.encode({"row": row, REWARD: each[REWARD]}) for row, each in scores.items() if REWARD in each
         ]
         (self._run.folder / layout.HELD_OUT).write_bytes(b"".join(line + b"\n" for line in lines))
+        # Under the name that the evaluations on the way have, so that a chart ends with it.
         means: Result = {f"eval/{REWARD}": summary.means(grades, POLICY)[REWARD]}
         return means
 

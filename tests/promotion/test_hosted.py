@@ -52,10 +52,13 @@ def asked(run: Run) -> str:
     """Return what callers get from the deployment that they know."""
     from runner.backends.foundry.connect import service
     from runner.backends.foundry.keys import Foundry
-    from runner.data.rows import Message
+    from runner.data.rows import Message, Prompt
 
     answer = generate.answer(
-        service(Foundry.of(run.request)), "bot", (Message(role="user", content="Hello"),), Sampling(max_new_tokens=16)
+        service(Foundry.of(run.request)),
+        "bot",
+        Prompt((Message(role="user", content="Hello"),)),
+        Sampling(max_new_tokens=16),
     )
     return now(answer).text
 

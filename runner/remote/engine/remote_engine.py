@@ -143,6 +143,7 @@ class RemoteEngine(ByPrimitives):
         With `names` the ledger keeps them by these.
         """
         answering, session = self.driver.service.answering, self.driver.handle.session
+        # A sampler for all prompts: making one is a request of its own.
         ends, sampler = self.limits.ends(), answering.sampler(session, path, self.limits.base_model)
         for prompt, name in zip(prompts, names or [""] * len(prompts), strict=True):
             found = answering.sample(sampler, prompt, sampling, ends)

@@ -47,6 +47,7 @@ def estimate(run: "Run", num_steps: int) -> Usage | None:
     folder = models.cached(run.plan.model.source)
     if folder is None:
         return None
+    # Bounds, as nobody knows how long answers will be.
     learned, held_out = planned.num_answers(run, num_steps)
     prompt, most = _mean_prompt(run, ChatTokenizer(models.tokenizer_folder(folder))), run.hyperparameters.max_new_tokens
     # An answer is a sequence of its own wherever it is scored, and its prompt is read for each.
@@ -56,6 +57,7 @@ def estimate(run: "Run", num_steps: int) -> Usage | None:
 
 def step_usage(run: "Run", tokenizer: ChatTokenizer, evaluate_every: int, step: int) -> Usage:
     """Return the most tokens that the optimizer step after so many takes, an evaluation that is due included."""
+    # Sampling is paid for in the first of the steps that learn from a rollout.
     keys, prompt = run.hyperparameters, _mean_prompt(run, tokenizer)
     answers = keys.batch_size * keys.group_size
     scored = round(answers * (prompt + keys.max_new_tokens))

@@ -24,6 +24,7 @@ class PromptRows(RunRows):
 
     def tokens(self, split: Split) -> Sequence[TokenRow]:
         """Return the first prompts with made-up answers, which show what the service does with a repeated request."""
+        # A probe needs tokens that are scored, and a prompt alone has none.
         return self.data.telling_rows({})
 
     @cached_property
@@ -53,6 +54,7 @@ class RewardedRemoteSteps(RemoteSteps):
     def budget(self) -> Budget:
         """What the run may cost, and has cost."""
         tokenizer, every = self.rows.tokenizer, self.recipe.evaluate_every
+        # Read again for each event of the loop, of which a step has several.
         usage = cache(lambda step: rewarded.step_usage(self.run, tokenizer, every, step))
         return Budget(self.run, self.target, self.recipe, usage, self.session.driver.ledger)
 
