@@ -6,10 +6,11 @@ RUN is a run's folder, its name under `runs/`, or the start of its plan id. The 
   quantization=…       how its weights are kept, by default as is said first
   rows=20              held-out rows that the proof asks
   max_new_tokens=64    tokens of an answer that are compared
-  check=FOLDER         prove again an export that is there already, and write nothing
-  force=true           keep an export that is not the run's model, marked in export.json
+  check=FOLDER         prove an export that is there already; write nothing
+  force=true           keep one that is not the run's model, marked
   license=…            licence of the model, for the model card
-  push=hub:ORG/NAME    send it away, after asking: hub:ORG/NAME, s3://BUCKET/PATH, abfs://CONTAINER@ACCOUNT/PATH
+  push=hub:ORG/NAME    send it away, after asking; or s3://BUCKET/PATH,
+                       abfs://CONTAINER@ACCOUNT/PATH
   yes=true             send it without asking
 
   python -m runner.export dpo-house_style format=gguf quantization=q8_0
@@ -55,11 +56,11 @@ def main() -> None:
 
 def _export(arguments: list[str]) -> None:
     parser = cli.parser("runner.export", f"{(__doc__ or '').rstrip()}\n\n{_forms()}")
-    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("run", nargs="?", metavar="RUN")
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args(arguments)
     asked = cli.keys(given.keys, Asked)
-    run = run_folders.find(given.run, given.runs_folder)
+    run = run_folders.find(cli.demanded(given.run, "runner.export"), given.runs_folder)
     from runner.exporting import card, carry_out, destinations
 
     destination = destinations.find(asked.push) if asked.push else None

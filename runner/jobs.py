@@ -3,7 +3,8 @@
   python -m runner.jobs                    list them
   python -m runner.jobs cancel JOB …       the id of a job or session, or a run
   python -m runner.jobs copy RUN@STEP --to RESOURCE --region REGION
-                                           a checkpoint to another resource; again: how far that is
+                                           a checkpoint to another resource;
+                                           again: how far that is
 
 The services are those of the newest runs here, else AZURE_AI_PROJECT_ENDPOINT (environment or .env).
 """

@@ -3,9 +3,10 @@
 RUN is a run's folder, its name under `runs/`, or the start of its plan id. The rest is KEY=VALUE:
 
   engine=transformers  the engine, of those below
-  quantization=…       how the weights are kept: runner.export --help has the values of each form
+  quantization=…       how the weights are kept, as in runner.export --help
   port=8000            0 takes one that is free
-  rows=20  max_new_tokens=64  force=true    of the export's proof, as runner.export has them
+  rows=20              of the export's proof, as max_new_tokens=64 and
+                       force=true, which runner.export explains
 
   python -m runner.serve dpo-house_style engine=llama_cpp
 
@@ -40,11 +41,11 @@ def main() -> None:
 
 def _serve(arguments: list[str]) -> None:
     parser = cli.parser("runner.serve", f"{(__doc__ or '').rstrip()}\n\n{_engines()}")
-    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("run", nargs="?", metavar="RUN")
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args(arguments)
     asked = cli.keys(given.keys, Asked)
-    run = run_folders.find(given.run, given.runs_folder)
+    run = run_folders.find(cli.demanded(given.run, "runner.serve"), given.runs_folder)
     # A service that is stopped by its supervisor ends its engine, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from runner.exporting import carry_out

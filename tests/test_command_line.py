@@ -49,7 +49,7 @@ WRONG_REQUESTS = [
         ["dpo.learning_rate_multiplier=fast"],
         "dpo.learning_rate_multiplier: got 'fast'; allowed: a number > 0 or 'auto'.",
     ),
-    (["method=dop"], "method: got 'dop'; did you mean dpo? allowed: dpo, orpo, rft, sft, simpo."),
+    (["method=dop"], "method: got 'dop'; did you mean dpo? allowed: dpo, kto, orpo, reward, rft, sft, simpo."),
     (["backend=azure"], "backend: got 'azure'; allowed: foundry, local."),
     (["dataset=mine"], "dataset: got 'mine'; allowed: files, house_style, house_style_sft; other data"),
     (["model=gpt"], "model: got 'gpt'; allowed: hosted, smollm2."),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -15,7 +16,7 @@ from runner.graders import hidden
 from runner.pages import curves
 from runner.pages.base import ENVIRONMENT
 from runner.plan import Run, flatten
-from runner.record import graded, layout
+from runner.record import files, graded, layout
 from runner.record.files import read_json
 from runner.record.outcome import Report
 from runner.request import check
@@ -29,8 +30,10 @@ SHOWN = 80
 
 
 def write(run: Run, content: Report) -> None:
-    """Write the page next to the report that it is made from."""
-    (run.folder / layout.REPORT_HTML).write_text(html(run, content), "utf-8")
+    """Write the page next to the report that it is made from, if there is room for it."""
+    # The report has all that is on it. A full disk was named by what had to be written, and ends no other run's work.
+    with suppress(OSError):
+        files.write(run.folder / layout.REPORT_HTML, html(run, content).encode())
 
 
 def html(run: Run, content: Report) -> str:

@@ -21,11 +21,11 @@ COMMANDS = {
     "runner.pairs": "make preference rows of a model's graded answers",
     "runner.chat": "talk to a run's model and the one it was made from",
     "runner.compare": "compare runs or a sweep, with confidence intervals",
-    "runner.promote": "give a run's model a name, if it is better than what has it",
+    "runner.promote": "give a run's model a name, if it is better",
     "runner.watch": "follow hosted jobs to their end",
     "runner.jobs": "list the hosted jobs; cancel, pause or resume some",
-    "runner.export": "give a run's model away in another form, with a proof",
-    "runner.serve": "let an engine answer with a run's model, OpenAI-compatible",
+    "runner.export": "write a run's model in another form, with a proof",
+    "runner.serve": "serve a run's model, OpenAI-compatible",
     "runner.clean": "remove what runs left at the hosted service",
     "runner.schema": "print the JSON schema by which editors check YAML",
     "runner.mcp": "serve plan, run, status and compare to an agent",
@@ -96,6 +96,14 @@ def others(name: str) -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  python -m {each:{width}}  {purpose}" for each, purpose in COMMANDS.items() if each != name]
     return "\n\n".join(["Other commands (each has --help):", "\n".join(lines)])
+
+
+def demanded(run: str | None, command: str) -> str:
+    """Return a command's RUN. Raises `RequestError` where there is none."""
+    # Not argparse's own: it would name what is missing before an option that it does not know.
+    if run is None:
+        raise RequestError(f"python -m {command}: RUN is missing; name a run, as python -m {command} --help says.")
+    return run
 
 
 def main(work: Callable[[list[str]], int | None]) -> NoReturn:

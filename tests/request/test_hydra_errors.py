@@ -38,11 +38,12 @@ WRONG = [
         f"model: got 'Qwen/Qwen2.5-0.5B', {NOT_AN_OPTION}; write model.source=hf:Qwen/Qwen2.5-0.5B",
     ),
     ("model=smollm", "model: got 'smollm'; did you mean smollm2? allowed: hosted, session, smollm2, tinker."),
-    ("method=dop", "method: got 'dop'; did you mean dpo? allowed: dpo, orpo, rft, sft, simpo."),
+    ("method=dop", "method: got 'dop'; did you mean dpo? allowed: dpo, kto, orpo, reward, rft, sft, simpo."),
     (
         "lr=1e-4",
         "lr: no such key; did you mean backend.learning_rate or dpo.learning_rate_multiplier or "
-        "rft.learning_rate_multiplier or sft.learning_rate_multiplier? --cfg job shows all keys of a request.",
+        "kto.learning_rate_multiplier or reward.learning_rate_multiplier or rft.learning_rate_multiplier or "
+        "sft.learning_rate_multiplier? --cfg job shows all keys of a request.",
     ),
     ("output_dir=out", "output_dir: no such key; did you mean runs_folder? --cfg job shows all keys of a request."),
     ("xylophone=1", "xylophone: no such key; --cfg job shows all keys of a request."),

@@ -8,24 +8,22 @@ from runner.request import hydra_config, suggestions
 
 KNOWN = hydra_config.all_keys()
 
+
+def of_all(key: str, methods: str = "dpo kto reward rft sft") -> str:
+    """Return a key of several methods as a sentence lists it."""
+    return " or ".join(f"{method}.{key}" for method in methods.split())
+
+
 KEYS = [
-    (
-        "lr",
-        "backend.learning_rate or dpo.learning_rate_multiplier or rft.learning_rate_multiplier or "
-        "sft.learning_rate_multiplier",
-    ),
-    (
-        "learning_rate",
-        "backend.learning_rate or dpo.learning_rate_multiplier or rft.learning_rate_multiplier or "
-        "sft.learning_rate_multiplier",
-    ),
+    ("lr", f"backend.learning_rate or {of_all('learning_rate_multiplier')}"),
+    ("learning_rate", f"backend.learning_rate or {of_all('learning_rate_multiplier')}"),
     ("dpo.lr", "dpo.learning_rate_multiplier"),
-    ("epochs", "dpo.n_epochs or rft.n_epochs or sft.n_epochs"),
-    ("num_train_epochs", "dpo.n_epochs or rft.n_epochs or sft.n_epochs"),
-    ("batch_size", "dpo.batch_size or rft.batch_size or sft.batch_size"),
-    ("per_device_train_batch_size", "dpo.batch_size or rft.batch_size or sft.batch_size"),
-    ("beta", "dpo.beta or rft.beta"),
-    ("loss", "dpo.loss_type or rft.loss_type"),
+    ("epochs", of_all("n_epochs")),
+    ("num_train_epochs", of_all("n_epochs")),
+    ("batch_size", of_all("batch_size")),
+    ("per_device_train_batch_size", of_all("batch_size")),
+    ("beta", of_all("beta", "dpo kto rft")),
+    ("loss", of_all("loss_type", "dpo kto rft")),
     ("num_generations", "rft.group_size"),
     ("output_dir", "runs_folder"),
     ("max_steps", "backend.max_steps"),

@@ -144,7 +144,7 @@ def test_other_prompts_are_answered_in_place_of_groups_without_spread(tiny_model
     _, batch = batch_of(engine, tiny_model, tmp_path, grader=grader)
     assert batch.values["without_spread"] == 0.5, "figures are of the prompts as they come"
     assert len(batch.examples) == len(ROWS)
-    telling = {tuple(ChatTokenizer(tiny_model).encode_prompt(ROWS[at].prompt)) for at in (1, 3)}
+    telling = {tuple(ChatTokenizer(tiny_model).encode_prompt(ROWS[at].given)) for at in (1, 3)}
     assert {tuple(example.tokens.prompt) for example in batch.examples} == telling
     answers = [answer for example in batch.examples for answer in example.tokens.answers]
     assert len({tuple(answer) for answer in answers}) > len(ROWS), "a prompt that comes again has answers of its own"

@@ -34,6 +34,8 @@ def serving() -> Iterator[Callable[..., "tuple[subprocess.Popen[str], str]"]]:
         process = subprocess.Popen(
             line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             cwd=run.parent.parent, env=os.environ | {"COLUMNS": "300"},
+            # Also where the tests run in the background, whose processes do not hear Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         started.append(process)
         said = ""
