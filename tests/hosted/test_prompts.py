@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +53,8 @@ def first(replies: Iterator[Sequence[Reply]]) -> Reply:
 def test_an_endpoint_is_offered_the_tools_and_its_calls_are_kept(cloud: Emulator) -> None:
     cloud.calls = True
     url = cloud.judge_environment()["OPENAI_BASE_URL"]
-    reply = first(Endpoint(replace(JudgeKeys(), url=url), "first").replies([Prompt(TURNS, [TOOL])], HOW))
+    with closing(Endpoint(replace(JudgeKeys(), url=url), "first")) as model:
+        reply = first(model.replies([Prompt(TURNS, [TOOL])], HOW))
     [request] = asked(cloud)
     assert request["tools"] == [TOOL]
     assert request["messages"][1] == {"role": "assistant", "content": "", "tool_calls": [AS_JSON]}
@@ -68,7 +70,8 @@ def test_a_deployment_is_offered_the_tools_and_its_calls_are_kept(
     cloud.add_deployment("mine", "gpt-4.1-mini")
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)
-    reply = first(Deployed(service(cloud), "mine").replies([Prompt(TURNS, [TOOL])], HOW))
+    with closing(service(cloud)) as there:
+        reply = first(Deployed(there, "mine").replies([Prompt(TURNS, [TOOL])], HOW))
     [request] = [each.json() for each in cloud.requests if each.path.endswith("/responses")]
     assert request["tools"] == [TOOL["function"] | {"type": "function", "strict": False}]  # type: ignore[operator]
     assert request["input"][1:3] == [
