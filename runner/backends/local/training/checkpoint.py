@@ -72,12 +72,15 @@ class Writer:
         self._thread = Thread(target=self._work, name="checkpoints", daemon=True)
         self._failure: BaseException | None = None
         self._raised = False
+        # Not `Thread.is_alive`: interrupted by Ctrl-C, it says no for ever after (https://bugs.python.org/issue45274).
+        self._open = False
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         for draft in self.folder.glob(".*"):  # of a killed process; safetensors has hidden drafts, too
             _remove(draft)
         self._thread.start()
+        self._open = True
         return self
 
     def save(self, state: State) -> None:
@@ -113,6 +116,7 @@ class Writer:
         try:
             self._wait(None if error is None else PATIENCE_SECONDS)
         finally:
+            self._open = False
             self._jobs.put(None)
         if self._failure is None or self._raised:
             return
@@ -134,7 +138,7 @@ class Writer:
 
     def _wait(self, seconds: float | None) -> None:
         """Wait until the thread has done all it was handed, for so many seconds at most."""
-        assert self._thread.is_alive(), "a writer writes within its `with` block"
+        assert self._open, "a writer writes within its `with` block"
         done = Event()
         self._jobs.put(done.set)
         done.wait(seconds)
