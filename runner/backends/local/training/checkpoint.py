@@ -3,9 +3,8 @@
     step-00000012/     weights, optimizer and any further group as .safetensors, state.json; never pickle
     best.safetensors   the best weights so far, on disk before any checkpoint that speaks of them
 
-Each is written under a hidden name, synced and renamed: what has its name is whole. Order of rows, learning
-rate and random numbers follow from the step's number and the plan, so they are not in it. This file knows
-neither model nor method, and not what the further groups and `progress` mean.
+Each is written under a hidden name, synced and renamed: what has its name is whole. Order of rows, learning rate and
+random numbers follow from step and plan. This file knows neither model nor method, nor what further groups mean.
 """
 
 import errno
@@ -57,16 +56,14 @@ class State:
 class Writer:
     """Writes checkpoints on a thread of its own, one at a time, and keeps the last `keep` of them.
 
-    To be used as a context manager, one at a time a folder, which holds nothing else; leaving waits until all
-    is on disk. A write that fails is raised by the next call, or on leaving; nothing is written after it, so
-    that what is written stays whole. After another error in its block, leaving waits a minute at most.
+    A context manager, one at a time a folder, which holds nothing else; leaving waits until all is on disk, after an
+    error in its block a minute at most. A write that fails is raised by the next call, or on leaving, and is the last.
     """
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
         assert keep >= 1
         self.folder, self.keep = folder, keep
-        # One queue for all, waiting included, and nothing to keep in step with it: its `put` cannot be cut in
-        # two by Ctrl-C, so wherever that falls the thread has a job whole or not at all.
+        # One queue for all, waiting included: Ctrl-C cannot cut its `put` in two, so the thread has a job or has not.
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         # daemon: a disk that hangs does not keep the process from ending.
         self._thread = Thread(target=self._work, name="checkpoints", daemon=True)
@@ -86,8 +83,8 @@ class Writer:
     def save(self, state: State) -> None:
         """Copy the state and hand it to the thread; on return its tensors may change.
 
-        Waits for the write before it: there is one copy in memory at most. A step that has a checkpoint
-        already gets no other, since the same steps lead to the same state. Raises what the write before met.
+        Waits for the write before it, as there is one copy in memory at most, and raises what that met. A step that has
+        a checkpoint gets no other: the same steps lead to the same state.
         """
         self.flush()
         target = self.folder / f"step-{state.step:08d}"
@@ -118,11 +115,10 @@ class Writer:
         finally:
             self._open = False
             self._jobs.put(None)
-        if self._failure is None or self._raised:
-            return
-        if error is None:
-            raise self._failure
-        error.add_note(str(self._failure))  # what ended the block comes first
+        if self._failure is not None and not self._raised:
+            if error is None:
+                raise self._failure
+            error.add_note(str(self._failure))  # what ended the block comes first
 
     def _hand(self, target: Path, num_bytes: int, write: Callable[[], None]) -> None:
         """Give the thread a write that needs `num_bytes` bytes on disk."""
