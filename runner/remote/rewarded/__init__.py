@@ -49,16 +49,19 @@ def estimate(run: "Run", num_steps: int) -> Usage | None:
         return None
     # Bounds, as nobody knows how long answers will be.
     learned, held_out = planned.num_answers(run, num_steps)
-    prompt, most = _mean_prompt(run, ChatTokenizer(models.tokenizer_folder(folder))), run.hyperparameters.max_new_tokens
+    prompt, most = mean_prompt(run, ChatTokenizer(models.tokenizer_folder(folder))), run.hyperparameters.max_new_tokens
     # An answer is a sequence of its own wherever it is scored, and its prompt is read for each.
     scored = round(run.hyperparameters.updates_per_rollout * learned * (prompt + most))
     return Usage(scored, scored, round((learned + held_out) * prompt), (learned + held_out) * most)
 
 
-def step_usage(run: "Run", tokenizer: ChatTokenizer, evaluate_every: int, step: int) -> Usage:
-    """Return the most tokens that the optimizer step after so many takes, an evaluation that is due included."""
+def step_usage(run: "Run", prompt: float, evaluate_every: int, step: int) -> Usage:
+    """Return the most tokens that the optimizer step after so many takes, an evaluation that is due included.
+
+    `prompt` is the mean number of tokens of a prompt.
+    """
     # Sampling is paid for in the first of the steps that learn from a rollout.
-    keys, prompt = run.hyperparameters, _mean_prompt(run, tokenizer)
+    keys = run.hyperparameters
     answers = keys.batch_size * keys.group_size
     scored = round(answers * (prompt + keys.max_new_tokens))
     sampled = answers * (1 + keys.extra_rounds) if step % keys.updates_per_rollout == 0 else 0
@@ -67,7 +70,8 @@ def step_usage(run: "Run", tokenizer: ChatTokenizer, evaluate_every: int, step: 
     return Usage(scored, scored, round(sampled * prompt), sampled * keys.max_new_tokens)
 
 
-def _mean_prompt(run: "Run", tokenizer: ChatTokenizer) -> float:
+def mean_prompt(run: "Run", tokenizer: ChatTokenizer) -> float:
+    """Return the mean number of tokens of a prompt."""
     # The first rows stand for all, as their order says nothing of their length.
     prompts = [problem_of(row).given for row in islice(run.rows("train"), COUNTED_ROWS)]
     return sum(len(tokenizer.encode_prompt(each)) for each in prompts) / len(prompts)

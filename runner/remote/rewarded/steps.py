@@ -5,7 +5,7 @@ checkpoint_grades/   the same of held-out rows, a folder for each evaluation
 """
 
 from collections.abc import Generator, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 from runner.backends import Events
 from runner.backends.local.training.prompt_data import PromptData
@@ -14,6 +14,7 @@ from runner.models.chat.tokenizer import TokenRow
 from runner.record.events import Event
 from runner.remote import rewarded
 from runner.remote.money.budget import Budget
+from runner.remote.money.rates import Usage
 from runner.remote.reference import RunRows
 from runner.remote.steps import RemoteSteps
 from runner.rollouts.of_run import RunRollouts
@@ -53,9 +54,12 @@ class RewardedRemoteSteps(RemoteSteps):
     @cached_property
     def budget(self) -> Budget:
         """What the run may cost, and has cost."""
-        tokenizer, every = self.rows.tokenizer, self.recipe.evaluate_every
-        # Read again for each event of the loop, of which a step has several.
-        usage = cache(lambda step: rewarded.step_usage(self.run, tokenizer, every, step))
+        # Once, and only where there is a limit: it reads and tokenises a thousand prompts.
+        prompt, every = cache(partial(rewarded.mean_prompt, self.run, self.rows.tokenizer)), self.recipe.evaluate_every
+
+        def usage(step: int) -> Usage:
+            return rewarded.step_usage(self.run, prompt(), every, step)
+
         return Budget(self.run, self.target, self.recipe, usage, self.session.driver.ledger)
 
     @cached_property
