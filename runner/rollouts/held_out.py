@@ -83,16 +83,14 @@ class HeldOutProblems:
         # A folder of its own for each step: a resumed run, and the evaluation of the result, find what was sampled and
         # paid for.
         folder = self._folder(step)
-        path = folder / layout.SAMPLED
-        if path.exists():
-            groups: Sequence[Group] = graded.read(path, Group)
-        else:
+
+        def draw() -> list[Group]:
             prompts = [self.tokenizer.encode_prompt(row.given) for row in self.rows]
-            groups = sampled.sample(
+            return sampled.sample(
                 engine, self.tokenizer, range(len(prompts)), prompts, lambda turn: replace(how, seed=self.seed + turn)
             )
-            folder.mkdir(parents=True, exist_ok=True)
-            graded.write(path, groups)
+
+        groups = sampled.kept(folder / layout.SAMPLED, draw)
         answers = sampled.answers_of(self.rows, groups)
         graded.write(folder / layout.ANSWERS, answers)
         graders = [msgspec.structs.replace(self.grader, name=REWARD), *self.others]

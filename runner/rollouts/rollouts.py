@@ -14,7 +14,7 @@ from runner.graders import Grader, Judge
 from runner.methods.rft import RFT
 from runner.methods.rft.advantages import spread
 from runner.models.chat.tokenizer import ChatTokenizer
-from runner.record import graded, layout
+from runner.record import layout
 from runner.record.events import Event, Metrics, Note, Progress
 from runner.record.graded import AnswerGrade
 from runner.record.samples import Sampling
@@ -137,21 +137,20 @@ class Rollouts:
     ) -> Generator[Event, None, Sequence[Group]]:
         """Return the answers of a round: those that are kept, else new ones, which are kept now."""
         path = folder / layout.SAMPLED
-        if path.exists():
-            return graded.read(path, Group)
-        yield Progress("train", step, self.recipe.num_steps, what="more answers" if turn else "answers")
+        if not path.exists():
+            yield Progress("train", step, self.recipe.num_steps, what="more answers" if turn else "answers")
+        return sampled.kept(path, lambda: self._drawn(engine, number, turn, most))
+
+    def _drawn(self, engine: Engine, number: int, turn: int, most: int | None) -> list[Group]:
         # Later rounds go through the rows in orders of their own, as if they were further epochs.
         seed = self.recipe.seed + turn * EXTRA_ORDER
         places = batch(len(self.rows), self.recipe.hyperparameters.batch_size, seed, number)[:most]
         prompts = [self.tokenizer.encode_prompt(sampled.problem_of(self.rows[place]).given) for place in places]
         with engine.timed("answers"):
-            groups = sampled.sample(
+            return sampled.sample(
                 engine, self.tokenizer, places, prompts,
                 lambda again: self._sampling(number, again + turn * EXTRA_SEED),
             )  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
-        graded.write(path, groups)
-        return groups
 
     def _sampling(self, number: int, turn: int) -> Sampling:
         keys = self.keys  # resolved, so that `convert` below only informs the type checker

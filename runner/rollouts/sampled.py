@@ -10,6 +10,7 @@ the last checkpoint, is learned from the same answers.
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ import msgspec
 from runner.data.kinds.problem import Problem
 from runner.data.rows import Row, row_id
 from runner.models.chat.tokenizer import ChatTokenizer
+from runner.record import graded
 from runner.record.events import Event
 from runner.record.graded import Answer, Asked
 from runner.record.samples import Sampling
@@ -66,6 +68,14 @@ def answers_of(rows: Sequence[Asked], groups: Sequence[Group]) -> list[Answer]:
         for row, group in zip(rows, groups, strict=True)
         for number, each in enumerate(group.answers)
     ]
+
+
+def kept(path: Path, draw: Callable[[], list[Group]]) -> Sequence[Group]:
+    """Return the answers that a file keeps; where there is none they are drawn now, and kept before they are used."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        graded.write(path, draw())
+    return graded.read(path, Group)
 
 
 def sample(
