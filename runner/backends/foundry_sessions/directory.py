@@ -16,6 +16,8 @@ SOON_SECONDS = 120.0
 
 
 class Lora(msgspec.Struct):
+    """The adapter of a session's model, as far as the service shows it."""
+
     rank: int = 0
     alpha: float | None = None
     seed: int | None = None
