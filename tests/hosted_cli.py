@@ -1,4 +1,4 @@
-"""A folder of hosted runs beside an emulated service, with the real commands that work on them."""
+"""A folder of hosted runs next to an emulated service, with the real commands that work on them."""
 
 import json
 import os
@@ -135,7 +135,7 @@ def steps(run: Path) -> list[str]:
 
 
 def measured(run: Path) -> Measured:
-    """Return every value that was measured, each of which must stand in the journal once."""
+    """Return every value that was measured, each of which must be in the journal once."""
     found: Measured = {}
     for record in records(run):
         if isinstance(record.event, Metrics):

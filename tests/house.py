@@ -1,6 +1,7 @@
 """`python -m tests.house`: the code base in numbers, with its limits; exit code 1 where one is passed.
 
-Counted are Python files under `runner/` and `hydra_plugins/`. A comment is a line with `#`; a docstring is none.
+Counted are Python files under `runner/` and `hydra_plugins/`; words are read in tests and examples, too. A comment is a
+line with `#`; a docstring is none.
 """
 
 import ast
@@ -72,10 +73,10 @@ class Source:
         return [node for node in ast.walk(self.tree) if isinstance(node, kinds)]
 
 
-def sources() -> list[Source]:
-    """Return every module of the project itself."""
+def sources(*folders: str) -> list[Source]:
+    """Return every module of some folders."""
     found = []
-    for path in sorted([*ROOT.glob("runner/**/*.py"), *ROOT.glob("hydra_plugins/*.py")]):
+    for path in sorted(path for folder in folders for path in ROOT.glob(f"{folder}/**/*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         text = path.read_text("utf-8")
         found.append(Source(name, text, ast.parse(text)))
@@ -199,6 +200,7 @@ def faults(found: list[Source]) -> Iterator[str]:
         names = [node.name for node in each.nodes(ast.ClassDef, ast.FunctionDef)]  # type: ignore[attr-defined]
         for name in {each.name.rpartition(".")[2], *names} & PRIVATE.keys():
             yield f"{each.name}: {name} is called {PRIVATE[name]}"
+    for each in [*found, *(test for test in sources("tests", "examples") if test.name != "tests.house")]:
         yield from (f"{each.name}:{line}: '{word}': say {DIALECT[word]}" for line, word in dialect(each))
     total = sum(each.lines for each in found)
     if (share := 100 * sum(map(comments, found)) / total) < COMMENTS_PER_100:
@@ -223,7 +225,7 @@ def crowded() -> Iterator[str]:
 
 def main() -> int:
     """Print the numbers by folder and what passes a limit."""
-    found = sources()
+    found = sources("runner", "hydra_plugins")
     folders = sorted({".".join(each.name.split(".")[:2]) for each in found if each.name.count(".") > 1})
     rows = {"all": found} | {name: [each for each in found if each.name.startswith(f"{name}.")] for name in folders}
     table = Table(box=None, pad_edge=False)

@@ -1,4 +1,4 @@
-"""`python -m runner.chat` with a hosted run: its deployment answers beside the base model's, or how to make one."""
+"""`python -m runner.chat` with a hosted run: its deployment answers next to the base model's, or how to make one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_a_deployed_run_answers_beside_the_base_model(here: Hosted) -> None:
+def test_a_deployed_run_answers_next_to_the_base_model(here: Hosted) -> None:
     here.cloud.add_deployment("base", "gpt-4.1-mini")
     run = here.run(KEEP)
     here.cloud.answer = lambda model, messages: f"I am {model.partition(':')[0]}, you said {messages[-1]['content']}"
@@ -51,8 +51,8 @@ def test_without_a_deployment_of_the_base_model_the_tuned_one_answers_alone(here
 @pytest.mark.parametrize("deploy", ["none", pytest.param("delete_after_eval", marks=pytest.mark.exhaustive)])
 def test_a_run_that_is_not_deployed_says_how_to_deploy_it(deploy: str, here: Hosted) -> None:
     run = here.run(f"backend.deploy={deploy}")
-    told = sentence(here.command("runner.chat", run.name, typed="Hello\n"))
-    assert told == (
+    reported = sentence(here.command("runner.chat", run.name, typed="Hello\n"))
+    assert reported == (
         f"runs/{run.name}: its model is not deployed; give the run's command again with backend.deploy=keep, or "
         "let python -m runner.evaluate deploy it for its time with backend.deploy=delete_after_eval."
     )
@@ -79,5 +79,5 @@ def test_a_question_that_the_content_filter_refuses_is_shown_as_refused(here: Ho
 def test_chat_with_a_run_whose_job_has_not_ended_says_to_let_it_finish(here: Hosted) -> None:
     run = here.run(ALONE)
     assert read_state(run).results.keys() == {"upload", "create", "look"}
-    told = sentence(here.command("runner.chat", run.name, typed="Hello\n"))
-    assert told == f"model.source: {run.name} has no model yet; let that run finish first."
+    reported = sentence(here.command("runner.chat", run.name, typed="Hello\n"))
+    assert reported == f"model.source: {run.name} has no model yet; let that run finish first."

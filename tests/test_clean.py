@@ -36,7 +36,7 @@ def clean(here: Hosted, *line: str, typed: str = "") -> list[str]:
 
 
 def ours(here: Hosted) -> list[str]:
-    """Return the ids of the files and deployments of ours that stand at the service."""
+    """Return the ids of the files and deployments of ours that exist at the service."""
     standing = [name for name, each in here.cloud.deployments.items() if each.deleted_at is None]
     files = [name for name, each in here.cloud.files.items() if each.purpose == "fine-tune"]
     return sorted(name for name in standing + files if "theirs" not in name)
@@ -125,7 +125,7 @@ def test_what_was_removed_elsewhere_already_is_removed_all_the_same(here: Hosted
     assert clean(here, run.name) == [NOTHING]
 
 
-def test_after_cleaning_the_same_command_deploys_again_and_does_nothing_else_anew(here: Hosted) -> None:
+def test_after_cleaning_the_same_command_deploys_again_and_does_nothing_else_again(here: Hosted) -> None:
     run = here.run(KEEP)
     deployment = read_state(run).results["deploy"]["deployment"]
     clean(here, "--yes")
@@ -138,7 +138,7 @@ def test_after_cleaning_the_same_command_deploys_again_and_does_nothing_else_ane
     assert ours(here) == []
 
 
-def test_files_without_a_job_are_removed_and_uploaded_anew(here: Hosted) -> None:
+def test_files_without_a_job_are_removed_and_uploaded_again(here: Hosted) -> None:
     refusing = Fault("POST /fine_tuning/jobs", "status", times=None, status=400)
     here.cloud.inject(refusing)
     run = here.run(code=2)
@@ -155,8 +155,8 @@ def test_what_was_removed_before_a_failure_is_not_removed_again(here: Hosted) ->
     run = here.run(KEEP, "backend.polling.patience=0.5")
     failing = Fault("DELETE /files/{id}", "status", times=None, skip=1, status=500)
     here.cloud.inject(failing)
-    told = sentence(here.command("runner.clean", "--yes"), code=1)
-    assert told.startswith("removing the file file-")
+    reported = sentence(here.command("runner.clean", "--yes"), code=1)
+    assert reported.startswith("removing the file file-")
     (left,) = ours(here)
     gone = [each.event.id for each in records(run) if isinstance(each.event, Removed)]
     assert len(gone) == 2
@@ -172,8 +172,8 @@ def test_a_run_that_another_process_follows_is_not_cleaned(here: Hosted) -> None
     run = here.run(ALONE)
     with here.started("runner.watch", run.name) as process:
         here.held(run, process)
-        told = sentence(here.command("runner.clean", "--yes"), code=1)
-    assert f"process {process.pid} " in told
+        reported = sentence(here.command("runner.clean", "--yes"), code=1)
+    assert f"process {process.pid} " in reported
     assert removals(here) == []
 
 
@@ -183,13 +183,13 @@ def test_a_folder_without_hosted_runs_has_nothing_to_clean(here: Hosted) -> None
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [(["nothing"], "run nothing: not found; runs/ is empty."),
      (["--force"], "python -m runner.clean: unrecognized arguments: --force; ")],
     ids=["name", "flag"],
 )  # fmt: skip
-def test_a_wrong_name_is_told_and_nothing_is_removed(line: list[str], told: str, here: Hosted) -> None:
-    assert sentence(here.command("runner.clean", *line)).startswith(told)
+def test_a_wrong_name_is_reported_and_nothing_is_removed(line: list[str], reported: str, here: Hosted) -> None:
+    assert sentence(here.command("runner.clean", *line)).startswith(reported)
     assert here.cloud.requests == []
 
 

@@ -1,4 +1,4 @@
-"""What a user is told of a mistake, over real command lines: one clear sentence, exit code 2, no traceback."""
+"""Mistakes over real command lines: one clear sentence, exit code 2, no traceback."""
 
 import json
 import os
@@ -168,21 +168,21 @@ STOOD_FOR = (
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         pytest.param(*case, marks=pytest.mark.exhaustive if case[0][-1] in STOOD_FOR else (), id=" ".join(case[0])[:40])
         for case in WRONG_REQUESTS
     ],
 )
 def test_a_wrong_request_is_answered_by_one_sentence_before_anything_is_written(
-    arguments: list[str], told: str, command: Command, tmp_path: Path
+    arguments: list[str], reported: str, command: Command, tmp_path: Path
 ) -> None:
     process = (
         command("mode=plan", *arguments)
         if not any(each.startswith("mode=") for each in arguments)
         else command(*arguments)
     )
-    assert told in process.stderr
+    assert reported in process.stderr
     assert process.returncode == 2
     assert "Traceback" not in process.stderr
     assert "Error executing job" not in process.stderr
@@ -201,13 +201,13 @@ BAD_LINES = {"{": "pairs.jsonl:2: ", json.dumps({"input": GOOD["input"]}): "`pre
 """No JSON, and no pair; tests/data/test_bad_rows.py has whatever else a row can lack."""
 
 
-@pytest.mark.parametrize(("line", "told"), BAD_LINES.items(), ids=["no JSON", "no pair"])
-def test_a_bad_row_is_named_by_file_and_line(line: str, told: str, command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("line", "reported"), BAD_LINES.items(), ids=["no JSON", "no pair"])
+def test_a_bad_row_is_named_by_file_and_line(line: str, reported: str, command: Command, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(GOOD)}\n{line}\n", "utf-8")
     process = command("mode=plan", "dataset.train=pairs.jsonl", "dataset.validation=null")
     assert process.returncode == 2
     assert "pairs.jsonl:2: " in process.stderr
-    assert told in process.stderr
+    assert reported in process.stderr
     assert "dataset.on_bad_row=skip" in process.stderr
     assert "Traceback" not in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1
@@ -261,7 +261,7 @@ def test_options_of_a_users_own_folder_are_found(command: Command, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         ([], "AZURE_AI_PROJECT_ENDPOINT: not set; put it into the environment or .env, or set backend.azure.endpoint"),
         (["backend.azure.endpoint=https://example.org"], "backend.azure.endpoint: got https://example.org; allowed:"),
@@ -273,11 +273,11 @@ def test_options_of_a_users_own_folder_are_found(command: Command, tmp_path: Pat
     ids=["no endpoint", "no project", "no subscription"],
 )
 def test_a_variable_that_is_missing_is_named_before_anything_is_made(
-    arguments: list[str], told: str, command: Command, tmp_path: Path
+    arguments: list[str], reported: str, command: Command, tmp_path: Path
 ) -> None:
     process = command("backend=foundry", "model.source=hosted:gpt-4.1-mini", *arguments)
     assert process.returncode == 2
-    assert told in process.stderr
+    assert reported in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 

@@ -1,4 +1,4 @@
-"""The documentation tells the truth: keys are the code's own, links lead somewhere, every data shape is named."""
+"""The documentation reports the truth: keys are the code's own, links lead somewhere, every data shape is named."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def test_links_and_paths_of_a_page_lead_to_files(page: Path) -> None:
     text = page.read_text("utf-8")
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
-    if page.name != "CHANGELOG.md":  # what it tells of older versions may be gone
+    if page.name != "CHANGELOG.md":  # what it reports of older versions may be gone
         paths = re.findall(r"`((?:runner|tests|conf|docs|examples|experiments)/[\w./-]+)`", text)
         places = (ROOT, ROOT / "examples" / "extend")
         real = [path for path in paths if "NAME" not in path and "mine" not in path]
@@ -58,8 +58,8 @@ def test_the_page_with_one_training_step_has_the_losses_of_the_engine(
         f"model.source=path:{tiny_model}", "dataset=files", f"dataset.train={pairs_file}", "dpo.batch_size=3",
         "backend.max_steps=4", "backend.learning_rate=0.01", "evaluation.samples=0", "tracking=none",
     ]  # fmt: skip
-    told = warm.run([sys.executable, "-c", ONE_STEP, *line], cwd=tmp_path, env=quietly(), check=True).stdout
-    page, engine = json.loads(told.splitlines()[-1])
+    reported = warm.run([sys.executable, "-c", ONE_STEP, *line], cwd=tmp_path, env=quietly(), check=True).stdout
+    page, engine = json.loads(reported.splitlines()[-1])
     assert len(page) == len(engine) == 4
     assert page == pytest.approx(engine, abs=1e-5)
     assert abs(page[3] - page[0]) > 0.01, "the weights have changed meanwhile"

@@ -210,7 +210,7 @@ def test_a_tuned_model_can_be_tuned_again(client: Client) -> None:
     assert client.order(model=done.fine_tuned_model).model == done.fine_tuned_model
 
 
-def test_a_script_tells_how_a_job_goes(client: Client) -> None:
+def test_a_script_reports_how_a_job_goes(client: Client) -> None:
     steps = [{"train_loss": 0.5}, {"train_loss": 0.25, "valid_loss": 0.3}]
     client.cloud.script = Script(queued_seconds=0, running_seconds=10, steps=steps)
     job = client.order()
@@ -262,7 +262,7 @@ def test_a_job_fails_on_demand(client: Client) -> None:
     assert (done.status, done.error.message) == ("failed", "the cluster burnt down")
 
 
-def test_a_paused_job_stands_still_until_it_is_resumed(client: Client) -> None:
+def test_a_paused_job_waits_until_it_is_resumed(client: Client) -> None:
     client.cloud.script = Script(running_seconds=100)
     job = client.order()
     client.cloud.advance(50)
@@ -311,9 +311,9 @@ def test_a_streamed_chat_completion_comes_word_by_word(client: Client) -> None:
     asked: Any = {"model": "answers", "messages": [{"role": "user", "content": "Bread?"}]}
     whole = client.openai.chat.completions.create(**asked)
     chunks = list(client.openai.chat.completions.create(**asked, stream=True))
-    told = [chunk.choices[0].delta.content for chunk in chunks[:-1]]
-    assert told == ["", "Wrap ", "it ", "in ", "cloth,\n  ", "not ", "in ", "plastic."]
-    assert "".join(told) == whole.choices[0].message.content
+    reported = [chunk.choices[0].delta.content for chunk in chunks[:-1]]
+    assert reported == ["", "Wrap ", "it ", "in ", "cloth,\n  ", "not ", "in ", "plastic."]
+    assert "".join(reported) == whole.choices[0].message.content
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * 8 + ["stop"]
     with_usage = list(
         client.openai.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
@@ -419,8 +419,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("refused", REFUSED)
 def test_a_reinforcement_job_that_breaks_a_rule_is_refused(refused: str, client: Client) -> None:
-    settings, told = REFUSED[refused]
-    with pytest.raises(openai.BadRequestError, match=told):
+    settings, reported = REFUSED[refused]
+    with pytest.raises(openai.BadRequestError, match=reported):
         reinforcement(client, **settings)
     client.cloud.violations.clear()
 

@@ -62,8 +62,8 @@ def test_a_job_trains_measures_and_answers(client: Client, tmp_path: Path) -> No
     assert float(table[-1]["train_reward_margin"]) > float(table[0]["train_reward_margin"]) == 0
     assert {"train_loss", "train_accuracy", "full_valid_loss", "full_valid_accuracy"} < set(table[0])
     assert float(table[-1]["full_valid_loss"]) > 0
-    told = {event.data["step"] for event in client.jobs.list_events(job.id, limit=100) if event.type == "metrics"}
-    assert told == {1, 2, 3, 4, 5, 6}
+    answered = {event.data["step"] for event in client.jobs.list_events(job.id, limit=100) if event.type == "metrics"}
+    assert answered == {1, 2, 3, 4, 5, 6}
     (request,) = tmp_path.glob("jobs/*/runs/*/request.json")
     assert '"beta": 0.3' in request.read_text("utf-8")
     client.cloud.add_deployment("tuned", done.fine_tuned_model)
@@ -144,7 +144,7 @@ def test_jobs_wait_for_each_other_and_can_be_cancelled(client: Client) -> None:
     assert ended(client, third).status == "succeeded"
 
 
-def test_a_run_that_fails_tells_why(client: Client, tmp_path: Path) -> None:
+def test_a_run_that_fails_reports_why(client: Client, tmp_path: Path) -> None:
     file = upload(client, [chat_row(number) for number in range(10)])
     client.cloud.engine = LocalTraining(tmp_path / "others", "path:/nowhere")
     done = ended(client, client.order("supervised", training_file=file))

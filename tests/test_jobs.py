@@ -89,23 +89,23 @@ def is_now(here: Hosted, job: str, state: str) -> bool:
     return here.status(job) == state
 
 
-def test_several_jobs_are_cancelled_by_one_command_and_others_go_on(here: Hosted) -> None:
+def test_several_jobs_are_cancelled_by_one_command_and_others_continue(here: Hosted) -> None:
     assert here.command("runner", "-m", *LINE, ALONE, "name=run", "seed=0,1,2").returncode == 0
     runs = sorted(here.folder.glob("runs/run-*"))
     process = here.command("runner.jobs", "cancel", runs[0].name, here.job(runs[2]))
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines() == [f"{here.job(runs[0])}: cancelled", f"{here.job(runs[2])}: cancelled"]
     assert [here.status(here.job(run)) for run in runs] == ["cancelled", "running", "cancelled"]
-    told = here.command("runner.watch", runs[0].name)
-    assert told.returncode == 1
-    assert "the job was cancelled at the service" in told.stderr
+    reported = here.command("runner.watch", runs[0].name)
+    assert reported.returncode == 1
+    assert "the job was cancelled at the service" in reported.stderr
 
 
-def test_what_the_service_refuses_is_told_in_its_words(here: Hosted) -> None:
+def test_what_the_service_refuses_is_reported_in_its_words(here: Hosted) -> None:
     run = here.run(ALONE)
     job = here.job(run)
-    told = sentence(here.command("runner.jobs", "resume", job))
-    assert told.startswith(f"resume {job}: 400 invalidOperation: Job {job} is ")
+    reported = sentence(here.command("runner.jobs", "resume", job))
+    assert reported.startswith(f"resume {job}: 400 invalidOperation: Job {job} is ")
     here.cloud.cancel_from_portal(job)
     assert f"Job {job} is cancelled" in sentence(here.command("runner.jobs", "cancel", run.name))
 
@@ -120,21 +120,21 @@ WRONG = [
 ]
 
 
-def test_a_wrong_name_is_told_and_nothing_is_changed(here: Hosted) -> None:
-    for line, told in WRONG:
-        assert sentence(here.command("runner.jobs", *line)).startswith(told)
+def test_a_wrong_name_is_reported_and_nothing_is_changed(here: Hosted) -> None:
+    for line, reported in WRONG:
+        assert sentence(here.command("runner.jobs", *line)).startswith(reported)
     assert all(request.method == "GET" or request.path.endswith("/cancel") for request in here.cloud.requests)
 
 
-def test_a_name_that_fits_several_runs_is_told(here: Hosted) -> None:
+def test_a_name_that_fits_several_runs_is_reported(here: Hosted) -> None:
     assert here.command("runner", "-m", *LINE, ALONE, "name=run", "seed=0,1").returncode == 0
     assert sentence(here.command("runner.jobs", "cancel", "run")).startswith("run run: several runs fit; ")
     assert all(here.status(job) == "running" for job in here.cloud.jobs)
 
 
 def test_without_an_endpoint_its_variable_is_named(here: Hosted) -> None:
-    told = sentence(here.command("runner.jobs", variables=NO_ENDPOINT))
-    assert told.startswith("AZURE_AI_PROJECT_ENDPOINT: not set; ")
+    reported = sentence(here.command("runner.jobs", variables=NO_ENDPOINT))
+    assert reported.startswith("AZURE_AI_PROJECT_ENDPOINT: not set; ")
 
 
 def test_the_endpoint_is_that_of_the_newest_hosted_run(here: Hosted) -> None:
@@ -164,6 +164,6 @@ def test_a_checkpoint_is_copied_to_another_resource_once_and_its_state_shown_aga
     assert (copy["destinationResourceId"], copy["region"]) == (ELSEWHERE, "westus3")
     assert here.command("runner.jobs", "copy", run.name, *to).returncode == 0
     assert list(here.cloud.copies) == [each["model"].removeprefix("hosted:") for each in (early, last)]
-    told = sentence(here.command("runner.jobs", "copy", f"{run.name}@7", *to))
-    assert told == f"{run.name}@7: there is no such checkpoint; allowed: {early['step']}, {last['step']}."
+    reported = sentence(here.command("runner.jobs", "copy", f"{run.name}@7", *to))
+    assert reported == f"{run.name}@7: there is no such checkpoint; allowed: {early['step']}, {last['step']}."
     assert "copy takes --to RESOURCE and --region" in here.command("runner.jobs", "copy", run.name).stderr

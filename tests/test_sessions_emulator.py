@@ -39,7 +39,9 @@ def logps(result: Any) -> Any:
     return np.array(result.loss_fn_outputs[0]["logprobs"]["data"])
 
 
-def test_the_package_trains_saves_samples_and_goes_on_from_a_checkpoint(service: SessionsEmulator, client: Any) -> None:
+def test_the_package_trains_saves_samples_and_continues_from_a_checkpoint(
+    service: SessionsEmulator, client: Any
+) -> None:
     from azure.ai.finetuningsessions import FineTuningSession
     from azure.ai.finetuningsessions.models import SamplingParams
 

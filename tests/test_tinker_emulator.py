@@ -52,7 +52,7 @@ def logps(result: Any) -> Any:
     return np.array(result.loss_fn_outputs[0]["logprobs"].data)
 
 
-def test_the_package_trains_saves_samples_and_goes_on_from_a_checkpoint(
+def test_the_package_trains_saves_samples_and_continues_from_a_checkpoint(
     service: TinkerEmulator, client: Any, tmp_path: Path
 ) -> None:
     from tinker import types

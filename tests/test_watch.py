@@ -109,7 +109,7 @@ def test_watching_all_follows_each_to_its_end_and_one_that_failed_gives_the_code
 
 
 @pytest.mark.exhaustive  # all are followed: the test above; code 0: any of one run below
-def test_all_that_succeed_give_the_code_nought(here: Hosted) -> None:
+def test_all_that_succeed_give_the_code_zero(here: Hosted) -> None:
     runs = names(here, 2)
     process = here.command("runner.watch")
     assert process.returncode == 0, process.stderr
@@ -140,12 +140,12 @@ def test_ctrl_c_leaves_the_jobs_running_and_watching_again_makes_up_for_what_cam
         assert here.status(here.job(run)) == "running"
         assert report(run)["status"] == "running"
         assert 3 <= heard(run) < 10
-    told = (
+    reported = (
         f"{here.job(runs[0])} continues at the service; come back with"
         if count == 1
         else "2 jobs continue at the service"
     )
-    assert told in output + errors
+    assert reported in output + errors
     assert not any(request.path.endswith("/cancel") for request in here.cloud.requests)
     here.cloud.advance(4000)
     again = here.command("runner.watch")
@@ -184,9 +184,9 @@ def test_a_run_that_another_process_follows_is_left_to_it(here: Hosted) -> None:
     one, two = names(here, 2)
     with here.started("runner.watch", one.name) as first:
         here.held(one, first)
-        told = sentence(here.command("runner.watch", one.name), code=1)
-        assert f"process {first.pid} " in told
-        assert "works on this plan already" in told
+        reported = sentence(here.command("runner.watch", one.name), code=1)
+        assert f"process {first.pid} " in reported
+        assert "works on this plan already" in reported
         here.cloud.fail(here.job(two), None)
         both = here.command("runner.watch")
         assert f"process {first.pid} " in both.stderr
@@ -194,7 +194,7 @@ def test_a_run_that_another_process_follows_is_left_to_it(here: Hosted) -> None:
         assert first.poll() is None
 
 
-def test_a_job_that_ended_without_a_model_is_told_again_but_not_followed_by_itself(here: Hosted) -> None:
+def test_a_job_that_ended_without_a_model_is_reported_again_but_not_followed_by_itself(here: Hosted) -> None:
     here.cloud.script = Script(outcome="failed", error={"code": "bad", "message": "It broke."})
     run = here.run(code=1)
     assert "no hosted job is under way" in here.command("runner.watch").stdout
@@ -204,7 +204,7 @@ def test_a_job_that_ended_without_a_model_is_told_again_but_not_followed_by_itse
     assert len(here.cloud.created_jobs) == 1
 
 
-def test_a_run_that_was_begun_anew_is_the_one_that_is_followed(here: Hosted) -> None:
+def test_a_run_that_was_begun_again_is_the_one_that_is_followed(here: Hosted) -> None:
     here.cloud.script = Script(outcome="failed")
     here.run(code=1)
     here.cloud.script = QUICK
@@ -232,21 +232,21 @@ def test_a_full_disk_is_a_sentence_and_the_jobs_are_followed_once_there_is_room(
     process = here.command("limited", str(size))
     assert process.returncode == 1, process.stdout + process.stderr
     assert "Traceback" not in process.stdout + process.stderr
-    told = process.stdout if count > 1 else sentence(process, code=1)  # of several each is told of by its name
+    reported = process.stdout if count > 1 else sentence(process, code=1)  # of several each is reported of by its name
     for run in runs:
-        assert f"runs/{run.name}/journal.jsonl: File too large; fix that and give the same command again" in told
+        assert f"runs/{run.name}/journal.jsonl: File too large; fix that and give the same command again" in reported
     assert here.command("runner.watch").returncode == 0
     assert [steps(run) for run in runs] == [TO_THE_MODEL] * count
 
 
 def test_a_journal_that_cannot_be_read_is_a_sentence(here: Hosted) -> None:
     (here.folder / "runs" / "run-aaaa0000" / "journal.jsonl").mkdir(parents=True)
-    told = sentence(here.command("runner.watch"), code=1)
-    assert told.startswith("runs/run-aaaa0000/journal.jsonl: Is a directory; ")
+    reported = sentence(here.command("runner.watch"), code=1)
+    assert reported.startswith("runs/run-aaaa0000/journal.jsonl: Is a directory; ")
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         (["nothing"], "run nothing: not found; give one of: run0-"),
         (["run"], "run run: several runs fit; give one of: run0-"),
@@ -255,23 +255,23 @@ def test_a_journal_that_cannot_be_read_is_a_sentence(here: Hosted) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_name_is_told_and_nothing_is_followed(line: list[str], told: str, here: Hosted) -> None:
+def test_a_wrong_name_is_reported_and_nothing_is_followed(line: list[str], reported: str, here: Hosted) -> None:
     for number in range(2):
         folder = here.folder / "runs" / f"run{number}-aaaa{number}"
         folder.mkdir(parents=True)
         (folder / "journal.jsonl").touch()
-    assert sentence(here.command("runner.watch", *line)).startswith(told)
+    assert sentence(here.command("runner.watch", *line)).startswith(reported)
     assert here.cloud.requests == []
 
 
-def test_a_run_that_was_never_begun_is_told(here: Hosted) -> None:
+def test_a_run_that_was_never_begun_is_reported(here: Hosted) -> None:
     folder = here.folder / "runs" / "run-aaaa0000"
     folder.mkdir(parents=True)
     (folder / "journal.jsonl").touch()
     assert "so runs/run-aaaa0000 is no run that was begun" in sentence(here.command("runner.watch", "run"))
 
 
-def test_a_local_run_is_told_how_to_go_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_run_is_reported_how_to_continue_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
@@ -293,12 +293,12 @@ import json
 from mlflow import MlflowClient
 client = MlflowClient("sqlite:///mlflow.db")
 runs = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
-told = {
+reported = {
     run.info.run_name: (run.info.status, sorted(run.data.metrics.items()))
     for run in runs
     if "runner.sweep" not in run.data.tags
 }
-print(json.dumps(told))
+print(json.dumps(reported))
 """
 
 
@@ -314,8 +314,8 @@ def test_several_runs_that_are_watched_are_tracked_each_by_itself(here: Hosted) 
         output, errors = process.communicate(timeout=120)
     assert process.returncode == 1, output + errors
     found = warm.run([sys.executable, "-c", IN_MLFLOW], cwd=here.folder, env=here.environment(), check=True)
-    told = json.loads(found.stdout.splitlines()[-1])
+    reported = json.loads(found.stdout.splitlines()[-1])
     done, failed = (f"{planning.load(run).plan.seed} · seed" for run in runs)
-    assert {name: status for name, (status, _) in told.items()} == {done: "FINISHED", failed: "FAILED"}
+    assert {name: status for name, (status, _) in reported.items()} == {done: "FINISHED", failed: "FAILED"}
     last = max(measured(runs[0]))[0]
-    assert dict(told[done][1])["train/loss"] == measured(runs[0])[last, "train/loss"]
+    assert dict(reported[done][1])["train/loss"] == measured(runs[0])[last, "train/loss"]

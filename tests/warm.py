@@ -61,7 +61,7 @@ _SIGNATURE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[
 
 
 class Popen(subprocess.Popen[Any]):
-    """`subprocess.Popen`, whose process is forked by the warm server where that comes to the same.
+    """`subprocess.Popen`, whose process is forked by the warm server where that results in the same.
 
     It overrides what CPython 3.11 to 3.14 do to start a child and to wait for it; the rest is theirs.
     """
@@ -103,10 +103,10 @@ class Popen(subprocess.Popen[Any]):
             ready.register(self._status, selectors.EVENT_READ)
             if not ready.select(0 if flags & os.WNOHANG else None):
                 return 0, 0
-        told = os.read(self._status, 4)
+        reported = os.read(self._status, 4)
         os.close(self._status)
         # Without a word the server is gone, and its children with it.
-        return self.pid, struct.unpack("i", told)[0] if told else signal.SIGKILL
+        return self.pid, struct.unpack("i", reported)[0] if reported else signal.SIGKILL
 
     def _internal_poll(self, *_: Any, **__: Any) -> int | None:
         if self._status is None:
@@ -160,7 +160,7 @@ def shown(line: Sequence[object]) -> str:
 
 
 def is_warm(line: Any) -> bool:
-    """Tell whether a command line is one that the server can fork: this interpreter with a module or a program."""
+    """Return whether a command line is one that the server can fork: this interpreter with a module or a program."""
     if isinstance(line, (str, bytes, os.PathLike)) or len(line) < 3:
         return False
     return str(line[0]) == sys.executable and str(line[1]) in ("-m", "-c")

@@ -71,10 +71,10 @@ def freeze() -> None:
 def _bury(children: dict[int, tuple[int, int]], descriptor: int) -> None:
     """Send on how a child ended."""
     pid, status = children.pop(descriptor)
-    told = struct.pack("i", os.waitpid(pid, 0)[1])
+    reported = struct.pack("i", os.waitpid(pid, 0)[1])
     os.close(descriptor)
     with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
-        os.write(status, told)
+        os.write(status, reported)
     os.close(status)
 
 

@@ -1,4 +1,4 @@
-"""A user's folder with data in it, beside an emulated service of training primitives."""
+"""A user's folder with data in it, next to an emulated service of training primitives."""
 
 import json
 import os

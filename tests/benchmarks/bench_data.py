@@ -1,4 +1,4 @@
-"""How long the data's checks take, beside reading the same file with Hugging Face's `datasets`.
+"""How long the data's checks take, next to reading the same file with Hugging Face's `datasets`.
 
     python tests/benchmarks/bench_data.py [--rows 1000000] [--shape foundry|trl] [--repeats 3]
 

@@ -1,10 +1,10 @@
-"""What an evaluation costs beside the generation that it needs: the bar is 1.1 times as much.
+"""What an evaluation costs next to the generation that it needs: the bar is 1.1 times as much.
 
     python tests/benchmarks/bench_evaluation.py [--prompts 200] [--tokens 16] [--rounds 3]
 
 The embedded model answers prompts: once alone, and once within an evaluation as `python -m runner.evaluate` carries it
 out: prompts kept, answers generated and kept, both graded by `string_check` and `pattern`, each grade kept, summed up.
-Both are done in turn in one process with one thread, after a warm-up; figures are seconds of the processor, which tell
+Both are done in turn in one process with one thread, after a warm-up; figures are seconds of the processor, which hold
 on a machine that does other work, too. The last line is JSON.
 """
 
@@ -59,15 +59,15 @@ def main() -> None:
         whole: list[float] = []
         for number in range(asked.rounds):
             alone.append(seconds(lambda: sum(1 for _ in model.replies(turns, sampling))))
-            anew = replace(planned, folder=folder / str(number))
-            whole.append(seconds(lambda anew=anew: sum(1 for _ in evaluate.carry_out(anew))))  # type: ignore[misc]
+            again = replace(planned, folder=folder / str(number))
+            whole.append(seconds(lambda again=again: sum(1 for _ in evaluate.carry_out(again))))  # type: ignore[misc]
     ratios = [one / other for one, other in zip(whole, alone, strict=True)]
-    told = {
+    reported = {
         "prompts": asked.prompts, "tokens": asked.tokens, "generation_s": [round(each, 2) for each in alone],
         "evaluation_s": [round(each, 2) for each in whole], "ratio": [round(each, 3) for each in ratios],
         "median_ratio": round(statistics.median(ratios), 3),
     }  # fmt: skip
-    print(json.dumps(told))
+    print(json.dumps(reported))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_first_step.py [--only first,million,epoch] [--rows 1000000] [--old FOLDER]
 
     first      hh_harmless_test.dpo.jsonl out of RUNNER_TEST_DATA, an empty cache: seconds from the process's start
-               to the first step's beginning and end, beside the old checkout's where one is given
+               to the first step's beginning and end, next to the old checkout's where one is given
     million    generated preference rows of 630 bytes, five steps, twice: peak memory, and seconds to the first step
                after the data check, without and with cached tokens
     epoch      one epoch over some rows of the same data, in this checkout and in the old one in turn: ratio of the
@@ -128,7 +128,7 @@ def million(scratch: Path, rows: int) -> dict[str, Any]:
 
 
 def epoch(scratch: Path, old: Path, rows: int) -> dict[str, Any]:
-    """Measure a whole epoch beside the old checkout's, in turn."""
+    """Measure a whole epoch next to the old checkout's, in turn."""
     keys = (f"dataset.train={hh()}", f"dataset.max_rows={rows}", "dpo.batch_size=16")
     seconds: dict[str, list[float]] = {"new": [], "old": []}
     seen = set()
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--only", type=lambda text: text.split(","), default=["first", "million"])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--epoch-rows", type=int, default=200)
-    parser.add_argument("--old", type=Path, help="another checkout of the runner, to be measured beside this one")
+    parser.add_argument("--old", type=Path, help="another checkout of the runner, to be measured next to this one")
     given = parser.parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""How fast answers are generated, beside transformers' own `generate` at its best batch size, in turn.
+"""How fast answers are generated, next to transformers' own `generate` at its best batch size, in turn.
 
     RUNNER_TEST_DATA=FOLDER python tests/benchmarks/bench_generation.py [--threads 1] [--rounds 3]
         [--prompts 64] [--tokens 128] [--batches 8,16,32,64] [--search-tokens 8]
@@ -6,9 +6,9 @@
 Greedy answers of the embedded model in float32 to the first prompts of llamafactory_en.dpo.jsonl, which end by
 themselves or after `--tokens`. `generate` gets the prompts in batches, in the file's order and sorted by length; which
 batch size is best in each order is tried with `--search-tokens`, then both are timed in turn with ours. Seconds are
-those of the clock and of the processor: on a machine that does other work, only the latter tell, and only with one
-thread, as several spin while they wait for each other. Answers are compared token by token; where they part, it is
-said how far the two tokens' logits are from each other. The last line is JSON.
+those of the clock and of the processor: on a machine that does other work, only the latter mean something, and only
+with one thread, as several spin while they wait for each other. Answers are compared token by token; where they part,
+it is said how far the two tokens' logits are from each other. The last line is JSON.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Tuning by reward beside TRL's GRPO trainer, in turn on the same prompts, group size and answer length.
+"""Tuning by reward next to TRL's GRPO trainer, in turn on the same prompts, group size and answer length.
 
     python tests/benchmarks/bench_rft.py [--prompts 2] [--group 8] [--prompt-tokens 300] [--tokens 24] [--rounds 3]
         [--dtype float32] [--threads N]
@@ -7,7 +7,7 @@ Each side is a process of its own (side_by_side/rft_side.py) with the embedded m
 answers sampled at temperature 1 (`generation`), an optimizer step on given answers of equal length (`update`: DAPO's
 loss, whose values are compared), and a whole `step` of sampling, grading and learning. TRL has no gradient
 checkpointing and a group to a micro-batch. The parts are done in turn, so that the machine's noise strikes both alike;
-answers that end early are shorter, so sampled tokens are told. The last line is JSON.
+answers that end early are shorter, so sampled tokens are reported. The last line is JSON.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def encoded(tokenizer: ChatTokenizer, text: str) -> list[int]:
 def ratio(pairs: list[tuple[Mapping[str, float], Mapping[str, float]]]) -> dict[str, Any]:
     """Return TRL's seconds over ours: the median of the turns, their spread, and the medians themselves.
 
-    By the clock and of the processor: on a machine that does other work only the latter tell, with one thread.
+    By the clock and of the processor: on a machine that does other work only the latter count, with one thread.
     """
     result: dict[str, Any] = {}
     for name, clock in (("", "seconds"), ("cpu_", "cpu_seconds")):

@@ -1,4 +1,4 @@
-"""What a sweep costs: six rates in one command beside six commands, and many finished trials beside Hydra alone.
+"""What a sweep costs: six rates in one command next to six commands, and many finished trials next to Hydra alone.
 
     python tests/benchmarks/bench_sweep.py [--only rates,finished] [--trials 1000]
 
@@ -50,7 +50,7 @@ hydra.main(version_base="1.3", config_path=str(hydra_config.home() / "conf"), co
 
 
 def say(text: str) -> None:
-    """Tell how it goes."""
+    """Print the progress."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -74,7 +74,7 @@ def seconds(line: Sequence[str], folder: Path, variables: dict[str, str]) -> flo
 
 
 def rates(scratch: Path) -> dict[str, Any]:
-    """Measure one sweep beside the same trials as commands of their own."""
+    """Measure one sweep next to the same trials as commands of their own."""
     own = sum(
         seconds(["-m", "runner", f"{KEY}={rate}"], scratch / f"own-{rate}", cache(scratch / f"cache-{rate}"))
         for rate in RATES
@@ -83,13 +83,13 @@ def rates(scratch: Path) -> dict[str, Any]:
     swept = ["-m", "runner", "-m", f"{KEY}={','.join(map(str, RATES))}"]
     together = seconds(swept, scratch / "together", cache(scratch / "cache-together"))
     say(f"one command: {together:.0f} s, {together / own:.0%} of them")
-    beside = seconds([*swept, *SIDE_BY_SIDE], scratch / "beside", cache(scratch / "cache-beside"))
-    say(f"one command, two trials at a time: {beside:.0f} s, {beside / own:.0%} of them; the bar is 65%")
-    return {"own": own, "together": together, "side_by_side": beside, "share": beside / own}
+    both = seconds([*swept, *SIDE_BY_SIDE], scratch / "both", cache(scratch / "cache-both"))
+    say(f"one command, two trials at a time: {both:.0f} s, {both / own:.0%} of them; the bar is 65%")
+    return {"own": own, "together": together, "side_by_side": both, "share": both / own}
 
 
 def finished(scratch: Path, num_trials: int) -> dict[str, Any]:
-    """Measure the second call of a sweep of finished trials beside Hydra's own time for as many."""
+    """Measure the second call of a sweep of finished trials next to Hydra's own time for as many."""
     folder = scratch / "finished"
     folder.mkdir()
     tiny_model = tiny.make_model(scratch / "tiny")

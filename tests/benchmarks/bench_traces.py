@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_traces.py
 
-Each row has two grades and a reference, as they stand in a run's folder. It is done three times, each in a store of its
-own with MLflow's defaults; then once more over what is there already, as after a kill. Processor time is beside the
+Each row has two grades and a reference, as they are in a run's folder. It is done three times, each in a store of its
+own with MLflow's defaults; then once more over what is there already, as after a kill. Processor time is next to the
 clock's, for a machine that others use, too.
 """
 

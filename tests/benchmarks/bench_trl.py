@@ -1,15 +1,15 @@
-"""Our local engine beside TRL's trainers, step for step on the same rows: seconds, memory, losses.
+"""Our local engine next to TRL's trainers, step for step on the same rows: seconds, memory, losses.
 
     python tests/benchmarks/bench_trl.py [--only equal,hh,llamafactory,sft,trial] [--steps N] [--data FOLDER]
 
 Each side is a process of its own (side_by_side/); they take optimizer steps in turn, so that the machine's noise
 strikes both alike. Rows, batches and their order are the same, the recipe too: LoRA r=16 on all linear layers,
 4 rows a step, float32 on a CPU, bfloat16 on a GPU. TRL has the settings that were fastest here (`SETTINGS`); `--try`
-tries them again and goes by what it finds, `--bf16` tells what TRL's default on a CPU would take.
+tries them again and goes by what it finds, `--bf16` reports what TRL's default on a CPU would take.
 
     equal, hh, llamafactory   DPO, both with the reference pass and with its log-probabilities cached or precomputed
     sft                       supervised, the loss on answers only
-    trial                     whole processes on hh: the second trial of a sweep beside a TRL script's second run
+    trial                     whole processes on hh: the second trial of a sweep next to a TRL script's second run
 
 The real rows are in the folder that --data or RUNNER_TEST_DATA names; without it rows are made up with lengths like
 theirs. About 25 minutes on two cores; the last line is JSON.
@@ -97,7 +97,7 @@ class Bench:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
-        """Tell how it goes."""
+        """Print the progress."""
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
@@ -121,7 +121,7 @@ class Bench:
         return Child(f"{HERE}.trl_side", self.asked(method, path, settings), self._folder("trl"), self.variables("trl"))
 
     def asked(self, method: str, path: Path, settings: Settings, learning_rate: float = LEARNING_RATE) -> Settings:
-        """Return what TRL's side is told."""
+        """Return what TRL's side is reported."""
         return {
             "model": str(self.model), "method": method, "rows": str(path), "threads": self.threads,
             "learning_rate": learning_rate, "settings": {**settings, "bf16": self.gpu or settings["bf16"]},
@@ -220,7 +220,7 @@ def note(
     shares = {side: sum(work) / sum(seconds) / bench.rate for side, seconds in (("ours", ours), ("trl", theirs))}
     apart = [difference(one, other) for one, other in taken]
     bench.facts[label] = {
-        "rows": data.told, "tokens": tokens, "padded": [padded(batch) for batch in data.batches()],
+        "rows": data.reported, "tokens": tokens, "padded": [padded(batch) for batch in data.batches()],
         "seconds": ours, "trl_seconds": theirs, "losses": [[one["loss"], other["loss"]] for one, other in taken],
         "gemm_share": shares, "first_step_difference": apart[0], "greatest_difference": max(apart),
         "same_work": apart[0] <= CLOSE, "check_seconds": facts["check_seconds"], "how": facts["how"],
@@ -248,7 +248,7 @@ def fastest(bench: Bench, name: str, case: Case, data: Data) -> Settings:
 
 
 def run_trial(bench: Bench, data: Data) -> None:
-    """Measure the second trial of a sweep, all cached, beside the second run of a TRL script, as whole processes.
+    """Measure the second trial of a sweep, all cached, next to the second run of a TRL script, as whole processes.
 
     Their memory is that of the machine, with a GPU too.
     """
@@ -271,7 +271,7 @@ def run_trial(bench: Bench, data: Data) -> None:
     (theirs, peak), (ours, our_peak) = script(LEARNING_RATE / 2), trial(LEARNING_RATE / 2)
     _, checkpointing = script(LEARNING_RATE, best | LESS_MEMORY, heaviest)
     bench.say(f"trial: first processes: {our_first:.1f} s, TRL {first:.1f} s; second: {ours:.1f} s, TRL {theirs:.1f} s")
-    bench.facts["trial"] = {"rows": data.told, "first_seconds": our_first, "trl_first_seconds": first}
+    bench.facts["trial"] = {"rows": data.reported, "first_seconds": our_first, "trl_first_seconds": first}
     ours_gb, theirs_gb, least_gb = (each / GIGABYTE for each in (our_peak, peak, checkpointing))
     bench.lines += [
         Line(case="trial", what="second process", unit="s", ours=ours, trl=theirs, bar=TRIAL_BAR),
@@ -281,7 +281,7 @@ def run_trial(bench: Bench, data: Data) -> None:
 
 
 def run_bfloat16(bench: Bench, data: Data) -> None:
-    """Tell what TRL takes for a step with bf16, its default; it is not counted."""
+    """Print what TRL takes for a step with bf16, its default; it is not counted."""
     path = data.write(bench.scratch / "bf16.jsonl", 0, 1)
     with bench.trl("dpo", path, SETTINGS["dpo"][0] | {"bf16": True}) as child:
         seconds = child.step()["seconds"]
@@ -309,7 +309,7 @@ def run_model(source: str, asked: argparse.Namespace, scratch: Path) -> dict[str
             steps = asked.steps or TRIAL_STEPS
             run_trial(bench, rows.read(CASES["hh"].source, asked.data, steps, ChatTokenizer(model), scratch / "trial"))
         else:
-            bench.say(f"{name}: {data[name].told}")
+            bench.say(f"{name}: {data[name].reported}")
             run_case(bench, name, CASES[name], data[name], asked.trying)
     if asked.bf16:
         run_bfloat16(bench, data["equal"])
@@ -327,7 +327,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=os.environ.get("RUNNER_TEST_DATA"), help="folder with real rows")
     parser.add_argument("--model", action="append", help="a model.source; several are measured one after the other")
     parser.add_argument("--try", dest="trying", action="store_true", help="find TRL's fastest settings first")
-    parser.add_argument("--bf16", action="store_true", help="also tell what TRL takes with bf16=True, its default")
+    parser.add_argument("--bf16", action="store_true", help="also print what TRL takes with bf16=True, its default")
     asked = parser.parse_args()
     unknown = set(asked.only) - set(names)
     if unknown:

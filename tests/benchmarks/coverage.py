@@ -28,7 +28,7 @@ ROWS = (30, 60, 100, 200, 500)
 class Cell:
     """What is simulated: the kind of score, samples of a row, the two models' mean scores, rows, and seeds each.
 
-    `spread` is how far seeds are apart, as the standard deviation of the level beside a hardness of 1.
+    `spread` is how far seeds are apart, as the standard deviation of the level next to a hardness of 1.
     """
 
     kind: str
@@ -74,9 +74,9 @@ def coverage(cell: Cell, trials: int = TRIALS, seed: int = 0) -> float:
 
 
 def family(cells: list[Cell], trials: int = TRIALS, seed: int = 0) -> tuple[float, float]:
-    """Return in how many trials the intervals of several metrics hold together, and in how many a wrong one is told.
+    """Return in how many trials the intervals of several metrics hold together, and where a wrong one is reported.
 
-    Told wrongly is a significant difference that is none, or has the other sign.
+    Reported wrongly is a significant difference that is none, or has the other sign.
     """
     random, held, wrong = np.random.default_rng(seed), 0, 0
     hard = random.normal(size=(trials, cells[0].rows))
@@ -91,16 +91,16 @@ def family(cells: list[Cell], trials: int = TRIALS, seed: int = 0) -> tuple[floa
 
 def no_worse(cell: Cell, trials: int = TRIALS) -> float:
     """Return in how many trials the other model is called no worse by more than exactly what it is worse."""
-    told = 0
+    reported = 0
     for ours, theirs in pairs(cell, np.random.default_rng(0), trials):
-        told += estimate(theirs, ours).interval()[0] > -cell.truth
-    return told / trials
+        reported += estimate(theirs, ours).interval()[0] > -cell.truth
+    return reported / trials
 
 
 def others(cell: Cell, trials: int = TRIALS, resamples: int = 1000) -> dict[str, float]:
     """Return the coverage of intervals that are not used, by name, with the same resamples for all trials.
 
-    Percentiles are expanded as in Hesterberg 2015 (arXiv:1411.5279, 3.3); rows, and seeds of each side, are drawn anew.
+    Percentiles are expanded as in Hesterberg 2015 (arXiv:1411.5279, 3.3); rows and seeds are drawn again.
     """
     random, count = np.random.default_rng(0), cell.rows
     ours, theirs = map(np.array, zip(*pairs(cell, random, trials), strict=True))
@@ -160,7 +160,13 @@ def main() -> None:
         for spread in (0.0, 0.1, 0.4):
             cells = (Cell(kind, 1, (0.5, 0.6), rows, seeds, spread) for rows in (30, 100, 500))
             _line(kind, seeds, str(spread), *(coverage(each, trials) for each in cells))
-    _head("metrics together", "rows", "all intervals hold", "a wrong difference is told", "the same where none differs")
+    _head(
+        "metrics together",
+        "rows",
+        "all intervals hold",
+        "a wrong difference is reported",
+        "the same where none differs",
+    )
     mixed = [("binary", 1), ("continuous", 1), ("continuous", 4), ("binary", 4), ("binary", 1), ("continuous", 1)]
     levels = [(0.5, 0.6), (0.7, 0.7), (0.8, 0.9), (0.6, 0.6), (0.8, 0.85), (0.5, 0.5)]
     for count in (2, 4, 6):
@@ -181,10 +187,10 @@ def _tried(trials: int) -> None:
     several = [("binary", LEVELS[0], rows, 3, spread) for spread in (0.0, 0.4) for rows in (30, 100)]
     for kind, levels, rows, seeds, spread in one + several:
         cell = Cell(kind, 1, levels, rows, seeds, spread)
-        told = others(cell, trials)
+        reported = others(cell, trials)
         if seeds > 1:  # these two know nothing of seeds
-            told = {"Student": "", "percentiles": told["percentiles"], "bootstrap-t": ""}
-        _line(kind, "{} and {}".format(*levels), rows, seeds, str(spread), coverage(cell, trials), *told.values())
+            reported = {"Student": "", "percentiles": reported["percentiles"], "bootstrap-t": ""}
+        _line(kind, "{} and {}".format(*levels), rows, seeds, str(spread), coverage(cell, trials), *reported.values())
 
 
 if __name__ == "__main__":

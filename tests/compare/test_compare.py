@@ -30,7 +30,7 @@ def interval(ours: Matrix, theirs: Matrix) -> tuple[float, float]:
     return estimate(ours, theirs).interval()
 
 
-def told(found: Difference) -> str:
+def reported(found: Difference) -> str:
     return sentences.sentence(found)
 
 
@@ -73,16 +73,16 @@ def test_a_clear_winner_is_named_in_a_sentence() -> None:
     found = compare("eval/reward_accuracy", variant("B", ours), variant("A", theirs))
     assert found.significant
     assert found.mean == pytest.approx(ours.mean() - theirs.mean())
-    assert told(found).startswith(f"B beats A: reward accuracy +{100 * found.mean:.1f} points, 95%")
-    assert "400 rows; one seed each" in told(found)
+    assert reported(found).startswith(f"B beats A: reward accuracy +{100 * found.mean:.1f} points, 95%")
+    assert "400 rows; one seed each" in reported(found)
     turned = compare("eval/reward_accuracy", variant("A", theirs), variant("B", ours))
-    assert told(turned).startswith("B beats A: reward accuracy +")
+    assert reported(turned).startswith("B beats A: reward accuracy +")
 
 
 def test_of_a_loss_less_is_better() -> None:
     low, high = variant("low", np.arange(50) / 100, metric="loss"), variant("high", np.arange(50) / 50, metric="loss")
     assert rank("eval/loss", [high, low]) == [low, high]
-    assert told(compare("eval/loss", high, low)).startswith("low beats high: loss -")
+    assert reported(compare("eval/loss", high, low)).startswith("low beats high: loss -")
 
 
 def test_those_that_tie_go_by_the_held_out_loss_then_by_name() -> None:
@@ -102,7 +102,7 @@ def test_too_few_rows_are_said_to_be_too_few_and_how_many_would_do() -> None:
     found = compare("eval/reward_margin", variant("B", ours, metric="reward_margin"),
                     variant("A", theirs, metric="reward_margin"))  # fmt: skip
     assert not found.significant
-    assert "no significant difference in reward margin between B and A with these 60 rows; about" in told(found)
+    assert "no significant difference in reward margin between B and A with these 60 rows; about" in reported(found)
     assert found.enough is not None
     assert found.enough > 60
 
@@ -117,7 +117,7 @@ def test_as_many_rows_as_are_said_show_the_difference_four_times_in_five() -> No
 
 def test_rows_that_are_few_or_not_there_win_nothing() -> None:
     nothing = compare("eval/reward_accuracy", variant("A", np.ones(50)), variant("B", []))
-    assert "no held-out row in common" in told(nothing)
+    assert "no held-out row in common" in reported(nothing)
     assert not nothing.significant
     assert not compare("eval/reward_accuracy", variant("A", [1, 1]), variant("B", [0, 0])).significant, "two rows"
 
@@ -134,13 +134,13 @@ def test_where_no_row_was_judged_by_the_metric_answers_to_the_same_prompts_decid
     assert found.metric == "eval/reward_accuracy"
     (difference,) = found.differences
     assert (difference.metric, difference.rows) == ("eval/in_style", 200)
-    assert "backend=local beats backend=foundry: answers in style +" in told(difference)
+    assert "backend=local beats backend=foundry: answers in style +" in reported(difference)
     assert found.verdict.endswith("but 1 of 1 others do not differ significantly")
 
 
 def test_rows_that_come_out_alike_are_said_to() -> None:
     same = compare("eval/reward_accuracy", variant("A", np.ones(50)), variant("B", np.ones(50)))
-    assert told(same).startswith("A and B come out alike in reward accuracy on each of 50 rows; another metric")
+    assert reported(same).startswith("A and B come out alike in reward accuracy on each of 50 rows; another metric")
     assert not same.better
 
 
@@ -152,8 +152,10 @@ def test_what_is_no_number_is_not_ranked() -> None:
 
 
 def test_a_value_with_bars_and_line_ends_stays_in_its_cell() -> None:
-    told = verdict.markdown(verdict.make([result("a", [1], system="one|two\nthree"), result("b", [0], system="four")]))
-    assert "| one\\|two three |" in told
+    reported = verdict.markdown(
+        verdict.make([result("a", [1], system="one|two\nthree"), result("b", [0], system="four")])
+    )
+    assert "| one\\|two three |" in reported
 
 
 def test_only_rows_that_both_have_judged_are_compared() -> None:
@@ -211,7 +213,7 @@ def test_runs_on_other_rows_are_not_one_request_even_where_the_files_name_is_the
     assert len(one.runs) == 2, "keys that come to the same rows"
 
 
-def test_unlike_methods_are_ranked_by_their_answers_as_their_losses_do_not_compare() -> None:
+def test_different_methods_are_ranked_by_their_answers_as_their_losses_do_not_compare() -> None:
     runs = [result("a", [0.6] * 20, "loss", method="dpo"), result("b", [0.5] * 20, "loss", method="sft")]
     found = verdict.make(runs)
     assert (found.metric, found.ranked) == ("eval/in_style", ())
@@ -246,9 +248,9 @@ def test_a_page_is_safe_and_holds_everything() -> None:
     text = page.html(found, "<svg></svg>")
     assert "<svg></svg>" in text
     assert "<td><b></td>" not in text
-    told = verdict.as_json(found)
-    assert told["variants"][0]["values"] == {"dpo.beta": "<b>"}
-    assert told["differences"][0]["sentence"] in verdict.markdown(found)
+    reported = verdict.as_json(found)
+    assert reported["variants"][0]["values"] == {"dpo.beta": "<b>"}
+    assert reported["differences"][0]["sentence"] in verdict.markdown(found)
 
 
 def test_words_and_amounts_are_those_people_use() -> None:

@@ -25,9 +25,9 @@ def test_a_run_and_an_evaluation_are_compared_by_all_graders_and_a_page_shows_th
     (folder,) = here.folder.glob("runs/one-*")
     write(folder, {"base": {"right": BAD, "close": CLOSE}, "tuned": {"right": GOOD, "close": CLOSE}})
     write_evaluation(here.folder / "runs" / "evaluations" / "judged", {"hosted": {"right": BAD, "close": CLOSE}})
-    told = here.compare("one", "judged", "--metric", "graders", "--margin", "0.02", "--json", "--to", "out")
-    assert told.returncode == 0, told.stderr
-    found = json.loads(told.stdout)
+    reported = here.compare("one", "judged", "--metric", "graders", "--margin", "0.02", "--json", "--to", "out")
+    assert reported.returncode == 0, reported.stderr
+    found = json.loads(reported.stdout)
     assert (found["metric"], found["further"]) == ("eval/right", ["eval/close"])
     right, close = found["differences"]
     assert (right["rows"], right["family"], right["better"]) == (24, 2, True)
@@ -47,9 +47,9 @@ def test_an_evaluation_is_compared_by_its_folder_and_keeps_what_came_out(here: H
     write_evaluation(
         here.folder / "runs" / "evaluations" / "judged", {"small": {"right": BAD}, "large": {"right": GOOD}}
     )
-    told = here.compare("judged")
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith("Best by right: model=large (1), better than every other beyond chance.")
+    reported = here.compare("judged")
+    assert reported.returncode == 0, reported.stderr
+    assert reported.stdout.startswith("Best by right: model=large (1), better than every other beyond chance.")
     assert {each.suffix for each in (here.folder / "runs" / "evaluations" / "judged").glob("comparison.*")} == {
         ".json", ".md", ".html", ".png",
     }  # fmt: skip

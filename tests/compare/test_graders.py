@@ -24,7 +24,7 @@ def pair(ours: list[float], theirs: list[float], grader: str = "correct") -> tup
     return one, other
 
 
-def test_unlike_methods_and_backends_are_ranked_by_the_first_grader_that_all_have() -> None:
+def test_different_methods_and_backends_are_ranked_by_the_first_grader_that_all_have() -> None:
     dpo = run(Path("dpo"), {"only_here": BASE, "correct": BETTER, "close": CLOSE}, method="dpo")
     hosted = run(Path("sft"), {"correct": BASE, "close": CLOSE}, method="sft", backend="foundry")
     found = verdict.make([hosted, dpo])
@@ -79,13 +79,13 @@ def test_several_metrics_are_corrected_for_being_several_and_one_is_not() -> Non
     assert close.startswith("no significant difference in close between")
     assert "corrected for 3 comparisons); about" in close
     assert verdict.make(runs, ["eval/close", "eval/correct"]).metric == "eval/close"
-    told = verdict.as_json(together)
-    assert told["graders"] == ["correct", "close", "short"]
-    assert [each["metric"] for each in told["differences"]] == ["eval/correct", "eval/close", "eval/short"]
+    reported = verdict.as_json(together)
+    assert reported["graders"] == ["correct", "close", "short"]
+    assert [each["metric"] for each in reported["differences"]] == ["eval/correct", "eval/close", "eval/short"]
     assert "| beta | eval/correct | eval/close | eval/short | runs |" in verdict.markdown(together)
 
 
-def test_what_holms_steps_decide_is_told_with_an_interval_that_ends_at_zero() -> None:
+def test_what_holms_steps_decide_is_reported_with_an_interval_that_ends_at_zero() -> None:
     """At p=0.03 the second of two is decided by Holm, while Bonferroni's interval reaches beyond zero."""
     shift = np.tile([1.0, -1.0], 50)
     sure, hardly = shift * 0.1 + 1.0, shift + 0.2215
@@ -96,7 +96,7 @@ def test_what_holms_steps_decide_is_told_with_an_interval_that_ends_at_zero() ->
     assert found[0].low > 0
 
 
-def test_a_margin_says_which_is_no_worse_or_how_many_rows_would_tell() -> None:
+def test_a_margin_says_which_is_no_worse_or_how_many_rows_would_decide() -> None:
     noise = RANDOM.normal(0, 0.05, 200)
     one, other = pair(list(CLOSE + noise), list(CLOSE))
     alike = verdict.replace(compare("eval/correct", one, other), margin=0.02)
@@ -165,9 +165,9 @@ def test_each_model_is_compared_with_the_first_by_each_grader_corrected(tmp_path
     assert "beyond chance" in rows[1][1]
     assert "(-0.2, -0.2 to -0.2; beyond chance)" in rows[2][2]
     assert "first beats third: close +0.2" in found.sentences[3]
-    told = as_json(found)
-    assert [each["name"] for each in told["models"]] == ["first", "second", "third"]
-    assert told["differences"][1]["no_worse"] is True
+    reported = as_json(found)
+    assert [each["name"] for each in reported["models"]] == ["first", "second", "third"]
+    assert reported["differences"][1]["no_worse"] is True
 
 
 def test_a_row_with_several_samples_is_one_row_and_one_with_an_error_is_none(tmp_path: Path) -> None:

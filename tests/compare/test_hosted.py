@@ -20,9 +20,9 @@ def test_a_hosted_and_a_local_run_are_compared_prompt_by_prompt(tiny_model: Path
         same = [each for each in LINE if not each.startswith("backend")]
         local = here.command("runner", *same, *SHARED, f"model.source=path:{tiny_model}", "name=local")
         assert local.returncode == 0, local.stderr
-        told = here.command("runner.compare", "one", "local", "--json", "--metric", "eval/in_style")
-    assert told.returncode == 0, told.stderr
-    (difference,) = json.loads(told.stdout)["differences"]
+        reported = here.command("runner.compare", "one", "local", "--json", "--metric", "eval/in_style")
+    assert reported.returncode == 0, reported.stderr
+    (difference,) = json.loads(reported.stdout)["differences"]
     prompts = json.loads((sent / "samples.json").read_bytes())
     assert (difference["metric"], difference["rows"]) == ("eval/in_style", len(prompts))
     assert len(prompts) >= 4

@@ -1,4 +1,4 @@
-"""`--repeat`: the command asks for the same plan, and every change since is told."""
+"""`--repeat`: the command asks for the same plan, and every change since is reported."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.sweeps.conftest import Here
 
 @pytest.fixture
 def made(tmp_path: Path, tiny_model: Path, pairs_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a small run; the test stands where it was typed."""
+    """Make a small run; the test is in the folder where it was typed."""
     here = Here(tmp_path, tiny_model, pairs_file)
     odd = [r"dataset.style='it\'s [\w ]+'", "name=odd.name", "dpo.n_epochs=2", "+experiments=three_epochs"]
     line = here.line("tracking=none", *odd, sweep=False)
@@ -43,7 +43,7 @@ def test_the_command_asks_for_the_same_plan(made: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_has_changed_since_is_told(made: Path, pairs_file: Path) -> None:
+def test_what_has_changed_since_is_reported(made: Path, pairs_file: Path) -> None:
     rows = pairs_file.read_text("utf-8").splitlines(keepends=True)
     pairs_file.write_text("".join(rows[:-2]), "utf-8")
     journal = made / "journal.jsonl"
@@ -51,9 +51,9 @@ def test_what_has_changed_since_is_told(made: Path, pairs_file: Path) -> None:
     begun = json.loads(first)
     begun["event"]["versions"]["torch"] = "1.0"
     journal.write_text(json.dumps(begun) + "\n" + rest, "utf-8")
-    told = "\n".join(repeat.repeat(made).changes)
-    assert "dataset.train: other content, " in told
-    assert "torch: 1.0 then and 2" in told
+    reported = "\n".join(repeat.repeat(made).changes)
+    assert "dataset.train: other content, " in reported
+    assert "torch: 1.0 then and 2" in reported
     pairs_file.unlink()
     (gone, *_) = repeat.repeat(made).changes
     assert gone.startswith(f"it could not be made today: {pairs_file}: no such file")

@@ -123,13 +123,13 @@ def repeat(chance: Random, content: bytes) -> bytes:
 
 
 def join_another(chance: Random, content: bytes) -> bytes:
-    """Go on with a part of another file."""
+    """Continue with a part of another file."""
     _, other = chance.choice(valid_files())
     return content[: _place(chance, content)] + other[_place(chance, other) :]
 
 
 def change_key(chance: Random, content: bytes) -> bytes:
-    """Exchange two words that are keys, wherever they stand."""
+    """Exchange two words that are keys, wherever they are."""
     words = [key.encode() for format in formats().values() for key in format.all_keys] + [b"role", b"content", b"value"]
     one, other = chance.sample(words, 2)
     return content.replace(one, other, chance.choice([1, -1]))

@@ -141,7 +141,7 @@ def rows_of(path: Path, kind: str = "preference", **keys: Any) -> list[Row]:
     return list(read_rows(selection(path, kind, **keys), "train"))
 
 
-def told(found: Survey, folder: Path) -> list[str]:
+def reported(found: Survey, folder: Path) -> list[str]:
     """Return what was found, each with its severity, rule and place, without the folder."""
     return [
         f"{group.severity} {group.rule} {str(finding).replace(f'{folder}/', '')}"

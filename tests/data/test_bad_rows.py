@@ -57,14 +57,14 @@ BAD_ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("line", "told"), BAD_ROWS)
-def test_a_bad_row_is_named_by_file_and_line(line: str, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("line", "reported"), BAD_ROWS)
+def test_a_bad_row_is_named_by_file_and_line(line: str, reported: str, tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(f"{json.dumps(GOOD)}\n{line}\n", "utf-8")
     with pytest.raises(DataError) as caught:
         look(path).require_trainable("stop")
     message = str(caught.value)
     assert message.startswith(f"{path}:2: ")
-    assert told in message
+    assert reported in message
     assert "dataset.on_bad_row=skip" in message
     assert len(message.splitlines()) == 1

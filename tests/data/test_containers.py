@@ -1,4 +1,4 @@
-"""Files are cut into the same rows whatever they are, with the right line numbers; broken ones are told so."""
+"""Files are cut into the same rows whatever they are, with the right line numbers; broken ones are reported so."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ from runner.data.kinds.conversation import Conversation
 from runner.data.kinds.preference import Pair
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
-from tests.data.samples import assistant, look, rows_of, simple_pair, told, trl_text, unhurried, user, write_parquet
+from tests.data.samples import assistant, look, reported, rows_of, simple_pair, trl_text, unhurried, user, write_parquet
 
 ROW = '{"prompt": "Why?", "chosen": "Gas.", "rejected": "No idea."}'
 PAIR = Pair((user("Why?"),), (assistant("Gas."),), (assistant("No idea."),))
@@ -62,15 +62,15 @@ def test_line_ends_and_blank_lines_do_not_change_the_rows(write: Write, content:
 
 def test_blank_lines_are_counted(write: Write, tmp_path: Path) -> None:
     path = write("data.jsonl", f"\n{ROW}\n\r\n  \n{{}}\n")
-    [message] = told(look(path), tmp_path)
+    [message] = reported(look(path), tmp_path)
     assert message.startswith("error missing-key data.jsonl:5: the row has no `prompt`; ")
 
 
 @pytest.mark.parametrize("content", [f"{ROW}\n", f"[{ROW}]"])
-def test_a_byte_order_mark_is_read_over_and_told(write: Write, tmp_path: Path, content: str) -> None:
+def test_a_byte_order_mark_is_read_over_and_reported(write: Write, tmp_path: Path, content: str) -> None:
     path = write("data.json", b"\xef\xbb\xbf" + content.encode())
     assert rows_of(path) == [PAIR]
-    assert told(look(path), tmp_path) == [
+    assert reported(look(path), tmp_path) == [
         "warning byte-order-mark data.json:1: the file begins with U+FEFF, which other programs trip over; "
         "save it without byte order mark"
     ]
@@ -170,7 +170,7 @@ def test_only_lf_ends_a_line(write: Write, sign: str) -> None:
         ),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_so(write: Write, name: str, content: str | bytes, message: str) -> None:
+def test_a_file_that_cannot_be_read_is_reported_so(write: Write, name: str, content: str | bytes, message: str) -> None:
     assert refusal(write(name, content)) == message
 
 
@@ -221,20 +221,20 @@ def test_a_broken_line_is_refused_and_the_others_are_read(
     line = bad.encode() if isinstance(bad, str) else bad
     path = write("data.jsonl", b"\n".join([ROW.encode(), line, ROW.replace("Gas", "Steam").encode()]))
     found = look(path)
-    assert [each for each in told(found, tmp_path) if each.startswith("error")] == [message]
+    assert [each for each in reported(found, tmp_path) if each.startswith("error")] == [message]
     assert (found.refused, found.splits["train"].rows) == (1, 2)
 
 
 def test_a_broken_item_of_an_array_is_refused_at_its_line(write: Write, tmp_path: Path) -> None:
     path = write("data.json", f'[\n{ROW},\n\n{{"prompt": nothing}},\n{ROW.replace("Gas", "Steam")}\n]')
-    messages = told(look(path), tmp_path)
+    messages = reported(look(path), tmp_path)
     assert messages[0].startswith("error not-json data.json:4: not JSON (invalid character (byte 15)); ")
     assert len(rows_of(path)) == 2
 
 
-def test_a_comma_after_the_last_item_of_an_array_is_told(write: Write, tmp_path: Path) -> None:
+def test_a_comma_after_the_last_item_of_an_array_is_reported(write: Write, tmp_path: Path) -> None:
     path = write("data.json", f"[\n{ROW},\n]")
-    assert told(look(path), tmp_path) == [
+    assert reported(look(path), tmp_path) == [
         "error not-json data.json:3: a comma is here, but no row follows it; remove the comma"
     ]
 
@@ -244,7 +244,7 @@ def test_a_forgotten_quote_spoils_one_row_where_brackets_have_their_own_lines(wr
     assert len(rows_of(write("data.json", text))) == 2
 
 
-def test_a_forgotten_quote_is_told_where_its_row_begins(write: Write) -> None:
+def test_a_forgotten_quote_is_reported_where_its_row_begins(write: Write) -> None:
     rows = [ROW, ROW.replace('Gas."', "Gas."), ROW]
     assert refusal(write("data.json", "[\n" + ",\n".join(rows) + "\n]")) == (
         f"data.json:3: the row that begins here is not closed; {ARRAY}"
@@ -270,7 +270,7 @@ def test_a_cell_may_hold_line_breaks_quotes_and_separators(write: Write) -> None
 
 def test_a_header_cell_may_hold_a_line_break(write: Write, tmp_path: Path) -> None:
     path = write("data.csv", 'prompt,"notes\non it",completion\nWhy?,x,Gas.\nHow?,,So.\nWho?\n')
-    assert told(look(path, "conversation"), tmp_path) == [
+    assert reported(look(path, "conversation"), tmp_path) == [
         "error wrong-type data.csv:5: the row is a list; allowed: an object (in CSV, as many cells as the header has "
         "names); change it",
         "warning ignored-key notes\non it data.csv:3: the key `notes\\non it` is ignored; format trl_completion reads "
@@ -290,7 +290,7 @@ def test_a_row_of_a_table_has_the_line_on_which_it_begins(write: Write) -> None:
 
 def test_a_row_with_too_few_cells_is_refused(write: Write, tmp_path: Path) -> None:
     path = write("data.csv", "prompt,completion\nWhy?,Gas.\nHow?\n")
-    assert told(look(path, "conversation"), tmp_path) == [
+    assert reported(look(path, "conversation"), tmp_path) == [
         "error wrong-type data.csv:3: the row is a list; allowed: an object (in CSV, as many cells as the header has "
         "names); change it"
     ]
@@ -304,20 +304,20 @@ def test_quotes_of_a_table_must_close(write: Write) -> None:
     )
 
 
-def test_a_table_that_is_not_utf8_is_told_so(write: Write) -> None:
+def test_a_table_that_is_not_utf8_is_reported_so(write: Write) -> None:
     path = write("data.csv", b"prompt,completion\nWhy?,Caf\xe9\n")
     assert refusal(path, kind="conversation") == "data.csv: byte 0xe9 is not UTF-8; save the file as UTF-8."
 
 
 @pytest.mark.parametrize("name", ["data.jsonl", "data.csv", "data.json"])
-def test_a_gzip_that_was_cut_off_is_told_so(write: Write, name: str) -> None:
+def test_a_gzip_that_was_cut_off_is_reported_so(write: Write, name: str) -> None:
     content = {"data.json": f"[{ROW}]", "data.jsonl": ROW, "data.csv": "prompt,chosen,rejected\nWhy?,Gas.,No.\n"}[name]
     path = write(f"{name}.gz", gzip.compress(content.encode() * 1000)[:-20])
     assert refusal(path) == f"{name}.gz: the gzip file is cut off or damaged; a whole one is needed, fetch it again."
 
 
 @pytest.mark.parametrize("name", ["data.jsonl", "data.csv", "data.json"])
-def test_a_zstd_file_is_read_whole_or_told_to_be_cut_off_or_damaged(write: Write, name: str) -> None:
+def test_a_zstd_file_is_read_whole_or_reported_to_be_cut_off_or_damaged(write: Write, name: str) -> None:
     rows = {"data.json": f"[{ROW}]", "data.jsonl": f"{ROW}\n", "data.csv": "prompt,chosen,rejected\nWhy?,Gas.,No.\n"}[
         name
     ]
@@ -332,7 +332,7 @@ def test_a_zstd_file_is_read_whole_or_told_to_be_cut_off_or_damaged(write: Write
     assert refusal(write(f"{name}.zst", packed[:-5] + b"?" * 5)) == wrong
 
 
-def test_a_parquet_file_that_was_cut_off_is_told_so(write: Write, tmp_path: Path) -> None:
+def test_a_parquet_file_that_was_cut_off_is_reported_so(write: Write, tmp_path: Path) -> None:
     write_parquet(whole := tmp_path / "whole.parquet", [trl_text(simple_pair(1))])
     said = refusal(write("data.parquet", whole.read_bytes()[:-10]))
     assert said.startswith("data.parquet: ")
@@ -368,7 +368,7 @@ def unchecked(*texts: bytes) -> Any:
 @pytest.mark.parametrize("column", [unchecked, lambda *texts: pyarrow.array(texts, pyarrow.binary())])
 def test_a_text_of_parquet_that_is_not_utf8_makes_its_row_a_bad_one(tmp_path: Path, column: Callable[..., Any]) -> None:
     path = parquet(tmp_path / "data.parquet", prompt=["Why?", "How?"], completion=column(b"Caf\xe9.", "Café.".encode()))
-    assert told(look(path, "conversation"), tmp_path) == [
+    assert reported(look(path, "conversation"), tmp_path) == [
         "error not-utf8 data.parquet:1: byte 0xe9 is not UTF-8, as text must be; save it as UTF-8"
     ]
     assert rows_of(path, "conversation") == [Conversation((user("How?"), assistant("Café.")))]
@@ -376,14 +376,14 @@ def test_a_text_of_parquet_that_is_not_utf8_makes_its_row_a_bad_one(tmp_path: Pa
 
 def test_bytes_that_nobody_reads_need_not_be_text(tmp_path: Path) -> None:
     path = parquet(tmp_path / "data.parquet", prompt=["Why?"], completion=["Gas."], key=[b"\xff"], image=[None])
-    [warning] = told(look(path, "conversation"), tmp_path)
+    [warning] = reported(look(path, "conversation"), tmp_path)
     assert warning.startswith("warning ignored-key key data.parquet:1: ")
 
 
 def test_pictures_in_parquet_are_refused_as_pictures(tmp_path: Path) -> None:
     picture = {"bytes": b"\x89PNG\xff", "path": "a.png"}
     path = parquet(tmp_path / "data.parquet", prompt=["Why?"], completion=["Gas."], image=[picture])
-    [error] = told(look(path, "conversation"), tmp_path)
+    [error] = reported(look(path, "conversation"), tmp_path)
     assert error.startswith("error not-text data.parquet:1: the key `image` holds what is not text; ")
 
 
@@ -422,7 +422,7 @@ def test_a_row_of_parquet_has_its_number(write: Write, tmp_path: Path) -> None:
     write_parquet(
         path := tmp_path / "data.parquet", [trl_text(simple_pair(1)), trl_text(simple_pair(2)) | {"chosen": ""}]
     )
-    assert told(look(path), tmp_path) == [
+    assert reported(look(path), tmp_path) == [
         "error empty-answer data.parquet:2: the chosen answer is empty; it needs text; write it or remove the row"
     ]
 
@@ -430,7 +430,7 @@ def test_a_row_of_parquet_has_its_number(write: Write, tmp_path: Path) -> None:
 def test_rows_of_parquet_are_numbered_over_blocks(tmp_path: Path) -> None:
     rows = [trl_text(simple_pair(number)) for number in range(1, 1002)]
     write_parquet(path := tmp_path / "data.parquet", [*rows, rows[-1] | {"chosen": ""}])
-    [message] = [each for each in told(look(path), tmp_path) if each.startswith("error")]
+    [message] = [each for each in reported(look(path), tmp_path) if each.startswith("error")]
     assert message.startswith("error empty-answer data.parquet:1002: ")
 
 
@@ -445,7 +445,7 @@ def test_what_follows_an_array_is_seen_wherever_a_block_ends(size: int) -> None:
         split("[{}]\n\nx", size)
 
 
-def test_line_numbers_go_on_over_blocks(write: Write) -> None:
+def test_line_numbers_continue_over_blocks(write: Write) -> None:
     long = "x" * 3000
     lines = [json.dumps({"prompt": f"{number} {long}", "completion": "So."}) for number in range(1, 2000)]
     for name, content in (("a.jsonl", "\n".join(lines)), ("b.json", "[" + ",\n".join(lines) + "]")):

@@ -1,4 +1,4 @@
-"""Every shape becomes the same pair or conversation; what no shape is, is told as such."""
+"""Every shape becomes the same pair or conversation; what no shape is, is reported as such."""
 
 import json
 from collections.abc import Callable
@@ -25,9 +25,9 @@ from tests.data.samples import (
     TEXT_SHAPES,
     assistant,
     look,
+    reported,
     rows_of,
     simple_pair,
-    told,
     unhurried,
     user,
     write_csv,
@@ -178,17 +178,17 @@ def test_a_pair_is_split_into_a_good_and_a_bad_answer_of_one_line(written: Calla
         ),
     ],
 )
-def test_a_judgement_that_cannot_be_learned_from_is_told_by_its_line(
+def test_a_judgement_that_cannot_be_learned_from_is_reported_by_its_line(
     written: Callable[..., Path], tmp_path: Path, row: str, message: str
 ) -> None:
     path = written('{"prompt": "Why?", "completion": "Gas.", "label": true}', row)
-    [found] = told(look(path, "judged"), tmp_path)
+    [found] = reported(look(path, "judged"), tmp_path)
     assert found.startswith(f"error {message}")
 
 
 def test_the_pair_is_checked_before_it_is_split(written: Callable[..., Path], tmp_path: Path) -> None:
     path = written('{"prompt": "Why?", "chosen": "Gas.", "rejected": "Gas."}')
-    [found] = told(look(path, "judged"), tmp_path)
+    [found] = reported(look(path, "judged"), tmp_path)
     assert found.startswith("error equal-answers data.jsonl:1: the chosen and the rejected answer are equal")
 
 
@@ -248,7 +248,7 @@ def test_a_list_of_text_parts_is_the_same_as_their_text(written: Callable[..., P
 def test_a_picture_among_the_parts_is_refused(written: Callable[..., Path], tmp_path: Path) -> None:
     parts = '[{"type": "image_url", "image_url": {"url": "data:"}}]'
     path = written(PAIRS["foundry"], PAIRS["foundry"].replace('"What rises?"', parts))
-    assert told(look(path), tmp_path) == [
+    assert reported(look(path), tmp_path) == [
         "error not-text data.jsonl:2: a message's content has a part of type 'image_url'; only text is learned; "
         "leave it out"
     ]
@@ -278,7 +278,7 @@ def test_a_part_of_another_layout_is_answered_with_the_layout_that_is_read(
 ) -> None:
     path = written(PAIRS["foundry"], PAIRS["foundry"].replace('"What rises?"', json.dumps([part])))
     said = message.replace("{layout}", '{"type": "text", "text": …}')
-    assert told(look(path), tmp_path) == [f"error not-text data.jsonl:2: a message's content has {said}"]
+    assert reported(look(path), tmp_path) == [f"error not-text data.jsonl:2: a message's content has {said}"]
 
 
 def test_sharegpts_calls_get_ids_that_their_observations_carry() -> None:
@@ -417,7 +417,7 @@ def test_a_row_that_is_not_of_its_format_is_refused(
     written: Callable[..., Path], tmp_path: Path, line: str, shape: str, message: str
 ) -> None:
     kind = named(shape).kind
-    assert told(look(written(line), kind, format=shape), tmp_path) == [message]
+    assert reported(look(written(line), kind, format=shape), tmp_path) == [message]
 
 
 def test_the_format_is_that_of_most_rows_not_of_the_first(written: Callable[..., Path], tmp_path: Path) -> None:

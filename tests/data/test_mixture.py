@@ -118,7 +118,7 @@ def test_each_share_is_right_to_a_row_and_no_row_is_taken_twice(given: list[tupl
 
 
 @pytest.mark.parametrize(
-    ("mix", "told"),
+    ("mix", "reported"),
     [
         ({"a": {"weight": 1}}, "dataset.mix: Object missing required field `source`"),
         ({"a": {"source": "x", "wieght": 1}}, "dataset.mix: Object contains unknown field `wieght`"),
@@ -127,13 +127,13 @@ def test_each_share_is_right_to_a_row_and_no_row_is_taken_twice(given: list[tupl
         ({"a": {"source": "x"}, "b": {"source": ["y", "x"]}}, "dataset.mix: x is in more than one source"),
     ],
 )
-def test_what_is_wrong_with_a_mixture_is_said(mix: dict[str, Any], told: str) -> None:
+def test_what_is_wrong_with_a_mixture_is_said(mix: dict[str, Any], reported: str) -> None:
     with pytest.raises(ValueError, match=r"^dataset\.mix") as caught:
         mixture.read(json.loads(json.dumps(mix)))
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(reported)
 
 
-def test_metrics_are_told_by_source() -> None:
+def test_metrics_are_reported_by_source() -> None:
     rows = [{"loss": 1.0, "weight": 1.0}, {"loss": 2.0, "weight": 3.0}, {"loss": 4.0, "weight": 1.0}]
     assert mean(rows, {"chat": 2, "code": 0, "math": 1}) == {
         "eval/loss": 11 / 5,

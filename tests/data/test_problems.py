@@ -117,7 +117,7 @@ def test_the_same_problem_has_the_same_fingerprint_in_whatever_shape_it_came(tmp
     assert len(prints) == 1
 
 
-def test_on_the_wire_a_problem_is_its_messages_and_the_other_keys_beside_them(tmp_path: Path) -> None:
+def test_on_the_wire_a_problem_is_its_messages_and_the_other_keys_next_to_them(tmp_path: Path) -> None:
     _, [row] = surveyed(tmp_path, {"question": "2 + 2?", "answer": "4", "metadata": {"b": [1.5, None], "a": True}})
     assert json.loads(encode(row)) == {
         "messages": [USER], "answer": "4", "reference": "4", "metadata": {"b": [1.5, None], "a": True},

@@ -18,7 +18,7 @@ from runner.data.rows import Row
 from runner.data.splits import Selection, Split, read_rows, splits_of
 from runner.data.survey import survey
 from runner.errors import DataError
-from tests.data.samples import assistant, foundry, look, simple_pair, told, trl, unhurried, user, write_lines
+from tests.data.samples import assistant, foundry, look, reported, simple_pair, trl, unhurried, user, write_lines
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
@@ -104,7 +104,7 @@ def test_max_rows_counts_good_rows_and_what_comes_after_is_not_judged(tmp_path: 
     path.write_text("\n".join([lines[0], "{", lines[1], lines[2], "{"]), "utf-8")
     found = look(path, max_rows=2)
     assert (found.refused, found.splits["train"].rows) == (1, 2)
-    assert [each.split(" the JSON")[0] for each in told(found, tmp_path)] == ["error not-json data.jsonl:2:"]
+    assert [each.split(" the JSON")[0] for each in reported(found, tmp_path)] == ["error not-json data.jsonl:2:"]
 
 
 def test_max_rows_holds_over_several_files(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_embedded_data_have_no_fault() -> None:
         ("folder/*.jsonl", "{}/folder/*.jsonl: no such file; {}/folder holds nothing."),
     ],
 )
-def test_what_is_no_file_is_told_with_what_is_there(tmp_path: Path, asked: str, message: str) -> None:
+def test_what_is_no_file_is_reported_with_what_is_there(tmp_path: Path, asked: str, message: str) -> None:
     write(tmp_path / "pairs.jsonl", range(2))
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError) as caught:
@@ -192,7 +192,7 @@ def test_what_is_no_file_is_told_with_what_is_there(tmp_path: Path, asked: str, 
     assert str(caught.value) == message.replace("{}", str(tmp_path))
 
 
-def test_an_embedded_file_that_does_not_exist_is_told_with_one_that_does() -> None:
+def test_an_embedded_file_that_does_not_exist_is_reported_with_one_that_does() -> None:
     with pytest.raises(
         DataError, match=r"^embedded:house_style\.train\.dpo: no such file; did you mean embedded:house_"
     ):
@@ -204,7 +204,7 @@ def test_an_empty_list_is_refused() -> None:
         locate([])
 
 
-def test_a_file_that_may_not_be_read_is_told_so() -> None:
+def test_a_file_that_may_not_be_read_is_reported_so() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         path = write(Path(folder, "data.jsonl"), range(2))
@@ -214,7 +214,7 @@ def test_a_file_that_may_not_be_read_is_told_so() -> None:
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o600])
-def test_a_folder_that_may_not_be_entered_is_told_so(mode: int) -> None:
+def test_a_folder_that_may_not_be_entered_is_reported_so(mode: int) -> None:
     with tempfile.TemporaryDirectory() as folder:  # the folders above pytest's own are closed to others
         Path(folder).chmod(0o755)
         (closed := Path(folder, "closed")).mkdir()
@@ -269,7 +269,7 @@ def test_what_can_be_no_path_is_a_sentence(
     assert str(caught.value) == message.replace("{}", ".")
 
 
-def test_a_pipe_is_told_so(tmp_path: Path) -> None:
+def test_a_pipe_is_reported_so(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     reader, writer = os.pipe()
     try:
@@ -285,12 +285,12 @@ def test_a_pipe_is_told_so(tmp_path: Path) -> None:
         os.close(writer)
 
 
-def test_a_device_is_told_so() -> None:
+def test_a_device_is_reported_so() -> None:
     with pytest.raises(DataError, match=r"^/dev/null: is no file but a device or a socket; "):
         locate("/dev/null")
 
 
-def test_a_link_to_nothing_is_told_with_what_it_names(tmp_path: Path) -> None:
+def test_a_link_to_nothing_is_reported_with_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").symlink_to("gone.jsonl")
     with pytest.raises(DataError) as caught:
         locate(str(tmp_path / "data.jsonl"))

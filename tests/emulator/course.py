@@ -1,6 +1,6 @@
 """The course of a job as a value: which state begins when, what is measured when. Everything is derived from it.
 
-An engine tells a course; the past and, where it is scripted, the future. What is done to the job from outside
+An engine reports a course; the past and, where it is scripted, the future. What is done to the job from outside
 (pause, cancel, failure) changes the course, and the clock says how much of it has happened.
 """
 

@@ -56,7 +56,7 @@ def delete(cloud: Cloud, request: Request, id: str) -> Answer:
 
 
 def operation(cloud: Cloud, request: Request, id: str) -> Answer:
-    """Tell how far an operation is."""
+    """Return how far an operation is."""
     if id not in cloud.operations:
         raise Refusal(404, f"The operation '{id}' was not found.", "OperationNotFound")
     item, now = cloud.operations[id], cloud.clock.now()

@@ -96,7 +96,7 @@ def pause(cloud: Cloud, request: Request, id: str) -> Answer:
 
 
 def resume(cloud: Cloud, request: Request, id: str) -> Answer:
-    """Let a paused job go on."""
+    """Let a paused job continue."""
     return _signal(cloud, id, "resume", lambda status: status == "paused")
 
 

@@ -34,12 +34,12 @@ class Judge:
 
 
 def scores(pattern: str, hit: float = 1.0, miss: float = 0.0) -> Rule:
-    """Return a judge that gives a score by whether something stands in the question."""
+    """Return a judge that gives a score by whether something is in the question."""
     return lambda text: hit if re.search(pattern, text) else miss
 
 
 def labels(pattern: str, hit: str, miss: str) -> Rule:
-    """Return a judge that gives a label by whether something stands in the question."""
+    """Return a judge that gives a label by whether something is in the question."""
     return lambda text: hit if re.search(pattern, text) else miss
 
 

@@ -1,4 +1,4 @@
-"""Pages of lists: `after`, `limit`, and what tells a client whether there is more."""
+"""Pages of lists: `after`, `limit`, and what says whether there is more."""
 
 from typing import Any
 

@@ -23,7 +23,7 @@ from tests.emulator.records import File, Job
 
 ROOT = Path(__file__).parents[2]
 METHODS = {"supervised": "sft", "dpo": "dpo", "reinforcement": "rft"}
-# The hosted service's columns; what is not here it does not tell.
+# The hosted service's columns; what is not here it does not report.
 COLUMNS = {
     "loss": "loss",
     "token_accuracy": "mean_token_accuracy",
@@ -157,7 +157,7 @@ class LocalTraining:
             job.rejection = {"code": "not_supported", "message": message, "param": "method"}
             return
         self._runs[job.id] = Run(job, self._folder / job.id, self._model(job))
-        self._go_on()
+        self._continue()
 
     def stop(self, job: Job) -> None:
         """End a job's process, or take the job out of the queue."""
@@ -166,7 +166,7 @@ class LocalTraining:
 
     def course(self, job: Job) -> Course:
         """Return what is known of a job, and start the next one where this one has ended."""
-        self._go_on()
+        self._continue()
         run = self._runs.get(job.id)
         if run is None:
             return Course((Stage(job.created_at, "validating_files"), Stage(job.created_at, "failed", job.rejection)))
@@ -191,7 +191,7 @@ class LocalTraining:
         prompt = tuple(Message(role=message["role"], content=message["content"]) for message in messages)
         return str(self._answerers[folder].answer(prompt))
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         for run in self._runs.values():
             run.look()
         if not any(run.running for run in self._runs.values()):

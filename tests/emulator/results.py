@@ -47,7 +47,7 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, each in value.items():
             yield from _flat(each, f"{path}/{key}" if path else key)
-    elif isinstance(value, list):  # the graders, which are told by their names
+    elif isinstance(value, list):  # the graders, which are reported by their names
         for each in value:
             yield from _flat({key: inner for key, inner in each.items() if key not in ("name", "type")},
                              f"{path}/{each['name']}")  # fmt: skip

@@ -23,7 +23,7 @@ class Engine(Protocol):
         """End a job before its time."""
 
     def course(self, job: Job) -> Course:
-        """Tell how a job goes, as far as it is known."""
+        """Return how a job goes, as far as it is known."""
 
     def epochs(self, job: Job) -> int:
         """Return the passes over the data that a job makes, whatever it was asked for."""
@@ -52,7 +52,7 @@ class Scripted:
         return epochs(job)
 
     def answer(self, model: str, messages: list[dict[str, Any]]) -> str:
-        """Return a text that tells the model and the last turn."""
+        """Return a text that reports the model and the last turn."""
         return f"[{model}] {messages[-1]['content'] if messages else ''}"
 
 
@@ -125,7 +125,7 @@ def _preference_row(done: float, validated: bool) -> dict[str, Any]:
 
 
 def _graded_row(job: Job, done: float, validated: bool) -> dict[str, Any]:
-    """Return what a reinforcement job tells of a step: nested, with a part for each grader of a multi."""
+    """Return what a reinforcement job reports of a step: nested, with a part for each grader of a multi."""
     reward = round(0.2 + 0.6 * done, 5)
     grader = job.settings["grader"]
     parts = grader.get("graders", {})

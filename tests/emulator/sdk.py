@@ -20,7 +20,7 @@ class Client:
         self.sign_in()
 
     def sign_in(self) -> None:
-        """Begin with a fresh identity: the one before has kept its token and goes on to show it."""
+        """Begin with a fresh identity: the one before has kept its token and continues to show it."""
         from azure.ai.projects import AIProjectClient
         from azure.identity import DefaultAzureCredential
 

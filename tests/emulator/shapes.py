@@ -9,7 +9,7 @@ from tests.emulator.course import TERMINAL, Course, Measure, Stage
 from tests.emulator.records import File, Job
 
 ORGANIZATION = "org-rehearsal"
-# The hyperparameters of every method, which stand beside the method's own as well.
+# The hyperparameters of every method, which are next to the method's own as well.
 COMMON = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
@@ -120,10 +120,10 @@ def events(cloud: Cloud, item: Job) -> list[dict[str, Any]]:
     """Return what has happened to a job, oldest first; the ids are the same in every answer."""
     course = cloud.course(item).until(cloud.clock.now())
     moments: list[Stage | Measure] = [*course.stages, *course.measures]
-    told = [(moment.time, _told(moment, item, course)) for moment in moments]
-    told.insert(0, (item.created_at, {"message": f"Created fine-tuning job: {item.id}"}))
-    told.sort(key=lambda entry: entry[0])
-    return [_event(item, number, time, what) for number, (time, what) in enumerate(told)]
+    reported = [(moment.time, _reported(moment, item, course)) for moment in moments]
+    reported.insert(0, (item.created_at, {"message": f"Created fine-tuning job: {item.id}"}))
+    reported.sort(key=lambda entry: entry[0])
+    return [_event(item, number, time, what) for number, (time, what) in enumerate(reported)]
 
 
 def _event(item: Job, number: int, time: float, what: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _event(item: Job, number: int, time: float, what: dict[str, Any]) -> dict[st
     }
 
 
-def _told(moment: Stage | Measure, item: Job, course: Course) -> dict[str, Any]:
+def _reported(moment: Stage | Measure, item: Job, course: Course) -> dict[str, Any]:
     if isinstance(moment, Measure):
         return _measured(moment.row, course.total)
     reason = (moment.error or {}).get("message", "no reason given")

@@ -1,4 +1,4 @@
-"""An answer told piece by piece, as with `stream=True`: the events that build up to what is answered otherwise."""
+"""An answer reported piece by piece, as with `stream=True`: the events that build up to what is answered otherwise."""
 
 import re
 from collections.abc import Iterator

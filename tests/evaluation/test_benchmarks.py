@@ -107,7 +107,7 @@ ENDPOINT = Endpoint(JudgeKeys(url="http://127.0.0.1:9/v1"), "m")
         (ENDPOINT, ["."], "harness: . holds no *.yaml; each task is one such file."),
     ],
 )
-def test_what_cannot_be_measured_is_told_before_anything_is_loaded(
+def test_what_cannot_be_measured_is_reported_before_anything_is_loaded(
     model: Respondent, tasks: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

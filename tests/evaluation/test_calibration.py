@@ -1,4 +1,4 @@
-"""`python -m runner.evaluate --calibrate FILE GRADER`: graders beside people's labels, judges beside themselves."""
+"""`python -m runner.evaluate --calibrate FILE GRADER`: graders next to people's labels, judges next to themselves."""
 
 import json
 from pathlib import Path
@@ -113,7 +113,7 @@ def test_labels_are_the_judges_own_and_its_position_bias_is_found(cloud: Emulato
         ),
     ],
 )
-def test_a_row_that_tells_nothing_is_named_by_file_and_line(
+def test_a_row_that_reports_nothing_is_named_by_file_and_line(
     row: dict[str, Any], grader: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError) as caught:
@@ -127,7 +127,7 @@ def test_no_grader_is_a_mistake_of_the_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_tells_the_price_first_prints_intervals_and_writes_json(cloud: Emulator, tmp_path: Path) -> None:
+def test_the_command_reports_the_price_first_prints_intervals_and_writes_json(cloud: Emulator, tmp_path: Path) -> None:
     cloud.judge.rule = scores("JUDGE a: a", hit=5, miss=1)
     (tmp_path / "right.json").write_text(json.dumps(JUDGED))
     file(tmp_path, rows("abababababab", [True, False] * 6))

@@ -33,8 +33,8 @@ def test_a_checkpoint_and_the_model_are_deployed_answer_and_are_removed(here: Ho
     run = here.run()
     early, _ = read_state(run).results["save"]["checkpoints"]
     models = [f"{run.name}@{early['step']}", run.name]
-    told = sentence(here.command("runner.evaluate", *models))
-    assert told == (
+    reported = sentence(here.command("runner.evaluate", *models))
+    assert reported == (
         f"runs/{run.name}: its checkpoint at step {early['step']} is not deployed; let python -m runner.evaluate "
         "deploy it for its time with backend.deploy=delete_after_eval."
     )

@@ -1,4 +1,4 @@
-"""`python -m runner.evaluate`: any models answer the same rows, a killed evaluation goes on, nothing is asked twice."""
+"""`python -m runner.evaluate`: any models answer the same rows, a kill costs nothing, nothing is asked twice."""
 
 import json
 import os
@@ -108,7 +108,7 @@ def test_the_same_command_asks_nothing_again(cloud: Emulator, here: Path) -> Non
     assert [each["name"].rpartition("#")[2] for each in found["models"]] == ["first", "second"]
 
 
-def test_a_killed_evaluation_goes_on_and_pays_each_judgement_once(cloud: Emulator, here: Path) -> None:
+def test_a_killed_evaluation_continues_and_pays_each_judgement_once(cloud: Emulator, here: Path) -> None:
     cloud.judge.rule = scores("JUDGE 1")
     undisturbed = here / "undisturbed"
     undisturbed.mkdir()
@@ -132,7 +132,7 @@ def test_a_killed_evaluation_goes_on_and_pays_each_judgement_once(cloud: Emulato
     assert set(judged.values()) == {1}
 
 
-def test_a_field_that_is_missing_is_told_before_anything_is_sent(cloud: Emulator, here: Path) -> None:
+def test_a_field_that_is_missing_is_reported_before_anything_is_sent(cloud: Emulator, here: Path) -> None:
     with (here / "prompts.jsonl").open("a") as file:
         file.write('{"prompt": "And?"}\n')
     said = command(here, *line(cloud), ends=2)
@@ -149,7 +149,7 @@ def test_a_field_that_is_missing_is_told_before_anything_is_sent(cloud: Emulator
         (["nonsense:there"], "nonsense:there: no such model; allowed: a run, RUN@base"),
     ],
 )
-def test_a_model_that_is_not_there_is_told_in_a_sentence(models: list[str], message: str, here: Path) -> None:
+def test_a_model_that_is_not_there_is_reported_in_a_sentence(models: list[str], message: str, here: Path) -> None:
     assert message in command(here, *models, "evaluation.prompts=prompts.jsonl", ends=2)
 
 

@@ -42,10 +42,10 @@ class AtOnce(Equal, frozen=True, kw_only=True):
     concurrent: ClassVar[bool] = True
 
 
-class Beside(Grader, frozen=True, kw_only=True):
+class NextTo(Grader, frozen=True, kw_only=True):
     """1 where the answer is greater than the other model's."""
 
-    type: ClassVar[str] = "beside"
+    type: ClassVar[str] = "next_to"
     compares: ClassVar[bool] = True
 
     @contextmanager
@@ -103,10 +103,10 @@ def test_a_torn_line_is_graded_again(tmp_path: Path) -> None:
 
 
 def test_a_grader_that_compares_sees_the_other_models_answer_and_grades_no_base(tmp_path: Path) -> None:
-    found = grades(tmp_path, Beside(name="beside"))
+    found = grades(tmp_path, NextTo(name="next_to"))
     assert {each.model for each in found} == {"tuned"}
     assert {each.score for each in found} == {1.0}
-    assert {each.score for each in grades(tmp_path, Beside(name="beside"), base="tuned")} == {0.0}
+    assert {each.score for each in grades(tmp_path, NextTo(name="next_to"), base="tuned")} == {0.0}
 
 
 def test_a_row_counts_once_however_many_answers_it_has(tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def test_endpoints_are_asked_once_and_compared_row_by_row_until_the_task_changes
         assert found[model, "says.exact_match.digit"]["rows"] == 4
     before = len(asked(cloud))
     assert before == 2 * 4
-    told = json.loads(command(here, *line, "evaluation.max_rows=4", "--json"))
-    assert told["benchmarks"]["results"][0]["stderr"] == pytest.approx(0.25)
+    reported = json.loads(command(here, *line, "evaluation.max_rows=4", "--json"))
+    assert reported["benchmarks"]["results"][0]["stderr"] == pytest.approx(0.25)
     assert len(asked(cloud)) == before
     with (here / "tasks" / "numbers.jsonl").open("w") as file:
         file.write('{"number": 0, "parity": 0}\n{"number": 3, "parity": 1}\n')

@@ -127,7 +127,7 @@ def test_a_judge_grades_a_run_and_is_paid_once(tiny_model: Path, here: Path, clo
     assert len(asked(cloud)) == paid
 
 
-def test_a_judge_without_its_key_is_told_before_training(tiny_model: Path, here: Path) -> None:
+def test_a_judge_without_its_key_is_reported_before_training(tiny_model: Path, here: Path) -> None:
     found = command(here, *line(tiny_model, "evaluation.graders=[right.json]"), code=2)
     assert found.stderr.startswith(
         "evaluation.judge.key_variable: OPENAI_API_KEY is not set, and grader right asks a judge"

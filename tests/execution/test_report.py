@@ -10,13 +10,13 @@ def after(*events: Event) -> dict[str, float]:
 
 
 def test_the_last_value_of_each_metric_is_reported() -> None:
-    told = after(
+    reported = after(
         Metrics(1, {"train/loss": 0.7, "eval/loss": 0.8}),
         Note("x"),
         Metrics(2, {"train/loss": 0.6}),
         Metrics(0, {"a": 1}),
     )
-    assert told == {"train/loss": 0.6, "eval/loss": 0.8, "a": 1}
+    assert reported == {"train/loss": 0.6, "eval/loss": 0.8, "a": 1}
 
 
 def test_a_step_that_is_heard_of_late_is_not_the_last() -> None:

@@ -1,4 +1,4 @@
-"""A run can be killed or stopped anywhere, and the same command goes on to the same bits."""
+"""A run can be killed or stopped anywhere, and the same command continues to the same bits."""
 
 import contextlib
 import json
@@ -59,7 +59,7 @@ OPTIONS = {
     ],
 }  # fmt: skip
 """Each option is resumed by itself in training/test_loop.py, also those that are `exhaustive` here: this is how real
-processes are killed, which `lora` and `many` (what is kept beside the weights) show."""
+processes are killed, which `lora` and `many` (what is kept next to the weights) show."""
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,9 @@ def measured(run: Path) -> list[tuple[int, dict[str, float]]]:
     return sorted(kept, key=lambda each: (each[0], sorted(each[1])))
 
 
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_cleanly_and_the_same_command_continues(
+    tiny_model: Path, pairs_file: Path, tmp_path: Path
+) -> None:
     line = [sys.executable, "-m", "runner", *arguments(tiny_model, pairs_file, "dpo.n_epochs=2000")]
     pipe = subprocess.PIPE
     process = warm.Popen(line, cwd=tmp_path, env=quietly(), stdout=pipe, stderr=pipe, text=True)
@@ -153,9 +155,9 @@ def test_a_finished_plan_is_not_trained_again_unless_asked(tiny_model: Path, pai
     assert "finished before" in second.stdout
     assert (the_run(tmp_path) / "journal.jsonl").read_bytes() == before
     assert run_command(tmp_path, "-m", "runner", *line, "again=true").returncode == 0
-    (anew,) = (path for path in tmp_path.glob("runs/*/journal.jsonl") if ".before-" not in path.parent.name)
-    assert anew.read_bytes() != before
-    assert (anew.parent / "model" / "adapter-1" / "adapter_model.safetensors").read_bytes() == weights
+    (again,) = (path for path in tmp_path.glob("runs/*/journal.jsonl") if ".before-" not in path.parent.name)
+    assert again.read_bytes() != before
+    assert (again.parent / "model" / "adapter-1" / "adapter_model.safetensors").read_bytes() == weights
 
 
 def test_other_samples_are_drawn_without_training_again(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:

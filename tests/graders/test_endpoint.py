@@ -76,18 +76,18 @@ def test_three_retries_help_over_faults_of_the_moment(
     assert len(cloud.requests) == 4
 
 
-@pytest.mark.parametrize(("fault", "told"), [
+@pytest.mark.parametrize(("fault", "reported"), [
     (Fault(GRADE, "status", times=None, status=503), "it answers 503, 4 times."),
     (Fault(GRADE, "reset_before", times=None), "it cannot be reached, or the connection broke, 4 times."),
     (Fault(GRADE, "slow", times=None, seconds=30), "it does not answer in time, 4 times."),
 ], ids=lambda each: each.kind if isinstance(each, Fault) else None)  # fmt: skip
 def test_an_endpoint_that_fails_on_is_an_error(
-    cloud: Emulator, fault: Fault, told: str, monkeypatch: pytest.MonkeyPatch
+    cloud: Emulator, fault: Fault, reported: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(endpoint, "ANSWER_SECONDS", 0.2)
     cloud.inject(copy.copy(fault))
-    assert graded(make(cloud), subject("?")).error == f"127.0.0.1: {told}"
+    assert graded(make(cloud), subject("?")).error == f"127.0.0.1: {reported}"
     assert len(cloud.requests) == 4
 
 
@@ -169,16 +169,16 @@ def test_a_kept_configuration_works_again_where_its_secrets_are_in_the_environme
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "reported"),
     [("http://example.org/grade", "allowed: https://HOST/PATH"), ("ftp://example.org", "allowed: https"),
      ("grade", "allowed: https"), ("https://[::1", "more than an address"),
      (f"https://me:{LITERAL}@example.org/grade", "more than an address"),
      (f"https://example.org/grade?code={LITERAL}", "keys belong in headers, as $NAME")],
 )  # fmt: skip
-def test_an_address_that_cannot_work_is_refused_without_its_secrets(cloud: Emulator, url: str, told: str) -> None:
+def test_an_address_that_cannot_work_is_refused_without_its_secrets(cloud: Emulator, url: str, reported: str) -> None:
     with pytest.raises(RequestError) as refused:
         make(cloud, url=url)
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
     assert LITERAL not in str(refused.value)
 
 
@@ -213,8 +213,8 @@ def test_graders_of_a_request_are_kept_without_their_secrets(cloud: Emulator) ->
 
 def test_a_secret_that_is_written_down_is_warned_about(cloud: Emulator) -> None:
     assert list(make(cloud).warnings()) == []
-    (told,) = make(cloud, headers={"x-key": LITERAL}).warnings()
-    assert "the header x-key is written down" in told
+    (reported,) = make(cloud, headers={"x-key": LITERAL}).warnings()
+    assert "the header x-key is written down" in reported
 
 
 def test_the_time_a_grader_waits_between_retries_grows(cloud: Emulator) -> None:

@@ -44,17 +44,17 @@ def test_an_answer_that_it_does_not_allow_scores_0_with_the_place(text: str, rea
 
 
 @pytest.mark.parametrize(
-    ("schema", "told"),
+    ("schema", "reported"),
     [
         ({"type": "text"}, "schema.type: 'text' is not valid under any of the given schemas."),
         ({"properties": {"a": {"minimum": "0"}}}, "schema.properties.a.minimum: '0' is not of type 'number'."),
         ({"$ref": "http://127.0.0.1:9/x"}, "schema: got $ref 'http://127.0.0.1:9/x'; allowed are places in the schema"),
     ],
 )
-def test_a_schema_that_is_none_is_refused(schema: dict[str, Json], told: str) -> None:
+def test_a_schema_that_is_none_is_refused(schema: dict[str, Json], reported: str) -> None:
     with pytest.raises(RequestError) as error:
         grader("json_schema", schema=schema)
-    assert str(error.value).startswith(f"evaluation.graders[0]: {told}")
+    assert str(error.value).startswith(f"evaluation.graders[0]: {reported}")
 
 
 @pytest.mark.parametrize("target", ["#/$defs/nowhere", "#"])

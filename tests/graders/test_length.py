@@ -38,14 +38,14 @@ def test_units_are_counted(unit: str, text: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         ({}, "min, max: neither is given, so every answer would score 1; fix: give one."),
         ({"min": 3, "max": 2}, "max: got 2; allowed: at least min, 3."),
         ({"max": 2, "tolerance": -1}, "min, tolerance: got 0 and -1; allowed: 0 or more."),
     ],
 )
-def test_bounds_that_allow_nothing_or_all_are_refused(fields: dict[str, Json], told: str) -> None:
+def test_bounds_that_allow_nothing_or_all_are_refused(fields: dict[str, Json], reported: str) -> None:
     with pytest.raises(RequestError) as error:
         grader("length", **fields)
-    assert str(error.value) == f"evaluation.graders[0]: {told}"
+    assert str(error.value) == f"evaluation.graders[0]: {reported}"

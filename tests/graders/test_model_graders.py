@@ -113,18 +113,18 @@ def test_a_label_that_was_not_asked_for_is_an_error_and_no_score(
 
 @pytest.mark.parametrize("make", [score_model, label_model])
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "reported"),
     [("malformed", "not of the form asked for"), ("truncated", "cut off"), ("refusal", "refuses"),
      ("filtered", "content filter")],
 )  # fmt: skip
 def test_an_answer_that_cannot_be_read_is_an_error_and_no_score(
-    cloud: Emulator, judge: EndpointJudge, make: Callable[[], Grader], kind: str, told: str
+    cloud: Emulator, judge: EndpointJudge, make: Callable[[], Grader], kind: str, reported: str
 ) -> None:
     cloud.inject(Fault(JUDGE, kind))
     found = graded(make(), subject("?", topic="x"), judge)
     assert found.score is None
     assert found.error.startswith("gpt-4.1: ")
-    assert told in found.error
+    assert reported in found.error
 
 
 def test_an_endpoint_that_fails_is_an_error_and_no_score(cloud: Emulator, judge: EndpointJudge) -> None:
@@ -167,7 +167,7 @@ def test_without_a_judge_it_is_said_who_is_missing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "fields", "told"),
+    ("make", "fields", "reported"),
     [(score_model, {"range": [1, 1]}, "range: got 1 to 1; allowed: two numbers, the lower one first"),
      (score_model, {"range": [0, 1, 2]}, "range"),
      (score_model, {"pass_threshold": 2}, "pass_threshold: got 2; allowed: 0 to 1, the range"),
@@ -180,11 +180,13 @@ def test_without_a_judge_it_is_said_who_is_missing() -> None:
      (label_model, {"passing_labels": ["nice"]}, "passing_labels: got nice; allowed: one or more of kind"),
      (label_model, {"passing_labels": []}, "passing_labels: got none")],
 )  # fmt: skip
-def test_fields_that_cannot_work_are_refused(make: Callable[..., Grader], fields: dict[str, Any], told: str) -> None:
+def test_fields_that_cannot_work_are_refused(
+    make: Callable[..., Grader], fields: dict[str, Any], reported: str
+) -> None:
     with pytest.raises(RequestError) as refused:
         make(**fields)
     assert str(refused.value).startswith("here: ")
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 @pytest.mark.parametrize("make", [score_model, label_model])

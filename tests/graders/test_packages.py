@@ -54,5 +54,7 @@ except RequestError as error:
     print(error, end="")
 """
     variables = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    told = subprocess.run([sys.executable, "-S", "-c", code], env=variables, capture_output=True, text=True, check=True)
-    assert told.stdout == (f"evaluation.graders[0]: {error}" if error else "")
+    reported = subprocess.run(
+        [sys.executable, "-S", "-c", code], env=variables, capture_output=True, text=True, check=True
+    )
+    assert reported.stdout == (f"evaluation.graders[0]: {error}" if error else "")

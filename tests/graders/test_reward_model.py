@@ -81,7 +81,7 @@ def test_a_model_that_answers_is_refused(tiny_model: Path) -> None:
         ({}, "missing required field `model`"),
     ],
 )
-def test_a_mistake_in_the_configuration_is_told(fields: dict[str, Any], message: str) -> None:
+def test_a_mistake_in_the_configuration_is_reported(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError) as caught:
         grader("reward_model", **fields)
     assert message in str(caught.value)

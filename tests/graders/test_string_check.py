@@ -50,15 +50,15 @@ def test_a_missing_value_is_an_error_and_no_score() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         ({"operation": "equals"}, "Invalid enum value 'equals' - at `$.operation`"),
         ({"reference": "{{ answer }}"}, "allowed in braces are item.KEY and sample.KEY"),
         ({"referense": "x"}, "unknown field `referense`"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(fields: dict[str, str], told: str) -> None:
+def test_what_is_wrong_is_said_with_its_place(fields: dict[str, str], reported: str) -> None:
     with pytest.raises(RequestError) as error:
         grader("string_check", **({"input": ANSWER, "reference": "x", "operation": "eq"} | fields))
-    assert told in str(error.value)
+    assert reported in str(error.value)
     assert str(error.value).startswith("evaluation.graders[0]: ")

@@ -58,9 +58,9 @@ def test_a_template_is_filled(template: str, text: str) -> None:
     ],
 )
 def test_a_value_that_is_missing_is_named(template: str, error: str) -> None:
-    with pytest.raises(MissingValueError) as told:
+    with pytest.raises(MissingValueError) as reported:
         render(template, Subject(ITEM, Sample("no JSON: NaN")))
-    assert str(told.value) == error
+    assert str(reported.value) == error
 
 
 def test_a_template_says_which_values_it_inserts() -> None:

@@ -16,7 +16,7 @@ PAIRS_PER_METRIC = 1_000
 
 
 def pairs() -> list[tuple[str, str]]:
-    """Return an answer and a reference each, from unlike to equal, empty ones among them."""
+    """Return an answer and a reference each, from different to equal, empty ones among them."""
     draw = random.Random(7)
     found = []
     for _ in range(PAIRS_PER_METRIC):

@@ -38,7 +38,7 @@ ROWS, HELD_OUT = 24, 10
 
 @dataclass(frozen=True)
 class Ended:
-    """How an execution ended: its exit code, what was told, the run's folder."""
+    """How an execution ended: its exit code, what was reported, the run's folder."""
 
     code: int
     message: str
@@ -82,7 +82,7 @@ def write_data(folder: Path) -> None:
 
 
 def planned(data: Path, runs: Path, *overrides: str, **top: Any) -> Run:
-    """Plan a hosted run over the data of a folder; `top` are keys that stand in no section."""
+    """Plan a hosted run over the data of a folder; `top` are keys that are in no section."""
     composed: Any = OmegaConf.to_container(_composed(*overrides), resolve=True)
     composed["dataset"] |= {"train": f"{data}/train.jsonl", "validation": f"{data}/held_out.jsonl"}
     return planning.make(check.request(composed | {"runs_folder": str(runs)} | top)).run
@@ -119,7 +119,7 @@ def secrets_in(folder: Path) -> list[str]:
 
 
 def standing(cloud: Emulator) -> list[str]:
-    """Return the deployments that stand."""
+    """Return the deployments that exist."""
     return [name for name, each in cloud.deployments.items() if each.deleted_at is None]
 
 

@@ -1,4 +1,4 @@
-"""Every exception of the SDKs is judged and told in a sentence; so is an answer that is none."""
+"""Every exception of the SDKs is judged and reported in a sentence; so is an answer that is none."""
 
 import inspect
 import json
@@ -106,7 +106,7 @@ def made(found: type[Exception]) -> Exception:
 
 
 @pytest.mark.parametrize("name", sorted(CAUGHT))
-def test_every_exception_is_told_in_a_sentence(name: str) -> None:
+def test_every_exception_is_reported_in_a_sentence(name: str) -> None:
     fault = foundry_faults.classify(made(CAUGHT[name]))
     error = foundry_faults.error_for(fault, "listing the service's files", ENDPOINT)
     assert isinstance(error, RunnerError)
@@ -148,7 +148,7 @@ BODIES = {"an error": ERROR, "html": HTML, "nothing": "", "no object": "[1]", "a
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("status", STATUSES)
 def test_both_sdks_answers_are_judged_alike(status: int, body: str) -> None:
-    kind, told = STATUSES[status]
+    kind, reported = STATUSES[status]
     client = openai.OpenAI(api_key="none", base_url=ENDPOINT)
     errors = (
         client._make_status_error_from_response(response(status, BODIES[body])),
@@ -159,19 +159,19 @@ def test_both_sdks_answers_are_judged_alike(status: int, body: str) -> None:
         assert fault.kind == kind
         assert fault.text.startswith(str(status))
         message = foundry_faults.error_for(fault, "creating the job", ENDPOINT)
-        assert type(message) is told
+        assert type(message) is reported
         assert_sentence(str(message))
     client.close()
 
 
-def test_the_services_own_words_are_told() -> None:
+def test_the_services_own_words_are_reported() -> None:
     error = openai.BadRequestError("x", response=response(400, ERROR), body=ERROR["error"])
     assert foundry_faults.classify(error).text == "400 Bad: The first line. The second line. The third"
     inner = azure_core.HttpResponseError(response=AzureAnswer(400, ERROR))
     assert foundry_faults.classify(inner).text == "400 The first line. The second line. The third"
 
 
-def test_an_error_with_a_code_and_no_message_is_told_by_its_code() -> None:
+def test_an_error_with_a_code_and_no_message_is_reported_by_its_code() -> None:
     answer: Any = AzureAnswer(403, {"error": {"code": "AuthorizationFailed"}})
     assert foundry_faults.classify(azure_core.HttpResponseError(response=answer)).text == "403 AuthorizationFailed"
 
@@ -242,11 +242,11 @@ def test_only_a_request_that_cannot_have_arrived_is_surely_not_carried_out(error
     [azure_core.ClientAuthenticationError("no way in\n- cli: not logged in\n- environment: not set"),
      azure.identity.CredentialUnavailableError("none here\nnor there")],
 )  # fmt: skip
-def test_a_credential_that_fails_is_told_with_how_to_log_in(error: Exception) -> None:
-    told = foundry_faults.error_for(foundry_faults.classify(error), "listing the service's files", ENDPOINT)
-    assert isinstance(told, AccessError)
-    assert "az login" in str(told)
-    assert_sentence(str(told))
+def test_a_credential_that_fails_is_reported_with_how_to_log_in(error: Exception) -> None:
+    reported = foundry_faults.error_for(foundry_faults.classify(error), "listing the service's files", ENDPOINT)
+    assert isinstance(reported, AccessError)
+    assert "az login" in str(reported)
+    assert_sentence(str(reported))
 
 
 @pytest.mark.parametrize(
@@ -259,11 +259,11 @@ def test_a_content_filter_is_no_mere_refusal(body: dict[str, Any]) -> None:
     assert foundry_faults.classify(error).kind == "filtered"
 
 
-def test_a_refused_file_is_told_with_the_services_reason() -> None:
-    told = faults.refused_data("Line 3:\n<b>no</b> assistant.", "train.jsonl (file-1)")
-    assert isinstance(told, DataError)
-    assert str(told).startswith("train.jsonl (file-1): the service refuses this file: Line 3: no assistant; ")
-    assert_sentence(str(told))
+def test_a_refused_file_is_reported_with_the_services_reason() -> None:
+    reported = faults.refused_data("Line 3:\n<b>no</b> assistant.", "train.jsonl (file-1)")
+    assert isinstance(reported, DataError)
+    assert str(reported).startswith("train.jsonl (file-1): the service refuses this file: Line 3: no assistant; ")
+    assert_sentence(str(reported))
     assert "it gives no reason" in str(faults.refused_data("", "train.jsonl"))
 
 
@@ -292,7 +292,7 @@ ASKED: dict[str, Callable[[Service], Any]] = {
 
 
 @pytest.mark.parametrize("on", ASKED)
-def test_an_answer_that_is_a_web_page_is_told_in_a_sentence(on: str, cloud: Emulator) -> None:
+def test_an_answer_that_is_a_web_page_is_reported_in_a_sentence(on: str, cloud: Emulator) -> None:
     cloud.inject(Fault(on, "status", times=None, status=200, body="<html><body>Sign in</body></html>"))
     there = service(cloud)
     try:

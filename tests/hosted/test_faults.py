@@ -180,7 +180,7 @@ BOTH_STYLES = pytest.mark.parametrize(
 )
 """Styles differ in status codes, ids and fields, which `test_again_makes_one_new_job…` and test_recovery.py read."""
 
-# What ends a job, and how that is told.
+# What ends a job, and how that is reported.
 ENDS: dict[str, tuple[Script, str]] = {
     "failed, empty error": (Script(outcome="failed", error={}), "the job failed: the service gives no reason"),
     "failed, no error": (Script(outcome="failed"), "the job failed: the service gives no reason"),

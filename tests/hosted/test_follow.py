@@ -1,4 +1,4 @@
-"""A job followed through a service whose clock stands: what is heard, in which order, and how often."""
+"""A job followed through a service whose clock is stopped: what is heard, in which order, and how often."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -46,7 +46,7 @@ def begun(client: Client, script: Script) -> str:
 
 
 def followed(there: Service, client: Client, job: str, seconds: float) -> list[Event]:
-    """Follow a job to its end, the clock going on by so many seconds between two looks; return what is kept of it."""
+    """Follow a job to its end, the clock continuing by so many seconds between two looks; return what is kept of it."""
     known, kept = RunState([]), []
     for event in Followed(there, job, "dpo").to_end():
         if isinstance(event, Wait):
@@ -90,7 +90,7 @@ def test_what_happened_within_one_second_is_heard_in_its_order(client: Client, t
     client.cloud.advance(0.99)
     heard = followed(there, client, job, 1)
     assert steps(heard) == list(range(1, STEPS + 1))
-    if client.cloud.lax:  # of messages alone it cannot be told which end a list begins with: the oldest, as Azure's
+    if client.cloud.lax:  # messages alone do not show which end a list begins with: the oldest, as Azure's
         assert said(heard)[0] == "Created fine-tuning job"
 
 
@@ -101,7 +101,7 @@ def test_more_events_than_a_page_holds_are_all_heard(client: Client, there: Serv
 
 
 @pytest.mark.parametrize("kind", ["repeat_page", "shuffle_events"])
-def test_a_list_that_comes_wrong_tells_the_same_in_the_end(kind: str, client: Client, there: Service) -> None:
+def test_a_list_that_comes_wrong_reports_the_same_in_the_end(kind: str, client: Client, there: Service) -> None:
     job = begun(client, MINUTES)
     client.cloud.inject(Fault("GET /fine_tuning/jobs/{id}/events", kind, times=None))
     assert set(steps(followed(there, client, job, 45))) == set(range(1, STEPS + 1))

@@ -94,7 +94,7 @@ def test_nothing_is_asked_for_with_null() -> None:
         assert None not in asked["method"]["dpo"]["hyperparameters"].values()
 
 
-def test_a_suffix_is_what_the_service_takes_and_tells_the_plan() -> None:
+def test_a_suffix_is_what_the_service_takes_and_reports_the_plan() -> None:
     assert len(SUFFIX) == 18
     assert SUFFIX.startswith("r-")
     assert PLAN.id.startswith(SUFFIX[2:])
@@ -133,7 +133,7 @@ def test_a_suffix_that_a_user_chose_says_nothing_of_the_plan() -> None:
     assert is_of(job(metadata={PLAN_ID: PLAN.id}), PLAN.id, "mine")
 
 
-def test_the_oldest_job_that_may_still_succeed_stands_for_a_plan() -> None:
+def test_the_oldest_job_that_may_still_succeed_counts_for_a_plan() -> None:
     failed, first = job(id="c", status="failed", created_at=1), job(id="b", created_at=2)
     second, twin = job(id="a", status="succeeded", created_at=3), job(id="a", created_at=2)
     for jobs in permutations([failed, first, second]):
@@ -189,10 +189,10 @@ def test_a_failure_without_a_reason_says_so(error: Any) -> None:
     assert "the job failed: the service gives no reason" in ended(status="failed", error=error)
 
 
-def test_what_an_end_costs_and_what_goes_on_from_it_are_told() -> None:
+def test_what_an_end_costs_and_what_continues_from_it_are_reported() -> None:
     error = SimpleNamespace(code="exceeded_quota", message="Too many tokens.")
-    told = ended(status="failed", error=error, trained_tokens=12_345)
-    assert told == (
+    reported = ended(status="failed", error=error, trained_tokens=12_345)
+    assert reported == (
         "ftjob-1: the job failed: exceeded_quota: Too many tokens; 12,345 trained tokens may be billed; "
         "fix what it names, then again=true creates a new job."
     )
@@ -206,12 +206,12 @@ def test_a_reason_keeps_no_secret() -> None:
     assert "abc%2Fdef" not in ended(status="failed", error=error)
 
 
-def test_a_reason_of_many_lines_is_told_in_one() -> None:
+def test_a_reason_of_many_lines_is_reported_in_one() -> None:
     error = SimpleNamespace(code="invalid", message="Line 3:\n  no assistant.\nLine 4:\r\n  no assistant.")
     assert len(ended(status="failed", error=error).splitlines()) == 1
 
 
-def test_a_reason_that_goes_on_for_pages_is_cut() -> None:
+def test_a_reason_that_continues_for_pages_is_cut() -> None:
     assert len(ended(status="failed", error=SimpleNamespace(code="invalid", message="row " * 5000))) < 1000
 
 

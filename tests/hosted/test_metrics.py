@@ -221,7 +221,7 @@ def test_a_cell_is_a_finite_number_or_was_not_measured(raw: Any, reward: float |
     [("7", 7), (7, 7), (7.0, 7), ("7.0", 7), (" 7", 7), (0, 0), ("", None), (None, None), ("-1", None), (-1, None),
      ("-1.0", None), ("nan", None), ("seven", None), (True, None)],
 )  # fmt: skip
-def test_a_step_is_a_whole_number_from_nought(raw: Any, step: int | None) -> None:
+def test_a_step_is_a_whole_number_from_zero(raw: Any, step: int | None) -> None:
     assert metrics.step_of({"step": raw}) == step
     assert metrics.metrics({"step": raw}, "dpo") == {}
 

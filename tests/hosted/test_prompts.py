@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 TOOL: dict[str, Json] = {
     "type": "function",
-    "function": {"name": "now", "description": "Tells the time.", "parameters": {"type": "object", "properties": {}}},
+    "function": {"name": "now", "description": "Returns the time.", "parameters": {"type": "object", "properties": {}}},
 }
 CALL: dict[str, Json] = {
     "id": "call_1",

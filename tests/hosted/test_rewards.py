@@ -78,9 +78,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("refused", REFUSED)
 def test_what_a_hosted_job_does_not_know_is_refused_with_what_it_does(refused: str) -> None:
-    configuration, told = REFUSED[refused]
+    configuration, reported = REFUSED[refused]
     [found] = rewards.refusals(made(configuration), "rft.grader")
-    assert found.startswith(told)
+    assert found.startswith(reported)
 
 
 @pytest.mark.parametrize("configuration", [SAME, OURS, ENDPOINT, MULTI])

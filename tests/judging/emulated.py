@@ -42,7 +42,7 @@ def graded(grader: Grader, subject: Subject, judge: EndpointJudge | None = None)
 def subject(
     answer: str, other: str | None = None, question: str = "How long does bread keep?", **item: Json
 ) -> Subject:
-    """Return an answer to a question, beside another model's where one is given."""
+    """Return an answer to a question, next to another model's where one is given."""
     prompt: Json = [{"role": "user", "content": question}]
     return Subject({"messages": prompt, **item}, Sample(answer), None if other is None else Sample(other))
 

@@ -102,24 +102,24 @@ def test_an_endpoint_that_does_not_answer_is_given_up_when_the_time_is_over(clou
         judge.ask("gpt-4.1", messages("?"), {})
 
 
-def test_nobody_there_is_told(cloud: Emulator) -> None:
+def test_nobody_there_is_reported(cloud: Emulator) -> None:
     keys = JudgeKeys(url="http://127.0.0.1:9/v1", timeout=0.5)
     with EndpointJudge(keys) as judge, pytest.raises(JudgeError, match="it cannot be reached"):
         judge.ask("gpt-4.1", messages("?"), {})
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "reported"),
     [("refusal", "the judge refuses to answer: I'm sorry, I can't help with that"),
      ("truncated", "is cut off after .* tokens; raise sampling_params.max_completions_tokens"),
      ("filtered", "the content filter of the endpoint has stopped")],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_an_error_and_is_paid_once_too(
-    cloud: Emulator, judge: EndpointJudge, kind: str, told: str
+    cloud: Emulator, judge: EndpointJudge, kind: str, reported: str
 ) -> None:
     cloud.inject(Fault(JUDGE, kind))
     for _ in range(2):
-        with pytest.raises(JudgeError, match=rf"^gpt-4\.1: .*{told}"):
+        with pytest.raises(JudgeError, match=rf"^gpt-4\.1: .*{reported}"):
             judge.ask("gpt-4.1", messages("?"), {})
     assert list(cloud.judge.paid.values()) == [1]
 
@@ -150,21 +150,21 @@ def test_a_question_that_is_refused_is_an_error_and_is_not_repeated(cloud: Emula
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "told"),
+    ("status", "code", "reported"),
     [(401, "invalid_api_key", "OPENAI_API_KEY"), (403, "denied", "OPENAI_API_KEY"), (404, "x", "model_names"),
      (429, "insufficient_quota", "account")],
 )  # fmt: skip
 def test_what_holds_for_every_question_stops_the_grading(
-    cloud: Emulator, judge: EndpointJudge, status: int, code: str, told: str
+    cloud: Emulator, judge: EndpointJudge, status: int, code: str, reported: str
 ) -> None:
     error = {"error": {"code": code, "message": "Not so.", "param": None, "type": "x"}}
     cloud.inject(Fault(JUDGE, "status", status=status, body=error))
-    with pytest.raises(AccessError, match=told):
+    with pytest.raises(AccessError, match=reported):
         judge.ask("gpt-4.1", messages("?"), {})
     assert len(asked(cloud)) == 1
 
 
-def test_a_key_that_the_endpoint_quotes_is_not_told(cloud: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_the_endpoint_quotes_is_not_reported(cloud: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "zq8-not-the-right-one")
     with EndpointJudge(JudgeKeys(key_variable="JUDGE_KEY")) as judge, pytest.raises(AccessError) as refused:
         judge.ask("gpt-4.1", messages("?"), {})
@@ -254,19 +254,19 @@ def test_threads_with_the_same_question_ask_once(cloud: Emulator, judge: Endpoin
 
 def test_closing_ends_the_waiting_of_other_threads(cloud: Emulator) -> None:
     cloud.inject(Fault(JUDGE, "status", status=429, headers={"Retry-After": "50"}))
-    told: list[str] = []
+    reported: list[str] = []
 
     def ask() -> None:
         with pytest.raises(JudgeError) as ended:
             judge.ask("gpt-4.1", messages("?"), {})
-        told.append(str(ended.value))
+        reported.append(str(ended.value))
 
     with EndpointJudge(JudgeKeys()) as judge:
         thread = threading.Thread(target=ask)
         thread.start()
         until(lambda: judge._connection._not_before > 0, "pause")
     thread.join(20)
-    assert told == ["gpt-4.1: 127.0.0.1: the judge was closed while questions waited."]
+    assert reported == ["gpt-4.1: 127.0.0.1: the judge was closed while questions waited."]
 
 
 def test_tokens_that_were_paid_are_counted(cloud: Emulator, judge: EndpointJudge) -> None:
@@ -283,14 +283,14 @@ def test_another_seed_is_another_question(cloud: Emulator, judge: EndpointJudge)
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "reported"),
     [("http://example.org/v1", "http only on this machine"), ("ftp://example.org/v1", "allowed: https"),
      ("example.org", "allowed: https"), ("https://[::1/v1", "allowed: https"),
      ("https://me:hunter2@example.org/v1", "more than an address"),
      ("https://example.org/v1?key=hunter2", "more than an address")],
 )  # fmt: skip
-def test_an_address_that_cannot_be_one_is_refused_without_its_secrets(url: str, told: str) -> None:
-    with pytest.raises(RequestError, match=rf"^evaluation\.judge\.url: .*{told}") as refused:
+def test_an_address_that_cannot_be_one_is_refused_without_its_secrets(url: str, reported: str) -> None:
+    with pytest.raises(RequestError, match=rf"^evaluation\.judge\.url: .*{reported}") as refused:
         find_url(JudgeKeys(url=url), {})
     assert "hunter2" not in str(refused.value)
 

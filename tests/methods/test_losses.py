@@ -48,7 +48,7 @@ def test_methods_measure_what_they_say() -> None:
     assert tuple(metrics) == tuple(each.name for each in methods.load("sft").metrics)
 
 
-def test_an_untrained_policy_stands_at_chance_and_log_two() -> None:
+def test_an_untrained_policy_is_at_chance_and_log_two() -> None:
     loss, metrics = dpo.METHOD.loss(scores([-10.0, -20.0]), torch.tensor([[-10.0, -20.0]]), PLAIN)
     assert loss.item() == pytest.approx(math.log(2))
     assert metrics["reward_accuracy"].item() == 0.5

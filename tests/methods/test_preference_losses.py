@@ -114,5 +114,5 @@ def test_a_further_loss_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None
     assert known is linear
     assert losses.LOSSES["linear"].keys == {"beta", "gamma", "length_normalised"}
     assert losses.choices(losses.LossKeys(loss_type="linear"))["beta"] == (1.0, "as an example")
-    told = [*losses.problems(losses.LossKeys(loss_type="linear", gamma=1.0, label_smoothing=0.1))]
-    assert [sentence.partition(":")[0] for sentence in told] == ["dpo.label_smoothing"]
+    reported = [*losses.problems(losses.LossKeys(loss_type="linear", gamma=1.0, label_smoothing=0.1))]
+    assert [sentence.partition(":")[0] for sentence in reported] == ["dpo.label_smoothing"]

@@ -31,8 +31,8 @@ def test_every_auto_of_our_own_loop_has_a_value_and_a_reason() -> None:
 
 
 def test_a_key_that_the_loss_does_not_know_is_refused() -> None:
-    [told] = rft.METHOD.problems(RFT(grader="x", loss_type="cispo", epsilon=0.1))
-    assert told == (
+    [reported] = rft.METHOD.problems(RFT(grader="x", loss_type="cispo", epsilon=0.1))
+    assert reported == (
         "rft.epsilon: got 0.1, but rft.loss_type=cispo does not use it; leave it out, or take a loss that has it: "
         "grpo, dr_grpo, dapo, gspo, rloo."
     )
@@ -43,8 +43,10 @@ def test_a_key_that_the_loss_does_not_know_is_refused() -> None:
     "form", [{}, {"type": "text"}, {"type": "json_schema"}, {"type": "json_schema", "name": "a", "schema": {}}]
 )
 def test_a_response_format_in_another_form_than_the_services_is_refused(form: dict[str, Any]) -> None:
-    [told] = rft.METHOD.problems(RFT(grader="x", response_format=form))
-    assert told.startswith(f"rft.response_format: got {form}; allowed: {{type: json_schema, json_schema: {{name: NAME,")
+    [reported] = rft.METHOD.problems(RFT(grader="x", response_format=form))
+    assert reported.startswith(
+        f"rft.response_format: got {form}; allowed: {{type: json_schema, json_schema: {{name: NAME,"
+    )
 
 
 @pytest.mark.parametrize("form", [None, SCHEMA])

@@ -81,7 +81,7 @@ BY_HAND: dict[str, tuple[Row, int]] = {
 
 
 @pytest.mark.parametrize("case", BY_HAND)
-def test_tokens_are_three_a_message_and_three_before_the_answer_beside_the_text(case: str, count: Any) -> None:
+def test_tokens_are_three_a_message_and_three_before_the_answer_next_to_the_text(case: str, count: Any) -> None:
     row, tokens = BY_HAND[case]
     assert count(row) == tokens
 
@@ -97,7 +97,7 @@ def test_a_marker_of_the_models_own_in_a_text_is_text(count: Any) -> None:
     assert count(marked) > count(Conversation((Message("user", " says the file"), GOOD))) + 1
 
 
-def test_a_hosted_models_name_is_what_stands_behind_hosted() -> None:
+def test_a_hosted_models_name_is_what_follows_hosted() -> None:
     assert models.hosted_name("hosted:gpt-4.1-mini") == "gpt-4.1-mini"
     assert models.hosted_name("hosted:ft:gpt-4.1-mini:org::Ab12") == "ft:gpt-4.1-mini:org::Ab12"
 
@@ -114,7 +114,7 @@ def test_any_other_model_has_no_name_there(source: str, runs: Path) -> None:
     assert models.hosted_name(source) is None
 
 
-def test_a_run_that_does_not_exist_is_told(runs: Path) -> None:
+def test_a_run_that_does_not_exist_is_reported(runs: Path) -> None:
     with pytest.raises(ModelError, match=r"^run nothing: not found; give one of: local-bbbb2222, tuned-aaaa1111\.$"):
         models.hosted_name("run:nothing")
 
@@ -134,7 +134,7 @@ def test_a_hosted_model_has_no_weights_here_and_no_digest(source: str, runs: Pat
         models.fetch(source)
 
 
-def test_a_hosted_model_that_is_asked_for_here_is_told_where_it_lives() -> None:
+def test_a_hosted_model_that_is_asked_for_here_is_reported_where_it_lives() -> None:
     with pytest.raises(ModelError) as error:
         models.fetch("hosted:gpt-4.1")
     assert str(error.value) == (
@@ -142,6 +142,6 @@ def test_a_hosted_model_that_is_asked_for_here_is_told_where_it_lives() -> None:
     )
 
 
-def test_a_hosted_model_without_a_name_is_told_how_to_give_it() -> None:
+def test_a_hosted_model_without_a_name_is_reported_how_to_give_it() -> None:
     with pytest.raises(ModelError, match="set MODEL_NAME, in the environment or in \\.env"):
         models.identify("hosted:")

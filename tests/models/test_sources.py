@@ -30,7 +30,7 @@ SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "session", "template
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "reported"),
     [
         (
             "smollm2",
@@ -46,10 +46,10 @@ SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "session", "template
         ("hf:org/name", "is not on this machine, so a plan cannot know its revision"),
     ],
 )
-def test_a_source_that_cannot_be_is_told(source: str, told: str) -> None:
+def test_a_source_that_cannot_be_is_reported(source: str, reported: str) -> None:
     with pytest.raises(ModelError, match=r"model\.source|run none") as error:
         models.identify(source, offline=True)
-    assert told in str(error.value)
+    assert reported in str(error.value)
 
 
 def test_a_commit_on_the_hub_is_its_own_identity_without_the_network() -> None:

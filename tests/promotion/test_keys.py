@@ -13,7 +13,7 @@ def test_keys_are_read_as_they_are_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("no_worse_then=1", "no_worse_then: no such key; did you mean no_worse_than? allowed: as, name,"),
         ("no_worse_than=-1", "no_worse_than: got '-1'; allowed: a number > 0 or null."),
@@ -24,8 +24,8 @@ def test_keys_are_read_as_they_are_typed() -> None:
         ("back=perhaps", "back: got 'perhaps'; allowed: true or false."),
     ],
 )
-def test_a_wrong_key_is_said_in_a_sentence(line: str, told: str) -> None:
+def test_a_wrong_key_is_said_in_a_sentence(line: str, reported: str) -> None:
     given = [line] if line.startswith("as=") else line.split()
     with pytest.raises(RequestError) as error:
         parse(given)
-    assert str(error.value).startswith(told)
+    assert str(error.value).startswith(reported)

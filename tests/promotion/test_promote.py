@@ -55,8 +55,8 @@ def test_a_better_model_is_promoted_and_one_command_goes_back(place: Place) -> N
     place.promote("no-", "name=back")
     assert "cloth +100.0 points" in place.promote("cloth", "name=back", "metric=cloth")
     assert "models:/back@champion is version 1." in place.promote("name=back", "back=true")
-    told = place.promote("name=back", "back=true", code=2)
-    assert told == "back: back@champion: nothing had it before; it was given to: 1, 2; name one with to=N.\n"
+    reported = place.promote("name=back", "back=true", code=2)
+    assert reported == "back: back@champion: nothing had it before; it was given to: 1, 2; name one with to=N.\n"
     assert "is version 2." in place.promote("name=back", "back=true", "to=2")
     history = [line.split() for line in place.promote("name=back", "history=true").splitlines() if line[:2] == "20"]
     assert [line[2:4] for line in history] == [["1", "none"], ["2", "1"], ["1", "2"], ["2", "(now)"]]
@@ -119,7 +119,7 @@ def test_the_command_goes_back_and_says_what_to_type_next(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         (
             ("no-", "metric=nothing", "name=n"),
@@ -130,7 +130,7 @@ def test_the_command_goes_back_and_says_what_to_type_next(place: Place) -> None:
     ],
     ids=["metric", "deployment", "name"],
 )
-def test_what_cannot_be_is_said_in_a_sentence(line: tuple[str, ...], told: str, place: Place) -> None:
+def test_what_cannot_be_is_said_in_a_sentence(line: tuple[str, ...], reported: str, place: Place) -> None:
     said = place.promote(*line, code=2)
-    assert told in said
+    assert reported in said
     assert len(said.splitlines()) == 1

@@ -19,7 +19,7 @@ def test_what_was_noted_is_read_back_in_order(tmp_path: Path) -> None:
     ]
 
 
-def test_a_line_torn_by_a_crash_is_cut_off_and_writing_goes_on_behind_it(tmp_path: Path) -> None:
+def test_a_line_torn_by_a_crash_is_cut_off_and_writing_continues_behind_it(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path)
     journal.add(Note("whole"))
@@ -56,7 +56,7 @@ def test_progress_is_for_the_eye_only(tmp_path: Path) -> None:
     assert read(tmp_path / "journal.jsonl") == []
 
 
-def test_a_damaged_journal_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_damaged_journal_is_reported_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text('{"time": 1.0}\n')
     with pytest.raises(RunnerError, match=r"journal\.jsonl: is damaged .*; move the run's folder away"):
         read(tmp_path / "journal.jsonl")

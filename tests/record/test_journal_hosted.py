@@ -50,10 +50,10 @@ def after(*events: Event) -> RunState:
 
 
 def test_metrics_heard_again_are_noted_once_whichever_way_they_come(path: Path) -> None:
-    told = Metrics(1, {"train/loss": 0.7, "hosted/train_loss": 0.7}, 100.0)
-    assert noted(path, told, told) == [told]
+    reported = Metrics(1, {"train/loss": 0.7, "hosted/train_loss": 0.7}, 100.0)
+    assert noted(path, reported, reported) == [reported]
     from_the_results_file = Metrics(1, {"train/loss": 0.7, "hosted/train_loss": 0.7}, 900.0)
-    assert noted(path, from_the_results_file) == [told]
+    assert noted(path, from_the_results_file) == [reported]
 
 
 def test_of_metrics_known_in_part_only_the_fresh_names_are_noted(path: Path) -> None:
@@ -71,7 +71,7 @@ def test_the_same_name_at_another_step_is_another_metric(path: Path) -> None:
     assert noted(path, one, two) == [one, two]
 
 
-def test_what_was_heard_first_stands(path: Path) -> None:
+def test_what_was_heard_first_is_kept(path: Path) -> None:
     assert noted(path, Metrics(1, {"train/loss": 0.7}), Metrics(1, {"train/loss": 0.9})) == [
         Metrics(1, {"train/loss": 0.7})
     ]
@@ -112,7 +112,7 @@ def test_waits_and_progress_are_not_kept(path: Path) -> None:
 FILE, DEPLOYMENT = Created("file", "file-1", {"bytes": 3}), Created("deployment", "r-1", {"sku": "GlobalStandard"})
 
 
-def test_what_was_created_stands_until_it_is_removed(path: Path) -> None:
+def test_what_was_created_is_listed_until_it_is_removed(path: Path) -> None:
     assert noted(path, FILE, FILE, DEPLOYMENT) == [FILE, DEPLOYMENT]
     state = RunState(read(path))
     assert state.created == {("file", "file-1"): FILE, ("deployment", "r-1"): DEPLOYMENT}

@@ -14,7 +14,7 @@ from tests.execution.test_resume import arguments
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """A folder with a run that was begun anew twice."""
+    """A folder with a run that was begun again twice."""
     for folder in ("one-aaaa1111", "one-aaaa1111.before-1", "one-aaaa1111.before-2"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "journal.jsonl").touch()
@@ -22,7 +22,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["one-aaaa1111", "aaaa1111", "aaaa"])
-def test_a_run_that_was_begun_anew_is_found_by_its_whole_name_and_its_plan(name: str, runs: Path) -> None:
+def test_a_run_that_was_begun_again_is_found_by_its_whole_name_and_its_plan(name: str, runs: Path) -> None:
     assert run_folders.find(name, runs) == runs / "one-aaaa1111"
 
 
@@ -66,7 +66,7 @@ def test_no_other_module_knows_where_runs_are() -> None:
 
 
 @pytest.mark.slow
-def test_every_command_finds_runs_in_the_folder_that_it_is_told(tiny_model: Path, pairs_file: Path) -> None:
+def test_every_command_finds_runs_in_the_folder_that_it_is_reported(tiny_model: Path, pairs_file: Path) -> None:
     folder = pairs_file.parent
 
     def command(*line: str, typed: str = "", **variables: str) -> str:

@@ -19,7 +19,7 @@ from runner.remote.engine.service import Service, Start
 from runner.training.engine import Abilities
 from runner.training.loop import train
 from tests.emulator.primitives.service import Primitives
-from tests.training.driving import Listed, told
+from tests.training.driving import Listed, reported
 from tests.training.test_by_primitives import RECIPE, ROWS, examples
 
 BASE = "tiny/llama"
@@ -159,7 +159,7 @@ def trained(wire: str, found: Driver, recipe: Any, rows: Any, held_out: Any) -> 
     attach(wire, found, rows)
     while True:
         try:
-            events, step = told(train(driven, recipe, rows, held_out))
+            events, step = reported(train(driven, recipe, rows, held_out))
             return events, step
         except InDoubt:
             opening.close(found, "errored")

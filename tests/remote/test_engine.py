@@ -14,7 +14,7 @@ from runner.methods.dpo.losses import LOSSES
 from runner.remote.engine import opening
 from runner.training.loop import train
 from tests.remote import driven
-from tests.training.driving import rounded, told
+from tests.training.driving import reported, rounded
 from tests.training.test_by_primitives import DPO_KEYS, RECIPE, RECIPES, ROWS, adapted, examples, in_process
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def test_six_steps_at_a_service_end_in_the_weights_and_the_metrics_of_this_machi
     recipe = service.kind.fitting(recipe)
     rows, held_out = examples(recipe, ROWS[:6]), examples(recipe, ROWS[6:])
     model = adapted(tiny_model)
-    local, step = told(train(in_process(model, recipe, tmp_path), recipe, rows, held_out))
+    local, step = reported(train(in_process(model, recipe, tmp_path), recipe, rows, held_out))
     found = service.driver(tmp_path / "remote")
     remote, same_step = driven.trained(service.wire, found, recipe, rows, held_out)
     assert step == same_step

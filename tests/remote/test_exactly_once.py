@@ -203,7 +203,7 @@ def test_an_answer_that_is_lost_costs_at_most_what_lies_behind_the_last_checkpoi
         found = demand_one_result(service, undisturbed, begun)
         if emulator.disarm():
             break
-        # A probe tells an optimizer step that was taken from one that was not.
+        # A probe reports an optimizer step that was taken from one that was not.
         if dedupes or operation != "forward_backward":
             assert found == AS_PLANNED
     # Tinker's forward passes come by the same route, those on opening included.

@@ -1,4 +1,4 @@
-"""A remote engine beside others: the unmodified packages, a second driver, and an engine that is not bit-stable."""
+"""A remote engine next to others: the unmodified packages, a second driver, and an engine that is not bit-stable."""
 
 import asyncio
 import warnings

@@ -57,15 +57,15 @@ def test_every_experiment_composes(path: Path) -> None:
     assert f"+experiments={path.stem}" in path.read_text("utf-8") or f",{path.stem}" in path.read_text("utf-8")
 
 
-def test_seed_nought_and_whole_numbers_for_fractions_are_taken_as_they_are() -> None:
+def test_seed_zero_and_whole_numbers_for_fractions_are_taken_as_they_are() -> None:
     request = check.request(composed("seed=0", "dpo.beta=1", "dpo.rpo_alpha=0"))
     assert (request.seed, request.hyperparameters.beta, request.hyperparameters.rpo_alpha) == (0, 1.0, 0.0)
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
-    with pytest.raises(RequestError) as told:
+def test_all_that_is_wrong_is_reported_at_once() -> None:
+    with pytest.raises(RequestError) as reported:
         check.request(composed("seed=-1", "dpo.beta=0", "+dataset.trian=x"))
-    assert str(told.value).splitlines() == [
+    assert str(reported.value).splitlines() == [
         "seed: got -1; allowed: an integer ≥ 0.",
         "dataset.trian: no such key; did you mean dataset.train? allowed: "
         + ", ".join(f"dataset.{field.name}" for field in fields(keys.Dataset))
@@ -75,7 +75,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "reported"),
     [
         (["dpo.label_smoothing=0.5"], "dpo.label_smoothing: got 0.5; allowed: a number ≥ 0 and < 0.5."),
         (["dpo.loss_type=dpo"], "dpo.loss_type: got 'dpo'; allowed: 'apo_zero' or 'hinge' or 'ipo' or "),
@@ -94,13 +94,13 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     ],
     ids=lambda value: " ".join(value)[:40],
 )
-def test_keys_that_do_not_go_with_the_loss_are_refused(overrides: list[str], told: str) -> None:
+def test_keys_that_do_not_go_with_the_loss_are_refused(overrides: list[str], reported: str) -> None:
     with pytest.raises(RequestError) as refused:
         check.request(composed(*overrides))
-    assert str(refused.value).startswith(told)
+    assert str(refused.value).startswith(reported)
 
 
-def test_all_keys_that_do_not_go_with_the_loss_are_told_at_once() -> None:
+def test_all_keys_that_do_not_go_with_the_loss_are_reported_at_once() -> None:
     with pytest.raises(RequestError) as refused:
         check.request(composed("method=orpo", "dpo.gamma=1", "dpo.label_smoothing=0.1", "dpo.length_normalised=true"))
     assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == [
@@ -116,7 +116,7 @@ def test_a_loss_that_is_asked_for_as_a_method_is_dpo_with_that_loss(name: str) -
     assert (request.method, request.hyperparameters.loss_type) == ("dpo", name)
 
 
-def test_every_key_has_a_type_that_can_be_told() -> None:
+def test_every_key_has_a_type_that_can_be_reported() -> None:
     owners = [keys.RootKeys, *keys.SECTIONS.values()]
     owners += [methods.load(name).hyperparameters for name in methods.names()]
     owners += [backends.load(name).settings for name in hydra_config.options(backends)]

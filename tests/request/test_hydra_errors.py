@@ -10,7 +10,7 @@ from runner.request import hydra_config, hydra_errors
 
 
 def sentence(*overrides: str) -> str:
-    """Return what is told of a request that cannot be composed."""
+    """Return what is reported of a request that cannot be composed."""
     GlobalHydra.instance().clear()
     hydra_config.register()
     with (
@@ -18,9 +18,9 @@ def sentence(*overrides: str) -> str:
         pytest.raises(HydraException) as raised,
     ):
         compose("config", list(overrides))
-    told = hydra_errors.sentence(raised.value)
-    assert isinstance(told, RequestError)
-    return str(told)
+    reported = hydra_errors.sentence(raised.value)
+    assert isinstance(reported, RequestError)
+    return str(reported)
 
 
 NOT_AN_OPTION = "which is none of the options that --help lists"
@@ -54,9 +54,9 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("override", "told"), WRONG, ids=[override for override, _ in WRONG])
-def test_a_request_that_cannot_be_composed_is_told_in_a_sentence(override: str, told: str) -> None:
-    assert sentence(override) == told
+@pytest.mark.parametrize(("override", "reported"), WRONG, ids=[override for override, _ in WRONG])
+def test_a_request_that_cannot_be_composed_is_reported_in_a_sentence(override: str, reported: str) -> None:
+    assert sentence(override) == reported
 
 
 def test_an_error_that_has_its_sentence_already_keeps_it() -> None:
@@ -65,9 +65,9 @@ def test_an_error_that_has_its_sentence_already_keeps_it() -> None:
 
 
 def test_what_the_system_refuses_names_the_file() -> None:
-    told = hydra_errors.sentence(OSError(13, "Permission denied", "/root/x.jsonl"))
-    assert type(told) is RunnerError
-    assert str(told).startswith("/root/x.jsonl: Permission denied; ")
+    reported = hydra_errors.sentence(OSError(13, "Permission denied", "/root/x.jsonl"))
+    assert type(reported) is RunnerError
+    assert str(reported).startswith("/root/x.jsonl: Permission denied; ")
 
 
 def test_a_bug_has_no_sentence() -> None:

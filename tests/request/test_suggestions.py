@@ -53,7 +53,7 @@ def test_every_key_that_is_suggested_exists() -> None:
     assert [ours for ours in suggestions.OTHER_WORDS if ours not in KNOWN and ours not in last] == []
 
 
-def test_no_word_of_another_tool_stands_for_two_keys_or_hides_one() -> None:
+def test_no_word_of_another_tool_means_two_keys_or_hides_one() -> None:
     words = [word for words in suggestions.OTHER_WORDS.values() for word in words]
     assert len(words) == len(set(words))
     assert [word for word in words if word in KNOWN] == []

@@ -17,7 +17,7 @@ from runner.rollouts.held_out import HeldOutProblems, watching
 from runner.rollouts.sampled import asked
 from runner.training.evaluated import EvaluationState
 from tests.rollouts.test_rollouts import ROWS, engine_of, keys
-from tests.training.driving import told
+from tests.training.driving import reported
 
 LONG = {"type": "length", "name": "long", "unit": "characters", "min": 30, "tolerance": 30}
 SHORT = {"type": "length", "name": "short", "unit": "characters", "max": 5, "tolerance": 20}
@@ -54,7 +54,7 @@ def test_graders_that_look_on_are_free_and_not_the_reward() -> None:
 @pytest.mark.slow
 def test_the_reward_and_the_other_graders_are_measured_on_the_same_answers(tiny_model: Path, tmp_path: Path) -> None:
     engine, rows = engine_of(tiny_model, keys(), tmp_path), held_out(tmp_path, tiny_model)
-    events, objective = told(rows.evaluate(engine, 0, EvaluationState()))
+    events, objective = reported(rows.evaluate(engine, 0, EvaluationState()))
     [values] = [event.values for event in events if isinstance(event, Metrics)]
     assert values["eval/reward"] == -objective
     assert {"eval/short_sampled", "eval/truncated", "eval/answer_tokens", "eval/ungraded"} <= set(values)
@@ -62,7 +62,7 @@ def test_the_reward_and_the_other_graders_are_measured_on_the_same_answers(tiny_
     broken = {"type": "python", "name": "broken", "source": "def grade(sample, item):\n    return item['nothing']"}
     work = held_out(tmp_path / "other", tiny_model, broken).evaluate(engine, 0, EvaluationState())
     with pytest.raises(RequestError, match=r"rft.grader: broken has given no held-out row a score: .*KeyError"):
-        told(work)
+        reported(work)
 
 
 def grades(reward: float, short: float, rows: int = 12) -> list[AnswerGrade]:
@@ -83,13 +83,13 @@ def grades(reward: float, short: float, rows: int = 12) -> list[AnswerGrade]:
     ],
     ids=["diverging", "the other one stays", "the reward stays", "few rows"],
 )
-def test_a_reward_that_rises_while_another_grader_falls_is_told(
+def test_a_reward_that_rises_while_another_grader_falls_is_reported(
     before: list[AnswerGrade], after: list[AnswerGrade], warns: bool, tiny_model: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "checkpoint_grades" / "step-0"
     folder.mkdir(parents=True)
     graded.write(folder / graded.GRADES, before)
-    events, _ = told(held_out(tmp_path, tiny_model)._diverging(after))
+    events, _ = reported(held_out(tmp_path, tiny_model)._diverging(after))
     assert [
         isinstance(event, Note) and "short falls: the model outwits grader long" in event.text for event in events
     ] == [True] * warns

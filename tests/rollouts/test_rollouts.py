@@ -27,7 +27,7 @@ from runner.rollouts.rollouts import Rollouts
 from runner.training.engine import Sampled
 from runner.training.loop import learn
 from tests.backends.local import plain
-from tests.training.driving import bits, rounded, told
+from tests.training.driving import bits, reported, rounded
 
 pytestmark = pytest.mark.slow
 
@@ -109,12 +109,12 @@ class NoneHeldOut:
 
 def trained(model: Path, folder: Path, steps: int = 4, **more: Any) -> tuple[Counting, list[Any]]:
     engine = engine_of(model, keys(**more), folder, steps)
-    events, _ = told(learn(engine, engine.learner.recipe, rollouts_of(engine, model, folder), NoneHeldOut()))
+    events, _ = reported(learn(engine, engine.learner.recipe, rollouts_of(engine, model, folder), NoneHeldOut()))
     return engine, events
 
 
 def batch_of(engine: Counting, model: Path, folder: Path, step: int = 0, grader: str = "") -> Any:
-    return told(rollouts_of(engine, model, folder, grader).batch(engine, step))
+    return reported(rollouts_of(engine, model, folder, grader).batch(engine, step))
 
 
 def test_a_rollout_is_sampled_once_and_its_answers_do_not_depend_on_what_was_drawn_before(
@@ -144,8 +144,8 @@ def test_other_prompts_are_answered_in_place_of_groups_without_spread(tiny_model
     _, batch = batch_of(engine, tiny_model, tmp_path, grader=grader)
     assert batch.values["without_spread"] == 0.5, "figures are of the prompts as they come"
     assert len(batch.examples) == len(ROWS)
-    telling = {tuple(ChatTokenizer(tiny_model).encode_prompt(ROWS[at].given)) for at in (1, 3)}
-    assert {tuple(example.tokens.prompt) for example in batch.examples} == telling
+    decisive = {tuple(ChatTokenizer(tiny_model).encode_prompt(ROWS[at].given)) for at in (1, 3)}
+    assert {tuple(example.tokens.prompt) for example in batch.examples} == decisive
     answers = [answer for example in batch.examples for answer in example.tokens.answers]
     assert len({tuple(answer) for answer in answers}) > len(ROWS), "a prompt that comes again has answers of its own"
     drawn = engine.sampled
@@ -176,13 +176,13 @@ def test_groups_without_spread_have_no_gradient_and_count_in_the_mean(tiny_model
     assert plain.apart(2 * halved, plain.gradient(engine.learner.model)) < 1e-5
 
 
-def test_without_any_spread_the_weights_stay_and_that_is_told_with_what_it_cost(
+def test_without_any_spread_the_weights_stay_and_that_is_reported_with_what_it_cost(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     engine = engine_of(tiny_model, keys(), tmp_path)
     before = bits(engine.learner.weights)
     rollouts = rollouts_of(engine, tiny_model, tmp_path, "return 1.0")
-    events, _ = told(learn(engine, engine.learner.recipe, rollouts, NoneHeldOut()))
+    events, _ = reported(learn(engine, engine.learner.recipe, rollouts, NoneHeldOut()))
     assert bits(engine.learner.weights) == before
     notes = [event.text for event in events if isinstance(event, Note)]
     assert notes[0].startswith("all 16 answers have the reward 1: nothing is learned; take a grader with finer")
@@ -193,7 +193,7 @@ def test_without_any_spread_the_weights_stay_and_that_is_told_with_what_it_cost(
     ]
 
 
-def test_answers_without_a_grade_are_left_out_and_told(tiny_model: Path, tmp_path: Path) -> None:
+def test_answers_without_a_grade_are_left_out_and_reported(tiny_model: Path, tmp_path: Path) -> None:
     engine = engine_of(tiny_model, keys(), tmp_path)
     grader = "if len(sample['output_text']) % 5 == 0: raise ValueError('fifth')\n    " + VOWELS
     events, batch = batch_of(engine, tiny_model, tmp_path, grader=grader)
@@ -205,10 +205,10 @@ def test_answers_without_a_grade_are_left_out_and_told(tiny_model: Path, tmp_pat
     assert 0 < batch.values["ungraded"] < 1
 
 
-def test_a_reward_by_length_alone_is_told_once(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_reward_by_length_alone_is_reported_once(tiny_model: Path, tmp_path: Path) -> None:
     engine = engine_of(tiny_model, keys(), tmp_path)
     rollouts = rollouts_of(engine, tiny_model, tmp_path)
-    events, _ = told(learn(engine, engine.learner.recipe, rollouts, NoneHeldOut()))
+    events, _ = reported(learn(engine, engine.learner.recipe, rollouts, NoneHeldOut()))
     notes = [event.text for event in events if isinstance(event, Note)]
     assert (
         sum("the number of characters alone decides the reward (100% of its variance)" in each for each in notes) == 1
@@ -255,7 +255,7 @@ def test_truncated_answers_are_masked_where_that_is_asked_for(tiny_model: Path, 
 def test_training_raises_the_reward(tiny_model: Path, tmp_path: Path) -> None:
     engine = engine_of(tiny_model, keys(), tmp_path, steps=30)
     rollouts = rollouts_of(engine, tiny_model, tmp_path, VOWELS)
-    events, _ = told(learn(engine, engine.learner.recipe, rollouts, NoneHeldOut()))
+    events, _ = reported(learn(engine, engine.learner.recipe, rollouts, NoneHeldOut()))
     rewards = [values["train/reward"] for _, values in rounded(events) if "train/reward" in values]
     assert sum(rewards[-5:]) > 1.3 * sum(rewards[:5])
 

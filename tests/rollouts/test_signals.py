@@ -28,9 +28,9 @@ def test_figures_are_means_over_answers_and_those_without_a_grade_have_no_reward
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_one_reward_for_every_answer_is_told_with_its_value(value: float) -> None:
-    told = signals.no_spread([[value, value], [value, None]])
-    assert told == (
+def test_one_reward_for_every_answer_is_reported_with_its_value(value: float) -> None:
+    reported = signals.no_spread([[value, value], [value, None]])
+    assert reported == (
         f"all 4 answers have the reward {value:g}: nothing is learned; take a grader with finer scores, or other "
         "prompts"
     )
@@ -44,9 +44,9 @@ def test_groups_that_differ_only_from_each_other_have_nothing_to_learn_from() ->
     assert signals.without_spread([[0.0, 0.0], [1.0, 0.5]]) == 0.5
 
 
-def test_answers_without_a_grade_are_counted_and_the_first_error_is_told() -> None:
-    told = signals.ungraded("near", [grade(1.0), grade(None, "KeyError: 'reference'"), grade(None, "boom")])
-    assert told == "grader near gave no grade to 2 of 3 answers, which are left out: KeyError: 'reference'"
+def test_answers_without_a_grade_are_counted_and_the_first_error_is_reported() -> None:
+    reported = signals.ungraded("near", [grade(1.0), grade(None, "KeyError: 'reference'"), grade(None, "boom")])
+    assert reported == "grader near gave no grade to 2 of 3 answers, which are left out: KeyError: 'reference'"
     assert signals.ungraded("near", [grade(1.0)]) == ""
 
 
@@ -55,17 +55,17 @@ def texts(count: int) -> list[str]:
     return [" ".join(["word"] * drawn.randint(1, 9)) for _ in range(count)]
 
 
-def test_a_reward_that_goes_by_length_alone_is_told() -> None:
+def test_a_reward_that_goes_by_length_alone_is_reported() -> None:
     said = texts(64)
-    told = signals.by_length(said, [1 / len(text.split()) for text in said])
-    assert told.startswith("the number of words alone decides the reward (100% of its variance)")
+    reported = signals.by_length(said, [1 / len(text.split()) for text in said])
+    assert reported.startswith("the number of words alone decides the reward (100% of its variance)")
 
 
 def test_a_reward_that_also_goes_by_something_else_is_not_taken_for_a_length() -> None:
     said, drawn = texts(64), random.Random(4)
     assert signals.by_length(said, [1 / len(text.split()) + drawn.random() / 2 for text in said]) == ""
     assert signals.by_length(said, [0.5] * 64) == "", "no spread is another warning"
-    assert signals.by_length(said[:10], [1 / len(text.split()) for text in said[:10]]) == "", "too few to tell"
+    assert signals.by_length(said[:10], [1 / len(text.split()) for text in said[:10]]) == "", "too few to judge"
     # Each length once: any reward could be said to follow it.
     alone = ["a" * number for number in range(1, 40)]
     assert signals.by_length(alone, [number % 7 / 7 for number in range(1, 40)]) == ""

@@ -62,10 +62,10 @@ def test_the_official_client_and_curl_are_answered_and_ctrl_c_ends_it(engine: st
 
     with openai.OpenAI(base_url=url, api_key="none") as asked:
         text = asked.responses.create(model=model, input=QUESTION, temperature=0).output_text
-        told = asked.chat.completions.create(
+        reported = asked.chat.completions.create(
             model=model, temperature=0, messages=[{"role": "user", "content": QUESTION}]
         )
-    assert text.strip() == told.choices[0].message.content.strip() == "Air keeps bread 3 fresh."  # type: ignore[union-attr]
+    assert text.strip() == reported.choices[0].message.content.strip() == "Air keeps bread 3 fresh."  # type: ignore[union-attr]
 
     line = next(line for line in said.splitlines() if line.strip().startswith("curl"))
     by_curl = subprocess.run(["bash", "-c", line], capture_output=True, check=True, timeout=SECONDS).stdout

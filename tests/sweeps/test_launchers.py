@@ -72,7 +72,7 @@ def test_trials_in_other_processes_measure_the_same_as_in_one(
     assert numbers(there.folder) == in_one_process
 
 
-def test_ctrl_c_ends_a_sweep_in_other_processes_and_the_same_command_goes_on(there: Here) -> None:
+def test_ctrl_c_ends_a_sweep_in_other_processes_and_the_same_command_continues(there: Here) -> None:
     line = ("seed=1,2", "dpo.n_epochs=20", "tracking=none", "name=grid", "evaluation.every=1000000",
             *IN_PROCESSES)  # fmt: skip
     process = there.start(*line, start_new_session=True)
@@ -143,7 +143,7 @@ def cluster(there: Here) -> Iterator[Cluster]:
     made.nodes.shutdown()
 
 
-@pytest.mark.exhaustive  # 80 s; a trial elsewhere, its death and what goes on after it: `processes` and Ctrl-C above
+@pytest.mark.exhaustive  # 80 s; a trial elsewhere, its death and what continues after it: `processes` and Ctrl-C above
 def test_two_nodes_of_a_ray_cluster_come_to_the_same_though_one_dies_in_mid_trial(
     there: Here, cluster: Cluster
 ) -> None:

@@ -29,7 +29,7 @@ def states(here: Hosted) -> list[str]:
     return sorted(read_state(path).states.get("job", "") for path in here.folder.glob("runs/run-*"))
 
 
-def test_trials_wait_for_their_turn_and_a_killed_sweep_goes_on_waiting(here: Hosted) -> None:
+def test_trials_wait_for_their_turn_and_a_killed_sweep_continues_waiting(here: Hosted) -> None:
     with here.started("runner", *SWEEP) as sweep:
         here.wait(lambda: WAITS in states(here), "the third trial to wait")
         sweep.kill()

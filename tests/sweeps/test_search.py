@@ -51,14 +51,14 @@ def test_values_have_four_digits_and_pass_no_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "reported"),
     [
         (["a=1"], "nothing is left to search"),
         (["a=tag(log, interval(0, 1))"], r"a: Optuna cannot search a=tag\(log, interval\(0, 1\)\)"),
     ],
 )
-def test_a_space_that_cannot_be_is_refused(typed: list[str], told: str) -> None:
-    with pytest.raises(RequestError, match=told):
+def test_a_space_that_cannot_be_is_refused(typed: list[str], reported: str) -> None:
+    with pytest.raises(RequestError, match=reported):
         space(parsed(*typed))
 
 
@@ -70,7 +70,7 @@ def test_settings_that_cannot_be_are_refused(more: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
 def test_another_process_proposes_what_the_first_would_have(sampler: str, tmp_path: Path) -> None:
-    """A parabola is searched by one process, and by one for each trial; the second forgets to tell now and then."""
+    """A parabola is searched by one process, and by one for each trial; the second forgets to report now and then."""
     wanted = space(parsed("x=interval(-4, 4)"))
     asked = settings(sampler=sampler, n_trials=14)
 
@@ -128,7 +128,7 @@ def test_at_its_end_no_trial_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_that_fails_is_told_by_its_name_and_tried_again_by_the_same_command(here: Here) -> None:
+def test_a_trial_that_fails_is_reported_by_its_name_and_tried_again_by_the_same_command(here: Here) -> None:
     line = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "dpo.learning_rate_multiplier=1,1e30",
             "hydra.sweeper.sampler=random", "tracking=none")  # fmt: skip
     for _ in range(2):
@@ -137,9 +137,9 @@ def test_a_trial_that_fails_is_told_by_its_name_and_tried_again_by_the_same_comm
         assert "dpo.learning_rate_multiplier=1e+30: failed: train: the loss is nan" in failed.stderr
         assert "trials failed; give the same command again" in failed.stderr
         assert "search=" not in failed.stdout, "a trial is called by what sets it apart"
-    told = here.summary()
-    assert told["trials"] == 2, "what is proposed twice is done once"
-    assert [each["name"] for each in told["failed"]] == ["dpo.learning_rate_multiplier=1e+30"]
+    reported = here.summary()
+    assert reported["trials"] == 2, "what is proposed twice is done once"
+    assert [each["name"] for each in reported["failed"]] == ["dpo.learning_rate_multiplier=1e+30"]
     kept = json.loads(next(here.folder.glob("runs/sweeps/*/sweep.json")).read_bytes())
     assert {each["name"] for each in kept["trials"]} == {
         f"dpo.learning_rate_multiplier={rate}" for rate in ("1", "1e+30")
@@ -199,7 +199,7 @@ def test_pruned_trials_are_no_failures_and_cannot_win(here: Here) -> None:
     variants = here.summary()["comparison"]["variants"]
     statuses = [run["status"] for variant in variants for run in variant["runs"]]
     assert set(statuses) == {"finished", "pruned"}
-    assert statuses == sorted(statuses), "pruned trials stand behind the finished ones"
+    assert statuses == sorted(statuses), "pruned trials are listed after the finished ones"
     study = next(here.folder.glob("runs/sweeps/*/study.log")).read_bytes()
     again = here.run(*line)
     assert again.returncode == 0, again.stderr

@@ -1,4 +1,4 @@
-"""What is told of a sweep before it starts: what its trials share, in words that fit where they run."""
+"""What is reported of a sweep before it starts: what its trials share, in words that fit where they run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,10 +34,10 @@ HOSTED = ("backend=foundry", "model.source=hosted:gpt-4.1-mini")
 
 def test_a_local_sweep_sends_nothing(trials: Make, capsys: pytest.CaptureFixture[str]) -> None:
     summary.show_forecast(trials())
-    told = capsys.readouterr().out
-    assert "128 rows and 32 held out: read and tokenised once, not once per trial" in told
-    assert "sent" not in told
-    assert "upload" not in told
+    reported = capsys.readouterr().out
+    assert "128 rows and 32 held out: read and tokenised once, not once per trial" in reported
+    assert "sent" not in reported
+    assert "upload" not in reported
 
 
 def test_a_hosted_sweep_uploads_its_rows_once(trials: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,13 +93,13 @@ REFUSED = {
 
 
 @pytest.mark.slow
-def test_what_cannot_be_compared_is_told_in_a_sentence(here: Here) -> None:
+def test_what_cannot_be_compared_is_reported_in_a_sentence(here: Here) -> None:
     made = here.run("name=one", "seed=1", f"tracking.uri=sqlite:///{here.folder}/mlflow.db")
     assert made.returncode == 0, made.stderr
-    for line, told in REFUSED.items():
+    for line, reported in REFUSED.items():
         refused = here.compare(*line)
         assert refused.returncode == 2, refused.stdout + refused.stderr
-        assert told in refused.stderr
+        assert reported in refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1
 
 
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_the_sweep_not_only_the_trial(here: Here) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_may_go_on_from_what_another_one_makes(here: Here, tiny_model: Path) -> None:
+def test_a_trial_may_continue_from_what_another_one_makes(here: Here, tiny_model: Path) -> None:
     folder = here.folder / "experiments"
     folder.mkdir()
     (folder / "two.yaml").write_text("# @package _global_\nname: two\nmodel:\n  source: run:one\n")

@@ -1,4 +1,4 @@
-"""Who waits for a check of much data is told on standard error how far it is, and who does not wait reads nothing."""
+"""A check of much data prints its progress to standard error for whoever waits, and nothing where it is quick."""
 
 import io
 import re

@@ -58,8 +58,8 @@ def test_the_exit_code_says_how_a_command_ended(work: Callable[[], int | None], 
 
 def test_what_the_system_refuses_is_a_sentence_with_the_file(capfd: pytest.CaptureFixture[str]) -> None:
     cli.guarded(raising(OSError(28, "No space left on device", "runs/one/journal.jsonl")))
-    told = capfd.readouterr().err
-    assert told == (
+    reported = capfd.readouterr().err
+    assert reported == (
         "runs/one/journal.jsonl: No space left on device; fix that and give the same command again: it resumes.\n"
     )
 
@@ -82,8 +82,8 @@ def test_help_of_each_command_explains_it_and_names_all_others(name: str, comman
 
 
 def test_help_lists_only_groups_from_which_a_user_can_choose(command_line: Command) -> None:
-    told = command_line("--help").stdout.partition("Groups and their options")[2].partition("Other commands")[0]
-    how, _, listed = told.partition("\n\n")
+    reported = command_line("--help").stdout.partition("Groups and their options")[2].partition("Other commands")[0]
+    how, _, listed = reported.partition("\n\n")
     assert "graders are named in a list: evaluation.graders=[house_style]" in how
     groups = [line.partition(":")[0] for line in listed.strip().splitlines()]
     assert groups == ["backend", "dataset", "evaluation", "grader", "method", "mode", "model", "tracking"]
@@ -113,7 +113,7 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(line: list[str], tmp_pa
     assert process.returncode == 0
 
 
-def test_output_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
+def test_output_that_cannot_be_written_is_reported_once(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         process = subprocess.run(
             [sys.executable, "-m", "runner", "mode=plan"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE,

@@ -50,11 +50,11 @@ def test_a_plan_shows_no_key_that_its_loss_does_not_know(
 ) -> None:
     proposal = proposed(f"dpo.loss_type={loss}")
     console.show_plan(proposal, done=False, tokens=None)
-    told = capsys.readouterr().out
+    reported = capsys.readouterr().out
     optional = {"gamma", "label_smoothing", "length_normalised"}
-    assert {key for key in optional if f"dpo.{key} " in told} == optional - unused
-    assert "dpo.beta " in told
-    assert "aims at no margin" not in told
+    assert {key for key in optional if f"dpo.{key} " in reported} == optional - unused
+    assert "dpo.beta " in reported
+    assert "aims at no margin" not in reported
     assert set(proposal.run.plan.hyperparameters) >= optional, "the plan's identity is not touched"
 
 
@@ -70,7 +70,7 @@ def test_a_hosted_runs_name_is_significant_from_a_local_ones_at_its_beginning(pr
     assert proposed(*HOSTED, "name=mine").run.folder.name.startswith("mine-")
 
 
-def test_commands_are_told_with_their_place_where_the_environment_is_not_active(
+def test_commands_are_reported_with_their_place_where_the_environment_is_not_active(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / ".venv" / "bin"
@@ -90,7 +90,7 @@ def test_commands_are_told_with_their_place_where_the_environment_is_not_active(
     assert console.in_this_shell("mlflow ui") == f"{folder}/mlflow ui"
 
 
-def test_output_whose_reader_has_gone_is_dropped_and_work_goes_on() -> None:
+def test_output_whose_reader_has_gone_is_dropped_and_work_continues() -> None:
     pipe, end = os.pipe()
     os.close(pipe)
     with os.fdopen(end, "w") as file:

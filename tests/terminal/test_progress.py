@@ -1,4 +1,4 @@
-"""What is seen of a run while it goes on: what is being done, how far it is, how long it will still take."""
+"""What is seen of a run while it continues: what is being done, how far it is, how long it will still take."""
 
 import io
 import re
@@ -29,9 +29,9 @@ def lines(timed: Timed) -> list[str]:
     return shown(timed).splitlines()
 
 
-def last_line(told: str) -> str:
+def last_line(reported: str) -> str:
     """Return the last line that a terminal shows, without its control sequences."""
-    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", told).rstrip().splitlines()[-1]
+    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", reported).rstrip().splitlines()[-1]
 
 
 def steady(total: int, seconds_each: float, step: str = "train", what: str = "", first: int = 0) -> Timed:
@@ -51,7 +51,7 @@ def test_a_step_that_takes_less_than_five_seconds_has_no_line_of_progress() -> N
     assert lines(steady(10, 0.4)) == []
 
 
-def test_after_five_seconds_a_line_tells_how_far_a_step_is_its_rate_and_the_time_left() -> None:
+def test_after_five_seconds_a_line_reports_how_far_a_step_is_its_rate_and_the_time_left() -> None:
     assert lines(steady(10, 1.0))[0] == "  train  5/10  1.0/s  5.0 s left"
     assert lines(steady(2299, 0.05))[0] == "  train  100/2,299  20/s  1 min 50 s left"
     assert lines(steady(90_000, 0.0005))[0] == "  train  10,000/90,000  2,000/s  40 s left"
@@ -70,9 +70,9 @@ def test_after_five_seconds_a_line_tells_how_far_a_step_is_its_rate_and_the_time
 def test_then_a_line_comes_with_each_tenth_that_takes_a_minute_or_more(
     total: int, seconds_each: float, at: list[int]
 ) -> None:
-    told = [int(line.split()[1].partition("/")[0]) for line in lines(steady(total, seconds_each))]
-    assert told[: len(at)] == at
-    assert len(told) == len(at) or seconds_each == 300.0
+    reported = [int(line.split()[1].partition("/")[0]) for line in lines(steady(total, seconds_each))]
+    assert reported[: len(at)] == at
+    assert len(reported) == len(at) or seconds_each == 300.0
 
 
 def test_the_rate_of_a_resumed_step_is_that_of_this_process() -> None:
@@ -97,24 +97,24 @@ def test_a_phase_that_comes_again_is_named_once() -> None:
     assert len(lines([*turns, *again])) == 1
 
 
-def test_an_evaluation_in_the_course_of_training_is_counted_anew_each_time() -> None:
+def test_an_evaluation_in_the_course_of_training_is_counted_again_each_time() -> None:
     first = steady(16, 0.1, "evaluate", first=8)
     later = [(1000 + at, event) for at, event in steady(16, 1.0, "evaluate", first=8)]
     assert lines([*first, *later]) == ["  evaluate  13/16  1.0/s  3.0 s left"]
 
 
-def test_figures_of_training_are_told_by_short_names() -> None:
+def test_figures_of_training_are_reported_by_short_names() -> None:
     figures = {"train/loss": 0.69314, "train/reward_accuracy": 0.5, "train/other": 1.0}
-    told = lines([(0, Progress("train", 0, 8)), (6, Progress("train", 2, 8, figures))])
-    assert told == ["  train  2/8  3.0 s each  18 s left  loss 0.6931  reward accuracy 0.5"]
+    reported = lines([(0, Progress("train", 0, 8)), (6, Progress("train", 2, 8, figures))])
+    assert reported == ["  train  2/8  3.0 s each  18 s left  loss 0.6931  reward accuracy 0.5"]
 
 
-def test_a_step_that_runs_elsewhere_is_told_in_its_own_words_each_minute() -> None:
+def test_a_step_that_runs_elsewhere_is_reported_in_its_own_words_each_minute() -> None:
     looks: Timed = [(at, Progress("follow", 0, 0, {}, "ftjob-1 queued")) for at in range(0, 130, 2)]
     assert lines(looks) == ["  follow  ftjob-1 queued"] * 3
 
 
-def test_notes_and_evaluations_are_told_at_once() -> None:
+def test_notes_and_evaluations_are_reported_at_once() -> None:
     values = {"eval/loss": 0.5, "eval/reward_accuracy": 0.75}
     assert lines([(0, Note("a choice")), (0, Metrics(4, values))]) == [
         "  note: a choice",
@@ -123,8 +123,8 @@ def test_notes_and_evaluations_are_told_at_once() -> None:
 
 
 def test_a_terminal_shows_phase_rate_and_time_left_of_the_step_under_way() -> None:
-    told = shown([(0, StepStarted("prepare")), *steady(20, 1.0, "prepare", "tokenising")[:11]], is_terminal=True)
-    last = last_line(told)
+    reported = shown([(0, StepStarted("prepare")), *steady(20, 1.0, "prepare", "tokenising")[:11]], is_terminal=True)
+    last = last_line(reported)
     for word in ("prepare", "10/20", "tokenising", "1.0/s", "10 s left"):
         assert word in last
 

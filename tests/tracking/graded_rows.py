@@ -1,4 +1,4 @@
-"""The graded rows of a run as they stand in its folder: for tests of what MLflow shows, and their benchmark."""
+"""The graded rows of a run as they are in its folder: for tests of what MLflow shows, and their benchmark."""
 
 from pathlib import Path
 

@@ -92,7 +92,7 @@ class Server:
         waiting.until(self.answers, f"the MLflow server to answer; its log is {log.name}", process=self._process)
 
     def answers(self) -> bool:
-        """Tell whether it is up."""
+        """Return whether it is up."""
         try:
             urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
         except OSError:

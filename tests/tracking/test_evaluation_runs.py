@@ -67,7 +67,7 @@ def test_each_model_is_a_run_with_its_metrics_and_rows_and_a_second_time_changes
     assert runs()["tuned"][0].data.metrics["eval/style"] == 0.5
 
 
-def test_what_is_not_tracked_is_not_written_and_a_store_that_fails_is_told(folder: Path, tmp_path: Path) -> None:
+def test_what_is_not_tracked_is_not_written_and_a_store_that_fails_is_reported(folder: Path, tmp_path: Path) -> None:
     assert evaluation_runs.write(check.request(api.composed("tracking=none")), folder) == ""
     with closing(sqlite3.connect("mlflow.db")) as database:
         assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (0,)

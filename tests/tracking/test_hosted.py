@@ -114,7 +114,7 @@ def test_a_job_left_running_is_continued_in_its_mlflow_run_from_another_folder(
     assert store.metrics(ended) == store.metrics(alone)
 
 
-def test_what_the_first_folder_sent_is_not_sent_again_where_the_service_tells_it_at_other_times(
+def test_what_the_first_folder_sent_is_not_sent_again_where_the_service_reports_it_at_other_times(
     cloud: Emulator, tmp_path: Path, store: Store
 ) -> None:
     first = tracked(tmp_path, tmp_path / "runs", store)

@@ -54,13 +54,13 @@ def test_mlflows_own_page_folds_the_trials_and_draws_their_curves(swept: tuple[H
         found: list[Any] = browser.find_elements("css selector", selector)
         return found
 
-    def told() -> str:
+    def reported() -> str:
         return str(browser.find_element("tag name", "body").text)
 
     browser.get(f"{page}?viewStateShareKey=runner")
-    wait(lambda: "rates-" in told() and "eval/loss" in told(), browser, "runs")
+    wait(lambda: "rates-" in reported() and "eval/loss" in reported(), browser, "runs")
     close_assistant(browser)
-    assert " · l" not in told(), "the trials are folded under their sweep"
+    assert " · l" not in reported(), "the trials are folded under their sweep"
 
     browser.get("about:blank")  # else only the fragment changes
     browser.get(f"{page}?compareRunsMode=CHART")
@@ -70,4 +70,4 @@ def test_mlflows_own_page_folds_the_trials_and_draws_their_curves(swept: tuple[H
     wait(lambda: any(len(plot.find_elements("css selector", ".trace .js-line")) >= len(RATES)
                      for plot in all_of(drawn)), browser, "curves")  # fmt: skip
     for rate in RATES:
-        assert f"{rate} · l" in told(), "the values come first, as the column is narrow"
+        assert f"{rate} · l" in reported(), "the values come first, as the column is narrow"

@@ -30,7 +30,7 @@ def tracked(model: Path, data: Path, *more: str) -> list[str]:
     return [each for each in arguments(model, data) if each != "tracking=none"] + list(more)
 
 
-def test_a_run_stands_in_mlflow_whole_and_once(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
+def test_a_run_is_in_mlflow_whole_and_once(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:
     process = run_command(tmp_path, "-m", "runner", *tracked(tiny_model, pairs_file, "tracking.register=house"))
     assert process.returncode == 0, process.stderr
     content = inspect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)

@@ -132,7 +132,7 @@ def test_what_a_dead_server_missed_is_sent_by_the_same_command(here: Here, serve
     assert kept(server, "missed") == journalled(here.folder)
 
 
-def test_graded_rows_stand_in_postgresql_as_they_do_in_sqlite(server: Server, tmp_path: Path) -> None:
+def test_graded_rows_are_in_postgresql_as_they_are_in_sqlite(server: Server, tmp_path: Path) -> None:
     graded_rows.put(tmp_path, ROWS)
     page = Page(server.uri, tmp_path, "rows")
     page.write()

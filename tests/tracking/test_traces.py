@@ -63,7 +63,7 @@ class Page:
 
 
 def values(trace: Any) -> dict[str, Any]:
-    """Return the assessments of a trace by name; a name that stands there twice is an error."""
+    """Return the assessments of a trace by name; a name that is there twice is an error."""
     found = {each.name: each for each in trace.info.assessments}
     assert len(found) == len(trace.info.assessments)
     return found
@@ -135,7 +135,7 @@ def test_two_processes_that_write_the_same_trace_at_once_double_nothing(
     whole(page)
 
 
-def test_a_run_that_is_graded_anew_shows_the_new_grades_and_keeps_what_people_said(page: Page) -> None:
+def test_a_run_that_is_graded_again_shows_the_new_grades_and_keeps_what_people_said(page: Page) -> None:
     from mlflow.entities import AssessmentSource, Feedback
 
     page.write()
@@ -258,7 +258,7 @@ def test_a_server_takes_the_same_rows(server: Server, tmp_path: Path) -> None:
     assert [each.to_dict() for each in page.rows(page.run)] == before
 
 
-def test_a_runs_page_shows_its_rows_and_sets_another_run_beside_them(
+def test_a_runs_page_shows_its_rows_and_sets_another_run_next_to_them(
     server: Server, browser: Any, tmp_path: Path
 ) -> None:
     for name in ("beta 0.2", "beta 0.05"):
@@ -267,7 +267,7 @@ def test_a_runs_page_shows_its_rows_and_sets_another_run_beside_them(
         page.write()
 
     def shows(row: int, *texts: str) -> bool:
-        """Tell whether one row of the page, and no other with it, holds some texts."""
+        """Return whether one row of the page, and no other with it, holds some texts."""
         known = " and ".join(f"contains(., '{text}')" for text in (f"keep {row} loaves", *texts))
         others = f"contains(., 'keep {row + 1} loaves') or contains(., 'keep {row - 1} loaves')"
         return bool(browser.find_elements("xpath", f"//*[{known} and not({others})]"))
@@ -281,8 +281,10 @@ def test_a_runs_page_shows_its_rows_and_sets_another_run_beside_them(
         found()[-1].click()
 
     browser.get(f"{server.uri}/#/experiments/{page.experiment}/runs/{page.run}?workflowType=machine_learning")
-    told = "//*[normalize-space(text())='Model metrics']"  # beside the tab; "Traces" at the left is the experiment's
-    browsing.wait(lambda: bool(browser.find_elements("xpath", told)), browser, "tabs")
+    reported = (
+        "//*[normalize-space(text())='Model metrics']"  # next to the tab; "Traces" at the left is the experiment's
+    )
+    browsing.wait(lambda: bool(browser.find_elements("xpath", reported)), browser, "tabs")
     click("Traces")
     browsing.wait(lambda: shows(1, "beta 0.05 1.0: wrap", "0.5"), browser, "graded_rows")
     assert browser.find_elements("xpath", "//*[normalize-space(text())='Error']"), "row 0 has no grade from the judge"

@@ -1,4 +1,4 @@
-"""What tests of the training loop share: rows in memory, and what a generator of events tells and returns."""
+"""What tests of the training loop share: rows in memory, and what a generator of events reports and returns."""
 
 from collections.abc import Generator, Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from runner.record.events import Event, Metrics
 from runner.training.examples import Example
 
 
-def told(events: Generator[Event, None, Any]) -> tuple[list[Event], Any]:
+def reported(events: Generator[Event, None, Any]) -> tuple[list[Event], Any]:
     """Return what a generator yields and what it returns."""
     found = []
     while True:

@@ -31,7 +31,7 @@ from runner.training.examples import Example
 from runner.training.loop import train
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, pair
-from tests.training.driving import Listed, rounded, told
+from tests.training.driving import Listed, reported, rounded
 from tests.training.plain_engine import PlainEngine, Store
 
 pytestmark = pytest.mark.slow
@@ -101,7 +101,7 @@ def test_the_same_loop_trains_a_plain_engine_to_the_weights_of_the_one_pass_engi
     before, store = learned(models[0]), Store()
     rows, held_out = examples(recipe, ROWS[:6]), examples(recipe, ROWS[6:])
     engines = in_process(models[0], recipe, tmp_path), PlainEngine(models[1], store)
-    (ours, step), (theirs, same_step) = (told(train(engine, recipe, rows, held_out)) for engine in engines)
+    (ours, step), (theirs, same_step) = (reported(train(engine, recipe, rows, held_out)) for engine in engines)
     assert step == same_step
     for (at, values), (same_at, others) in zip(rounded(ours), rounded(theirs), strict=True):
         assert at == same_at
@@ -117,10 +117,10 @@ def test_the_same_loop_trains_a_plain_engine_to_the_weights_of_the_one_pass_engi
     assert (steps, engines[1].calls.count("forward_backward")) == (5, 5)
 
 
-def test_a_stopped_training_of_a_plain_engine_goes_on_from_its_store_to_the_same_weights(tiny_model: Path) -> None:
+def test_a_stopped_training_of_a_plain_engine_continues_from_its_store_to_the_same_weights(tiny_model: Path) -> None:
     models = [adapted(tiny_model), adapted(tiny_model), adapted(tiny_model)]
     rows, held_out = examples(RECIPE, ROWS[:6]), examples(RECIPE, ROWS[6:])
-    told(train(PlainEngine(models[0], Store()), RECIPE, rows, held_out))
+    reported(train(PlainEngine(models[0], Store()), RECIPE, rows, held_out))
     store = Store()
     stopped = train(PlainEngine(models[1], store), RECIPE, rows, held_out)
     for event in stopped:
@@ -128,7 +128,7 @@ def test_a_stopped_training_of_a_plain_engine_goes_on_from_its_store_to_the_same
             break
     with pytest.raises(StopAsked):
         list(chain([stopped.throw(StopAsked())], stopped))
-    events, _ = told(train(PlainEngine(models[2], store), RECIPE, rows, held_out))
+    events, _ = reported(train(PlainEngine(models[2], store), RECIPE, rows, held_out))
     assert [note.text for note in events if isinstance(note, Note)] == [
         "resumed after 2 steps; this engine does not promise the last bits of an unbroken run"
     ]
@@ -137,7 +137,7 @@ def test_a_stopped_training_of_a_plain_engine_goes_on_from_its_store_to_the_same
 
 def test_token_accuracy_is_no_number_where_an_engine_does_not_know_the_likeliest_tokens(tiny_model: Path) -> None:
     recipe = RECIPES["sft"]
-    _, rows = told(evaluate(PlainEngine(adapted(tiny_model), Store()), examples(recipe, ROWS), recipe.loss))
+    _, rows = reported(evaluate(PlainEngine(adapted(tiny_model), Store()), examples(recipe, ROWS), recipe.loss))
     assert all(math.isnan(row["token_accuracy"]) and math.isfinite(row["loss"]) for row in rows)
 
 
@@ -145,7 +145,7 @@ def test_a_recipe_is_refused_by_an_engine_that_lacks_what_it_asks_for(tiny_model
     engine, rows = PlainEngine(adapted(tiny_model), Store()), examples(RECIPE, ROWS)
     engine.abilities = replace(engine.abilities, clips=False)
     with pytest.raises(RequestError, match="max_grad_norm: got 1, but the engine clips no gradients; set it to null"):
-        told(train(engine, RECIPE, rows, Listed()))
+        reported(train(engine, RECIPE, rows, Listed()))
     assert engine.calls == []
     assert problems(engine.abilities, None, ["lora.rank", "lora.dropout"]) == [
         "lora.dropout: the service has no dropout; leave it out."

@@ -26,7 +26,7 @@ from runner.training.mismatched import MismatchedRows, mismatched_rows
 from runner.training.schedule import batch, span
 from tests.backends.local import plain
 from tests.backends.local.plain import pair
-from tests.training.driving import Listed, bits, rounded, told
+from tests.training.driving import Listed, bits, reported, rounded
 from tests.training.plain_engine import PlainEngine, Store
 from tests.training.test_by_primitives import RECIPE as PAIRS_RECIPE
 from tests.training.test_by_primitives import adapted, learned
@@ -138,7 +138,7 @@ def test_the_same_loop_trains_a_plain_engine_to_the_weights_of_the_one_pass_engi
     models = [adapted(tiny_model), adapted(tiny_model)]
     before = learned(models[0])
     engines = engine(models[0], tmp_path), PlainEngine(models[1], Store())
-    (ours, _), (theirs, _) = (told(train(each, RECIPE, rows, held_out, None, pairs)) for each in engines)
+    (ours, _), (theirs, _) = (reported(train(each, RECIPE, rows, held_out, None, pairs)) for each in engines)
     for (at, values), (same_at, others) in zip(rounded(ours), rounded(theirs), strict=True):
         assert at == same_at
         assert others == pytest.approx(values, rel=1e-3, abs=1e-4)
@@ -156,7 +156,7 @@ def test_a_training_stopped_early_or_late_resumes_to_the_same_bits(tiny_model: P
     rows, held_out, pairs = data()
     more: dict[str, Any] = {"lanes": 2, "tokens_at_once": 20, "ema_decay": 0.9}
     whole = engine(adapted(tiny_model), tmp_path / "whole", **more)
-    told(train(whole, RECIPE, rows, held_out, None, pairs))
+    reported(train(whole, RECIPE, rows, held_out, None, pairs))
     for stopped_at in (1, 4):
         folder = tmp_path / f"stopped after {stopped_at} steps"
         stopped = train(engine(adapted(tiny_model), folder, **more), RECIPE, rows, held_out, None, pairs)
@@ -166,7 +166,7 @@ def test_a_training_stopped_early_or_late_resumes_to_the_same_bits(tiny_model: P
                     list(chain([stopped.throw(StopAsked())], stopped))
                 break
         again = engine(adapted(tiny_model), folder, **more)
-        told(train(again, RECIPE, rows, held_out, None, pairs))
+        reported(train(again, RECIPE, rows, held_out, None, pairs))
         assert bits(again.learner.result) == bits(whole.learner.result), folder
 
 
@@ -176,7 +176,7 @@ def test_held_out_rows_are_relative_to_the_divergence_of_the_weights_that_are_ke
     held_out = examples(TOKENS, judged=True)
     found = engine(plain.lively(tiny_model), Path("nowhere"))
     assert pairs.held_out is not None
-    _, rows = told(evaluate(found, held_out, RECIPE.loss, mismatched=pairs.held_out))
+    _, rows = reported(evaluate(found, held_out, RECIPE.loss, mismatched=pairs.held_out))
     values = mean(rows)
     with torch.no_grad():
         model = plain.lively(tiny_model)

@@ -1,4 +1,4 @@
-"""The base model of a hosted run, asked before the start by a deployment of it that stands."""
+"""The base model of a hosted run, asked before the start by a deployment of it that exists."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The table of models: names in every style find their model, a user's own table is taken, a broken one is told."""
+"""The table of models: names in every style find their model, a user's own table is taken, a broken one is reported."""
 
 from datetime import date
 from pathlib import Path
@@ -133,20 +133,22 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_a_broken_table_is_told_in_a_sentence_with_its_place(broken: str, tmp_path: Path) -> None:
-    text, told = BROKEN[broken]
+def test_a_broken_table_is_reported_in_a_sentence_with_its_place(broken: str, tmp_path: Path) -> None:
+    text, reported = BROKEN[broken]
     with pytest.raises(RequestError) as error:
         table(tmp_path, text)
     message = str(error.value)
     assert message.startswith(f"backend.models: {tmp_path}/models.yaml: ")
-    assert told in message
+    assert reported in message
     assert message.endswith("fix it, or set it to null.")
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(("name", "told"), [("nowhere.yaml", "No such file or directory"), ("", "Is a directory")])
-def test_a_table_that_cannot_be_read_is_told_with_the_systems_reason(name: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=told):
+@pytest.mark.parametrize(("name", "reported"), [("nowhere.yaml", "No such file or directory"), ("", "Is a directory")])
+def test_a_table_that_cannot_be_read_is_reported_with_the_systems_reason(
+    name: str, reported: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=reported):
         catalogue(str(tmp_path / name))
 
 

@@ -127,7 +127,7 @@ def begun(journal: Path) -> float:
     return read(journal)[0].time
 
 
-def test_after_a_kill_behind_any_record_of_the_journal_the_same_command_comes_to_the_same(
+def test_after_a_kill_behind_any_record_of_the_journal_the_same_command_results_in_the_same(
     make: Make, tmp_path: Path
 ) -> None:
     cloud = make()
@@ -163,7 +163,7 @@ class Deadly(Emulator):
 
 # Killed before a change is carried out is killed behind the record of what is intended, which the test above does.
 @pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.exhaustive), "after"])
-def test_after_a_kill_before_or_after_any_change_at_the_service_the_same_command_comes_to_the_same(
+def test_after_a_kill_before_or_after_any_change_at_the_service_the_same_command_results_in_the_same(
     moment: str, make: Make, tmp_path: Path
 ) -> None:
     cloud = make(Deadly)

@@ -1,4 +1,4 @@
-"""Ways out of what can happen around a hosted run: things that are gone, changed, or stand and cost."""
+"""Ways out of what can happen around a hosted run: things that are gone, changed, or exist and cost."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ from tests.hosted.rehearsal import DEPLOYED, IMPATIENT, Make, carry_out, created
 pytestmark = pytest.mark.slow
 
 
-def test_a_file_that_is_gone_before_the_job_is_created_is_uploaded_anew(cloud: Emulator, tmp_path: Path) -> None:
+def test_a_file_that_is_gone_before_the_job_is_created_is_uploaded_again(cloud: Emulator, tmp_path: Path) -> None:
     cloud.inject(Fault("POST /fine_tuning/jobs", "status", status=403))
     run = planned(tmp_path, tmp_path / "runs")
     assert carry_out(run).code == 2
@@ -41,7 +41,7 @@ def test_a_job_that_is_gone_for_good_can_be_made_again(cloud: Emulator, tmp_path
     assert execute.stuck(run)
 
 
-def test_other_settings_of_a_deployment_change_the_one_that_stands(cloud: Emulator, tmp_path: Path) -> None:
+def test_other_settings_of_a_deployment_change_the_one_that_exists(cloud: Emulator, tmp_path: Path) -> None:
     assert carry_out(planned(tmp_path, tmp_path / "runs", "backend.deploy=keep")).code == 0
     more = ["backend.deploy=keep", "backend.deployment.capacity=100", "backend.deployment.sku=Standard"]
     ended = carry_out(planned(tmp_path, tmp_path / "runs", *more))
@@ -51,7 +51,7 @@ def test_other_settings_of_a_deployment_change_the_one_that_stands(cloud: Emulat
     assert created_once(cloud)
 
 
-def test_sampling_that_fails_says_what_stands_and_costs_and_the_next_run_removes_it(
+def test_sampling_that_fails_says_what_exists_and_costs_and_the_next_run_removes_it(
     cloud: Emulator, tmp_path: Path
 ) -> None:
     refusing = Fault("POST /responses", "status", times=None, status=400)
@@ -66,7 +66,7 @@ def test_sampling_that_fails_says_what_stands_and_costs_and_the_next_run_removes
     assert standing(cloud) == []
 
 
-def test_data_that_is_gone_is_told_before_anything_is_deployed(cloud: Emulator, tmp_path: Path) -> None:
+def test_data_that_is_gone_is_reported_before_anything_is_deployed(cloud: Emulator, tmp_path: Path) -> None:
     run = planned(tmp_path, tmp_path / "runs", DEPLOYED)
 
     def lose(record: Record) -> None:
@@ -166,7 +166,7 @@ def test_a_suffix_of_ones_own_is_enough_where_the_service_shows_no_metadata(make
     assert created_once(cloud)
 
 
-def test_a_run_that_is_left_tells_the_next_time_what_became_of_its_job(cloud: Emulator, tmp_path: Path) -> None:
+def test_a_run_that_is_left_reports_the_next_time_what_became_of_its_job(cloud: Emulator, tmp_path: Path) -> None:
     cloud.script = Script(running_seconds=600)
     run = planned(tmp_path, tmp_path / "runs", "backend.follow=false")
     assert carry_out(run).code == 0

@@ -1,4 +1,4 @@
-"""Hosted reinforcement jobs over the real SDKs: what is told before, what is sent, what comes of it."""
+"""Hosted reinforcement jobs over the real SDKs: what is reported before, what is sent, what comes of it."""
 
 import json
 from dataclasses import replace
@@ -64,7 +64,7 @@ def asked(folder: Path, *overrides: str, grader: str | dict[str, Any] = "string_
     )  # fmt: skip
 
 
-def told(proposal: Proposal) -> dict[str, str]:
+def reported(proposal: Proposal) -> dict[str, str]:
     return dict(backends.of(proposal.run).forecast(proposal, None))
 
 
@@ -78,7 +78,7 @@ def test_a_job_without_held_out_rows_is_refused_with_the_fix(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
-def test_a_row_of_either_file_without_what_the_grader_names_is_told_by_file_and_line(
+def test_a_row_of_either_file_without_what_the_grader_names_is_reported_by_file_and_line(
     split: str, tmp_path: Path
 ) -> None:
     rows = [problem(number) for number in range(100, 120)]
@@ -121,8 +121,10 @@ def test_a_secret_is_no_part_of_the_plan_wherever_it_is_kept(tmp_path: Path, mon
         asked(tmp_path, grader={**endpoint, "headers": {"x-key": "a literal"}})
 
 
-def test_the_plan_tells_the_price_by_the_hour_the_limit_the_dates_and_what_is_not_sent(tmp_path: Path) -> None:
-    lines = told(asked(tmp_path, "rft.n_epochs=2", "rft.batch_size=5", "backend.training_type=Standard", grader=BOTH))
+def test_the_plan_reports_the_price_by_the_hour_the_limit_the_dates_and_what_is_not_sent(tmp_path: Path) -> None:
+    lines = reported(
+        asked(tmp_path, "rft.n_epochs=2", "rft.batch_size=5", "backend.training_type=Standard", grader=BOTH)
+    )
     assert lines["trains"] == (
         "12 prompts, n_epochs=2, batch_size=5: about 5 optimizer steps, each with several answers to a prompt"
     )
@@ -133,16 +135,16 @@ def test_the_plan_tells_the_price_by_the_hour_the_limit_the_dates_and_what_is_no
     assert "trained at least until 2027-04-16; deployed at least until 2027-10-16 (read 2026-10-05, " in lines["model"]
     assert lines["warning"].startswith("o4-mini is retired; in its place, for rft: jobs on gpt-oss-120b, ")
     assert "backend=" not in lines["warning"], "our own loop trains no rft"
-    assert told(asked(tmp_path))["price"].startswith("at most $100.00 an hour of training, GlobalStandard; ")
-    assert "no limit of cost" in told(asked(tmp_path, "model.source=hosted:gpt-5"))["price"]
+    assert reported(asked(tmp_path))["price"].startswith("at most $100.00 an hour of training, GlobalStandard; ")
+    assert "no limit of cost" in reported(asked(tmp_path, "model.source=hosted:gpt-5"))["price"]
 
 
-def test_the_plan_tells_the_tokens_of_a_judge_as_far_as_they_can_be_known(tmp_path: Path) -> None:
+def test_the_plan_reports_the_tokens_of_a_judge_as_far_as_they_can_be_known(tmp_path: Path) -> None:
     judge = {
         "type": "score_model", "name": "good", "model": "gpt-4.1-mini",
         "input": [{"role": "user", "content": "word " * 400 + "{{ item.answer }}: {{ sample.output_text }}"}],
     }  # fmt: skip
-    grading = told(asked(tmp_path, grader=judge))["grading"]
+    grading = reported(asked(tmp_path, grader=judge))["grading"]
     tokens = int(grading.partition("about ")[2].partition(" tokens in")[0])
     assert 500 < tokens < 700
     assert "gpt-4.1-mini, paid by the token in addition to the training" in grading
@@ -175,7 +177,7 @@ def test_a_job_sends_its_grader_as_a_plain_object_and_is_measured_under_shared_n
     assert created_once(cloud), cloud.violations
 
 
-def test_a_job_that_the_service_pauses_at_its_limit_is_reported_and_goes_on_once_it_is_resumed(
+def test_a_job_that_the_service_pauses_at_its_limit_is_reported_and_continues_once_it_is_resumed(
     make: Make, tmp_path: Path
 ) -> None:
     cloud = make()
@@ -220,7 +222,7 @@ def test_an_earlier_jobs_pace_gives_hours_and_price_and_max_price_asks(make: Mak
     report.write(run, report.Outcome("finished"))
     asked(tmp_path)
     later = asked(tmp_path, "rft.n_epochs=8", "rft.batch_size=2")  # 12 rows: 48 steps of 90 seconds, an hour and 12 min
-    assert told(later)["price"].startswith(
+    assert reported(later)["price"].startswith(
         "about $120.00: at most $100.00 an hour of training, GlobalStandard; about 1 h"
     )
     assert planning.total_cost([later]).dollars == pytest.approx(120)
@@ -264,7 +266,7 @@ def test_a_grader_that_the_service_refuses_ends_the_run_before_the_upload(make: 
     assert cloud.created_files == []
 
 
-def test_a_service_without_such_checks_is_told_and_the_job_goes_on(make: Make, tmp_path: Path) -> None:
+def test_a_service_without_such_checks_is_reported_and_the_job_continues(make: Make, tmp_path: Path) -> None:
     cloud = make()
     cloud.inject(Fault("POST /fine_tuning/alpha/graders/validate", "vanish"))
     ended = carry_out(planned(tmp_path, tmp_path / "runs", *REINFORCED, VALIDATED))

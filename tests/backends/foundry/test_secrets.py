@@ -1,4 +1,4 @@
-"""What may be a secret is struck out of every text that comes from elsewhere, wherever in it the secret stands."""
+"""What may be a secret is struck out of every text that comes from elsewhere, wherever in it the secret is."""
 
 import pytest
 from hypothesis import given
@@ -51,7 +51,7 @@ def assert_struck(place: tuple[str, str], secret: str, before: str, after: str) 
 @pytest.mark.parametrize("place", PLACES)
 @unhurried
 @given(secret=URL_SAFE, before=AROUND, after=AROUND)
-def test_a_secret_is_struck_out_wherever_it_stands(place: str, secret: str, before: str, after: str) -> None:
+def test_a_secret_is_struck_out_wherever_it_is(place: str, secret: str, before: str, after: str) -> None:
     assert_struck(PLACES[place], secret, before, after)
 
 
@@ -82,6 +82,6 @@ def test_a_secret_at_the_cut_of_a_long_text_is_struck_out_too(secret: str, paddi
     body = {"error": {"code": "Bad", "message": "x " * (padding // 2) + f"Bearer {secret}"}}
     answer = httpx2.Response(400, json=body, request=httpx2.Request("GET", "https://example.org"))
     error = openai.BadRequestError("x", response=answer, body=body["error"])
-    told = str(faults.error_for(faults.classify(error), "asking", "https://example.org"))
-    assert secret not in told
-    assert secret[:8] not in told
+    reported = str(faults.error_for(faults.classify(error), "asking", "https://example.org"))
+    assert secret not in reported
+    assert secret[:8] not in reported

@@ -105,8 +105,8 @@ def test_a_hosted_run_ends_in_mlflow_with_its_model_and_nothing_secret_anywhere(
     assert clean.returncode == 0, clean.stderr
     assert standing(cloud) == ["base"]
     assert all(file.deleted for file in cloud.created_files)
-    told = "".join(each.stdout + each.stderr for each in (process, again, clean))
-    assert not [secret for secret in (*cloud.tokens, CLIENT_SECRET) if secret in told]
+    reported = "".join(each.stdout + each.stderr for each in (process, again, clean))
+    assert not [secret for secret in (*cloud.tokens, CLIENT_SECRET) if secret in reported]
     assert secrets_in(tmp_path) == []
     assert files_with(tmp_path, CLIENT_SECRET) == []
 
@@ -185,7 +185,7 @@ def test_what_is_asked_for_comes_from_dotenv_as_well(make: Make, tmp_path: Path)
     warm.run(line, cwd=tmp_path, env=environment | {"PYTHONWARNINGS": "ignore"}, check=True)
 
 
-def test_going_on_from_a_hosted_run_tunes_its_model(make: Make, tmp_path: Path) -> None:
+def test_continuing_from_a_hosted_run_tunes_its_model(make: Make, tmp_path: Path) -> None:
     cloud = make()
     assert command(tmp_path, *hosted(tmp_path, "tracking=none", "name=first")).returncode == 0
     process = command(tmp_path, *hosted(tmp_path, "tracking=none", "name=second", "model.source=run:first"))

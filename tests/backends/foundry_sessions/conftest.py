@@ -1,4 +1,4 @@
-"""A user's folder with data in it, beside the emulated sessions, whose tokens are in none of its files afterwards."""
+"""A user's folder with data in it, next to the emulated sessions, whose tokens are in none of its files afterwards."""
 
 from collections.abc import Iterator
 from pathlib import Path

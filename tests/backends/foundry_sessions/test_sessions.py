@@ -32,7 +32,7 @@ def test_a_killed_run_leaves_a_session_that_is_listed_taken_up_and_removed(world
 
 # By the same code as with Tinker, where `make test` has it.
 @pytest.mark.exhaustive
-def test_ctrl_c_saves_and_ends_the_session_and_the_same_command_goes_on(world: World) -> None:
+def test_ctrl_c_saves_and_ends_the_session_and_the_same_command_continues(world: World) -> None:
     service: Any = world.service
     service.delay = 0.03
     process = world.begun("one")

@@ -1,4 +1,4 @@
-"""`backend=foundry_sessions` from the request to the tuned model, by the real commands, beside the same locally."""
+"""`backend=foundry_sessions` from the request to the tuned model, by the real commands, next to the same locally."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ print(json.dumps([run.data.metrics, model.tags["runner.model"]]))
 
 
 def known(values: dict[tuple[int, str], float]) -> dict[tuple[int, str], float]:
-    """Return the values that a service can give: which tokens are the likeliest it does not tell."""
+    """Return the values that a service can give: it does not report which tokens are the likeliest."""
     return {key: value for key, value in values.items() if "token_accuracy" not in key[1]}
 
 

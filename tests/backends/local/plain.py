@@ -116,7 +116,7 @@ AWKWARD = [
     pair([], [8], [9, 10]),  # of which nothing is left to score
     pair(range(10, 14), [5, 6, 7, 8], [5, 6, 7, 9]),  # answers that begin alike
     pair([3, 3, 3], [4, 4], [4, 4]),  # that are alike
-    pair(range(3, 90), [5], range(100, 160)),  # that are of unlike lengths
+    pair(range(3, 90), [5], range(100, 160)),  # that are of different lengths
     TokenRow([5, 6], ([7, 8, 9], [10, 11]), ([False, True, False], [False, True])),  # some tokens read only
     TokenRow([5, 6], ([7, 8], [10, 11]), ([False, False], [True, True])),  # an answer without a learned token
 ]

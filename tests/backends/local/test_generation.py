@@ -1,4 +1,4 @@
-"""Answers are those of the model's own `generate`, or drawn as softmax says, whatever is computed beside them."""
+"""Answers are those of the model's own `generate`, or drawn as softmax says, whatever is computed next to them."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -284,14 +284,14 @@ with distributed.joined("a plan") as group:
 
 @pytest.mark.slow
 def test_ranks_share_the_prompts_and_all_get_all_answers(tiny_model: Path, tmp_path: Path) -> None:
-    def told(begin: Begin, count: int) -> list[tuple[Any, int]]:
+    def reported(begin: Begin, count: int) -> list[tuple[Any, int]]:
         command = begin(f"{count}", count, str(tiny_model), script=RANKS)
         said = command.end()
         assert not any(command.codes), said
         return [json.loads((command.folder / f"rank-{rank}.json").read_text()) for rank in range(count)]
 
     with begun(tmp_path) as begin:
-        ((expected, all_tokens),), two = told(begin, 1), told(begin, 2)
+        ((expected, all_tokens),), two = reported(begin, 1), reported(begin, 2)
     expected_texts = [[each[0] for each in answers] for answers in expected]
     for found, tokens in two:
         assert [[each[0] for each in answers] for answers in found] == expected_texts

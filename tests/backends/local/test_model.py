@@ -158,7 +158,7 @@ def test_an_adapter_on_weights_in_few_bits_learns_and_loads_on_whole_ones(
     assert torch.isfinite(plain.all_logps(model.load(tmp_path / "model"), AWKWARD)).all()
 
 
-def test_what_few_bits_need_is_told_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_few_bits_need_is_reported_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
     with pytest.raises(RequestError, match=r"got int8, which needs packages .* pip install 'runner\[qlora\]'"):
         backend._refuse_weights(replace(SETTINGS, quantization="int8"))

@@ -1,4 +1,4 @@
-"""A user's folder with data in it, beside the emulated service."""
+"""A user's folder with data in it, next to the emulated service."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -31,7 +31,7 @@ def steps_behind(world: World) -> int:
     return [each.weights.steps for path, each in world.service.checkpoints.items() if "/weights/result" in path][-1]
 
 
-def test_ctrl_c_saves_and_ends_the_session_and_the_same_command_goes_on(world: World) -> None:
+def test_ctrl_c_saves_and_ends_the_session_and_the_same_command_continues(world: World) -> None:
     world.service.delay = 0.03
     process = world.begun("one")
     process.send_signal(signal.SIGINT)
@@ -92,7 +92,7 @@ def test_a_failure_ends_the_session_and_leaves_what_is_saved(world: World) -> No
     assert steps_behind(world) == 6
 
 
-def test_a_run_stops_at_a_checkpoint_before_max_price_and_goes_on_when_it_is_raised(world: World) -> None:
+def test_a_run_stops_at_a_checkpoint_before_max_price_and_continues_when_it_is_raised(world: World) -> None:
     prices = world.folder / "prices.yaml"
     prices.write_text(f"date: 2026-11\nsource: us\nmodels:\n  {BASE}: {{train: 500, prefill: 100, sample: 300}}\n")
     more = [f"backend.prices={prices}", "evaluation.samples=0"]
@@ -128,7 +128,9 @@ def test_heartbeats_are_sent_while_the_driver_lives(world: World) -> None:
     service.disconnect()
 
 
-def test_a_key_that_is_missing_is_told_before_anything_is_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_missing_is_reported_before_anything_is_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = world.line("backend=tinker", f"model.source={world.source}")
     environment = world.service.environment
     monkeypatch.setattr(type(world.service), "environment", lambda self: {**environment(), "TINKER_API_KEY": ""})

@@ -1,4 +1,4 @@
-"""`backend=tinker` from the request to the tuned model, by the real commands, beside the same request locally."""
+"""`backend=tinker` from the request to the tuned model, by the real commands, next to the same request locally."""
 
 import json
 from collections import Counter
@@ -67,7 +67,7 @@ def test_a_result_answers_is_evaluated_is_gone_on_from_and_is_removed(world: Wor
     world.run("first", "evaluation.samples=1")
     assert 0 < sum(service.done.values()) - before < 12
     again = world.run("second", f"model.source=run:{run.name}", "dpo.n_epochs=1")
-    # It begins where the first one ended: the adapter goes on, and the reference is that run's result.
+    # It begins where the first one ended: the adapter continues, and the reference is that run's result.
     begun = {name: value for (step, name), value in measured(again).items() if step == 0}
     assert begun["eval/reward_margin"] == pytest.approx(0, abs=1e-6)
     ended = max(step for step, name in measured(run) if name == "eval/logps_chosen")

@@ -70,6 +70,6 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def difference(ours: dict[str, float], theirs: dict[str, float]) -> float:
-    """Return the greatest relative difference of values that both sides tell of a step."""
+    """Return the greatest relative difference of values that both sides report of a step."""
     shared = (ours.keys() & theirs.keys()) - {"seconds", "cpu_seconds"}
     return max(abs(ours[name] - theirs[name]) / abs(theirs[name]) for name in shared)

@@ -1,8 +1,8 @@
-"""Two processes that take optimizer steps in turn: each stands still at its gate until it is told to go on.
+"""Two processes that take optimizer steps in turn: each waits at its gate until it may continue.
 
-The child writes a line of JSON when it stands: first what it is ready with, then what each step was, with its seconds
+The child writes a line of JSON when it waits: first what it is ready with, then what each step was, with its seconds
 by the clock and those of all cores, at last its peak of memory. The parent writes a line for each step that it wants.
-A child that stands uses no processor.
+A child that waits uses no processor.
 """
 
 import json
@@ -21,15 +21,15 @@ ROOT = Path(__file__).parents[3]
 
 
 class Gate:
-    """The child's end. From one stand to the next is a step, with all that happens between."""
+    """The child's end. From one wait to the next is a step, with all that happens between."""
 
     def __init__(self) -> None:
         self._answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)  # what libraries print goes to the log
         self._since: tuple[float, float] | None = None
 
-    def stand(self, values: Mapping[str, Any]) -> None:
-        """Report the step that ended here, or at first what there is to know, and wait to be told to go on."""
+    def wait(self, values: Mapping[str, Any]) -> None:
+        """Report the step that ended here, or at first what there is to know, and wait for leave to continue."""
         self._report(values)
         if not sys.stdin.readline():
             raise SystemExit("the parent is gone")
@@ -57,7 +57,7 @@ class KilledError(SystemExit):
 
 
 class Child:
-    """The parent's end: a process that stands at its gate, ended when the block is left."""
+    """The parent's end: a process that waits at its gate, ended when the block is left."""
 
     def __init__(self, module: str, asked: Mapping[str, Any], folder: Path, variables: Mapping[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ class Child:
     def step(self) -> dict[str, Any]:
         """Let it take one optimizer step; return what it says of it."""
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # then there is nothing to read either, which tells more
+        with suppress(BrokenPipeError):  # then there is nothing to read either, which says more
             self.process.stdin.write("step\n")
             self.process.stdin.flush()
         return self._read()
@@ -99,10 +99,10 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            told = "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-12:])
+            reported = "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-12:])
             status = self.process.wait()
             kind = KilledError if status == -signal.SIGKILL else SystemExit
-            raise kind(f"{self.module}: ended with {status}:\n{told}")
+            raise kind(f"{self.module}: ended with {status}:\n{reported}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -137,6 +137,6 @@ def run(command: list[str], folder: Path, variables: Mapping[str, str]) -> tuple
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        told = "\n".join(log.read_text("utf-8", "replace").splitlines()[-12:])
-        raise SystemExit(f"{' '.join(command[:4])} …: ended with {process.returncode}:\n{told}")
+        reported = "\n".join(log.read_text("utf-8", "replace").splitlines()[-12:])
+        raise SystemExit(f"{' '.join(command[:4])} …: ended with {process.returncode}:\n{reported}")
     return time.perf_counter() - began, used.ru_maxrss if sys.platform == "darwin" else used.ru_maxrss * 1024

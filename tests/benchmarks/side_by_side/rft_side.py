@@ -174,7 +174,7 @@ def main() -> None:
         part()  # what is done once, such as trying layouts, is no part of a step
     for _ in range(asked["rounds"]):
         for part in parts.values():
-            gate.stand(said)
+            gate.wait(said)
             said = part()
     gate.end(said, peak_resident_bytes())
 

@@ -36,7 +36,7 @@ class Data:
 
     texts: list[bytes]
     tokens: list[TokenRow]
-    told: str
+    reported: str
 
     @property
     def num_steps(self) -> int:
@@ -120,8 +120,8 @@ def read(source: Source, folder: Path | None, num_steps: int | None, tokenizer: 
     random.Random(0).shuffle(found)
     kept = found[: BATCH * min(len(found) // BATCH, num_steps or len(found))]
     whence = path.name if folder and source.file else "rows made up here"
-    told = f"{len(kept)} of {source.count} rows of {whence}" + (f", {left_out} too long" if left_out else "")
-    return Data([canonical(row) for row, _ in kept], [tokens for _, tokens in kept], told)
+    reported = f"{len(kept)} of {source.count} rows of {whence}" + (f", {left_out} too long" if left_out else "")
+    return Data([canonical(row) for row, _ in kept], [tokens for _, tokens in kept], reported)
 
 
 def _make(source: Source, path: Path) -> Path:

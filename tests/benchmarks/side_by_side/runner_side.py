@@ -19,7 +19,7 @@ LEARNING_RATE = 2e-4
 
 
 def overrides(source: str, method: str, gpu: bool) -> list[str]:
-    """Return what the command line says beside the data: the same recipe as TRL's side has."""
+    """Return what the command line says next to the data: the same recipe as TRL's side has."""
     keys = {
         f"{method}.n_epochs": 1, f"{method}.batch_size": BATCH, f"{method}.learning_rate_multiplier": 1,
         "backend.learning_rate": LEARNING_RATE, "backend.schedule": "constant", "backend.warmup_ratio": 0,
@@ -141,7 +141,7 @@ def train(work: Any, gate: Gate, facts: dict[str, Any]) -> None:
 
     def stepped(examples: Any, loss: Any) -> Any:
         nonlocal latest
-        gate.stand(settled())
+        gate.wait(settled())
         latest = step(examples, loss)
         return latest
 

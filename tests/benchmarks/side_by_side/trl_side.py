@@ -77,10 +77,10 @@ def driven(asked: dict[str, Any], gate: Gate) -> None:
         return {name: float(value) for name, value in said.items()}
 
     class AtTheGate(TrainerCallback):
-        """Stands before each step; what lies between two stands is a step."""
+        """Waits before each step; what lies between two waits is a step."""
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            gate.stand(settled())
+            gate.wait(settled())
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             said.update(

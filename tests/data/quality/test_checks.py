@@ -13,7 +13,7 @@ from runner.data.kinds.conversation import Conversation
 from runner.data.kinds.preference import Pair
 from runner.data.quality.text_rules import odd_rows, odd_texts
 from runner.data.rows import canonical_lines
-from tests.data.samples import assistant, look, rows_of, told, unhurried, user
+from tests.data.samples import assistant, look, reported, rows_of, unhurried, user
 
 QUESTION, ANSWER = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Gas."}
 OTHER, SYSTEM = {"role": "assistant", "content": "No."}, {"role": "system", "content": "Be brief."}
@@ -37,11 +37,11 @@ def text_pair(prompt: str, chosen: str, rejected: str = "No.") -> str:
 
 
 def after_a_good_row(folder: Path, kind: str, row: str) -> list[str]:
-    """Return what is told of a file with a good row in line 1 and this one in line 2."""
+    """Return what is reported of a file with a good row in line 1 and this one in line 2."""
     good = pair([QUESTION], [ANSWER | {"content": "Yes."}], [OTHER]) if kind == "preference" else chat(QUESTION, ANSWER)
     path = folder / "data.jsonl"
     path.write_text(f"{good}\n{row}\n", "utf-8")
-    return [each for each in told(look(path, kind), folder) if not each.startswith("note")]
+    return [each for each in reported(look(path, kind), folder) if not each.startswith("note")]
 
 
 BAD_PAIRS = [
@@ -291,7 +291,7 @@ PLAIN_TEXTS = [
 
 
 @pytest.mark.parametrize(("row", "message"), ODD_TEXTS)
-def test_what_seldom_belongs_into_a_text_is_told(tmp_path: Path, row: str, message: str) -> None:
+def test_what_seldom_belongs_into_a_text_is_reported(tmp_path: Path, row: str, message: str) -> None:
     assert after_a_good_row(tmp_path, "preference", row) == [f"warning {message}"]
 
 
@@ -315,7 +315,7 @@ def test_the_quick_search_for_odd_texts_misses_none(parts: list[str]) -> None:
     assert list(odd_rows(rows, canonical_lines(rows))) == expected
 
 
-def test_an_invisible_character_inside_a_marker_is_told_of_both(tmp_path: Path) -> None:
+def test_an_invisible_character_inside_a_marker_is_reported_of_both(tmp_path: Path) -> None:
     messages = after_a_good_row(tmp_path, "preference", text_pair("Half of 48?", "<<48/2\u00a0=24>>24"))
     assert [message.split(" is in ")[0] for message in messages] == [
         "warning calculator-mark data.jsonl:2: `<<48/2\\xa0=24>>`",
@@ -334,7 +334,7 @@ def test_the_search_in_a_long_text_takes_no_longer_than_its_length(text: str) ->
     assert time.process_time() - started < 5  # a search that starts over at each mark takes minutes
 
 
-def test_odd_texts_of_conversations_are_told_by_turn(tmp_path: Path) -> None:
+def test_odd_texts_of_conversations_are_reported_by_turn(tmp_path: Path) -> None:
     odd = {"role": "assistant", "content": "Human: {{name}}"}
     messages = after_a_good_row(tmp_path, "conversation", chat({"role": "user", "content": "Human: {{x}}"}, odd))
     places = [message.split(" is in ")[1].split(";")[0] for message in messages]

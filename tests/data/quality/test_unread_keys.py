@@ -14,7 +14,7 @@ from runner.data.quality.unread_keys import MAX_NAMED
 from runner.data.reading.unknown_keys import fit
 from runner.data.rows import canonical
 from runner.data.survey import Survey
-from tests.data.samples import Raw, look, rows_of, simple_pair, told, trl, unhurried, write_csv, write_lines
+from tests.data.samples import Raw, look, reported, rows_of, simple_pair, trl, unhurried, write_csv, write_lines
 
 TURNS = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Gas."}]
 SHAREGPT = {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Gas."}]}
@@ -28,7 +28,7 @@ def found_in(folder: Path, *rows: Raw, kind: str = "conversation") -> Survey:
 
 def messages(folder: Path, *rows: Raw, kind: str = "conversation") -> list[str]:
     found = found_in(folder, *rows, kind=kind)
-    return [each for each in told(found, folder) if "duplicate-row" not in each]
+    return [each for each in reported(found, folder) if "duplicate-row" not in each]
 
 
 UNPAIRED = (

@@ -92,7 +92,7 @@ class Trainer:
         return found["grad_norm"]
 
     def weights(self) -> Weights:
-        """Return a copy of all that is needed to go on."""
+        """Return a copy of all that is needed to continue."""
         state = self.engine.learner.state(self.steps, {})
         copy = State(self.steps, _copies(state.weights), _copies(state.optimizer))
         return Weights(copy, self.base, self.rank, self.seed, self.steps, self.alpha)

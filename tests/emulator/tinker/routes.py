@@ -33,7 +33,7 @@ def client(service: "Service", request: Request) -> Answer:
 
 
 def telemetry(service: "Service", request: Request) -> Answer:
-    """Take what the package tells of itself."""
+    """Take what the package reports of itself."""
     return Answer(body={"status": "accepted"})
 
 

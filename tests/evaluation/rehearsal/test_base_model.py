@@ -52,10 +52,10 @@ def test_without_a_threshold_a_score_of_1_passes_where_all_are_0_or_1_and_else_n
         ([[None, None]], ["no answer has a grade: no"]),
     ],
 )
-def test_what_stands_in_the_way_of_learning_is_told(by_row: list[list[float | None]], warnings: list[str]) -> None:
+def test_what_prevents_learning_is_reported(by_row: list[list[float | None]], warnings: list[str]) -> None:
     found = scores(grader(), grades(*by_row)).warnings
     assert len(found) == len(warnings)
-    assert all(told.startswith(expected) for told, expected in zip(found, warnings, strict=True))
+    assert all(reported.startswith(expected) for reported, expected in zip(found, warnings, strict=True))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Before anything is paid for, graders meet the rows: a missing field is named by line, useless scores are told."""
+"""Before anything is paid for, graders meet the rows: a missing field is named by line, useless scores are reported."""
 
 from pathlib import Path
 from typing import Any
@@ -49,23 +49,23 @@ def test_good_wrong_and_empty_answers_are_graded(tmp_path: Path) -> None:
     assert found.warnings == ()
 
 
-def test_a_grader_that_tells_nothing_apart_is_told(tmp_path: Path) -> None:
+def test_a_grader_that_reports_nothing_apart_is_reported(tmp_path: Path) -> None:
     same = EXACT | {"reference": "{{ sample.output_text }}"}
     [found] = rehearsed(rows(tmp_path, {"prompt": "a?", "answer": "a"}, {"prompt": "b?", "answer": "b"}), same)
     assert found.warnings == ("every answer, good, bad or empty, has the score 1: it distinguishes nothing",)
 
 
-def test_a_grader_that_likes_bad_answers_better_is_told(tmp_path: Path) -> None:
+def test_a_grader_that_likes_bad_answers_better_is_reported(tmp_path: Path) -> None:
     content = [{"prompt": f"{each}?", "chosen": each, "rejected": f"no {each}"} for each in "ab"]
     [found] = rehearsed(rows(tmp_path, *content), EXACT | {"reference": "{{ item.rejected }}"})
     assert found.warnings[0] == "rejected answers have a better score (1) than good ones (0)"
 
 
-def test_a_judge_is_not_asked_but_its_price_is_told(tmp_path: Path) -> None:
+def test_a_judge_is_not_asked_but_its_price_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("openai")
     judged = {
         "type": "score_model", "name": "helpful", "model": "gpt-4.1", "range": [0, 1],
-        "input": [{"role": "user", "content": "Grade {{ sample.output_text }} beside {{ item.answer }}."}],
+        "input": [{"role": "user", "content": "Grade {{ sample.output_text }} next to {{ item.answer }}."}],
     }  # fmt: skip
     keys = JudgeKeys(url="http://127.0.0.1:9/v1", input_price=2.0, output_price=8.0)
     content = [{"prompt": f"{each}?", "answer": each} for each in "ab"]

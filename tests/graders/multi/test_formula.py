@@ -92,18 +92,18 @@ def test_a_formula_says_which_keys_it_uses() -> None:
     ids=lambda text: text[:20],
 )
 def test_what_cannot_be_read_is_said_with_its_column(text: str, error: str) -> None:
-    with pytest.raises(FormulaError) as told:
+    with pytest.raises(FormulaError) as reported:
         parse(text)
-    assert str(told.value) == error
+    assert str(reported.value) == error
 
 
 @pytest.mark.parametrize(
     "text", ["a / zero", "sqrt(-a)", "log(zero)", "exp(1e4)", "(-a) ^ 0.5", "1e308 * 10 * a", "zero ^ -1"]
 )
 def test_a_formula_without_a_value_is_an_error(text: str) -> None:
-    with pytest.raises(FormulaError) as told:
+    with pytest.raises(FormulaError) as reported:
         parse(text).value(SCORES)
-    assert str(told.value).startswith(f"{text}: ")
+    assert str(reported.value).startswith(f"{text}: ")
 
 
 def test_a_long_formula_is_no_deep_one() -> None:

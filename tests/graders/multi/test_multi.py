@@ -15,7 +15,7 @@ RIGHT: dict[str, Json] = {
 SHORT: dict[str, Json] = {"type": "length", "max": 2, "tolerance": 4}
 
 
-def test_the_scores_of_the_parts_are_put_together_and_told() -> None:
+def test_the_scores_of_the_parts_are_put_together_and_reported() -> None:
     made = grader("multi", graders={"right": RIGHT, "short": SHORT}, calculate_output="0.8 * right + 0.2 * short")
     grade = graded(made, "It is Paris.", answer="Paris")
     assert grade.score == pytest.approx(0.8 + 0.2 * 0.75)
@@ -94,6 +94,6 @@ def test_a_multi_is_its_configuration() -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_place(fields: dict[str, Json], error: str) -> None:
-    with pytest.raises(RequestError) as told:
+    with pytest.raises(RequestError) as reported:
         grader("multi", **({"graders": {"right": RIGHT}, "calculate_output": "right"} | fields))
-    assert str(told.value) == f"evaluation.graders[0]: {error}"
+    assert str(reported.value) == f"evaluation.graders[0]: {error}"

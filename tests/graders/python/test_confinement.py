@@ -109,7 +109,9 @@ def test_a_gigabyte_that_is_printed_goes_nowhere(grading: Grading, capfd: pytest
 )
 def test_other_processes_files_and_the_network_are_out_of_reach(grading: Grading, code: str) -> None:
     error = error_of(grading, code)
-    assert any(told in error for told in ("PermissionError", "not allowed to raise maximum limit", "a str")), error
+    assert any(reported in error for reported in ("PermissionError", "not allowed to raise maximum limit", "a str")), (
+        error
+    )
 
 
 @confined
@@ -138,7 +140,9 @@ def test_no_thread_can_be_started(grading: Grading) -> None:
 )
 def test_files_can_be_neither_read_nor_written(grading: Grading, tmp_path: Path, code: str) -> None:
     (tmp_path / "kept").write_text("as it was")
-    assert any(told in error_of(grading, code, path=str(tmp_path)) for told in ("PermissionError", "unable to open"))
+    assert any(
+        reported in error_of(grading, code, path=str(tmp_path)) for reported in ("PermissionError", "unable to open")
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert (tmp_path / "kept").read_text() == "as it was"
 

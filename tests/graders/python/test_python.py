@@ -116,7 +116,7 @@ def test_the_process_ends_with_the_block() -> None:
         ("x = 1 / 0\ndef grade(sample, item): return 1", "line 1: ZeroDivisionError: division by zero"),
     ],
 )
-def test_an_exception_is_told_in_one_line_with_its_place_in_the_source(source: str, error: str) -> None:
+def test_an_exception_is_reported_in_one_line_with_its_place_in_the_source(source: str, error: str) -> None:
     grade = graded(grader("python", source=source), "")
     assert grade.score is None
     assert grade.error.startswith(error)
@@ -124,7 +124,7 @@ def test_an_exception_is_told_in_one_line_with_its_place_in_the_source(source: s
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         ({"source": "def grade(sample, item) return 1"}, "source, line 1: expected ':'."),
         ({"source": "def score(sample, item): return 1"}, "source: defines no function grade; fix: def"),
@@ -135,18 +135,18 @@ def test_an_exception_is_told_in_one_line_with_its_place_in_the_source(source: s
         ({"memory": 1}, "memory: got 1; allowed: 64 MB or more."),
     ],
 )  # fmt: skip
-def test_a_source_that_cannot_grade_is_refused(fields: dict[str, Json], told: str) -> None:
+def test_a_source_that_cannot_grade_is_refused(fields: dict[str, Json], reported: str) -> None:
     with pytest.raises(RequestError) as error:
         grader("python", **({"source": NEAR} | fields))
-    assert str(error.value).startswith(f"evaluation.graders[0]: {told}")
+    assert str(error.value).startswith(f"evaluation.graders[0]: {reported}")
 
 
 def test_an_import_that_the_service_lacks_is_a_warning() -> None:
     source = (
         "import json, numpy.linalg\nfrom yaml import load\ndef grade(sample, item):\n    import msgspec\n    return 1"
     )
-    told = [each for each in grader("python", source=source).warnings() if "confined" not in each]
-    assert told == ["source, line 4: imports msgspec, which a hosted grader (image 2025-05-08) cannot."]
+    reported = [each for each in grader("python", source=source).warnings() if "confined" not in each]
+    assert reported == ["source, line 4: imports msgspec, which a hosted grader (image 2025-05-08) cannot."]
 
 
 @pytest.mark.skipif("seccomp" in confinement.missing(), reason="needs seccomp itself, to be refused the rest")
@@ -158,8 +158,8 @@ made = make({"type": "python", "source": "def grade(sample, item): return 1"}, "
 confinement._restrict_calls()  # from here on the system refuses both
 print(*made.warnings())
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told == (
+    reported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert reported == (
         "not confined on this system, which lacks seccomp and landlock: run only a source that you trust.\n"
     )
 

@@ -97,7 +97,7 @@ def test_a_row_that_the_chat_template_refuses_is_a_sentence(folder: Path, tmp_pa
     )
 
 
-def test_only_the_assistants_own_turns_are_learned_and_weight_nought_is_left_out(folder: Path) -> None:
+def test_only_the_assistants_own_turns_are_learned_and_weight_zero_is_left_out(folder: Path) -> None:
     tokenizer = ChatTokenizer(folder)
     turns = (Message("user", "a"), Message("assistant", "b", weight=0), Message("user", "c"), Message("assistant", "d"))
     row = tokenizer.row(Conversation(turns))

@@ -71,7 +71,7 @@ def without_skipped(ids_and_mask: Masked, row: Conversation) -> Masked:
     return ids, kept
 
 
-def test_rows_with_tools_have_the_ids_of_transformers_and_the_masks_of_trl_but_for_weights_of_nought(
+def test_rows_with_tools_have_the_ids_of_transformers_and_the_masks_of_trl_but_for_weights_of_zero(
     name: str, marked: Path, plain: Path
 ) -> None:
     rows = list(conversations(1, ROWS, name))
@@ -103,7 +103,7 @@ def test_a_prompt_with_tools_has_the_ids_of_transformers(name: str, plain: Path)
 
 
 CALL: dict[str, Json] = {"id": "callab123", "type": "function", "function": {"name": "now", "arguments": "{}"}}
-TOOL: dict[str, Json] = {"type": "function", "function": {"name": "now", "description": "Tells the time."}}
+TOOL: dict[str, Json] = {"type": "function", "function": {"name": "now", "description": "Returns the time."}}
 PROMPT = (Message("user", "What time is it?"),)
 CALLED = (Message("assistant", tool_calls=[CALL]), Message("tool", "12:00", tool_call_id="callab123"))
 

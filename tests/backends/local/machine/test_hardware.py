@@ -133,7 +133,7 @@ def broken(**changed: object) -> bytes:
     ],
     ids=["empty", "null", "cut off", "zero", "half", "no threads", "foreign"],
 )
-def test_a_file_that_is_damaged_or_foreign_is_measured_anew(
+def test_a_file_that_is_damaged_or_foreign_is_measured_again(
     content: bytes, measuring: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(measuring(MEASURED)))

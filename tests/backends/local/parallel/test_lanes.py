@@ -1,4 +1,4 @@
-"""Lanes: what goes side by side, and that it comes to the same."""
+"""Lanes: what goes side by side, and that it results in the same."""
 
 import threading
 

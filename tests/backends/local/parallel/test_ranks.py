@@ -1,4 +1,4 @@
-"""Several processes come to what one comes to, write once, and end and resume together."""
+"""Several processes come to what one results in, write once, and end and resume together."""
 
 import os
 import signal
@@ -199,7 +199,7 @@ SHARD = "backend.runtime.shard=true"
         pytest.param(FULL, [], id="full", marks=pytest.mark.exhaustive),
     ],
 )
-def test_two_processes_come_to_what_one_comes_to(
+def test_two_processes_come_to_what_one_results_in(
     more: list[str], shard: list[str], commands: Begin, one_process: OneProcess, tiny_model: Path, pairs_file: Path
 ) -> None:
     line = arguments(tiny_model, pairs_file, *more)
@@ -211,7 +211,7 @@ def test_two_processes_come_to_what_one_comes_to(
 
 
 def reference(run: Path) -> dict[bytes, bytes]:
-    """Return what the cache beside a run holds."""
+    """Return what the cache next to a run holds."""
     path = run.parent.parent / "cache" / "reference.db"
     with closing(sqlite3.connect(path)) as connection:
         return dict(connection.execute("SELECT pack, logps FROM logps"))

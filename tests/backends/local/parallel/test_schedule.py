@@ -32,7 +32,7 @@ def test_dealt_packs_hold_every_row_once_and_no_more_than_fits(lengths: list[int
 def test_dealt_packs_are_of_about_one_size() -> None:
     assert pack_rows([270, 271, 272, 275], 640, 2) == [[3, 0], [2, 1]]
     assert pack_rows([270, 271, 272, 275], 640) == [[3, 0], [2, 1]], "two packs are needed, and none is left half empty"
-    assert pack_rows([900, 300, 200, 250, 150], 640) == [[0], [1, 4], [3, 2]], "what is too long stands alone"
+    assert pack_rows([900, 300, 200, 250, 150], 640) == [[0], [1, 4], [3, 2]], "what is too long is alone"
     assert pack_rows([5, 5], 640, 2) == [[0], [1]]
     assert pack_rows([], 10) == []
 
@@ -46,7 +46,7 @@ def test_every_pack_is_computed_once_and_together_they_fit(sizes: list[int], lan
         assert len(together) == 1 or sum(sizes[number] for number in together) <= at_once
 
 
-def test_packs_of_unlike_sizes_do_not_wait_for_each_other() -> None:
+def test_packs_of_different_sizes_do_not_wait_for_each_other() -> None:
     assert list(side_by_side([500, 510, 490, 505], 2, 1280)) == [[1, 3], [0, 2]]
     assert list(side_by_side([100, 600, 90], 2, 1280)) == [[1], [0, 2]]
     assert list(side_by_side([640, 640], 2, 1000)) == [[0], [1]], "memory goes first"

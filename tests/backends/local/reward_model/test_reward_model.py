@@ -27,7 +27,7 @@ from runner.training.examples import Example
 from runner.training.loop import train
 from tests.backends.local import plain
 from tests.backends.local.training.test_trl_parity import AWKWARD, assert_same, gradients, turns
-from tests.training.driving import Listed, bits, told
+from tests.training.driving import Listed, bits, reported
 from tests.training.test_by_primitives import RECIPE as PAIRS_RECIPE
 
 pytestmark = pytest.mark.slow
@@ -152,15 +152,15 @@ def test_what_is_saved_scores_as_the_model_that_was_trained(tuning: str, tiny_mo
         expected = RewardScorer(deepcopy(model))(rows).rewards
     assert expected is not None
     whole = head.merged(model, "float32")
-    with torch.no_grad():  # the model goes on to be evaluated, and shares its frozen weights with others
+    with torch.no_grad():  # the model continues to be evaluated, and shares its frozen weights with others
         torch.testing.assert_close(RewardScorer(model)(rows).rewards, expected)
     save(whole, tmp_path / "model", "plan", ModelIdentity(f"path:{tiny_model}", "sha256:0"))
     with plain.untouched(), torch.no_grad():
-        found, told_of = AutoModelForSequenceClassification.from_pretrained(
+        found, reported_of = AutoModelForSequenceClassification.from_pretrained(
             tmp_path / "model", output_loading_info=True
         )
-        assert not told_of["missing_keys"]
-        assert not told_of["unexpected_keys"]
+        assert not reported_of["missing_keys"]
+        assert not reported_of["unexpected_keys"]
         alone = [found.eval()(input_ids=torch.tensor([row.prompt + row.answers[1]])).logits[0, 0] for row in rows]
     torch.testing.assert_close(torch.stack(alone), expected[:, 1], rtol=1e-4, atol=1e-5)
     assert ChatTokenizer(tmp_path / "model").digest == ChatTokenizer(tiny_model).digest
@@ -181,7 +181,7 @@ def test_a_training_stopped_in_the_middle_resumes_to_the_same_bits(tiny_model: P
         return found, train(found, RECIPE, rows, held_out)
 
     whole, events = trained(tmp_path / "whole")
-    told(events)
+    reported(events)
     stopped = trained(tmp_path / "stopped")[1]
     for event in stopped:
         if isinstance(event, Metrics) and event.step == 2 and "train/loss" in event.values:
@@ -189,5 +189,5 @@ def test_a_training_stopped_in_the_middle_resumes_to_the_same_bits(tiny_model: P
                 tuple(each for part in ([stopped.throw(StopAsked())], stopped) for each in part)
             break
     again, rest = trained(tmp_path / "stopped")
-    told(rest)
+    reported(rest)
     assert bits(again.learner.result) == bits(whole.learner.result)

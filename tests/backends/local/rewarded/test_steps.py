@@ -78,7 +78,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_runs(key: str, tiny_m
     assert str(caught.value) == message
 
 
-def test_a_field_that_the_rows_lack_is_told_by_file_and_line(tiny_model: Path, problems: Path) -> None:
+def test_a_field_that_the_rows_lack_is_reported_by_file_and_line(tiny_model: Path, problems: Path) -> None:
     texts = {"input": "{{ sample.output_text }}", "reference": "{{ item.solution }}", "operation": "eq"}
     with pytest.raises(DataError) as caught:
         api.plan(*arguments(tiny_model, problems, grader={"type": "string_check", "name": "right", **texts}))
@@ -113,8 +113,10 @@ def test_the_plan_says_how_many_answers_are_sampled(tiny_model: Path, problems: 
     done = run_command(
         tmp_path, "-m", "runner", *arguments(tiny_model, problems, "mode=plan", "rft.updates_per_rollout=2")
     )
-    told = "answers to sample and grade: 18 in 4 steps of 3 prompts × 3, 12 to held-out rows; each of 6 tokens at most"
-    assert told in done.stdout
+    reported = (
+        "answers to sample and grade: 18 in 4 steps of 3 prompts × 3, 12 to held-out rows; each of 6 tokens at most"
+    )
+    assert reported in done.stdout
 
 
 def test_the_base_model_is_rehearsed_by_the_grader_of_the_reward(

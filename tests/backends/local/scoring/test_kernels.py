@@ -64,7 +64,7 @@ def test_a_rotation_is_its_formula() -> None:
     assert gradcheck(lambda x: Rotate.apply(x, cos, sin), (x,))
 
 
-def test_a_rotation_may_have_unlike_halves() -> None:
+def test_a_rotation_may_have_different_halves() -> None:
     x, cos, sin = numbers(1, 2, 3, 4), *(numbers(1, 1, 3, 4, seed=seed, learns=False) for seed in (1, 2))
     turned = torch.cat((-x[..., 2:], x[..., :2]), -1)
     torch.testing.assert_close(Rotate.apply(x, cos, sin), x * cos + turned * sin)

@@ -9,7 +9,7 @@ from runner.training.examples import num_tokens
 from tests.backends.local.plain import AWKWARD, batches, pair
 
 
-def test_a_prompt_stands_once_and_its_answers_go_on_where_it_ends() -> None:
+def test_a_prompt_is_stored_once_and_its_answers_continue_where_it_ends() -> None:
     laid = pack([pair([5, 6], [7, 8], [9])])
     assert laid.ids.tolist() == [[5, 6, 7, 8, 9]]
     assert laid.positions.tolist() == [[0, 1, 2, 3, 2]]

@@ -73,7 +73,7 @@ def test_values_and_gradients_are_those_of_the_modules_own(architecture: str, ti
             assert plain.apart(mine, its) < 1e-5, module
 
 
-def test_layers_asked_together_are_computed_anew_for_another_input(tiny_models: Any) -> None:
+def test_layers_asked_together_are_computed_again_for_another_input(tiny_models: Any) -> None:
     model = plain.adapted(plain.lively(tiny_models("llama")))
     attention = model.get_base_model().model.layers[0].self_attn
     names = ("q_proj", "k_proj", "v_proj")

@@ -28,7 +28,7 @@ ROOM = 60
 
 
 class Counting(Scorer):
-    """A scorer that counts its calls and can be told to die at one of them."""
+    """A scorer that counts its calls and can be made to die at one of them."""
 
     calls, last = 0, 1_000_000
 
@@ -80,10 +80,14 @@ def test_values_are_the_models_own(scorer: Counting, tiny_model: Path, tmp_path:
     found, events = finished(compute(tmp_path / "reference.db", scorer, AWKWARD, ROOM, IDENTITY))
     expected = plain.all_logps(plain.lively(tiny_model), AWKWARD).detach()
     torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=1e-4)
-    told = [event for event in events if isinstance(event, Progress)]
-    assert len(told) == scorer.calls > 2
-    assert [event.done for event in told] == list(range(1, scorer.calls + 1))
-    assert (told[-1].total, told[-1].step, told[-1].what) == (scorer.calls, "train", "reference log-probabilities")
+    reported = [event for event in events if isinstance(event, Progress)]
+    assert len(reported) == scorer.calls > 2
+    assert [event.done for event in reported] == list(range(1, scorer.calls + 1))
+    assert (reported[-1].total, reported[-1].step, reported[-1].what) == (
+        scorer.calls,
+        "train",
+        "reference log-probabilities",
+    )
 
 
 def test_only_the_packs_of_the_rows_asked_for_are_computed(scorer: Counting, tmp_path: Path) -> None:
@@ -209,7 +213,7 @@ def another_table(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", DAMAGE)
-def test_a_damaged_cache_is_told_and_everything_computed(harm: str, scorer: Counting, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_reported_and_everything_computed(harm: str, scorer: Counting, tmp_path: Path) -> None:
     path = tmp_path / "reference.db"
     whole, _ = finished(compute(path, scorer, AWKWARD, ROOM, IDENTITY))
     DAMAGE[harm](path)

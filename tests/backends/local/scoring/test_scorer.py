@@ -66,7 +66,7 @@ def test_gradients_are_those_of_each_answer_alone(both: tuple[Any, Scorer]) -> N
     assert plain.apart(plain.gradient(scorer.model), plain.gradient(model)) < 1e-4
 
 
-def test_a_row_says_the_same_whatever_lies_beside_it(both: tuple[Any, Scorer]) -> None:
+def test_a_row_says_the_same_whatever_lies_next_to_it(both: tuple[Any, Scorer]) -> None:
     _, scorer = both
     with torch.no_grad():
         together = scorer(AWKWARD).logps

@@ -26,7 +26,7 @@ MB = 250_000  # numbers of four bytes
 
 
 def state(step: int, size: int = 3) -> State:
-    """Return a state that tells in each of its parts which step it is of."""
+    """Return a state that reports in each of its parts which step it is of."""
     return State(
         step,
         weights={"layer.weight": torch.full((size,), float(step))},
@@ -205,7 +205,7 @@ def test_drafts_of_killed_processes_are_not_seen_and_are_cleaned_away(tmp_path: 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.json", "optimizer.safetensors"])
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"torn")], ids=["gone", "torn"])
-def test_a_damaged_checkpoint_is_told_in_a_sentence(file: str, harm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_checkpoint_is_reported_in_a_sentence(file: str, harm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with Writer(tmp_path, keep=2) as writer:
         writer.save(state(1))
         writer.save(state(2))
@@ -261,7 +261,7 @@ def test_no_checkpoint_speaks_of_best_weights_that_are_not_there(tmp_path: Path)
         writer.flush()
         (tmp_path / "best.safetensors" / "in the way").mkdir(parents=True)
         writer.best({"layer.weight": torch.ones(3)})
-        for _ in range(2):  # also for a caller who goes on after the first
+        for _ in range(2):  # also for a caller who continues after the first
             with pytest.raises(RunnerError, match=r"best\.safetensors: Is a directory; .* step-00000001 is whole"):
                 writer.save(state(2))
     assert names(tmp_path) == ["best.safetensors", "step-00000001"]
@@ -281,7 +281,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk_is_told_and_the_last_good_checkpoint_stands(small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_the_last_good_checkpoint_is_kept(small_disk: Path) -> None:
     folder = small_disk / "checkpoints"
     with Writer(folder, keep=2) as writer:
         writer.save(state(1, size=MB // 2))  # 1.5 MB
@@ -290,11 +290,11 @@ def test_a_full_disk_is_told_and_the_last_good_checkpoint_stands(small_disk: Pat
         writer.best({"layer.weight": torch.ones(MB // 2)})
         free = shutil.disk_usage(small_disk).free
         writer.save(state(2, size=MB * 3 // 2))  # 4.5 MB, of which the first files fit
-        told = (
+        reported = (
             r"disk/checkpoints/step-00000002: No space left on device; 4\.5 MB are needed and 4\.\d MB free; "
             r"the last good checkpoint: step-00000001 is whole; free space, and the same command resumes from it\.$"
         )
-        with pytest.raises(RunnerError, match=told):
+        with pytest.raises(RunnerError, match=reported):
             writer.flush()
     assert names(folder) == ["best.safetensors", "step-00000001"]
     assert free - 500_000 - 4096 * 4 <= shutil.disk_usage(small_disk).free <= free
@@ -323,7 +323,7 @@ def in_another_process(script: str, *arguments: object) -> subprocess.CompletedP
     return warm.run(line, cwd=Path(__file__).parents[4], env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120)
 
 
-def test_a_file_that_may_not_grow_is_told_and_the_last_good_checkpoint_stands(tmp_path: Path) -> None:
+def test_a_file_that_may_not_grow_is_reported_and_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:
     script = """
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
@@ -353,7 +353,7 @@ with Writer(Path(sys.argv[1])) as writer:
 
 
 def write_until_interrupted(folder: Path, report: Path) -> None:
-    """Go on from the checkpoint in a folder, a checkpoint and best weights each step; note the last one handed over."""
+    """Continue from the checkpoint in a folder, a checkpoint and best weights each step; note the last one."""
     found = load(folder)
     step = found.step if found else 0
     with Writer(folder, keep=2) as writer, report.open("w") as notes:
@@ -408,12 +408,12 @@ print(json.dumps({"step": found.step, "drafts": drafts}))
 def test_twenty_kills_at_random_moments_leave_whole_checkpoints(tmp_path: Path) -> None:
     process = in_another_process(DISTURB, tmp_path / "checkpoints", tmp_path / "report", int(signal.SIGKILL), 20)
     assert process.returncode == 0, process.stderr
-    told = json.loads(process.stdout)
-    assert told["step"] >= 20, "each process writes at least one"
-    assert told["drafts"] >= 5, "the kills came too seldom within a write to show anything"
+    reported = json.loads(process.stdout)
+    assert reported["step"] >= 20, "each process writes at least one"
+    assert reported["drafts"] >= 5, "the kills came too seldom within a write to show anything"
     with Writer(tmp_path / "checkpoints", keep=1) as writer:
-        writer.save(state(told["step"] + 1))
-    assert names(tmp_path / "checkpoints") == ["best.safetensors", f"step-{told['step'] + 1:08d}"]
+        writer.save(state(reported["step"] + 1))
+    assert names(tmp_path / "checkpoints") == ["best.safetensors", f"step-{reported['step'] + 1:08d}"]
 
 
 def test_twenty_times_ctrl_c_at_random_moments_lose_nothing_that_was_handed_over(tmp_path: Path) -> None:

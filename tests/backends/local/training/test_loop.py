@@ -32,7 +32,7 @@ from runner.training.loop import train
 from runner.training.meter import Meter
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, pair
-from tests.training.driving import Listed, bits, rounded, told
+from tests.training.driving import Listed, bits, reported, rounded
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_a_batch_has_the_same_gradient_however_it_is_cut(method: str, scorer: Sc
 
 
 @pytest.mark.parametrize("num_lanes", [2, 3])
-def test_lanes_come_to_what_one_pack_after_the_other_comes_to(num_lanes: int, tiny_model: Path) -> None:
+def test_lanes_come_to_what_one_pack_after_the_other_results_in(num_lanes: int, tiny_model: Path) -> None:
     """Several times over: which lane is first is left to chance."""
     scorer = Scorer(plain.lively(tiny_model))
     batch = [Example(row, (-3.0, -4.0)) for row in AWKWARD]
@@ -109,11 +109,13 @@ def measured(loss: float) -> tuple[Pending, ...]:
 
 def test_values_are_read_when_the_next_step_is_under_way(scorer: Scorer) -> None:
     reading = meter(scorer)
-    assert told(reading.add(1, measured(1.5), 10))[0] == []
-    events, _ = told(reading.add(2, measured(2.5), 10))
+    assert reported(reading.add(1, measured(1.5), 10))[0] == []
+    events, _ = reported(reading.add(2, measured(2.5), 10))
     assert rounded(events) == [(1, {"train/loss": 1.5, "train/learning_rate": pytest.approx(1e-4)})]
-    assert rounded(told(reading.flush())[0]) == [(2, {"train/loss": 2.5, "train/learning_rate": pytest.approx(2e-4)})]
-    assert told(reading.flush())[0] == []
+    assert rounded(reported(reading.flush())[0]) == [
+        (2, {"train/loss": 2.5, "train/learning_rate": pytest.approx(2e-4)})
+    ]
+    assert reported(reading.flush())[0] == []
 
 
 @pytest.mark.parametrize("when", ["before it is handed in, as on a CPU", "until it is read, as on a device"])
@@ -125,19 +127,19 @@ def test_the_speed_of_a_step_is_that_of_its_own_tokens_also_where_it_is_read_at_
         return {"loss": 1.5}
 
     time.sleep(0.2 * (not on_device))
-    told(reading.add(1, (late,), 10))
-    ((metrics, _), _) = told(reading.flush())
+    reported(reading.add(1, (late,), 10))
+    ((metrics, _), _) = reported(reading.flush())
     # 10 tokens in 0.2 s or more, however busy the machine is.
     assert 0 < metrics.values["system/tokens_per_second"] <= 50
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_is_told_with_its_step(value: float, scorer: Scorer) -> None:
+def test_a_loss_that_is_no_number_is_reported_with_its_step(value: float, scorer: Scorer) -> None:
     reading = meter(scorer)
-    told(reading.add(1, measured(1.5), 10))
-    told(reading.add(2, measured(value), 10))
+    reported(reading.add(1, measured(1.5), 10))
+    reported(reading.add(2, measured(value), 10))
     with pytest.raises(RunnerError, match=rf"the loss is {value} after 1 steps; .* checkpoint is kept; try again"):
-        told(reading.flush())
+        reported(reading.flush())
 
 
 SETTINGS = Local(lora=Lora(rank=4))
@@ -164,7 +166,7 @@ def trained(
 def test_the_loop_measures_each_step_and_judges_at_the_start_and_every_so_often(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    events, step = told(trained(learner(tiny_model), examples()[:6], examples()[6:], tmp_path))
+    events, step = reported(trained(learner(tiny_model), examples()[:6], examples()[6:], tmp_path))
     assert step == 12
     found = rounded(events)
     assert [step for step, values in found if "train/loss" in values] == list(range(1, 13))
@@ -186,8 +188,8 @@ def test_the_untrained_model_is_evaluated_by_the_reference_log_probabilities_alo
     with torch.no_grad():
         known = [tuple(sound.scorer([row]).logps[0].tolist()) for row in AWKWARD]
     held_out = Listed(Example(row, logps) for row, logps in zip(AWKWARD, known, strict=True))
-    _, computed = told(evaluate(InProcessEngine(sound, Path("nowhere")), held_out, sound.recipe.loss))
-    _, taken = told(evaluate_reference(held_out, sound.recipe.loss, "train"))
+    _, computed = reported(evaluate(InProcessEngine(sound, Path("nowhere")), held_out, sound.recipe.loss))
+    _, taken = reported(evaluate_reference(held_out, sound.recipe.loss, "train"))
     for one, other in zip(taken, computed, strict=True):
         # A tie to the last bit, which another layout breaks.
         assert (one.pop("reward_margin"), one.pop("reward_accuracy")) == (0.0, 0.5)
@@ -198,7 +200,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tiny_model: Path, t
     sound = learner(tiny_model)
     broken = Learner(sound.scorer, sound.recipe)
     with pytest.raises(RunnerError, match="the loss is nan after 7 steps"):
-        told(trained(broken, examples(), Listed(), tmp_path, Broken))
+        reported(trained(broken, examples(), Listed(), tmp_path, Broken))
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000005"]
 
 
@@ -206,7 +208,7 @@ def test_no_checkpoint_is_written_of_a_loss_that_is_no_number(tiny_model: Path, 
     sound = learner(tiny_model, checkpoints=3)
     broken = Learner(sound.scorer, replace(sound.recipe, checkpoint_every=2))
     with pytest.raises(RunnerError, match="the loss is nan after 7 steps"):
-        told(trained(broken, examples(), Listed(), tmp_path, Broken))
+        reported(trained(broken, examples(), Listed(), tmp_path, Broken))
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000002", "step-00000004", "step-00000006"]
 
 
@@ -224,7 +226,7 @@ def test_training_stops_when_held_out_rows_have_said_so_and_keeps_what_is_asked(
         monkeypatch.setattr(evaluation, name, given)
     sound = learner(tiny_model, keep_best=keep_best, patience=2)
     evaluated = Learner(sound.scorer, replace(sound.recipe, evaluate_every=2))
-    events, step = told(trained(evaluated, examples(), examples(), tmp_path))
+    events, step = reported(trained(evaluated, examples(), examples(), tmp_path))
     # Evaluated after 0, 2, 4, 6 and 8 steps; the lowest after 4.
     assert [event.step for event in events if isinstance(event, Metrics) and "eval/loss" in event.values][-1] == 8
     (note,) = (event for event in events if isinstance(event, Note))
@@ -248,7 +250,7 @@ def test_an_average_of_the_weights_is_judged_and_kept(tiny_model: Path, tmp_path
     with averaging.result_in_place():
         assert bits(averaging.weights) == after
     assert (bits(averaging.weights), bits(averaging.averaged)) == (before, after)
-    told(trained(learner(tiny_model, ema_decay=0.5), examples(), Listed(), tmp_path))
+    reported(trained(learner(tiny_model, ema_decay=0.5), examples(), Listed(), tmp_path))
     assert result_weights(tmp_path, False).name == "averaged.safetensors"
 
 
@@ -263,7 +265,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 OF_ONE_KIND = ("rslora", "dora", "again")
-"""Options that change what a step computes and keep nothing beside the weights: `full` stands for them."""
+"""Options that change what a step computes and keep nothing next to the weights: `full` stands for them."""
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,7 @@ def test_a_training_stopped_early_or_late_resumes_to_the_same_bits(
 ) -> None:
     more = OPTIONS[option]
     whole = learner(tiny_model, **more)
-    events, ended = told(trained(whole, examples()[:6], examples()[6:], tmp_path / "whole"))
+    events, ended = reported(trained(whole, examples()[:6], examples()[6:], tmp_path / "whole"))
     measured = set(map(str, rounded(events)))
     for stopped_at in (1, 8):
         folder = tmp_path / f"stopped after {stopped_at} steps"
@@ -284,11 +286,11 @@ def test_a_training_stopped_early_or_late_resumes_to_the_same_bits(
         for event in stopped:
             seen.append(event)
             if isinstance(event, Metrics) and event.step == stopped_at and "train/loss" in event.values:
-                with pytest.raises(StopAsked):  # once what was measured up to its checkpoint is told
+                with pytest.raises(StopAsked):  # once what was measured up to its checkpoint is reported
                     seen += [stopped.throw(StopAsked()), *stopped]
                 break
         again = learner(tiny_model, **more)
-        rest, step = told(trained(again, examples()[:6], examples()[6:], folder))
+        rest, step = reported(trained(again, examples()[:6], examples()[6:], folder))
         assert step == ended
         assert bits(again.result) == bits(whole.result), folder
         assert all(str(each) in measured for each in rounded(seen + rest)), folder

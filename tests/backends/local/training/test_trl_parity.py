@@ -65,7 +65,7 @@ AWKWARD = {
     "no text in an answer": pair([user("Why?")], "Air.", ""),
     "answers that begin alike": pair([user("How?")], "Wrap it in cloth.", "Wrap it in paper."),
     "answers that are alike": pair([user("How?")], "Wrap it.", "Wrap it."),
-    "unlike lengths": pair([user("How?")], "It.", "Air scatters blue light. " * 4),
+    "different lengths": pair([user("How?")], "It.", "Air scatters blue light. " * 4),
     "a cut answer": pair([user("0123456789 " * 3)], "Air", "Air scatters blue light. " * 20),
     "both answers cut": pair([user("0123456789 " * 3)], "Wrap it in cloth. " * 20, "Air scatters blue light. " * 20),
 }
@@ -96,7 +96,7 @@ def test_each_row_is_as_awkward_as_its_name_says(tiny_model: Path) -> None:
     assert all(len(row.prompt) < MAX_LENGTH for row in found.values())
     one, other = found["answers that begin alike"].answers
     assert one[0] == other[0]
-    assert found["one token"].answers[0][1:] == found["one token"].answers[1][1:]  # beside what ends the turn
+    assert found["one token"].answers[0][1:] == found["one token"].answers[1][1:]  # next to what ends the turn
 
 
 def policy(folder: Path, architecture: str, tuning: str) -> Any:

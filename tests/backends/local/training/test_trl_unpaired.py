@@ -37,7 +37,7 @@ from tests.backends.local.training.test_trl_parity import (
     turns,
     user,
 )  # fmt: skip
-from tests.training.driving import Listed, told
+from tests.training.driving import Listed, reported
 
 pytestmark = pytest.mark.slow
 
@@ -144,7 +144,7 @@ def test_a_batch_of_awkward_rows_agrees_in_one_pass_and_in_two(name: str, tiny_m
     model, own = (plain.disturbed(plain.load(tiny_model), 0.3) for _ in range(2))
     expected = theirs(trainer(tiny_model, own, in_order(rows), keys, tmp_path), len(rows))
     engine, stored = batches(tiny_model, model, rows, keys)
-    _, batch = told(stored.batch(engine, 0))
+    _, batch = reported(stored.batch(engine, 0))
     assert name != "kto" or expected[0]["kl"] > 0.01
     for forward_backward in (InProcessEngine.forward_backward_custom, by_primitives.forward_backward_custom):
         values = dict(forward_backward(engine, batch.examples, batch.loss)())
@@ -165,7 +165,7 @@ def test_six_optimizer_steps_over_three_epochs_lead_to_the_same_weights(tiny_mod
     engine, stored = batches(folder, policy(folder, "qwen2", "lora"), ALL, KEYS)
     steps = []
     for at in range(NUM_STEPS):
-        _, batch = told(stored.batch(engine, at))
+        _, batch = reported(stored.batch(engine, at))
         values = engine.forward_backward_custom(batch.examples, batch.loss)
         steps.append({**values(), **engine.optim_step(stored.recipe.adam(at))()})
     logged = [entry for entry in their.state.log_history if "loss" in entry]
