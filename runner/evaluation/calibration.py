@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isnan
-from typing import Any
 
 from runner.data import problems
 from runner.errors import DataError, RequestError
@@ -58,7 +57,7 @@ class Calibrated:
     warnings: tuple[str, ...] = ()
 
 
-def plan(path: str, wanted: Sequence[str | Mapping[str, Any]], request: Request) -> Calibration:
+def plan(path: str, wanted: Sequence[str | Mapping[str, Json]], request: Request) -> Calibration:
     """Return the labelled answers of a file, and the graders by their names, files or configurations.
 
     Raises `RequestError` where no grader is named or one cannot work, `DataError` by file and line for a row that has

@@ -1,11 +1,11 @@
 """What goes over the wire of Foundry's sessions: JSON, as the package `azure-ai-finetuningsessions` 1.0.0b1 has it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
 
+from runner.data.json_value import Json
 from runner.errors import ServiceError
 from runner.remote.engine.service import Answer, FloatArray, Operation, Save, Score
 
@@ -63,7 +63,7 @@ class Accepted(msgspec.Struct):
     session_id: str = ""
 
 
-def chunks(ids: Sequence[int]) -> dict[str, Any]:
+def chunks(ids: Sequence[int]) -> dict[str, Json]:
     """Return token ids as the input of a model."""
     return {"chunks": [{"type": "text", "tokens": list(ids)}]}
 

@@ -4,9 +4,8 @@
 `prompt` or `question`, as gsm8k and reasoning-gym have it; or a row of any other format: its prompt and its answers.
 """
 
-from typing import Any
-
 from runner.data.formats import Format
+from runner.data.json_value import Json
 from runner.data.problems import problem_of
 
-FORMAT = Format("problem", "problem", dict[str, Any], problem_of)
+FORMAT = Format("problem", "problem", dict[str, Json], problem_of)
