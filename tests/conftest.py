@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from hypothesis import settings
 
 from runner.backends.local.machine import hardware
 from tests import scheduling, tiny
+
+
+# Modules are compiled once and not again in each of some thousand processes, a quarter to half a second each,
+# whatever the developer's shell says.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,13 +33,8 @@ class Encoder:
 
     @cached_property
     def _tokenizer(self) -> "Tokenizer":
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        # Files may ask for either: then a text's tokens would depend on the texts that are encoded with it.
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return tokenizer
+        path = self.folder / "tokenizer.json"
+        return _read(path, path.stat().st_mtime_ns)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a rendered text; the template has written the special tokens, none are added."""
@@ -103,3 +98,16 @@ def _batches(texts: Sequence[str], size: int) -> Iterator[list[str]]:
         batch.append(text)
     if batch:
         yield batch
+
+
+# Checks, the count of tokens and training each have an encoder: the embedded model's file takes 0.1 s to read.
+@lru_cache(maxsize=2)
+def _read(path: Path, _changed: int) -> "Tokenizer":
+    """Return a file's tokenizer; of a file that changed since, another one."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    # Files may ask for either: then a text's tokens would depend on the texts that are encoded with it.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
