@@ -14,7 +14,6 @@ from hypothesis import settings
 from runner.backends.local.machine import hardware
 from tests import scheduling, tiny
 
-
 # Modules are compiled once and not again in each of some thousand processes, a quarter to half a second each,
 # whatever the developer's shell says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -1,9 +1,9 @@
 """Real commands without the start of an interpreter: `run` and `Popen` are those of `subprocess`, but fork.
 
 A fresh interpreter spends 2 to 8 seconds of processor time on importing Hydra, MLflow, torch and the Azure SDK. Here
-a server per test process imports them once, and forks for each command. The child is a process of its own: it has
-its own pid, environment, working directory, standard streams and signals, and it ends as an interpreter ends. Nothing
-of `runner` is imported before the fork, so that no cache or setting of one command reaches another.
+a server per test process imports them and the runner once, and forks for each command. The child is a process of its
+own: it has its own pid, environment, working directory, standard streams and signals, and it ends as an interpreter
+ends. Nothing of `runner` is called before the fork, so that no cache or setting of one command reaches another.
 
 A command that the server cannot stand for starts a fresh interpreter instead: another executable, options before
 `-m` or `-c`. A variable that is read while a library is imported (`READ_AT_IMPORT`) cannot differ from the server's.

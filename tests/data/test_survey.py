@@ -20,7 +20,7 @@ from tests.data.samples import (
     Raw,
     assistant,
     look,
-    messages,
+    reported,
     selection,
     simple_pair,
     trl,
@@ -70,9 +70,9 @@ def test_the_order_of_rows_changes_the_fingerprint(tmp_path: Path) -> None:
     assert one.bytes == other.bytes
 
 
-def test_a_repeated_row_is_messages_with_the_place_of_the_first(tmp_path: Path) -> None:
+def test_a_repeated_row_is_reported_with_the_place_of_the_first(tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", 1, 2, 1)
-    [message] = messages(look(path), tmp_path)
+    [message] = reported(look(path), tmp_path)
     assert message == (
         "warning duplicate-row data.jsonl:3: the row is the same as at data.jsonl:1; it counts twice: "
         "remove one of them"
@@ -82,7 +82,7 @@ def test_a_repeated_row_is_messages_with_the_place_of_the_first(tmp_path: Path) 
 def test_a_repeated_prompt_is_noted(tmp_path: Path) -> None:
     again = trl(simple_pair(1)) | {"chosen": [{"role": "assistant", "content": "Ask it."}]}
     path = write(tmp_path / "data.jsonl", 1, again)
-    assert messages(look(path), tmp_path) == [
+    assert reported(look(path), tmp_path) == [
         "note repeated-prompt data.jsonl:2: the prompt is the same as at data.jsonl:1, with another answer; "
         "this is fine if it is meant"
     ]
@@ -92,16 +92,16 @@ def test_rows_are_compared_over_files_and_shapes(tmp_path: Path) -> None:
     flat = {"prompt": "How old is oak 2?", "chosen": "Count its 2 rings.", "rejected": "Hard to say, 2?"}
     files = [write(tmp_path / "a.jsonl", 1, 2), write(tmp_path / "b.jsonl", 3, flat)]
     found = survey(Selection(train=[str(each) for each in files], kind="preference"))
-    assert [each.split(";")[0] for each in messages(found, tmp_path)] == [
+    assert [each.split(";")[0] for each in reported(found, tmp_path)] == [
         "warning duplicate-row b.jsonl:2: the row is the same as at a.jsonl:2"
     ]
 
 
-def test_held_out_rows_and_prompts_that_are_trained_on_are_messages(tmp_path: Path) -> None:
+def test_held_out_rows_and_prompts_that_are_trained_on_are_reported(tmp_path: Path) -> None:
     again = trl(simple_pair(2)) | {"chosen": [{"role": "assistant", "content": "Ask it."}]}
     train, held = write(tmp_path / "train.jsonl", 1, 2), write(tmp_path / "held.jsonl", 3, 1, again)
     found = survey(selection(train, validation=str(held)))
-    assert messages(found, tmp_path) == [
+    assert reported(found, tmp_path) == [
         "warning shared-row held.jsonl:2: the row is trained on too, at train.jsonl:1; held-out rows must be new: "
         "remove one of them",
         "warning shared-prompt held.jsonl:3: the prompt is trained on too, at train.jsonl:2; held-out rows must be "
@@ -113,7 +113,7 @@ def test_rows_with_tools_are_compared_with_them(tmp_path: Path) -> None:
     add, sub = ([{"type": "function", "function": {"name": name}}] for name in ("add", "sub"))
     row = trl(simple_pair(1))
     path = write(tmp_path / "data.jsonl", row | {"tools": add}, row | {"tools": sub}, row | {"tools": add})
-    assert [each.split(":")[1] for each in messages(look(path), tmp_path) if "duplicate-row" in each] == ["3"]
+    assert [each.split(":")[1] for each in reported(look(path), tmp_path) if "duplicate-row" in each] == ["3"]
 
 
 def test_five_places_of_a_rule_are_kept_and_all_are_counted(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_five_places_of_a_rule_are_kept_and_all_are_counted(tmp_path: Path) -> N
     assert [each.line for each in group.examples] == [2, 3, 4, 5, 6]
 
 
-def test_errors_are_messages_first(tmp_path: Path) -> None:
+def test_errors_are_reported_first(tmp_path: Path) -> None:
     found = look(write(tmp_path / "data.jsonl", 1, 1, BAD))
     assert [group.severity for group in found.findings] == ["error", "warning"]
     assert [error.line for error in found.errors] == [3]
@@ -138,7 +138,7 @@ def test_only_rows_with_more_bytes_than_tokens_are_allowed_are_counted(tmp_path:
 
     found = survey(selection(path), TokenLimit(300, count))
     assert len(counted) == 1
-    assert messages(found, tmp_path) == [
+    assert reported(found, tmp_path) == [
         "warning too-long data.jsonl:2: the row has 1,301 tokens; 300 are allowed; it will be truncated"
     ]
 
@@ -149,7 +149,7 @@ def test_a_row_of_as_many_tokens_as_allowed_is_not_too_long(tmp_path: Path) -> N
 
 def test_a_row_that_was_counted_only_until_it_was_over_the_limit_has_more_tokens_than_it(tmp_path: Path) -> None:
     found = survey(selection(write(tmp_path / "data.jsonl", 1)), TokenLimit(10, lambda rows: [11]))
-    assert messages(found, tmp_path) == [
+    assert reported(found, tmp_path) == [
         "warning too-long data.jsonl:1: the row has more than 10 tokens; 10 are allowed; it will be truncated"
     ]
 
@@ -165,7 +165,7 @@ def test_the_long_rows_of_a_block_are_counted_together(tmp_path: Path) -> None:
     assert sizes == [100]
 
 
-def reported(chosen: Selection) -> list[Progress]:
+def progress_of(chosen: Selection) -> list[Progress]:
     progress: list[Progress] = []
     survey(chosen, report=progress.append)
     return progress
@@ -176,7 +176,7 @@ def test_progress_grows_to_the_whole_whatever_the_container(tmp_path: Path, name
     rows = [trl_text(simple_pair(number)) for number in range(12_000)]
     write = {**CONTAINERS, "csv": write_csv}[name.partition(".")[2]]
     write(tmp_path / name, rows)
-    progress = reported(Selection(train=str(tmp_path / name), kind="preference"))
+    progress = progress_of(Selection(train=str(tmp_path / name), kind="preference"))
     assert len(progress) > 1
     assert progress == sorted(progress)
     assert progress[0].share < 1
@@ -185,9 +185,9 @@ def test_progress_grows_to_the_whole_whatever_the_container(tmp_path: Path, name
 
 def test_progress_counts_all_files_and_ends_where_max_rows_ends(tmp_path: Path) -> None:
     train, held = write(tmp_path / "train.jsonl", *range(10)), write(tmp_path / "held.jsonl", *range(10, 20))
-    both = reported(selection(train, validation=str(held)))
+    both = progress_of(selection(train, validation=str(held)))
     assert [round(each.share, 1) for each in both] == [0.5, 1.0]
-    assert reported(selection(train, max_rows=2))[-1] == (1.0, 2)
+    assert progress_of(selection(train, max_rows=2))[-1] == (1.0, 2)
 
 
 def test_a_bad_row_stops_the_run(tmp_path: Path) -> None:
