@@ -63,7 +63,7 @@ def test_every_key_of_a_method_without_such_keys_is_shown() -> None:
     assert methods.load("sft").shown(values) == {f"sft.{key}": value for key, value in values.items()}
 
 
-def test_a_hosted_runs_name_is_significant_from_a_local_ones_at_its_beginning(proposed: Plan) -> None:
+def test_a_hosted_runs_name_differs_from_a_local_ones_at_its_beginning(proposed: Plan) -> None:
     local, hosted = proposed().run.folder.name, proposed(*HOSTED).run.folder.name
     assert local.startswith("dpo-house_style-")
     assert hosted.startswith("hosted-dpo-house_style-")
