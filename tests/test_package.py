@@ -10,6 +10,7 @@ from zipfile import ZipFile
 import pytest
 
 from runner import __version__
+from tests import warm
 from tests.execution.test_resume import arguments
 
 ROOT = Path(__file__).parent.parent
@@ -29,8 +30,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(site: Path, folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(site), "PYTHONWARNINGS": "ignore", "COLUMNS": "200"}
-    whole = [sys.executable, *line]
-    return subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    return warm.run([sys.executable, *line], cwd=folder, env=environment)
 
 
 def test_the_wheel_brings_options_experiments_and_data(installed: Path, tmp_path: Path) -> None:

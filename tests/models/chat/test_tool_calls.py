@@ -19,7 +19,8 @@ from runner.models.chat.tokenizer import ChatTokenizer
 from tests import tiny
 from tests.models.chat.tool_rows import ENDS, conversations, parsed, tokenizer_folder
 
-ROWS = 200
+ROWS = [50, pytest.param(200, marks=pytest.mark.exhaustive)]
+"""How many generated rows; those of the fewer are the first of the more."""
 REWRITING = ("mistral",)
 """Templates that write earlier turns otherwise once others follow: their turns are found by their marks alone."""
 
@@ -71,10 +72,11 @@ def without_skipped(ids_and_mask: Masked, row: Conversation) -> Masked:
     return ids, kept
 
 
+@pytest.mark.parametrize("count", ROWS)
 def test_rows_with_tools_have_the_ids_of_transformers_and_the_masks_of_trl_but_for_weights_of_zero(
-    name: str, marked: Path, plain: Path
+    name: str, count: int, marked: Path, plain: Path
 ) -> None:
-    rows = list(conversations(1, ROWS, name))
+    rows = list(conversations(1, count, name))
     expected = [without_skipped(each, row) for each, row in zip(trls(marked, rows), rows, strict=True)]
     assert any(0 in row[1] for row in expected)
     assert ours(marked, rows) == expected
