@@ -1,11 +1,12 @@
 """Answers graded: each grade is on the disk before the next is asked for, and what is there is not graded again."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import msgspec
@@ -58,6 +59,41 @@ def grade(
     # Only now, as a whole: until here the file was appended to, so that a kill loses nothing that was paid for.
     graded.write(path, found)  # without those of other graders and answers, which are not asked for any more
     return found
+
+
+@contextmanager
+def ahead(
+    folder: Path, rows: Sequence[Asked], grader: Grader, judge: Judge | None, at_once: int = 1
+) -> Iterator[Callable[[Answer], None]]:
+    """Lend what has an answer graded by threads while others are still sampled; `grade` finds the grades in the folder.
+
+    Only by graders that wait for a network or another process: what computes here would take turns with the sampling.
+    Grades that are not under way when the block ends are left to `grade`, as are those whose grader raises.
+    """
+    if grader.loads() or not (grader.concurrent or grader.waits):
+        yield lambda answer: None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path, asked, lock = folder / graded.GRADES, {row.row: row for row in rows}, Lock()
+    known = {each.key for each in graded.read_whole(path, AnswerGrade)}
+    with grader.grading(judge) as grading, path.open("ab") as file:
+        pool = ThreadPoolExecutor(at_once if grader.concurrent else 1)
+
+        def work(task: Task) -> None:
+            record = _record(task, grader.name, grading(task.subject))
+            with lock:
+                file.write(msgspec.json.encode(record) + b"\n")
+                file.flush()
+
+        def on_answer(answer: Answer) -> None:
+            for task in _tasks([asked[answer.row]], [answer], [grader], base=""):
+                if task.key not in known:
+                    pool.submit(work, task)
+
+        try:
+            yield on_answer
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[Grader], base: str) -> Iterator[Task]:

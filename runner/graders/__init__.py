@@ -86,6 +86,8 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The service's name of the type, and the module's."""
     concurrent: ClassVar[bool] = False
     """Whether several answers may be graded at a time, by threads: true for what waits for a network."""
+    waits: ClassVar[bool] = False
+    """Whether another process grades, so that this one can do something else meanwhile."""
     compares: ClassVar[bool] = False
     """Whether an answer is compared with the base model's (`Subject.other`), which itself has no score then."""
 

@@ -54,6 +54,13 @@ class Samples(msgspec.Struct, frozen=True, tag=True):
     rows: list[dict[str, str]]
 
 
+class Graded(msgspec.Struct, frozen=True, tag=True, rename={"step": "at"}):
+    """Answers of the model after `step` optimizer steps, and their grades, are in this folder of the run."""
+
+    step: int
+    folder: str
+
+
 class Note(msgspec.Struct, frozen=True, tag=True):
     """Something a user should know: a choice made, a fallback taken."""
 
@@ -133,6 +140,6 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 Event = (
-    Started | StepStarted | StepDone | Metrics | Samples | Note | Intent | Created | Removed | Said | State
+    Started | StepStarted | StepDone | Metrics | Samples | Graded | Note | Intent | Created | Removed | Said | State
     | Wait | Progress | Stopped | Failed
 )  # fmt: skip

@@ -49,8 +49,10 @@ PROBLEMS, ANSWERS, GRADES = "problems.jsonl", "answers.jsonl", "grades.jsonl"
 """What models were asked, all their answers, and what graders said of them (graded.py)."""
 CHECKPOINT_GRADES = "checkpoint_grades"
 """In a run's folder: answers and grades on the way, a folder for each evaluation, with `evaluation.keep_by`."""
-ROLLOUTS, SAMPLED = "rollouts", "sampled.jsonl"
-"""In a run's folder: a folder for each rollout, with the answers that are learned from, and their grades."""
+ROLLOUTS, SAMPLED, COMPARED = "rollouts", "sampled.jsonl", "reference_logps.json"
+"""In a run's folder: a folder for each rollout, with the answers that are learned from, their grades, and where
+`rft.beta` asks for it the base model's log-probabilities of their tokens.
+"""
 EVALUATION, BENCHMARKS = "evaluation.json", "harness.json"
 """In an evaluation's folder, next to these three: its models, its graders, how each did; results of benchmarks."""
 

@@ -43,6 +43,8 @@ class RemoteBackend(Backend[Settings]):
     """A backend whose training is ours, and whose engine is a service's."""
 
     stops_at_price = True
+    asks_base: ClassVar[bool] = False
+    """Whether a session can ask the base model how likely an answer is, once its own has learned."""
     repeats: ClassVar[str]
     """What the service guarantees where an answer is lost, as a sentence for the plan."""
 
@@ -68,7 +70,7 @@ class RemoteBackend(Backend[Settings]):
                 "language models; use backend=local."
             )
         if methods.load(request.method).graded:
-            rewarded.check(request)
+            rewarded.check(request, self.asks_base)
         # Each of them would be a best, a patience or a grader that nothing is measured for.
         if "validation" not in survey.splits:
             refuse_judging(request.evaluation)
@@ -100,7 +102,8 @@ class RemoteBackend(Backend[Settings]):
 
     def cost(self, run: Run, tokens: Tokens | None) -> Cost:
         """Return the most that the whole run costs by the table of prices; None where it has none."""
-        usage, rates = price.estimate(run), self.target(run).rates
+        target = self.target(run)
+        usage, rates = price.estimate(run, target), target.rates
         if usage is None or rates is None:
             return Cost(None, None)
         judge = planned.cost(run, num_steps(run)).dollars if methods.load(run.plan.method).graded else 0.0

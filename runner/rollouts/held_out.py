@@ -84,18 +84,12 @@ class HeldOutProblems:
         # paid for.
         folder = self._folder(step)
 
-        def draw() -> list[Group]:
-            prompts = [self.tokenizer.encode_prompt(row.given) for row in self.rows]
-            return sampled.sample(
-                engine, self.tokenizer, range(len(prompts)), prompts, lambda turn: replace(how, seed=self.seed + turn)
-            )
-
-        groups = sampled.kept(folder / layout.SAMPLED, draw)
+        reward = msgspec.structs.replace(self.grader, name=REWARD)
+        groups = sampled.kept(folder / layout.SAMPLED, lambda: self._drawn(engine, folder, how, reward))
         answers = sampled.answers_of(self.rows, groups)
-        graded.write(folder / layout.ANSWERS, answers)
-        graders = [msgspec.structs.replace(self.grader, name=REWARD), *self.others]
-        work = grading.grade(folder, self.rows, answers, graders, self.judge, at_once=self.at_once)
+        work = grading.grade(folder, self.rows, answers, [reward, *self.others], self.judge, at_once=self.at_once)
         grades = yield from sampled.shown_as(Progress("train", step, 0, what="held-out grades"), work)
+        yield from sampled.shown(self.folder, folder, step, self.rows, answers)
         own = [grade for grade in grades if grade.grader == REWARD]
         # Rows are the unit, however many answers each has; a row with an ungraded answer has no mean.
         means = summary.means(grades, POLICY)
@@ -107,6 +101,14 @@ class HeldOutProblems:
         found |= {f"eval/{name}_sampled": mean for name, mean in means.items() if name != REWARD}
         yield Metrics(step, found | {self.metric: means[REWARD]})
         return grades
+
+    def _drawn(self, engine: Engine, folder: Path, how: Sampling, reward: Grader) -> list[Group]:
+        prompts = [self.tokenizer.encode_prompt(row.given) for row in self.rows]
+        with grading.ahead(folder, self.rows, reward, self.judge, self.at_once) as graded_now:
+            return sampled.sample(
+                engine, self.tokenizer, range(len(prompts)), prompts, lambda turn: replace(how, seed=self.seed + turn),
+                lambda place, which, answer: graded_now(sampled.answer_of(self.rows[place], which, answer)),
+            )  # fmt: skip
 
     def _diverging(self, grades: Sequence[AnswerGrade]) -> Generator[Event, None, None]:
         """Warn where the reward has risen since before training, and another grader's score has fallen."""

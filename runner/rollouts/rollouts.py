@@ -13,10 +13,10 @@ from runner.evaluation import grading
 from runner.graders import Grader, Judge
 from runner.methods.rft import RFT
 from runner.methods.rft.advantages import spread
-from runner.models.chat.tokenizer import ChatTokenizer
-from runner.record import layout
+from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
+from runner.record import files, layout
 from runner.record.events import Event, Metrics, Note, Progress
-from runner.record.graded import AnswerGrade
+from runner.record.graded import AnswerGrade, Asked
 from runner.record.samples import Sampling
 from runner.rollouts import learning, sampled, signals
 from runner.rollouts.learning import Reference
@@ -50,6 +50,17 @@ class Spent:
     ungraded: int = 0
     """Rollouts in which an answer had no grade."""
     reported_length: bool = False
+    began: float | None = None
+    """When the first rollout began that this process has had answered; those on the disk take no time."""
+    rollouts: int = 0
+
+    def pace(self, began: float) -> dict[str, float]:
+        """Count in a rollout that began then; return the mean seconds of those before, as soon as there are some."""
+        if self.began is None:
+            self.began = began
+            return {}
+        self.rollouts += 1
+        return {"seconds_per_rollout": (began - self.began) / self.rollouts}
 
 
 @dataclass(frozen=True)
@@ -80,8 +91,12 @@ class Rollouts:
         (https://arxiv.org/abs/2503.14476, section 3.2). Raises `RequestError` where the grader gives no answer a grade.
         """
         number = step // msgspec.convert(self.keys.updates_per_rollout, int)
-        before = replace(self.spent)
+        before, began = replace(self.spent), time.perf_counter()
         groups, grades = yield from self._answered(engine, number, step)
+        # As often as held-out rows are answered: each rollout would be a table too many to look at.
+        if step % self.recipe.evaluate_every == 0:
+            rows = self._rows_of(groups)
+            yield from sampled.shown(self.folder, self._folder(number), step, rows, sampled.answers_of(rows, groups))
         # From here on all is a function of what is on the disk, so that a resumed step has the same result.
         rewards: signals.Rewards = signals.by_group(groups, grades)
         yield from self._warned(groups, grades, rewards)
@@ -91,9 +106,21 @@ class Rollouts:
         if self.spent.answers > before.answers:
             took = {name: getattr(self.spent, name) - getattr(before, name) for name in ("sampling", "grading")}
             speed = (self.spent.tokens - before.tokens) / took["sampling"]
-            seconds = {f"system/{name}_seconds": each for name, each in took.items()}
-            yield Metrics(step, seconds | {"system/sampled_tokens_per_second": speed})
-        return learning.batch(groups, rewards, self.keys, self.recipe.loss, self.reference, values)
+            seconds = {f"{name}_seconds": each for name, each in took.items()} | self.spent.pace(began)
+            found = seconds | {"sampled_tokens_per_second": speed}
+            yield Metrics(step, {f"system/{name}": value for name, value in found.items()})
+        return learning.batch(groups, rewards, self.keys, self.recipe.loss, self._reference_of(number), values)
+
+    def _reference_of(self, number: int) -> Reference:
+        """Return what keeps the reference's log-probabilities of a rollout, so that no step asks for them again."""
+        path = self._folder(number) / layout.COMPARED
+
+        def logps(rows: Sequence[TokenRow]) -> list[list[float]]:
+            if not path.exists():
+                files.write(path, msgspec.json.encode(self.reference(rows)))
+            return msgspec.json.decode(path.read_bytes(), type=list[list[float]])
+
+        return logps
 
     def _filled(
         self, engine: Engine, number: int, step: int, groups: Sequence[Group], rewards: signals.Rewards
@@ -139,17 +166,20 @@ class Rollouts:
         path = folder / layout.SAMPLED
         if not path.exists():
             yield Progress("train", step, self.recipe.num_steps, what="more answers" if turn else "answers")
-        return sampled.kept(path, lambda: self._drawn(engine, number, turn, most))
+        return sampled.kept(path, lambda: self._drawn(engine, folder, number, turn, most))
 
-    def _drawn(self, engine: Engine, number: int, turn: int, most: int | None) -> list[Group]:
+    def _drawn(self, engine: Engine, folder: Path, number: int, turn: int, most: int | None) -> list[Group]:
         # Later rounds go through the rows in orders of their own, as if they were further epochs.
         seed = self.recipe.seed + turn * EXTRA_ORDER
         places = batch(len(self.rows), self.recipe.hyperparameters.batch_size, seed, number)[:most]
-        prompts = [self.tokenizer.encode_prompt(sampled.problem_of(self.rows[place]).given) for place in places]
-        with engine.timed("answers"):
+        rows = self._rows_at(places)
+        prompts = [self.tokenizer.encode_prompt(row.given) for row in rows]
+        ahead = grading.ahead(folder, rows, self.grader, self.judge, self.at_once)
+        with engine.timed("answers"), ahead as graded_now:
             return sampled.sample(
                 engine, self.tokenizer, places, prompts,
                 lambda again: self._sampling(number, again + turn * EXTRA_SEED),
+                lambda place, which, answer: graded_now(sampled.answer_of(rows[place], which, answer)),
             )  # fmt: skip
 
     def _sampling(self, number: int, turn: int) -> Sampling:
@@ -162,7 +192,7 @@ class Rollouts:
         )  # fmt: skip
 
     def _graded(self, groups: Sequence[Group], folder: Path, step: int) -> Generator[Event, None, list[AnswerGrade]]:
-        rows = [sampled.asked(sampled.problem_of(self.rows[group.row])) for group in groups]
+        rows = self._rows_of(groups)
         # Grades that are in the folder are not asked for again: the key of a grade is all that it depends on.
         work = grading.grade(
             folder, rows, sampled.answers_of(rows, groups), [self.grader], self.judge, at_once=self.at_once
@@ -175,6 +205,12 @@ class Rollouts:
                 f"{self._cost}; fix the grader."
             )
         return grades
+
+    def _rows_of(self, groups: Sequence[Group]) -> list[Asked]:
+        return self._rows_at([group.row for group in groups])
+
+    def _rows_at(self, places: Sequence[int]) -> list[Asked]:
+        return [sampled.asked(sampled.problem_of(self.rows[place])) for place in places]
 
     def _warned(
         self, groups: Sequence[Group], grades: Sequence[AnswerGrade], rewards: signals.Rewards

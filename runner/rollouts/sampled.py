@@ -10,6 +10,7 @@ the last checkpoint, is learned from the same answers.
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +19,8 @@ import msgspec
 from runner.data.kinds.problem import Problem
 from runner.data.rows import Row, row_id
 from runner.models.chat.tokenizer import ChatTokenizer
-from runner.record import graded
-from runner.record.events import Event
+from runner.record import graded, layout
+from runner.record.events import Event, Graded
 from runner.record.graded import Answer, Asked
 from runner.record.samples import Sampling
 from runner.training.engine import Engine, Sampled
@@ -64,10 +65,25 @@ def asked(problem: Problem) -> Asked:
 def answers_of(rows: Sequence[Asked], groups: Sequence[Group]) -> list[Answer]:
     """Return groups' answers as graders take them, in their order."""
     return [
-        Answer(model=POLICY, row=row.row, sample=number, text=each.text, ended=each.ended)
+        answer_of(row, number, each)
         for row, group in zip(rows, groups, strict=True)
         for number, each in enumerate(group.answers)
     ]
+
+
+def answer_of(row: Asked, number: int, found: SampledAnswer) -> Answer:
+    """Return an answer to a row, the one of that number, as graders take it."""
+    return Answer(model=POLICY, row=row.row, sample=number, text=found.text, ended=found.ended)
+
+
+def shown(
+    run: Path, folder: Path, step: int, rows: Sequence[Asked], answers: Sequence[Answer]
+) -> Generator[Event, None, None]:
+    """Keep what was asked next to the answers, whose grades are there, and yield that they can be looked at."""
+    # A row that a batch has twice is one: its answers would be shown twice for each.
+    graded.write(folder / layout.PROBLEMS, {row.row: row for row in rows}.values())
+    graded.write(folder / layout.ANSWERS, answers)
+    yield Graded(step, str(folder.relative_to(run)))
 
 
 def kept(path: Path, draw: Callable[[], list[Group]]) -> Sequence[Group]:
@@ -80,9 +96,11 @@ def kept(path: Path, draw: Callable[[], list[Group]]) -> Sequence[Group]:
 
 def sample(
     engine: Engine, tokenizer: ChatTokenizer, rows: Sequence[int], prompts: Sequence[list[int]],
-    sampling: Callable[[int], Sampling],
+    sampling: Callable[[int], Sampling], on_answer: Callable[[int, int, SampledAnswer], None],
 ) -> list[Group]:  # fmt: skip
     """Return answers to the prompts of some rows. `sampling` has a seed for each time that a prompt occurs again.
+
+    `on_answer` hears of an answer that is drawn now when it is there: its prompt's place, its number, the answer.
 
     An answer is drawn by seed, prompt and the number of the sample, whatever is computed with it; so the second of
     two rows with one prompt needs another seed to have answers of its own.
@@ -93,12 +111,22 @@ def sample(
         # The first of each prompt in this turn; the others wait for the next one.
         first = {tuple(prompts[place]): place for place in reversed(left)}
         places = sorted(first.values())
-        found |= zip(places, engine.sample([prompts[place] for place in places], sampling(turn)), strict=True)
+        passed_on = partial(_passed_on, tokenizer, places, on_answer)
+        found |= zip(
+            places, engine.sample([prompts[place] for place in places], sampling(turn), passed_on), strict=True
+        )
         left, turn = [place for place in left if place not in found], turn + 1
     return [
         Group(row, prompt, [_answer(tokenizer, each) for each in found[place]])
         for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
     ]
+
+
+def _passed_on(
+    tokenizer: ChatTokenizer, places: Sequence[int], on_answer: Callable[[int, int, SampledAnswer], None],
+    at: int, number: int, found: Sampled,
+) -> None:  # fmt: skip
+    on_answer(places[at], number, _answer(tokenizer, found))
 
 
 def _answer(tokenizer: ChatTokenizer, found: Sampled) -> SampledAnswer:

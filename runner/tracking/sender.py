@@ -17,11 +17,11 @@ import msgspec
 from runner import backends, cache
 from runner.plan import Run, flat_params
 from runner.record import layout
-from runner.record.events import Metrics, Samples, StepDone
+from runner.record.events import Graded, Metrics, Samples, StepDone
 from runner.record.files import write, write_json
 from runner.record.journal import Record, read_state
 from runner.record.outcome import Saved, saved
-from runner.tracking import mlflow_runs, traces
+from runner.tracking import answer_table, mlflow_runs, traces
 from runner.tracking.client import connect, register, shown, store
 from runner.tracking.mlflow_runs import HOSTED_JOB, PLAN_ID
 
@@ -93,6 +93,8 @@ class Sender:
         for record in records:
             if isinstance(record.event, Samples):
                 self._log_samples(record.event)
+            elif isinstance(record.event, Graded):
+                answer_table.write(self.client, self.position.run_id, self.run.folder, record.event)
             elif isinstance(record.event, StepDone) and record.event.step == "save":
                 self._log_model(record.event)
             elif isinstance(record.event, StepDone) and record.event.step == "grade":

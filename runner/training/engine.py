@@ -77,6 +77,14 @@ class Sampled:
         return tokenizer.decode(self.ids[:-1] if self.ended else self.ids).strip()
 
 
+OnAnswer = Callable[[int, int, Sampled], None]
+"""Hears of an answer: the place of its prompt, its number among the answers to it, and the answer."""
+
+
+def ignore_answer(place: int, number: int, answer: Sampled) -> None:
+    """Do nothing: nobody waits for single answers."""
+
+
 class Engine(ABC):
     """A model that learns: its weights, their gradient and their optimizer, wherever these are."""
 
@@ -126,8 +134,13 @@ class Engine(ABC):
         """Save the weights that were just evaluated, in place of those saved so before."""
 
     @abstractmethod
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Sampled]]:
-        """Return `sampling.per_prompt` answers to each prompt, all as token ids, by the weights that would be kept."""
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_answer: OnAnswer = ignore_answer
+    ) -> list[list[Sampled]]:  # fmt: skip
+        """Return `sampling.per_prompt` answers to each prompt, all as token ids, by the weights that would be kept.
+
+        `on_answer` hears of each answer that is drawn now as soon as it is there, while others are still drawn.
+        """
 
     def close(self) -> None:
         """Let go of what is held at a service; saved states stay."""

@@ -4,9 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from runner.record.events import Metrics
 from runner.record.journal import read
@@ -80,6 +84,35 @@ class World:
         """Return the folder of the run with a name."""
         (found,) = self.folder.glob(f"runs/{name}-*")
         return found
+
+
+@contextmanager
+def tinker_world(model: Path, folder: Path) -> Iterator[World]:
+    """Lend a world whose service is Tinker."""
+    pytest.importorskip("tinker")
+    from tests.emulator.tinker import TinkerEmulator
+
+    write_pairs(folder)
+    with TinkerEmulator({BASE: model}) as service:
+        yield World(folder, service, model, "tinker", "tinker")
+        assert service.violations == []
+        assert service.live == []
+
+
+@contextmanager
+def sessions_world(model: Path, folder: Path) -> Iterator[World]:
+    """Lend a world whose service is Foundry's sessions, whose tokens are in none of its files afterwards."""
+    pytest.importorskip("azure.identity")
+    from tests.emulator.sessions import SessionsEmulator
+
+    write_pairs(folder)
+    with SessionsEmulator({BASE: model}) as service:
+        yield World(folder, service, model, "foundry_sessions", "session")
+        assert service.violations == []
+        assert service.live == []
+        tokens = [token.encode() for token in service.identity.issued]
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert [path for path in files if any(token in path.read_bytes() for token in tokens)] == []
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:

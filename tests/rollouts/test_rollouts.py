@@ -24,7 +24,7 @@ from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.events import Metrics, Note
 from runner.record.samples import Sampling
 from runner.rollouts.rollouts import Rollouts
-from runner.training.engine import Sampled
+from runner.training.engine import OnAnswer, Sampled, ignore_answer
 from runner.training.loop import learn
 from tests.backends.local import plain
 from tests.training.driving import bits, reported, rounded
@@ -53,9 +53,11 @@ class Counting(InProcessEngine):
 
     sampled = 0
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Sampled]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_answer: OnAnswer = ignore_answer
+    ) -> list[list[Sampled]]:  # fmt: skip
         self.sampled += len(prompts) * sampling.per_prompt
-        return super().sample(prompts, sampling)
+        return super().sample(prompts, sampling, on_answer)
 
 
 def engine_of(model: Path, hyperparameters: RFT, folder: Path, steps: int = 4) -> Counting:

@@ -17,7 +17,7 @@ from torch import Tensor
 from runner.models.chat.tokenizer import TokenRow
 from runner.record.samples import Sampling
 from runner.training.by_primitives import ByPrimitives
-from runner.training.engine import Abilities, Adam, Pending, Sampled, TokenLogps
+from runner.training.engine import Abilities, Adam, OnAnswer, Pending, Sampled, TokenLogps, ignore_answer
 from runner.training.evaluated import Saved
 from tests.backends.local import plain
 
@@ -95,7 +95,9 @@ class PlainEngine(ByPrimitives):
         for weight, stored in zip(self.learning, weights, strict=True):
             weight.copy_(stored)
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Sampled]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_answer: OnAnswer = ignore_answer
+    ) -> list[list[Sampled]]:  # fmt: skip
         assert sampling.temperature == 0
         return [[self._greedy(prompt, sampling.max_new_tokens)] * sampling.per_prompt for prompt in prompts]
 

@@ -67,6 +67,7 @@ class SessionAnswering(Answering):
 
 def _sampled(sequence: wire.SampledSequence, ends: Sequence[int], most: int) -> Sampled:
     """Return an answer with its end, which a service may leave out: it reports no reason for the end."""
+    # Log-probabilities are optional in the package's types: what is missing the engine asks `forward` for.
     ids, logps = list(sequence.tokens), list(sequence.logprobs or [])
     ended = len(ids) < most or (bool(ids) and ids[-1] in ends)
     if ended and ends and ids[-1:] != list(ends)[:1] and (not ids or ids[-1] not in ends):

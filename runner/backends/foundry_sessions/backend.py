@@ -42,6 +42,7 @@ class FoundrySessionsBackend(RemoteBackend[FoundrySessions]):
 
     name = "foundry_sessions"
     settings = FoundrySessions
+    grades = True
     repeats = (
         "a lost answer is found by its request's id; else a probe shows whether an optimizer step was taken, and the "
         "count of steps is checked after each"
@@ -100,7 +101,9 @@ class FoundrySessionsBackend(RemoteBackend[FoundrySessions]):
             lora=asdict(settings.lora),
             seed=run.plan.seed,
             max_grad_norm=None,
-            limits=Limits(ABILITIES, None, origin.base_model, lambda: ends(tokenizer()), TOKENS_PER_REQUEST),
+            limits=Limits(
+                ABILITIES, None, origin.base_model, lambda: ends(tokenizer()), TOKENS_PER_REQUEST, complete_logps=False
+            ),
             shipped_prices=PRICES,
             service=partial(self.service, settings),
             tokenizer_folder=tokenizer,

@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache, lru_cache
+from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from runner import methods, models
 from runner.backends import Backend, Lines, Resolved, Respondent, Result, Step, step_of
-from runner.backends.local import reward_model, rewarded
+from runner.backends.local import pace, reward_model, rewarded
 from runner.backends.local.keys import Local
 from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
@@ -98,20 +95,25 @@ class LocalBackend(Backend[Local]):
     def cost(self, run: Run, tokens: Tokens | None) -> Cost:
         """Return how long training takes at the pace of the latest run of the same kind; here it costs nothing."""
         if methods.load(run.plan.method).graded:
-            return planned.cost(run, num_steps(run, Local.of(run.request).max_steps))
-        speed = _speed(run)
+            steps = num_steps(run, Local.of(run.request).max_steps)
+            return replace(planned.cost(run, steps), seconds=pace.rollouts_seconds(run, steps))
+        speed = pace.tokens_per_second(run)
         if speed is None or tokens is None:
             return Cost(None, 0.0)
         return Cost(tokens.splits["train"] * run.hyperparameters.n_epochs / speed, 0.0)
 
     def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
         """Say how long training will take, at the pace of the latest run of the same kind."""
-        if methods.load(proposal.run.plan.method).graded:
-            return planned.forecast(proposal.run, num_steps(proposal.run, Local.of(proposal.run.request).max_steps))
-        seconds = self.cost(proposal.run, tokens).seconds
+        run, seconds, kind = proposal.run, self.cost(proposal.run, tokens).seconds, "this model"
+        lines: Lines = []
+        if methods.load(run.plan.method).graded:
+            lines, kind = (
+                planned.forecast(run, num_steps(run, Local.of(run.request).max_steps)),
+                "this model and grader",
+            )
         if seconds is None:
-            return [("time to train", "not known before the first run of this model here")]
-        return [("time to train", f"about {duration(seconds)}, at the pace of the last run of this model")]
+            return [*lines, ("time to train", f"not known before the first run of {kind} here")]
+        return [*lines, ("time to train", f"about {duration(seconds)}, at the pace of the last run of {kind}")]
 
     def advice(self, run: Run, results: Mapping[str, Result]) -> Lines:
         """Return what to do with a model that is here."""
@@ -191,43 +193,3 @@ def _refuse_weights(settings: Local) -> None:
             f"backend.quantization: got {settings.quantization}, which needs packages that are not installed; "
             "pip install 'runner[qlora]', or use quantization=none."
         )
-
-
-def _speed(run: Run) -> float | None:
-    """Return the tokens a second of the latest run of the same model, method and tuning in this folder of runs."""
-    runs = Path(run.request.runs_folder)
-    if not runs.exists():
-        return None
-    wanted = _Kind(_Model(run.plan.model.digest), run.plan.method, {"tuning": run.plan.settings.get("tuning")})
-    for report in _reports(runs, runs.stat().st_mtime_ns):
-        speed = report.metrics.get("system/tokens_per_second")
-        tuning = {"tuning": report.plan.settings.get("tuning")}
-        if speed and msgspec.structs.replace(report.plan, settings=tuning) == wanted:
-            return speed
-    return None
-
-
-class _Model(msgspec.Struct, frozen=True):
-    digest: str
-
-
-class _Kind(msgspec.Struct, frozen=True):
-    """Of a plan what decides how fast it is learned, as far as runs are compared by it."""
-
-    model: _Model
-    method: str
-    settings: dict[str, object]
-
-
-class _Report(msgspec.Struct, frozen=True):
-    """Of a report what the pace follows from; the rest, of many runs, is not decoded."""
-
-    metrics: dict[str, float]
-    plan: _Kind
-
-
-@lru_cache(1)
-def _reports(runs: Path, changed: int) -> list[_Report]:
-    """Return the reports of all runs, the latest first; read once for all trials, while the folder is the same."""
-    paths = sorted(runs.glob(f"*/{layout.REPORT}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [msgspec.json.decode(path.read_bytes(), type=_Report) for path in paths]

@@ -1,6 +1,6 @@
 """What answers prompts at Tinker: a base model, or a sampler's weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from runner.backends.tinker import wire
 from runner.backends.tinker.api import PROTOBUF, Api
@@ -28,25 +28,29 @@ class TinkerAnswering(Answering):
 
     def sample(self, sampler: str, prompt: Sequence[int], sampling: Sampling, ends: Sequence[int]) -> Sequence[Sampled]:
         """Return answers to a prompt."""
-        # A number of its own for each: two requests under one would be one to a service that deduplicates.
-        number = self._sampled[sampler]
-        self._sampled[sampler] += 1
         parameters = {
             "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
             "top_k": -1, "seed": sampling.seed,
         }  # fmt: skip
         # Left out where a model names none: an empty list may mean that nothing ends an answer.
         stop = {"stop": list(ends)} if ends else {}
-        body = {
-            "type": "sample",
-            "sampling_session_id": sampler,
-            "seq_id": number,
-            "num_samples": sampling.per_prompt,
-            "prompt": {"chunks": [{"type": "encoded_text", "tokens": list(prompt)}]},
-            "sampling_params": parameters | stop,
-        }
-        request = str(self._api.ask("asample", body)["request_id"])
-        return wire.answers(self._api.content(request, PROTOBUF))
+        return wire.answers(
+            self._asked(sampler, prompt, {"num_samples": sampling.per_prompt, "sampling_params": parameters | stop})
+        )
+
+    def logps(self, sampler: str, ids: Sequence[int]) -> Sequence[float]:
+        """Return the log-probability of each token of a text but the first."""
+        # As the package's `compute_logprobs` asks: they come with an answer, of which one token is the least.
+        one = {"num_samples": 1, "sampling_params": {"max_tokens": 1}, "prompt_logprobs": True}
+        return wire.prompt_logps(self._asked(sampler, ids, one), len(ids))
+
+    def _asked(self, sampler: str, prompt: Sequence[int], more: Mapping[str, object]) -> bytes:
+        # A number of its own for each: two requests under one would be one to a service that deduplicates.
+        number = self._sampled[sampler]
+        self._sampled[sampler] += 1
+        chunks = [{"type": "encoded_text", "tokens": list(prompt)}]
+        body = {"type": "sample", "sampling_session_id": sampler, "seq_id": number, "prompt": {"chunks": chunks}}
+        return self._api.content(str(self._api.ask("asample", {**body, **more})["request_id"]), PROTOBUF)
 
     def base_model(self, sampler: str) -> str:
         """Return the base model of something that answers."""

@@ -48,6 +48,7 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
     name = "tinker"
     settings = TinkerKeys
     grades = True
+    asks_base = True
     repeats = "a lost answer is asked for again under the same number, where the service knows it"
 
     def check(self, request: Request, survey: Survey) -> None:

@@ -87,3 +87,16 @@ def answers(content: bytes) -> Sequence[Sampled]:
         )
         for each in output.sequences
     ]
+
+
+def prompt_logps(content: bytes, num_tokens: int) -> list[float]:
+    """Return the log-probability of each token of a prompt but the first, for which there is none.
+
+    Raises `ServiceError` where they are not as many as the tokens.
+    """
+    output = messages().SampleResponse()
+    output.ParseFromString(content)
+    found = np.frombuffer(output.prompt_logprobs, np.float32).astype(np.float64)[1:]
+    if len(found) != num_tokens - 1 or np.isnan(found).any():
+        raise ServiceError("sample: the service's log-probabilities of a prompt are not as many as its tokens.")
+    return [float(each) for each in found]

@@ -39,6 +39,11 @@ class Multi(Grader, frozen=True, kw_only=True, dict=True):
         return any(part.concurrent for part in self.parts.values())
 
     @property
+    def waits(self) -> bool:  # type: ignore[override]
+        """Whether another process grades a part."""
+        return any(part.waits for part in self.parts.values())
+
+    @property
     def compares(self) -> bool:  # type: ignore[override]
         """Whether a part compares the answer with the base model's."""
         return any(part.compares for part in self.parts.values())

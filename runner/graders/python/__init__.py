@@ -24,6 +24,7 @@ class Python(Grader, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "python"
     hosted: ClassVar[bool] = True
+    waits: ClassVar[bool] = True
     own_fields: ClassVar[tuple[str, ...]] = ("timeout", "memory")
 
     source: str

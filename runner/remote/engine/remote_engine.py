@@ -1,7 +1,7 @@
 """The primitives of training by a remote service, each request carried out once (driver.py)."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from runner.remote.engine.ledger import Best, Checkpoint, Drawn
 from runner.remote.engine.ledger import Sampled as SampledTokens
 from runner.remote.engine.service import Datum, FloatArray, Save, Score, Step
 from runner.training.by_primitives import ByPrimitives, gradient
-from runner.training.engine import Abilities, Adam, Pending, Sampled, TokenLogps
+from runner.training.engine import Abilities, Adam, OnAnswer, Pending, Sampled, TokenLogps, ignore_answer
 from runner.training.evaluated import Saved
 from runner.training.examples import Example, Examples, num_learned
 from runner.training.loss import Loss, Rows
@@ -41,6 +41,8 @@ class Limits:
     ends: Callable[[], Sequence[int]] = tuple
     """The ids that end an answer."""
     tokens_per_request: int = TOKENS
+    complete_logps: bool = True
+    """Whether a sampler is known to report the log-probability of each token of an answer, that of its end, too."""
 
 
 class RemoteEngine(ByPrimitives):
@@ -55,11 +57,12 @@ class RemoteEngine(ByPrimitives):
     def forward(self, rows: Sequence[TokenRow]) -> TokenLogps:
         """Return the log-probabilities of rows' learned tokens."""
         num_tokens = sum(count for row in rows for count in num_learned(row))
-        return TokenLogps(self._scored(rows, np.zeros(num_tokens), learns=False))
+        return TokenLogps(self._scored(rows, np.zeros(num_tokens), learns=False, kept=self.training_now))
 
     def forward_backward(self, rows: Sequence[TokenRow], weights: "NDArray[np.floating]") -> TokenLogps:
         """Add the gradient of -Σ weights · logps; return the log-probabilities."""
-        return TokenLogps(self._scored(rows, weights.astype(np.float64), learns=True))
+        # What trains is always a part of training.
+        return TokenLogps(self._scored(rows, weights.astype(np.float64), learns=True, kept=True))
 
     def forward_backward_custom(self, examples: Sequence[Example], loss: Loss) -> Pending:
         """Add the gradient of the weighted mean of rows' losses: in one pass where it is linear, else in two."""
@@ -118,22 +121,27 @@ class RemoteEngine(ByPrimitives):
         path = self._save(Save(f"best-{self.step:08d}", ttl_seconds=self.limits.ttl_seconds))
         self.driver.ledger.add(Best(self.step, path))
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Sampled]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_answer: OnAnswer = ignore_answer
+    ) -> list[list[Sampled]]:  # fmt: skip
         """Return answers to prompts by the weights as they are, which are saved for it.
 
         Each prompt is asked, and paid for, once: the ledger has the answers to those that a killed process had asked.
         """
         ledger = self.driver.ledger
         questions = [question(self.step, prompt, sampling) for prompt in prompts]
-        left = [each for each in zip(questions, prompts, strict=True) if each[0] not in ledger.drawn]
+        left = [place for place, name in enumerate(questions) if name not in ledger.drawn]
         if left:
             # By a checkpoint and not the session's own sampler: after a kill the same weights are asked again. No
             # replay asks for it, as answers that are known are not sampled.
             save = Save(f"answers-{self.step:08d}", "sampler", self.limits.ttl_seconds)
             path = self.driver.ask(save, self.step).path
-            for _ in self.answers(path, [prompt for _, prompt in left], sampling, [name for name, _ in left]):
-                pass
-        return [[each.answer() for each in ledger.drawn[name]] for name in questions]
+            asked, names = ([all_of[place] for place in left] for all_of in (prompts, questions))
+            for place, found in zip(left, self.answers(path, asked, sampling, names), strict=True):
+                for number, each in enumerate(found):
+                    on_answer(place, number, each)
+        answers = [[each.answer() for each in ledger.drawn[name]] for name in questions]
+        return self._completed(prompts, answers)
 
     def answers(
         self, path: str, prompts: Sequence[Sequence[int]], sampling: Sampling, names: Sequence[str] | None = None
@@ -152,17 +160,37 @@ class RemoteEngine(ByPrimitives):
             self.driver.ledger.add(SampledTokens(len(prompt), sum(len(each.ids) for each in found), name, kept))
             yield found
 
+    def _completed(self, prompts: Sequence[Sequence[int]], answers: list[list[Sampled]]) -> list[list[Sampled]]:
+        """Return answers with a log-probability for each token: by one `forward` of those of which some are unknown.
+
+        The weights are those that have sampled, as nothing has been learned since: ratios to them are exact.
+        """
+        unknown = [
+            (place, number, TokenRow(list(prompts[place]), (list(each.ids),), ([True] * len(each.ids),)))
+            for place, found in enumerate(answers)
+            for number, each in enumerate(found)
+            if each.ids and (len(each.logps) != len(each.ids) or np.isnan(each.logps).any())
+        ]
+        if not unknown:
+            return answers
+        rows = [row for _, _, row in unknown]
+        # No replay asks for it, as answers that are known are not sampled: to be sent again costs its price.
+        logps = self._scored(rows, np.zeros(sum(map(_num_answer, rows))), learns=False, kept=False)
+        whole, at = [list(found) for found in answers], 0
+        # All of an answer's and not the unknown ones alone: a sampler's own differ from the trainer's by 0.01 nats.
+        for place, number, row in unknown:
+            own = logps[at : at + _num_answer(row)].tolist()
+            whole[place][number], at = replace(whole[place][number], logps=own), at + len(own)
+        return whole
+
     def _save(self, save: Save) -> str:
         answer = self.driver.perform(save, self.step) if self.training_now else self.driver.ask(save, self.step)
         return answer.path
 
-    def _scored(self, rows: Sequence[TokenRow], weights: FloatArray, learns: bool) -> FloatArray:
-        found = []
+    def _scored(self, rows: Sequence[TokenRow], weights: FloatArray, learns: bool, kept: bool) -> FloatArray:
+        found, answer = [], self.driver.perform if kept else self.driver.ask
         for part in _requests(datums(rows, weights), self.limits.tokens_per_request):
-            score = Score(part, learns)
-            # What trains is always a part of training.
-            answer = self.driver.perform if self.training_now or learns else self.driver.ask
-            found.append(answer(score, self.step).array)
+            found.append(answer(Score(part, learns), self.step).array)
         return np.concatenate(found)
 
     def _demand_same(self, before: TokenLogps, now: TokenLogps) -> None:
@@ -175,6 +203,10 @@ class RemoteEngine(ByPrimitives):
         if self.driver.ledger.resent:
             raise InDoubt(f"{what}: {LATE}")
         raise another_driver(opened.handle.session, what)
+
+
+def _num_answer(row: TokenRow) -> int:
+    return sum(num_learned(row))
 
 
 def question(step: int, prompt: Sequence[int], sampling: Sampling) -> str:

@@ -187,6 +187,13 @@ class Answering(ABC):
         Where a session answers for its own model alone, that has to be in the state of `path`, or be untrained.
         """
 
+    def logps(self, sampler: str, ids: Sequence[int]) -> Sequence[float]:
+        """Return the log-probability of each token of a text but the first.
+
+        Raises `ServiceError` where a session answers for its own model alone: there `forward` has the same numbers.
+        """
+        raise ServiceError(f"{sampler}: is not asked how likely a text is.")
+
     @abstractmethod
     def sample(self, sampler: str, prompt: Sequence[int], sampling: Sampling, ends: Sequence[int]) -> Sequence[Sampled]:
         """Return answers to a prompt; `ends` are the ids that end one."""

@@ -28,7 +28,7 @@ COUNTED_ROWS = 1024
 
 def forecast(run: "Run", target: Target, repeats: str) -> Lines:
     """Return the lines of a plan; `repeats` is what the service guarantees where an answer is lost."""
-    settings, usage, steps, most = target.settings, estimate(run), num_steps(run), run.request.max_price
+    settings, usage, steps, most = target.settings, estimate(run, target), num_steps(run), run.request.max_price
     twice = checkpoint_every(settings.runtime.checkpoint_every, steps)
     return [
         ("service", f"{target.origin.base_model}, {steps:,} optimizer steps driven from here"),
@@ -63,11 +63,11 @@ def row_tokens(row: TokenRow) -> int:
     return sum(len(row.prompt) + len(answer) - 1 for answer in row.answers)
 
 
-def estimate(run: "Run") -> Usage | None:
+def estimate(run: "Run", target: Target) -> Usage | None:
     """Return the tokens that a whole run takes; None where the model's tokenizer is not on this machine."""
     folder = models.cached(run.plan.model.source)
     if methods.load(run.plan.method).graded:
-        return rewarded.estimate(run, num_steps(run))
+        return rewarded.estimate(run, target.limits, num_steps(run))
     return None if folder is None else _estimate(_Counted(run, folder, samples.key(run.request)))
 
 

@@ -19,55 +19,75 @@ from runner.rollouts.sampled import problem_of
 
 if TYPE_CHECKING:
     from runner.plan import Run
+    from runner.remote.engine.remote_engine import Limits
 
 COUNTED_ROWS = 1024
 """Prompts whose tokens are counted for an estimate; they stand for the others."""
 
 
-def check(request: Request) -> None:
+def check(request: Request, asks_base: bool) -> None:
     """Raise `RequestError` for what does not go with answers that a service samples while the model trains."""
     planned.check(request)
     keys, _ = methods.load(request.method).resolve(msgspec.convert(request.hyperparameters, RFT), 1)
-    # The log-probabilities of a service's `forward` are those of the model as it is.
+    # Logits would be needed: what is learned, forward and forward_backward, has no temperature at any service.
     if keys.temperature != 1:
         raise RequestError(
-            f"{request.method}.temperature: got {keys.temperature:g}; the log-probabilities of backend="
-            f"{request.backend.name} are those at 1, and so are its answers; leave it out."
+            f"{request.method}.temperature: got {keys.temperature:g}; backend={request.backend.name} learns at 1 "
+            "alone, and answers sampled at another one are another policy's; leave it out, or use backend=local."
         )
-    # An adapter cannot be switched off at a service: once it has learned, the base model's numbers are out of reach.
-    if keys.beta != 0:
+    # An adapter cannot be switched off at a service; where no other model can be asked, the base is out of reach.
+    if keys.beta != 0 and not asks_base:
         raise RequestError(
-            f"{request.method}.beta: got {keys.beta:g}; backend={request.backend.name} has no log-probabilities of the "
-            "base model for answers that are sampled later; set it to 0, or use backend=local."
+            f"{request.method}.beta: got {keys.beta:g}; a session of backend={request.backend.name} answers for its "
+            "own model alone, so that the base model's log-probabilities are out of reach; set it to 0, or use "
+            "backend=tinker or backend=local."
         )
 
 
-def estimate(run: "Run", num_steps: int) -> Usage | None:
+def estimate(run: "Run", limits: "Limits", num_steps: int) -> Usage | None:
     """Return the most tokens that a whole run takes; None where the model's tokenizer is not on this machine."""
     folder = models.cached(run.plan.model.source)
     if folder is None:
         return None
     # Bounds, as nobody knows how long answers will be.
-    learned, held_out = planned.num_answers(run, num_steps)
-    prompt, most = mean_prompt(run, ChatTokenizer(models.tokenizer_folder(folder))), run.hyperparameters.max_new_tokens
-    # An answer is a sequence of its own wherever it is scored, and its prompt is read for each.
-    scored = round(run.hyperparameters.updates_per_rollout * learned * (prompt + most))
-    return Usage(scored, scored, round((learned + held_out) * prompt), (learned + held_out) * most)
+    sampled, held_out = planned.num_answers(run, num_steps)
+    prompt = mean_prompt(run, ChatTokenizer(models.tokenizer_folder(folder)))
+    rollouts = -(-num_steps // run.hyperparameters.updates_per_rollout)
+    return _usage(run, limits, prompt, num_steps * _batch(run), sampled + held_out, rollouts * _batch(run))
 
 
-def step_usage(run: "Run", prompt: float, evaluate_every: int, step: int) -> Usage:
+def step_usage(run: "Run", limits: "Limits", prompt: float, evaluate_every: int, step: int) -> Usage:
     """Return the most tokens that the optimizer step after so many takes, an evaluation that is due included.
 
     `prompt` is the mean number of tokens of a prompt.
     """
     # Sampling is paid for in the first of the steps that learn from a rollout.
     keys = run.hyperparameters
-    answers = keys.batch_size * keys.group_size
-    scored = round(answers * (prompt + keys.max_new_tokens))
-    sampled = answers * (1 + keys.extra_rounds) if step % keys.updates_per_rollout == 0 else 0
+    fresh = _batch(run) if step % keys.updates_per_rollout == 0 else 0
+    sampled = fresh * (1 + keys.extra_rounds)
     if step % evaluate_every == 0 and run.plan.validation:
         sampled += run.plan.validation.rows * keys.eval_samples
-    return Usage(scored, scored, round(sampled * prompt), sampled * keys.max_new_tokens)
+    return _usage(run, limits, prompt, _batch(run), sampled, fresh)
+
+
+def _batch(run: "Run") -> int:
+    """Return the answers that a step learns from: those of further rounds take the place of others."""
+    return int(run.hyperparameters.batch_size * run.hyperparameters.group_size)
+
+
+def _usage(run: "Run", limits: "Limits", prompt: float, learned: int, sampled: int, compared: int) -> Usage:
+    """Return the most tokens of so many answers that are learned from, once for each time, sampled, and new in a batch.
+
+    The last are compared with the base model, where `beta` asks for it.
+    """
+    most = run.hyperparameters.max_new_tokens
+    # An answer is a sequence of its own wherever it is scored, and its prompt is read for each.
+    scored, drawn = round(learned * (prompt + most)), round(sampled * (prompt + most))
+    # Where a sampler leaves a log-probability out, its answers are scored before they are learned from.
+    forward = scored if limits.complete_logps else scored + drawn
+    # The base model reads an answer as a prompt, and is made to answer with one token.
+    asked = compared if run.hyperparameters.beta else 0
+    return Usage(scored, forward, round(sampled * prompt + asked * (prompt + most)), sampled * most + asked)
 
 
 def mean_prompt(run: "Run", tokenizer: ChatTokenizer) -> float:

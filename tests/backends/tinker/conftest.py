@@ -5,16 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.rehearsed import BASE, World, write_pairs
+from tests.backends.rehearsed import World, tinker_world
 
 
 @pytest.fixture
 def world(tiny_model: Path, tmp_path: Path) -> Iterator[World]:
-    pytest.importorskip("tinker")
-    from tests.emulator.tinker import TinkerEmulator
-
-    write_pairs(tmp_path)
-    with TinkerEmulator({BASE: tiny_model}) as service:
-        yield World(tmp_path, service, tiny_model, "tinker", "tinker")
-        assert service.violations == []
-        assert service.live == []
+    with tinker_world(tiny_model, tmp_path) as found:
+        yield found

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.emulator import identity
 from tests.emulator.faults import Fault
@@ -23,6 +23,10 @@ class SessionsEmulator(Primitives):
         """How long a look at a request that is under way is held, so that a client need not wait between two."""
         self.unlisted = 0
         """So many saves to come are answered as if they had been made, and leave nothing."""
+        self.reports: Literal["all", "no end", "no logprobs"] = "no end"
+        """What a sampler reports of an answer. Unverified: the package types log-probabilities as optional, and says
+        nothing of the end.
+        """
         self._dropped: dict[str, Any] | None = None
 
     @property

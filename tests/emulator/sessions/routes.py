@@ -172,7 +172,7 @@ def sample(service: "Service", request: Request, id: str) -> Answer:
     weights = _checkpoint(service, id, request.query.get("checkpoint_id", ""), "sampler").weights
     trainer = service.trainer(weights.base, weights.rank, weights.seed, weights.alpha)
     trainer.restore(weights, optimizer=False)
-    return _accepted(service, "sample", model, lambda: wire.answers(trainer, body))
+    return _accepted(service, "sample", model, lambda: wire.answers(service, trainer, body))
 
 
 def checkpoints(service: "Service", request: Request, id: str) -> Answer:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runner.record.samples import Sampling
+from runner.training.engine import Sampled
 from tests.emulator.primitives.trainer import Lesson, Logps, Trainer
 from tests.emulator.sessions.emulator import refusal
 
@@ -54,14 +55,20 @@ def scored(service: "Service", given: Sequence[Lesson], logps: Logps, more: dict
     return {"loss_fn_output_type": "logprobs", "loss_fn_outputs": outputs, "metrics": metrics}
 
 
-def answers(trainer: Trainer, body: dict[str, Any]) -> dict[str, Any]:
+def _answer(service: "Service", found: Sampled) -> dict[str, Any]:
+    left_out = found.ended and service.reports != "all"
+    ids, logps = (list(each)[: len(each) - left_out] for each in (found.ids, found.logps))
+    return {"tokens": ids, "logprobs": None if service.reports == "no logprobs" else logps}
+
+
+def answers(service: "Service", trainer: Trainer, body: dict[str, Any]) -> dict[str, Any]:
     """Return sampled answers, and the log-probabilities of the prompt where they are asked for."""
     prompt, asked = _tokens(body["prompt"]), body["sampling_params"]
     how = Sampling(
         max_new_tokens=asked["max_tokens"], temperature=asked["temperature"], top_p=asked["top_p"],
         per_prompt=body["num_samples"], seed=asked.get("seed") or 0,
     )  # fmt: skip
-    found = [{"tokens": list(each.ids), "logprobs": list(each.logps)} for each in trainer.sample(prompt, how)]
+    found = [_answer(service, each) for each in trainer.sample(prompt, how)]
     scored = None
     if body.get("prompt_logprobs"):
         lesson = Lesson(prompt, np.zeros(len(prompt) - 1, np.float32))

@@ -1,7 +1,7 @@
 """Answers sampled token by token, many at a time: prompts computed once and unpadded, rows that come and go."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -56,16 +56,25 @@ def sample(
 @torch.no_grad()
 def sample_tokens(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], wanted: Wanted, *, memory: int | None = None,
-    rows_at_once: int = ROWS,
+    rows_at_once: int = ROWS, finished: Callable[[int, int, Row], None] | None = None,
 ) -> list[list[Row]]:  # fmt: skip
-    """Return the same answers to prompts that are token ids, as token ids with their log-probabilities."""
+    """Return the same answers to prompts that are token ids, as token ids with their log-probabilities.
+
+    `finished` hears of each answer as soon as it is whole: the place of its prompt, its number, the answer.
+    """
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     how = Sampling(wanted.max_new_tokens, frozenset(ends(model)), wanted.temperature, wanted.top_p, wanted.seed)
     distinct = wanted.per_prompt if how.temperature else 1
     rows = [[Row(each, number, how) for number in range(distinct)] for each in prompts]
     model.eval()
     if rows and how.max_new_tokens:
-        _fill(model, sorted(rows, key=lambda each: -len(each[0].prompt)), how, memory, rows_at_once)
+        where = {row: (place, number) for place, each in enumerate(rows) for number, row in enumerate(each)}
+
+        def done(row: Row) -> None:
+            if finished is not None:
+                finished(*where[row], row)
+
+        _fill(model, sorted(rows, key=lambda each: -len(each[0].prompt)), how, memory, rows_at_once, done)
     return [each * (wanted.per_prompt // distinct) for each in rows]
 
 
@@ -81,12 +90,13 @@ def _answer(tokenizer: ChatTokenizer, row: Row) -> Answer:
 
 
 def _fill(
-    model: PreTrainedModel, prompts: list[list[Row]], how: Sampling, memory: int | None, rows_at_once: int
-) -> None:
-    """Compute the answers of all rows; the longest prompts come first."""
+    model: PreTrainedModel, prompts: list[list[Row]], how: Sampling, memory: int | None, rows_at_once: int,
+    done: Callable[[Row], None],
+) -> None:  # fmt: skip
+    """Compute the answers of all rows; the longest prompts come first, and `done` hears of each row that is."""
     per_token = 0 if _is_processed(model, how) else bytes_per_token(model)
     if not per_token:
-        _by_generate(model, [row for each in prompts for row in each], how)
+        _by_generate(model, [row for each in prompts for row in each], how, done)
         return
     room = (free_memory(model.device) // 2 if memory is None else memory) // per_token
     waiting, running = deque(_cohorts(prompts, how, rows_at_once)), list[Cohort]()
@@ -98,7 +108,8 @@ def _fill(
             logits = forward(model, running)
             extend([row for cohort in running for row in cohort.rows], logits, how)
             for cohort in running:
-                cohort.drop_done()
+                for row in cohort.drop_done():
+                    done(row)
             running = [cohort for cohort in running if cohort.rows]
 
 
@@ -213,7 +224,9 @@ class _Chooser(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
 
-def _by_generate(model: PreTrainedModel, rows: Sequence[Row], how: Sampling) -> None:
+def _by_generate(
+    model: PreTrainedModel, rows: Sequence[Row], how: Sampling, done: Callable[[Row], None]
+) -> None:  # fmt: skip
     """Let the model's own `generate` compute rows, with the cache that it needs."""
     pad = min(how.ends, default=0)
     for part in (rows[at : at + COHORT_ROWS] for at in range(0, len(rows), COHORT_ROWS)):
@@ -228,3 +241,5 @@ def _by_generate(model: PreTrainedModel, rows: Sequence[Row], how: Sampling) -> 
             pad_token_id=pad,
             logits_processor=LogitsProcessorList([_Chooser(part, how)]),
         )
+        for row in part:
+            done(row)

@@ -100,14 +100,16 @@ class Cohort:
                 self._mask[row, ..., :pad] = -torch.inf
         return held
 
-    def drop_done(self) -> None:
-        """Let the rows leave that are done."""
+    def drop_done(self) -> list[Row]:
+        """Let the rows leave that are done, and return them."""
+        done = [row for row in self.rows if row.done]
         for index in reversed(range(len(self.rows))):
             if self.rows[index].done:
                 last = self.rows.pop()
                 if index < len(self.rows):
                     self.rows[index] = last
                     self._move(len(self.rows), index)
+        return done
 
     def _move(self, source: int, target: int) -> None:
         for held in (each for layer in self._layers.values() for each in layer):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.backends.local import generation
+from runner.backends.local.generation.sampling import Row
 from runner.backends.local.machine import throughput
 from runner.backends.local.training import checkpoint
 from runner.backends.local.training.checkpoint import Writer
@@ -27,7 +28,7 @@ from runner.errors import RunnerError
 from runner.methods import Scores
 from runner.models.chat.tokenizer import TokenRow
 from runner.record.samples import Sampling
-from runner.training.engine import Abilities, Adam, Engine, Pending, Sampled, TokenLogps
+from runner.training.engine import Abilities, Adam, Engine, OnAnswer, Pending, Sampled, TokenLogps, ignore_answer
 from runner.training.evaluated import EvaluationState, Saved
 from runner.training.examples import Example, Examples, num_learned, num_tokens
 from runner.training.loss import Loss, Rows
@@ -161,11 +162,17 @@ class InProcessEngine(Engine):
         """Return when all is on disk."""
         self._writer.flush()
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Sampled]]:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_answer: OnAnswer = ignore_answer
+    ) -> list[list[Sampled]]:  # fmt: skip
         """Return answers to each prompt by the weights that would be kept; each rank computes all of them."""
+
+        def finished(place: int, number: int, row: Row) -> None:
+            on_answer(place, number, _sampled(row))
+
         with self.learner.result_in_place(), self.learner.scorer.released():
-            found = generation.sample_tokens(self.learner.model, prompts, sampling)
-        return [[Sampled(row.ids, row.logps, row.ended) for row in rows] for rows in found]
+            found = generation.sample_tokens(self.learner.model, prompts, sampling, finished=finished)
+        return [[_sampled(row) for row in rows] for rows in found]
 
     def figures(self, num_tokens: int, seconds: float) -> dict[str, float]:
         """Return tokens/s, GFLOP/s, and the peak of memory in GiB."""
@@ -184,6 +191,10 @@ def result_weights(folder: Path, keep_best: bool) -> Path:
     if keep_best:
         there.insert(0, folder / "best.safetensors")
     return next(path for path in there if path.exists())
+
+
+def _sampled(row: Row) -> Sampled:
+    return Sampled(row.ids, row.logps, row.ended)
 
 
 def _pending(values: Mapping[str, Tensor]) -> Pending:
