@@ -13,10 +13,10 @@ from runner.evaluation import grading
 from runner.graders import Grader, Judge
 from runner.methods.rft import RFT
 from runner.methods.rft.advantages import spread
-from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
-from runner.record import files, layout
+from runner.models.chat.tokenizer import ChatTokenizer
+from runner.record import layout
 from runner.record.events import Event, Metrics, Note, Progress
-from runner.record.graded import AnswerGrade, Asked
+from runner.record.graded import AnswerGrade
 from runner.record.samples import Sampling
 from runner.rollouts import learning, sampled, signals
 from runner.rollouts.learning import Reference
@@ -95,7 +95,7 @@ class Rollouts:
         groups, grades = yield from self._answered(engine, number, step)
         # As often as held-out rows are answered: each rollout would be a table too many to look at.
         if step % self.recipe.evaluate_every == 0:
-            rows = self._rows_of(groups)
+            rows = sampled.asked_at(self.rows, [group.row for group in groups])
             yield from sampled.shown(self.folder, self._folder(number), step, rows, sampled.answers_of(rows, groups))
         # From here on all is a function of what is on the disk, so that a resumed step has the same result.
         rewards: signals.Rewards = signals.by_group(groups, grades)
@@ -109,18 +109,8 @@ class Rollouts:
             seconds = {f"{name}_seconds": each for name, each in took.items()} | self.spent.pace(began)
             found = seconds | {"sampled_tokens_per_second": speed}
             yield Metrics(step, {f"system/{name}": value for name, value in found.items()})
-        return learning.batch(groups, rewards, self.keys, self.recipe.loss, self._reference_of(number), values)
-
-    def _reference_of(self, number: int) -> Reference:
-        """Return what keeps the reference's log-probabilities of a rollout, so that no step asks for them again."""
-        path = self._folder(number) / layout.COMPARED
-
-        def logps(rows: Sequence[TokenRow]) -> list[list[float]]:
-            if not path.exists():
-                files.write(path, msgspec.json.encode(self.reference(rows)))
-            return msgspec.json.decode(path.read_bytes(), type=list[list[float]])
-
-        return logps
+        reference = sampled.kept_reference(self._folder(number) / layout.COMPARED, self.reference)
+        return learning.batch(groups, rewards, self.keys, self.recipe.loss, reference, values)
 
     def _filled(
         self, engine: Engine, number: int, step: int, groups: Sequence[Group], rewards: signals.Rewards
@@ -172,7 +162,7 @@ class Rollouts:
         # Later rounds go through the rows in orders of their own, as if they were further epochs.
         seed = self.recipe.seed + turn * EXTRA_ORDER
         places = batch(len(self.rows), self.recipe.hyperparameters.batch_size, seed, number)[:most]
-        rows = self._rows_at(places)
+        rows = sampled.asked_at(self.rows, places)
         prompts = [self.tokenizer.encode_prompt(row.given) for row in rows]
         ahead = grading.ahead(folder, rows, self.grader, self.judge, self.at_once)
         with engine.timed("answers"), ahead as graded_now:
@@ -192,7 +182,7 @@ class Rollouts:
         )  # fmt: skip
 
     def _graded(self, groups: Sequence[Group], folder: Path, step: int) -> Generator[Event, None, list[AnswerGrade]]:
-        rows = self._rows_of(groups)
+        rows = sampled.asked_at(self.rows, [group.row for group in groups])
         # Grades that are in the folder are not asked for again: the key of a grade is all that it depends on.
         work = grading.grade(
             folder, rows, sampled.answers_of(rows, groups), [self.grader], self.judge, at_once=self.at_once
@@ -205,12 +195,6 @@ class Rollouts:
                 f"{self._cost}; fix the grader."
             )
         return grades
-
-    def _rows_of(self, groups: Sequence[Group]) -> list[Asked]:
-        return self._rows_at([group.row for group in groups])
-
-    def _rows_at(self, places: Sequence[int]) -> list[Asked]:
-        return [sampled.asked(sampled.problem_of(self.rows[place])) for place in places]
 
     def _warned(
         self, groups: Sequence[Group], grades: Sequence[AnswerGrade], rewards: signals.Rewards

@@ -18,8 +18,8 @@ import msgspec
 
 from runner.data.kinds.problem import Problem
 from runner.data.rows import Row, row_id
-from runner.models.chat.tokenizer import ChatTokenizer
-from runner.record import graded, layout
+from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
+from runner.record import files, graded, layout
 from runner.record.events import Event, Graded
 from runner.record.graded import Answer, Asked
 from runner.record.samples import Sampling
@@ -62,6 +62,11 @@ def asked(problem: Problem) -> Asked:
     )  # fmt: skip
 
 
+def asked_at(rows: Sequence[Row], places: Sequence[int]) -> list[Asked]:
+    """Return the rows at some places as they are asked."""
+    return [asked(problem_of(rows[place])) for place in places]
+
+
 def answers_of(rows: Sequence[Asked], groups: Sequence[Group]) -> list[Answer]:
     """Return groups' answers as graders take them, in their order."""
     return [
@@ -92,6 +97,19 @@ def kept(path: Path, draw: Callable[[], list[Group]]) -> Sequence[Group]:
         path.parent.mkdir(parents=True, exist_ok=True)
         graded.write(path, draw())
     return graded.read(path, Group)
+
+
+def kept_reference(
+    path: Path, reference: Callable[[Sequence[TokenRow]], list[list[float]]]
+) -> Callable[[Sequence[TokenRow]], list[list[float]]]:
+    """Return what keeps the reference's log-probabilities of a rollout, so that no step asks for them again."""
+
+    def logps(rows: Sequence[TokenRow]) -> list[list[float]]:
+        if not path.exists():
+            files.write(path, msgspec.json.encode(reference(rows)))
+        return msgspec.json.decode(path.read_bytes(), type=list[list[float]])
+
+    return logps
 
 
 def sample(

@@ -8,10 +8,12 @@ from typing import ClassVar
 import pytest
 
 from runner.data.rows import Message
+from runner.errors import AccessError
 from runner.evaluation import grading, summary
 from runner.graders import Grade, Grader, Grading, Judge, Subject
 from runner.record import graded
 from runner.record.graded import Answer, AnswerGrade, Asked, row_scores
+from tests import waiting
 
 ROWS = [Asked(row=f"row-{n}", prompt=(Message("user", f"{n}?"),), fields={"answer": str(n)}) for n in range(4)]
 ANSWERS = [
@@ -59,6 +61,7 @@ class NextTo(Grader, frozen=True, kw_only=True):
 
 def grades(folder: Path, *graders: Grader, answers: list[Answer] = ANSWERS, base: str = "base") -> list[AnswerGrade]:
     seen.clear()
+    folder.mkdir(exist_ok=True)
     work = grading.grade(folder, ROWS, answers, graders, None, base, at_once=3)
     try:
         while True:
@@ -91,6 +94,43 @@ def test_other_graders_and_answers_are_graded_and_no_more(tmp_path: Path) -> Non
     changed = [each if each.row != "row-1" else Answer(model=each.model, row=each.row, text="7") for each in ANSWERS]
     grades(tmp_path, Equal(name="equal"), answers=changed)
     assert seen == ["7"] * 4
+
+
+class Failing(AtOnce, frozen=True, kw_only=True):
+    """One whose service cannot be reached when it is asked for "2"."""
+
+    def grade(self, subject: Subject) -> Grade:
+        if subject.sample.text == "2":
+            raise AccessError("no key")
+        return super().grade(subject)
+
+
+def test_answers_graded_while_others_are_sampled_have_the_same_grades_in_the_same_order(tmp_path: Path) -> None:
+    grader, before = AtOnce(name="equal"), grades(tmp_path / "after", AtOnce(name="equal"))
+    seen.clear()
+    with grading.ahead(tmp_path / "ahead", ROWS, grader, None, at_once=3) as on_answer:
+        for each in reversed(ANSWERS):
+            on_answer(each)
+        waiting.until(lambda: len(seen) == len(ANSWERS), "all grades before the last answer is there")
+    assert grades(tmp_path / "ahead", grader) == before
+    assert seen == [], "none is asked for again"
+    # A process that was killed among them takes up those that are on the disk.
+    with grading.ahead(tmp_path / "ahead", ROWS, grader, None, at_once=3) as on_answer:
+        on_answer(ANSWERS[0])
+    assert seen == []
+
+
+def test_what_grades_here_or_raises_is_left_until_all_answers_are_sampled(tmp_path: Path) -> None:
+    seen.clear()
+    with grading.ahead(tmp_path, ROWS, Equal(name="equal"), None) as on_answer:
+        on_answer(ANSWERS[0])
+    assert seen == []
+    with grading.ahead(tmp_path, ROWS, Failing(name="equal"), None) as on_answer:
+        for each in ANSWERS:
+            on_answer(each)
+    with pytest.raises(AccessError):
+        grades(tmp_path, Failing(name="equal"))
+    assert {each.score for each in graded.read(tmp_path / graded.GRADES, AnswerGrade)} <= {0.0, 1.0, None}
 
 
 def test_a_torn_line_is_graded_again(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`method=rft` at a service: it samples, the grader is ours, and nothing is sampled or trained twice."""
 
 import json
+import re
 import signal
 import sys
 from collections import Counter
@@ -93,6 +94,8 @@ def demand_local(world: World, *more: str) -> None:
 
 
 def test_the_same_request_samples_the_same_answers_and_ends_in_the_local_weights(world: World) -> None:
+    if world.backend == "foundry_sessions":
+        world.service.reports = "no logprobs"
     demand_local(world)
     # A gradient takes a forward for each step; answers whose end has no log-probability one more, once for each time
     # that prompts are asked, and none where a sampler reports them all. The first two show what a repeated one does.
@@ -154,6 +157,12 @@ def test_after_a_kill_behind_a_record_of_the_ledger_nothing_is_sampled_again_and
         assert measured(killed.of("remote")) == measured(whole.of("remote"))
 
 
+def tokens(said: str) -> list[int]:
+    """Return what a plan says of tokens, by the meter."""
+    (line,) = [line for line in said.splitlines() if " prefill, " in line and " sampling" in line]
+    return [int(each.replace(",", "")) for each in re.findall(r"([\d,]+) (?:training|forward|prefill|sampling)", line)]
+
+
 def sampled_prompts() -> int:
     """Return how many prompts a run asks: each rollout's, and held-out ones at the start, half way and at the end."""
     return ROWS + 3 * HELD_OUT
@@ -171,6 +180,12 @@ def test_what_a_service_cannot_do_for_a_reward_is_refused_in_the_plan(world: Wor
     for override, sentence in refused.items():
         said = world.command(*remotely(world, "mode=plan", override), code=2)
         assert sentence in said, said
-    said = world.command(*remotely(world, "mode=plan"))
-    assert "answers to sample and grade" in said
+    counts = [tokens(world.command(*remotely(world, "mode=plan", f"rft.extra_rounds={more}"))) for more in (0, 3)]
+    answers, held_out = STEPS * 4 * GROUP, 3 * HELD_OUT
+    # By the meters: training, forward, prefill, sampling. Further rounds are sampled, and not learned from in addition.
+    assert [each[3] for each in counts] == [6 * (answers // 2 + held_out), 6 * (4 * answers // 2 + held_out)]
+    assert counts[0][0] == counts[1][0]
+    of_one = counts[0][0] / answers
+    scored = [0, 0] if world.backend == "tinker" else [answers // 2 + held_out, 4 * answers // 2 + held_out]
+    assert [each[1] for each in counts] == pytest.approx([of_one * (answers + more) for more in scored], abs=1)
     assert world.service.requests == []

@@ -1,7 +1,7 @@
 """The primitives of training by a remote service, each request carried out once (driver.py)."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from runner.models.chat.tokenizer import TokenRow
 from runner.record.samples import Sampling
+from runner.remote.engine import incomplete
 from runner.remote.engine.doubt import LATE, InDoubt, another_driver
 from runner.remote.engine.driver import Driver
 from runner.remote.engine.ledger import Best, Checkpoint, Drawn
@@ -165,23 +166,13 @@ class RemoteEngine(ByPrimitives):
 
         The weights are those that have sampled, as nothing has been learned since: ratios to them are exact.
         """
-        unknown = [
-            (place, number, TokenRow(list(prompts[place]), (list(each.ids),), ([True] * len(each.ids),)))
-            for place, found in enumerate(answers)
-            for number, each in enumerate(found)
-            if each.ids and (len(each.logps) != len(each.ids) or np.isnan(each.logps).any())
-        ]
+        unknown = incomplete.places(answers)
         if not unknown:
             return answers
-        rows = [row for _, _, row in unknown]
+        rows = [incomplete.row(prompts[place], answers[place][number]) for place, number in unknown]
         # No replay asks for it, as answers that are known are not sampled: to be sent again costs its price.
-        logps = self._scored(rows, np.zeros(sum(map(_num_answer, rows))), learns=False, kept=False)
-        whole, at = [list(found) for found in answers], 0
-        # All of an answer's and not the unknown ones alone: a sampler's own differ from the trainer's by 0.01 nats.
-        for place, number, row in unknown:
-            own = logps[at : at + _num_answer(row)].tolist()
-            whole[place][number], at = replace(whole[place][number], logps=own), at + len(own)
-        return whole
+        logps = self._scored(rows, np.zeros(sum(sum(num_learned(row)) for row in rows)), learns=False, kept=False)
+        return incomplete.filled(answers, unknown, logps)
 
     def _save(self, save: Save) -> str:
         answer = self.driver.perform(save, self.step) if self.training_now else self.driver.ask(save, self.step)
@@ -203,10 +194,6 @@ class RemoteEngine(ByPrimitives):
         if self.driver.ledger.resent:
             raise InDoubt(f"{what}: {LATE}")
         raise another_driver(opened.handle.session, what)
-
-
-def _num_answer(row: TokenRow) -> int:
-    return sum(num_learned(row))
 
 
 def question(step: int, prompt: Sequence[int], sampling: Sampling) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from runner.backends.local import generation
 from runner.backends.local.generate import replies
 from runner.backends.local.generation import Answer, sample
-from runner.backends.local.generation.sampling import draw
+from runner.backends.local.generation.sampling import Row, draw
 from runner.data.rows import Message, Prompt
 from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.samples import Reply, Sampling
@@ -47,6 +47,24 @@ def ids_of(found: Sequence[Sequence[Answer]]) -> list[list[list[int]]]:
 def disturbed(folder: Path) -> Any:
     """Return a model whose likeliest tokens differ from place to place."""
     return plain.disturbed(plain.load(folder, "eager" if "gemma2" in folder.name else "sdpa"), 2.0)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"], ids=["by cohorts", "by generate"])
+def test_each_answer_is_reported_once_when_it_has_ended_and_not_when_all_have(
+    architecture: str, tiny_models: Models
+) -> None:
+    model, tokenizer = plain.load(tiny_models(architecture), "eager"), ChatTokenizer(tiny_models(architecture))
+    prompts, heard = [tokenizer.encode_prompt(each) for each in PROMPTS], list[tuple[int, int, int]]()
+    wanted = Sampling(max_new_tokens=12, per_prompt=2, temperature=1.0)
+
+    def finished(place: int, number: int, row: Row) -> None:
+        assert row.done
+        heard.append((place, number, len(row.ids)))
+
+    found = generation.sample_tokens(model, prompts, wanted, rows_at_once=4, finished=finished)
+    expected = [(place, number, len(row.ids)) for place, rows in enumerate(found) for number, row in enumerate(rows)]
+    assert sorted(heard) == expected
+    assert heard != expected, "in the order in which they ended: the longest prompts come first"
 
 
 @pytest.mark.parametrize("architecture", [*PLAIN_CACHE, *OTHER_CACHE])

@@ -1,0 +1,37 @@
+"""Answers of which a sampler has left log-probabilities out, and what `forward` has found in their place. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from runner.models.chat.tokenizer import TokenRow
+from runner.remote.engine.service import FloatArray
+from runner.training.engine import Sampled
+
+
+def places(answers: Sequence[Sequence[Sampled]]) -> list[tuple[int, int]]:
+    """Return where answers lack the log-probability of a token: the prompt's place and the answer's number."""
+    return [
+        (place, number)
+        for place, found in enumerate(answers)
+        for number, each in enumerate(found)
+        if each.ids and (len(each.logps) != len(each.ids) or np.isnan(each.logps).any())
+    ]
+
+
+def row(prompt: Sequence[int], answer: Sampled) -> TokenRow:
+    """Return an answer as what `forward` scores, every token of it."""
+    return TokenRow(list(prompt), (list(answer.ids),), ([True] * len(answer.ids),))
+
+
+def filled(
+    answers: Sequence[Sequence[Sampled]], unknown: Sequence[tuple[int, int]], logps: FloatArray
+) -> list[list[Sampled]]:
+    """Return answers with the log-probabilities that were found for the unknown ones, shape (their tokens,)."""
+    whole, at = [list(found) for found in answers], 0
+    # All of an answer's and not the unknown ones alone: a sampler's own differ from the trainer's by 0.01 nats.
+    for place, number in unknown:
+        end = at + len(whole[place][number].ids)
+        whole[place][number], at = replace(whole[place][number], logps=logps[at:end].tolist()), end
+    return whole
