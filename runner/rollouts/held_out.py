@@ -89,7 +89,7 @@ class HeldOutProblems:
         answers = sampled.answers_of(self.rows, groups)
         work = grading.grade(folder, self.rows, answers, [reward, *self.others], self.judge, at_once=self.at_once)
         grades = yield from sampled.shown_as(Progress("train", step, 0, what="held-out grades"), work)
-        yield from sampled.shown(self.folder, folder, step, self.rows, answers)
+        yield from sampled.shown(self.folder, folder, step, self.rows, groups)
         own = [grade for grade in grades if grade.grader == REWARD]
         # Rows are the unit, however many answers each has; a row with an ungraded answer has no mean.
         means = summary.means(grades, POLICY)

@@ -54,13 +54,18 @@ class Spent:
     """When the first rollout began that this process has had answered; those on the disk take no time."""
     rollouts: int = 0
 
-    def pace(self, began: float) -> dict[str, float]:
-        """Count in a rollout that began then; return the mean seconds of those before, as soon as there are some."""
+    def figures(self, before: "Spent", began: float) -> dict[str, float]:
+        """Return the metrics of a rollout that began then and of which nothing is in `before`, and count it in."""
+        sampling = self.sampling - before.sampling
+        found = {
+            "system/sampling_seconds": sampling, "system/grading_seconds": self.grading - before.grading,
+            "system/sampled_tokens_per_second": (self.tokens - before.tokens) / sampling,
+        }  # fmt: skip
         if self.began is None:
             self.began = began
-            return {}
-        self.rollouts += 1
-        return {"seconds_per_rollout": (began - self.began) / self.rollouts}
+            return found
+        self.rollouts += 1  # those that came before it are over: learned from, and evaluated
+        return found | {"system/seconds_per_rollout": (began - self.began) / self.rollouts}
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,8 @@ class Rollouts:
         groups, grades = yield from self._answered(engine, number, step)
         # As often as held-out rows are answered: each rollout would be a table too many to look at.
         if step % self.recipe.evaluate_every == 0:
-            rows = sampled.asked_at(self.rows, [group.row for group in groups])
-            yield from sampled.shown(self.folder, self._folder(number), step, rows, sampled.answers_of(rows, groups))
+            rows = sampled.asked_of(self.rows, groups)
+            yield from sampled.shown(self.folder, self._folder(number), step, rows, groups)
         # From here on all is a function of what is on the disk, so that a resumed step has the same result.
         rewards: signals.Rewards = signals.by_group(groups, grades)
         yield from self._warned(groups, grades, rewards)
@@ -104,11 +109,7 @@ class Rollouts:
         values = signals.figures(groups, grades) | {"without_spread": signals.without_spread(rewards)}
         groups, rewards = yield from self._filled(engine, number, step, groups, rewards)
         if self.spent.answers > before.answers:
-            took = {name: getattr(self.spent, name) - getattr(before, name) for name in ("sampling", "grading")}
-            speed = (self.spent.tokens - before.tokens) / took["sampling"]
-            seconds = {f"{name}_seconds": each for name, each in took.items()} | self.spent.pace(began)
-            found = seconds | {"sampled_tokens_per_second": speed}
-            yield Metrics(step, {f"system/{name}": value for name, value in found.items()})
+            yield Metrics(step, self.spent.figures(before, began))
         reference = sampled.kept_reference(self._folder(number) / layout.COMPARED, self.reference)
         return learning.batch(groups, rewards, self.keys, self.recipe.loss, reference, values)
 
@@ -164,11 +165,9 @@ class Rollouts:
         places = batch(len(self.rows), self.recipe.hyperparameters.batch_size, seed, number)[:most]
         rows = sampled.asked_at(self.rows, places)
         prompts = [self.tokenizer.encode_prompt(row.given) for row in rows]
-        ahead = grading.ahead(folder, rows, self.grader, self.judge, self.at_once)
-        with engine.timed("answers"), ahead as graded_now:
+        with engine.timed("answers"), grading.ahead(folder, rows, self.grader, self.judge, self.at_once) as graded_now:
             return sampled.sample(
-                engine, self.tokenizer, places, prompts,
-                lambda again: self._sampling(number, again + turn * EXTRA_SEED),
+                engine, self.tokenizer, places, prompts, lambda again: self._sampling(number, again + turn * EXTRA_SEED),
                 lambda place, which, answer: graded_now(sampled.answer_of(rows[place], which, answer)),
             )  # fmt: skip
 
@@ -182,7 +181,7 @@ class Rollouts:
         )  # fmt: skip
 
     def _graded(self, groups: Sequence[Group], folder: Path, step: int) -> Generator[Event, None, list[AnswerGrade]]:
-        rows = sampled.asked_at(self.rows, [group.row for group in groups])
+        rows = sampled.asked_of(self.rows, groups)
         # Grades that are in the folder are not asked for again: the key of a grade is all that it depends on.
         work = grading.grade(
             folder, rows, sampled.answers_of(rows, groups), [self.grader], self.judge, at_once=self.at_once

@@ -67,6 +67,11 @@ def asked_at(rows: Sequence[Row], places: Sequence[int]) -> list[Asked]:
     return [asked(problem_of(rows[place])) for place in places]
 
 
+def asked_of(rows: Sequence[Row], groups: Sequence[Group]) -> list[Asked]:
+    """Return the rows that groups of answers belong to, as they are asked."""
+    return asked_at(rows, [group.row for group in groups])
+
+
 def answers_of(rows: Sequence[Asked], groups: Sequence[Group]) -> list[Answer]:
     """Return groups' answers as graders take them, in their order."""
     return [
@@ -82,12 +87,12 @@ def answer_of(row: Asked, number: int, found: SampledAnswer) -> Answer:
 
 
 def shown(
-    run: Path, folder: Path, step: int, rows: Sequence[Asked], answers: Sequence[Answer]
+    run: Path, folder: Path, step: int, rows: Sequence[Asked], groups: Sequence[Group]
 ) -> Generator[Event, None, None]:
     """Keep what was asked next to the answers, whose grades are there, and yield that they can be looked at."""
     # A row that a batch has twice is one: its answers would be shown twice for each.
     graded.write(folder / layout.PROBLEMS, {row.row: row for row in rows}.values())
-    graded.write(folder / layout.ANSWERS, answers)
+    graded.write(folder / layout.ANSWERS, answers_of(rows, groups))
     yield Graded(step, str(folder.relative_to(run)))
 
 
