@@ -104,10 +104,10 @@ class HeldOutProblems:
 
     def _drawn(self, engine: Engine, folder: Path, how: Sampling, reward: Grader) -> list[Group]:
         prompts = [self.tokenizer.encode_prompt(row.given) for row in self.rows]
-        with grading.ahead(folder, self.rows, reward, self.judge, self.at_once) as graded_now:
+        with grading.ahead(folder, self.rows, reward, self.judge, self.at_once) as grade_now:
             return sampled.sample(
                 engine, self.tokenizer, range(len(prompts)), prompts, lambda turn: replace(how, seed=self.seed + turn),
-                lambda place, which, answer: graded_now(sampled.answer_of(self.rows[place], which, answer)),
+                lambda place, which, answer: grade_now(sampled.answer_of(self.rows[place], which, answer)),
             )  # fmt: skip
 
     def _diverging(self, grades: Sequence[AnswerGrade]) -> Generator[Event, None, None]:

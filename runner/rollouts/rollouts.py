@@ -165,10 +165,10 @@ class Rollouts:
         places = batch(len(self.rows), self.recipe.hyperparameters.batch_size, seed, number)[:most]
         rows = sampled.asked_at(self.rows, places)
         prompts = [self.tokenizer.encode_prompt(row.given) for row in rows]
-        with engine.timed("answers"), grading.ahead(folder, rows, self.grader, self.judge, self.at_once) as graded_now:
+        with engine.timed("answers"), grading.ahead(folder, rows, self.grader, self.judge, self.at_once) as grade_now:
             return sampled.sample(
-                engine, self.tokenizer, places, prompts, lambda again: self._sampling(number, again + turn * EXTRA_SEED),
-                lambda place, which, answer: graded_now(sampled.answer_of(rows[place], which, answer)),
+                engine, self.tokenizer, places, prompts, lambda time: self._sampling(number, time + turn * EXTRA_SEED),
+                lambda place, which, answer: grade_now(sampled.answer_of(rows[place], which, answer)),
             )  # fmt: skip
 
     def _sampling(self, number: int, turn: int) -> Sampling:
