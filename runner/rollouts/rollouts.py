@@ -167,7 +167,7 @@ class Rollouts:
         prompts = [self.tokenizer.encode_prompt(row.given) for row in rows]
         with engine.timed("answers"), grading.ahead(folder, rows, self.grader, self.judge, self.at_once) as grade_now:
             return sampled.sample(
-                engine, self.tokenizer, places, prompts, lambda time: self._sampling(number, time + turn * EXTRA_SEED),
+                engine, self.tokenizer, places, prompts, lambda nth: self._sampling(number, nth + turn * EXTRA_SEED),
                 lambda place, which, answer: grade_now(sampled.answer_of(rows[place], which, answer)),
             )  # fmt: skip
 

@@ -3,6 +3,7 @@
     rollouts/step-00000003/     the answers after 3 rollouts
         sampled.jsonl           the answers to each prompt: tokens, log-probabilities, text; whole or not there
         grades.jsonl            their grades, each on the disk before the next is asked for
+        reference_logps.json    the base model's log-probabilities, where `rft.beta` asks for them
 
 A killed run reads what is there: it samples nothing twice, and pays no judge twice. A step learned from again, after
 the last checkpoint, is learned from the same answers.
