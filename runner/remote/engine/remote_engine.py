@@ -137,8 +137,10 @@ class RemoteEngine(ByPrimitives):
             # replay asks for it, as answers that are known are not sampled.
             save = Save(f"answers-{self.step:08d}", "sampler", self.limits.ttl_seconds)
             path = self.driver.ask(save, self.step).path
-            asked, names = ([all_of[place] for place in left] for all_of in (prompts, questions))
-            for place, found in zip(left, self.answers(path, asked, sampling, names), strict=True):
+            drawn = self.answers(
+                path, [prompts[place] for place in left], sampling, [questions[place] for place in left]
+            )
+            for place, found in zip(left, drawn, strict=True):
                 for number, each in enumerate(found):
                     on_answer(place, number, each)
         answers = [[each.answer() for each in ledger.drawn[name]] for name in questions]
