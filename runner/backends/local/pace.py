@@ -32,7 +32,7 @@ def rollouts_seconds(run: "Run", num_steps: int) -> float | None:
         if took and alike:
             then = msgspec.convert(known, _Answers)
             factor = keys.batch_size * keys.group_size / (then.batch_size * then.group_size)
-            return took * factor * -(-num_steps // keys.updates_per_rollout)
+            return float(took * factor * -(-num_steps // keys.updates_per_rollout))
     return None
 
 
