@@ -88,7 +88,7 @@ def demand_local(world: World, *more: str) -> None:
     assert {step for step, name in measured(remote) if name == "eval/reward"} == {0, 2, 4}
     found = load_file(local / "model" / "adapter-1" / "adapter_model.safetensors")
     for name, tensor in weights(world, remote).items():
-        # Adam's steps of 0.01 magnify what is rounded otherwise: old log-probabilities are a scorer's there, a sampler's here.
+        # Adam magnifies what is rounded otherwise: old log-probabilities are a scorer's there, a sampler's here.
         torch.testing.assert_close(tensor, found[name], rtol=0, atol=5e-4)
     assert any(tensor.abs().max() > 1e-3 for name, tensor in found.items() if "lora_B" in name)
     assert (done(world)["forward_backward"], done(world)["optim_step"]) == (STEPS, STEPS)
