@@ -48,15 +48,15 @@ def _afterwards(*_: object, **__: object) -> Iterator[Callable[[Answer], None]]:
     yield lambda answer: None
 
 
-def _grading_seconds(folder: Path, name: str, url: str) -> list[float]:
-    """Return what a run of two rollouts waits for its grader after sampling."""
+def _grading_seconds(folder: Path, seed: int, url: str) -> list[float]:
+    """Return what a run of two rollouts waits for its grader after sampling; another seed is another run."""
     api.run(
-        "method=rft", "dataset=files", f"model.source=path:{folder}/model", "dataset.train=rows.jsonl", f"name={name}",
+        "method=rft", "dataset=files", f"model.source=path:{folder}/model", "dataset.train=rows.jsonl", f"seed={seed}",
         f'rft.grader={{type: endpoint, name: slow, url: "{url}"}}', "rft.max_new_tokens=48", "rft.batch_size=16",
         "rft.group_size=8", "rft.n_epochs=1", "evaluation.samples=0", "backend.runtime.threads=1", "tracking=none",
-        "again=true",
+        f"name=seed-{seed}",
     )  # fmt: skip
-    (run,) = folder.glob(f"runs/{name}-*")
+    (run,) = folder.glob(f"runs/seed-{seed}-*")
     events = [each.event for each in read(run / "journal.jsonl")]
     key = "system/grading_seconds"
     return [each.values[key] for each in events if isinstance(each, Metrics) and key in each.values]
@@ -76,9 +76,9 @@ def main() -> None:
     Thread(target=server.serve_forever, daemon=True).start()
     found: dict[str, list[float]] = {"afterwards": [], "ahead": []}
     for number in range(parser.parse_args().rounds):
-        for name, way in (("afterwards", _afterwards), ("ahead", ahead)):
+        for place, (name, way) in enumerate((("afterwards", _afterwards), ("ahead", ahead))):
             grading.ahead = way  # type: ignore[assignment]
-            found[name] += _grading_seconds(folder, f"{name}-{number}", f"http://127.0.0.1:{server.server_port}/")
+            found[name] += _grading_seconds(folder, 2 * number + place, f"http://127.0.0.1:{server.server_port}/")
     server.shutdown()
     print(json.dumps({name: round(median(each), 2) for name, each in found.items()}))
 
