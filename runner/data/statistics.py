@@ -29,6 +29,7 @@ class SplitSurvey(NamedTuple):
     fingerprint: str
     bytes: int
     with_tools: int
+    with_images: int
     turns: Spread
     answer_characters: Spread
 
@@ -39,7 +40,7 @@ class Tally:
     def __init__(self, helper: Executor) -> None:
         self.seen = Seen()
         self._fingerprint = Fingerprint(helper)
-        self._bytes = self._with_tools = 0
+        self._bytes = self._with_tools = self._with_images = 0
         self._turns, self._answers = array("I"), array("I")
 
     @property
@@ -53,6 +54,7 @@ class Tally:
         self._bytes += len(part.canonical)
         self.seen.add(part)
         self._with_tools += part.with_tools
+        self._with_images += part.with_images
         self._turns.extend(part.turns)
         self._answers.extend(part.answer_characters)
 
@@ -63,6 +65,7 @@ class Tally:
             fingerprint=self._fingerprint.hexdigest(),
             bytes=self._bytes,
             with_tools=self._with_tools,
+            with_images=self._with_images,
             turns=_spread(self._turns),
             answer_characters=_spread(self._answers),
         )

@@ -14,7 +14,7 @@ from runner.data import problems
 from runner.data.json_value import Json
 from runner.data.kinds.problem import Problem
 from runner.data.reading.files import locate
-from runner.data.rows import Row, Turns, canonical, text_of
+from runner.data.rows import Row, Turns, canonical
 from runner.record import graded, layout
 from runner.record.events import Event, Result, Samples
 from runner.record.files import write_json
@@ -147,7 +147,7 @@ def side_by_side(rows: Sequence[Asked], before: Replies | None, after: Replies) 
     """Return each prompt with the first answer of both models; `before` is None where the base could not be asked."""
     olds = before or [[NOT_ASKED]] * len(after)
     return [
-        {"prompt": text_of(row.prompt), "before": _shown(old[0]), "after": _shown(new[0])}
+        {"prompt": row.prompt[-1].shown if row.prompt else "", "before": _shown(old[0]), "after": _shown(new[0])}
         for row, old, new in zip(rows, olds, after, strict=True)
     ]
 

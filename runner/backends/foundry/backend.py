@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import distributed, graders, methods, models
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
-from runner.backends.foundry import endpoint, price
+from runner.backends.foundry import endpoint, price, vision
 from runner.backends.foundry.catalogue import catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, Tokens
@@ -48,6 +48,7 @@ class FoundryBackend(Backend[Foundry]):
     settings = Foundry
     hosted = True
     grades = True
+    vision = staticmethod(vision.of)
 
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` or `DataError` for what the service is known to refuse."""
@@ -60,8 +61,9 @@ class FoundryBackend(Backend[Foundry]):
         counter = models.counter(f"hosted:{name}") if name else None
         if not (found and found.max_row_tokens and counter):
             return None
+        seen = vision.of(request).tokens
         # The service reads no more of a row than this; here a longer one is at least a warning.
-        return TokenLimit(found.max_row_tokens, lambda rows: list(map(counter.tokens, rows)))
+        return TokenLimit(found.max_row_tokens, lambda rows: [counter.tokens(row) + seen(row) for row in rows])
 
     def resolve(
         self, settings: Foundry, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int
@@ -221,6 +223,7 @@ def _check(request: Request, survey: Survey) -> None:
     if settings.deploy != "none":
         table.demand_sku(name, settings.deployment.sku)
     _check_method(request, survey)
+    vision.check(table, survey)
     if request.evaluation.keep == "best":
         raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
     if request.evaluation.keep_by is not None:

@@ -113,5 +113,5 @@ def _can_be_asked(row: Row) -> bool:
     # It takes no answer of a tool without the call it belongs to, and no turn that says nothing.
     called = {call.get("id") for turn in row.question for call in turn.tool_calls or ()}
     return all(
-        turn.tool_call_id in called if turn.role == "tool" else turn.content or turn.tool_calls for turn in row.question
+        turn.tool_call_id in called if turn.role == "tool" else turn.parts or turn.tool_calls for turn in row.question
     )
