@@ -174,7 +174,7 @@ def _rehearsed_on_asked(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
         judges.demand_key(keys, graders)
     key = msgspec.json.encode([run.selection, request.evaluation, request.dataset.style])
     if key not in known.rehearsals:
-        rows = samples.rows_to_ask(request, run.rows("validation" if run.plan.validation else "train"))
+        rows = samples.rows_to_ask(request, run.held_out())
         known.rehearsals[key] = rehearse(rows, graders, keys, samples.sampling(request))
     return known.rehearsals[key]
 

@@ -104,7 +104,7 @@ class DeployedSteps:
         if samples.most(self.run.request) == 0:
             return []
         # To the last row, though few are asked for: only at the end is the fingerprint known.
-        held_out = list(self.run.rows("validation" if self.run.plan.validation else "train"))
+        held_out = list(self.run.held_out())
         return samples.rows_to_ask(self.run.request, held_out, _can_be_asked)
 
 

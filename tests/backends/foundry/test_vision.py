@@ -89,7 +89,8 @@ PAIR = {
             conversation(1, part(picture())),
             ("backend=foundry", "method=sft", "model.source=hosted:gpt-4.1-mini"),
             "the row holds an image, which the service does not train gpt-4.1-mini on with sft; allowed: gpt-4.1, "
-            "gpt-4o; use one of them, or take such rows out; if that has changed, correct the table (backend.models=FILE).",
+            "gpt-4o; use one of them, or take such rows out; if that has changed, correct the table "
+            "(backend.models=FILE).",
         ),
         (
             PAIR,
@@ -131,7 +132,10 @@ def test_what_a_backend_does_not_train_on_is_refused_by_file_and_line(
     ("limits", "message"),
     [
         ({"rows": 10}, "dataset.train: 12 of its rows hold images; the service takes up to 10 in a file"),
-        ({"bytes": 60}, "the image data:image/png;base64,iVBORw0K… has 6[0-9] bytes; the service takes up to 60; make it"),
+        (
+            {"bytes": 60},
+            "the image data:image/png;base64,iVBORw0K… has 6[0-9] bytes; the service takes up to 60; make it",
+        ),
     ],
 )
 def test_the_limits_of_a_table_of_ones_own_hold(limits: dict[str, int], message: str, tmp_path: Path) -> None:
