@@ -56,14 +56,7 @@ class FoundryBackend(Backend[Foundry]):
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return how many tokens the service reads of a row, where the table of models says so."""
-        name = models.hosted_name(request.model.source)
-        found = catalogue(Foundry.of(request).models).find(name) if name else None
-        counter = models.counter(f"hosted:{name}") if name else None
-        if not (found and found.max_row_tokens and counter):
-            return None
-        seen = vision.of(request).tokens
-        # The service reads no more of a row than this; here a longer one is at least a warning.
-        return TokenLimit(found.max_row_tokens, lambda rows: [counter.tokens(row) + seen(row) for row in rows])
+        return _limit(request)
 
     def resolve(
         self, settings: Foundry, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int
@@ -198,6 +191,17 @@ class FoundryBackend(Backend[Foundry]):
 def _deployed_as(settings: Foundry) -> str:
     wanted = settings.deployment
     return f"{settings.deploy} {wanted.name} {wanted.sku} {wanted.capacity}, beside {wanted.base}"
+
+
+def _limit(request: Request) -> TokenLimit | None:
+    name = models.hosted_name(request.model.source)
+    found = catalogue(Foundry.of(request).models).find(name) if name else None
+    counter = models.counter(f"hosted:{name}") if name else None
+    if not (found and found.max_row_tokens and counter):
+        return None
+    seen = vision.of(request).tokens
+    # The service reads no more of a row than this; here a longer one is at least a warning.
+    return TokenLimit(found.max_row_tokens, lambda rows: [counter.tokens(row) + seen(row) for row in rows])
 
 
 def _check(request: Request, survey: Survey) -> None:

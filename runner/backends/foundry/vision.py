@@ -60,6 +60,7 @@ class FoundryVision:
                 "checks",
             )
 
+    # Looked into once more, not kept: only the head of an image is decoded, and the rows of an estimate are few.
     def tokens(self, row: Row) -> int:
         """Return the tokens of a row's images; none for a model whose formula is not known."""
         formula = self.model.image_tokens if self.model else None
@@ -88,7 +89,7 @@ def tokens_of(image: Image, content: Content | None, formula: ImageTokens) -> in
     """Return how many tokens an image takes; of one at an address, whose size is not known, the most that it can."""
     if image.detail == "low":
         return formula.base
-    # `auto` is the service's choice: the dearer one is counted, so that no price is too low.
+    # `auto` is the service's choice: what takes more is counted, so that no price is too low.
     return formula.base + formula.tile * (MOST_TILES if content is None else tiles(content.width, content.height))
 
 
