@@ -275,6 +275,7 @@ def vision(request: "Request") -> "Vision":
     """Return what the model of a request makes of rows with images."""
     from runner.data.quality.vision import TextAlone
 
+    # Refused by default: a backend that says nothing of images would learn from the texts alone, without a word.
     backend = load(request.backend.name)
     return backend.vision(request) if isinstance(backend, Sees) else TextAlone(backend.name)
 

@@ -70,6 +70,7 @@ def look_into(image: Image) -> Content | None:
     if named not in FORMATS or encoding != "base64" or not comma:
         raise ValueError(f"begins with 'data:{shown(media)}'; allowed: {_allowed()}; convert it, or leave the row out")
     try:
+        # All of it: a text that was cut off somewhere would pass by its head.
         content = b64decode(encoded, validate=True)
     except binascii.Error as error:
         raise ValueError(f"is no base64 ({error}); encode the file's bytes again") from None
@@ -92,6 +93,7 @@ def _head(content: bytes, named: str) -> Content:
         raise ValueError(f"cannot be read ({error}); repair it, or leave the row out") from None
     if found.format != FORMATS[named]:
         raise ValueError(f"is named {named}, and its first bytes are a {found.format}'s; write image/{_media(found)}")
+    # Grey, palette and CMYK images are common; what the service makes of them is not documented.
     if found.mode not in MODES:
         raise ValueError(f"has the mode {found.mode}; allowed: {' or '.join(MODES)}; convert it")
     return Content(*found.size, len(content))

@@ -65,6 +65,7 @@ def _response_content(turn: Message) -> Json:
 def _response_part(piece: str | Image) -> Json:
     if isinstance(piece, str):
         return {"type": "input_text", "text": piece}
+    # Required there, and left out in rows: https://github.com/openai/openai-openapi
     return {"type": "input_image", "image_url": piece.url, "detail": piece.detail or "auto"}
 
 

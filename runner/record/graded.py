@@ -108,6 +108,7 @@ def write_evaluation(
 
 def by_source(scores: Mapping[str, Mapping[str, float]], rows: Iterable[Asked]) -> dict[str, dict[str, float]]:
     """Return scores by row, then by grader, with each also as `SOURCE/GRADER` where the row is from a mixture."""
+    # Under names of their own, so that whatever sums up or compares scores by name does so by source, too.
     sources = {each.row: each.source for each in rows}
     return {
         row: {**own, **({f"{source}/{name}": value for name, value in own.items()} if source else {})}

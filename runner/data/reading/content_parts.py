@@ -52,6 +52,7 @@ def _image(part: dict[str, object], at: int, role: object) -> Image:
         image = msgspec.convert(given, Image)
     except msgspec.ValidationError as error:
         raise BadRow("image", f"an image cannot be read ({error}); allowed: {layout}; write it so") from None
+    # `at` is ours: a file that has it would put the image elsewhere.
     if image.at != at or part.keys() - {"type", "image_url"}:
         raise BadRow("image", f"an image has other keys than {layout}; leave them out")
     try:
