@@ -4,10 +4,11 @@ The sha256 of its canonical JSON is the plan id. Names, folders, tracking and ho
 same experiment has the same id wherever and whenever it is asked for. planning.py makes plans.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,20 @@ class Run:
         """What the run is called by the sweep that it is a trial of, if there is one."""
         sweep, runs = self.request.sweep, Path(self.request.runs_folder)
         return run_folders.trial_name(sweep, self.plan.id, runs) if sweep else None
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """How many held-out rows each source of a mixture has, in the order in which rows are read; else empty."""
+        return msgspec.convert(self.plan.evaluation.get("sources", {}), dict[str, int])
+
+    def held_out(self) -> Iterator[tuple[Row, str]]:
+        """Read the rows that models are asked, the held-out ones, else those of training, as `with_source` has them."""
+        return self.with_source(self.rows("validation" if self.plan.validation else "train"))
+
+    def with_source(self, held_out: Iterable[Row]) -> Iterator[tuple[Row, str]]:
+        """Yield held-out rows, all in their order, each with its source of a mixture; empty where there is none."""
+        names = chain.from_iterable(repeat(name, count) for name, count in self.sources.items())
+        return zip(held_out, chain(names, repeat("")), strict=False)
 
     def rows(self, split: Split) -> Iterator[Row]:
         """Read the rows of a split that the plan is made of; none where there is no such split.

@@ -145,7 +145,7 @@ def _surveyed(request: Request, backend: backends.AnyBackend, known: PlanCache, 
     # The backend and the model, too: they say how many tokens a row may have.
     key = msgspec.json.encode([wanted, request.model, request.backend])
     if key not in known.surveys:
-        known.surveys[key] = survey(wanted, backend.limit(request), report)
+        known.surveys[key] = survey(wanted, backend.limit(request), report, vision=backends.vision(request))
     return known.surveys[key]
 
 
@@ -174,7 +174,7 @@ def _rehearsed_on_asked(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
         judges.demand_key(keys, graders)
     key = msgspec.json.encode([run.selection, request.evaluation, request.dataset.style])
     if key not in known.rehearsals:
-        rows = samples.rows_to_ask(request, run.rows("validation" if run.plan.validation else "train"))
+        rows = samples.rows_to_ask(request, run.held_out())
         known.rehearsals[key] = rehearse(rows, graders, keys, samples.sampling(request))
     return known.rehearsals[key]
 
@@ -258,7 +258,11 @@ def count_tokens(proposal: Proposal) -> Tokens | None:
     if counter is None:
         return None
     splits = proposal.survey.splits
-    counted = {split: _count(proposal, split, counter.tokens, counter.sample_rows) for split in splits}
+    seen = backends.vision(proposal.run.request).tokens
+    counted = {
+        split: _count(proposal, split, lambda row: counter.tokens(row) + seen(row), counter.sample_rows)
+        for split in splits
+    }
     return Tokens(counted, all(split.rows <= counter.sample_rows for split in splits.values()))
 
 

@@ -12,6 +12,7 @@ from runner.backends.foundry.catalogue import catalogue
 from tests.conftest import pair_row
 from tests.emulator import Limits, Script, models
 from tests.emulator.sdk import Client, chat_row, connected
+from tests.pictures import ADDRESS, conversation, part, picture
 
 pytestmark = pytest.mark.slow
 
@@ -150,6 +151,8 @@ BAD_FILES = {
     "role": (json.dumps({"messages": [{"role": "robot", "content": "x"}]}).encode(), "unknown role"),
     "pair": (json.dumps(pair_row(1) | {"preferred_output": []}).encode(), "'preferred_output'"),
     "order": (json.dumps(pair_row(1) | {"input": {"messages": pair_row(1)["preferred_output"]}}).encode(), "user"),
+    "image": (json.dumps(conversation(1, part(picture(format="GIF")))).encode(), "no JPEG, PNG or WEBP"),
+    "images": (json.dumps(conversation(1, *[part(ADDRESS)] * 65)).encode(), "65 images; 64 are allowed"),
     "mixed": (json.dumps(pair_row(1)).encode() + b"\n" + json.dumps(chat_row(1)).encode(), "mixes"),
 }
 

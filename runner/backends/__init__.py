@@ -22,6 +22,7 @@ from runner.record.events import Result as Result
 
 if TYPE_CHECKING:
     from runner.cost import Tokens
+    from runner.data.quality.vision import Vision
     from runner.data.survey import Survey, TokenLimit
     from runner.plan import Proposal, Run
     from runner.record.journal import RunState
@@ -246,6 +247,14 @@ class Copying(Jobs, Protocol):
         """Have a checkpoint copied, unless it is being or has been; return the state of the copy."""
 
 
+@runtime_checkable
+class Sees(Protocol):
+    """A backend that has models which see images: an optional capability; others refuse rows that hold some."""
+
+    def vision(self, request: "Request") -> "Vision":
+        """Return what the model of a request makes of images."""
+
+
 AnyBackend = Backend[Any]
 
 
@@ -260,6 +269,15 @@ def load(name: str) -> AnyBackend:
     # By name and late: a plan for one backend never imports what another one needs.
     backend: AnyBackend = import_module(f"runner.backends.{name}").BACKEND
     return backend
+
+
+def vision(request: "Request") -> "Vision":
+    """Return what the model of a request makes of rows with images."""
+    from runner.data.quality.vision import TextAlone
+
+    # Refused by default: a backend that says nothing of images would learn from the texts alone, without a word.
+    backend = load(request.backend.name)
+    return backend.vision(request) if isinstance(backend, Sees) else TextAlone(backend.name)
 
 
 def of(run: "Run") -> AnyBackend:

@@ -86,7 +86,7 @@ def read(folder: Path) -> Result:
     records = journal.read(folder / layout.JOURNAL)
     content = outcome.read(folder) or {}
     grades = [each for each in graded.read(folder / graded.GRADES, AnswerGrade) if each.model == TUNED]
-    scores = graded.row_scores(grades, TUNED)
+    scores = _scores(folder, grades, TUNED)
     return Result(
         folder=folder,
         plan_id=run.plan.id,
@@ -135,12 +135,18 @@ def _ties(grades: Sequence[AnswerGrade], first: str) -> list[AnswerGrade]:
 
 
 def _model(folder: Path, name: str, grades: Sequence[AnswerGrade]) -> Result:
-    scores = graded.row_scores(grades, name)
+    scores = _scores(folder, grades, name)
     return Result(
         folder=folder, plan_id="", status="finished", message="", curves={}, rows=scores, seconds={}, model=name,
         params={"model": name, "evaluation": str(folder), "seed": 0}, metrics=_means(scores),
         graders=tuple(dict.fromkeys(each.grader for each in grades)), binary=_binary(grades),
     )  # fmt: skip
+
+
+def _scores(folder: Path, grades: Sequence[AnswerGrade], model: str) -> Rows:
+    """Return a model's scores by row and grader; of a mixture also as `SOURCE/GRADER`, so that sources compare, too."""
+    rows = graded.read(folder / graded.PROBLEMS, graded.Asked)
+    return graded.by_source(graded.row_scores(grades, model), rows)
 
 
 def _means(scores: Rows) -> dict[str, float]:

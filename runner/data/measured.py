@@ -11,7 +11,7 @@ from runner.data.findings import Finding
 from runner.data.quality.text_rules import odd_rows, pairs
 from runner.data.reading.files import DataFile
 from runner.data.reading.row_reader import RowBlock
-from runner.data.rows import Row, Turns, canonical, canonical_lines, uses_tools
+from runner.data.rows import Row, Turns, canonical, canonical_lines, uses_tools, with_images
 
 
 class Measured(NamedTuple):
@@ -30,6 +30,7 @@ class Measured(NamedTuple):
     turns: "array[int]"
     answer_characters: "array[int]"
     with_tools: int
+    with_images: int
     odd: list[Finding]
 
     def first(self, count: int) -> Self:
@@ -48,6 +49,7 @@ class Measured(NamedTuple):
             turns=self.turns[:count],
             answer_characters=self.answer_characters[:count],
             with_tools=_lines_with_tools(canonical),
+            with_images=len(with_images(canonical)),
             odd=[each for each in self.odd if each.line is not None and each.line <= last],
         )
 
@@ -72,6 +74,7 @@ def measure(block: RowBlock, lines: Callable[[Sequence[Row]], bytes] = canonical
         turns=array("I", list(map(add, map(len, prompts), map(len, answers)))),
         answer_characters=array("I", [len(answer[-1].content or "") if answer else 0 for answer in answers]),
         with_tools=_lines_with_tools(encoded),
+        with_images=len(with_images(encoded)),
         odd=odd,
     )
 
@@ -87,6 +90,7 @@ def join(parts: Sequence[Measured]) -> Measured:
         turns=_joined([part.turns for part in parts]),
         answer_characters=_joined([part.answer_characters for part in parts]),
         with_tools=sum(part.with_tools for part in parts),
+        with_images=sum(part.with_images for part in parts),
         odd=[each for part in parts for each in part.odd],
     )
 

@@ -12,6 +12,8 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 import msgspec
 
+from runner.data import images
+from runner.data.images import Image
 from runner.data.json_value import Json
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -33,7 +35,10 @@ class Oddity(NamedTuple):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
-    """One turn. `weight: 0` leaves an assistant turn out of the loss; tool fields are carried through."""
+    """One turn. `weight: 0` leaves an assistant turn out of the loss; tool fields are carried through.
+
+    `content` is its text alone; `images` stand at their places in it.
+    """
 
     role: Role
     content: str | None = None
@@ -41,6 +46,17 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_
     weight: Literal[0, 1] | None = None
     tool_calls: list[dict[str, Json]] | None = None
     tool_call_id: str | None = None
+    images: tuple[Image, ...] | None = msgspec.field(default=None, name=images.KEY)
+
+    @property
+    def parts(self) -> Json:
+        """Its content as services take it: a text, or where it has images a list of parts; None where it has none."""
+        return images.parts(self.content or "", self.images) if self.images else self.content
+
+    @property
+    def shown(self) -> str:
+        """Its text for people, with `[image]` where each image is."""
+        return images.marked(self.content or "", self.images or ())
 
 
 Turns = tuple[Message, ...]
@@ -149,6 +165,22 @@ def numbered(turns: Turns) -> Iterator[tuple[int, str]]:
     return ((number, each.content) for number, each in enumerate(turns, 1) if isinstance(each.content, str))
 
 
+def on_the_wire(turns: Turns) -> object:
+    """Return turns as services take them, to be encoded as JSON: images are parts of the content."""
+    # The turns themselves in most rows: msgspec encodes them several times as fast as dictionaries.
+    if not any(turn.images for turn in turns):
+        return turns
+    return [_with_parts(turn) for turn in turns]
+
+
+def _with_parts(turn: Message) -> dict[str, Json]:
+    values: dict[str, Json] = msgspec.to_builtins(turn)
+    values.pop(images.KEY, None)
+    return {"role": turn.role, "content": turn.parts} | {
+        key: values[key] for key in values if key not in ("role", "content")
+    }
+
+
 def text_of(turns: Turns) -> str:
     """Return the text of the last turn; empty where there is none."""
     return (turns[-1].content or "") if turns else ""
@@ -167,6 +199,15 @@ def canonical(value: Row | Turns) -> bytes:
 def canonical_lines(rows: Sequence[Row]) -> bytes:
     """Return the canonical bytes of rows, each followed by LF."""
     return _encoder.encode_lines(rows)
+
+
+_IMAGES = f'"{images.KEY}":'.encode()
+
+
+def with_images(lines: bytes) -> list[int]:
+    """Return the places of the rows that hold images, among canonical lines that follow each other."""
+    # One search of the block first: hardly any has some.
+    return [place for place, line in enumerate(lines.splitlines()) if _IMAGES in line] if _IMAGES in lines else []
 
 
 # Inside a text, quotation marks have a backslash.

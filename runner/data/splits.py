@@ -69,6 +69,17 @@ def read_rows(selection: Selection, split: Split) -> Iterator[Row]:
         yield from block.rows
 
 
+def read_with_source(selection: Selection, split: Split) -> Iterator[tuple[Row, str]]:
+    """Yield the good rows of a split, each with the source of a mixture that it is from; empty where there is none.
+
+    Raises `DataError` if a file cannot be read.
+    """
+    names = {file.name: name for name, each in selection.mix for file in locate(each.source)}
+    for _, block in row_blocks(selection, (split,), lambda finding: None):
+        source = names.get(block.file.name, "")
+        yield from ((row, source) for row in block.rows)
+
+
 class Part(Protocol):
     """Some rows of a block that belong to one split."""
 

@@ -1,10 +1,10 @@
 """A split's rows in numbers, gathered block by block and summed up at the end."""
 
+import hashlib
 from array import array
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import NamedTuple
 
-from runner.data.fingerprint import Fingerprint
 from runner.data.measured import Measured
 from runner.data.quality.duplicates import Seen
 
@@ -29,8 +29,49 @@ class SplitSurvey(NamedTuple):
     fingerprint: str
     bytes: int
     with_tools: int
+    with_images: int
     turns: Spread
     answer_characters: Spread
+
+
+# Hashing a million rows takes half a second, in which `hashlib` lets other threads run. It is done in large pieces: on
+# a busy machine each change of threads can cost milliseconds.
+PIECE_BYTES = 16 << 20
+
+
+class Fingerprint:
+    """A sha256 that is fed part by part; the thread is at most a piece behind."""
+
+    def __init__(self, helper: Executor) -> None:
+        self._helper = helper
+        self._sha256 = hashlib.sha256()
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._running: Future[None] | None = None
+
+    def update(self, part: bytes) -> None:
+        """Take a further part."""
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size >= PIECE_BYTES:
+            self._hand_over()
+
+    def hexdigest(self) -> str:
+        """Return the hash of all parts, in hexadecimal digits."""
+        self._hand_over()
+        self._wait()
+        return self._sha256.hexdigest()
+
+    def _hand_over(self) -> None:
+        """Let the thread hash what has gathered, once it is done with what it had before."""
+        self._wait()
+        # One piece ahead at most: more would gather in memory where the disk reads faster than a core hashes.
+        self._running = self._helper.submit(self._sha256.update, b"".join(self._parts))
+        self._parts, self._size = [], 0
+
+    def _wait(self) -> None:
+        if self._running is not None:
+            self._running.result()
 
 
 class Tally:
@@ -39,7 +80,7 @@ class Tally:
     def __init__(self, helper: Executor) -> None:
         self.seen = Seen()
         self._fingerprint = Fingerprint(helper)
-        self._bytes = self._with_tools = 0
+        self._bytes = self._with_tools = self._with_images = 0
         self._turns, self._answers = array("I"), array("I")
 
     @property
@@ -53,6 +94,7 @@ class Tally:
         self._bytes += len(part.canonical)
         self.seen.add(part)
         self._with_tools += part.with_tools
+        self._with_images += part.with_images
         self._turns.extend(part.turns)
         self._answers.extend(part.answer_characters)
 
@@ -63,6 +105,7 @@ class Tally:
             fingerprint=self._fingerprint.hexdigest(),
             bytes=self._bytes,
             with_tools=self._with_tools,
+            with_images=self._with_images,
             turns=_spread(self._turns),
             answer_characters=_spread(self._answers),
         )

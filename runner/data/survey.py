@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
@@ -18,8 +17,9 @@ from runner.data.checking.processes import Pool, Processes
 from runner.data.findings import Finding, Findings, Group
 from runner.data.measured import Measured
 from runner.data.quality.duplicates import find_repeats
+from runner.data.quality.vision import Vision
 from runner.data.reading.files import DataFile
-from runner.data.rows import BadRow, Oddity, Row
+from runner.data.rows import BadRow, Oddity, Row, with_images
 from runner.data.splits import Selection, Split, bytes_of, splits_of
 from runner.data.statistics import SplitSurvey, Tally
 from runner.errors import DataError
@@ -99,8 +99,11 @@ def survey(
     limit: TokenLimit | None = None,
     report: Report = lambda progress: None,
     pool: Pool | None = None,
+    vision: Vision | None = None,
 ) -> Survey:
     """Read the rows of a selection once, and say what they are; `report` hears after each block how far it is.
+
+    `vision` looks at those that hold images.
 
     Many rows are checked by a process for each core, or by those of `pool`; what is found is the same. Bad rows and
     oddities become findings. Raises `DataError` if a file cannot be read at all.
@@ -115,7 +118,7 @@ def survey(
         share = _share(selection)
         for split, part in measured_parts(selection, findings.add, checking):
             tallies[split].take(part)
-            for finding in chain(part.odd, _as_tokens(part, selection.kind, limit) if limit else ()):
+            for finding in _odd(part, selection.kind, limit, vision):
                 findings.add(finding)
             rows = sum(tally.rows for tally in tallies.values())
             report(Progress(share(part, rows), rows))
@@ -140,6 +143,28 @@ def _share(selection: Selection) -> Callable[[Measured, int], float]:
         return min(1.0, max(sum(sizes.values()) / total, rows / wanted))
 
     return share
+
+
+def _odd(part: Measured, kind: str, limit: TokenLimit | None, vision: Vision | None) -> Iterator[Finding]:
+    """Yield what is odd about rows: in their texts, their images, their tokens."""
+    yield from part.odd
+    # Images first: who learns from text alone has no template that could write them.
+    if vision is not None and part.with_images:
+        yield from _as_seen(part, kind, vision)
+    if limit is not None:
+        yield from _as_tokens(part, kind, limit)
+
+
+def _as_seen(part: Measured, kind: str, vision: Vision) -> Iterator[Finding]:
+    """Yield what is not known of images. Raises `DataError` for rows that cannot be trained on with them."""
+    decode, lines = msgspec.json.Decoder(kinds.load(kind)).decode, part.canonical.splitlines()
+    for place in with_images(part.canonical):
+        line = part.lines[place]
+        try:
+            for odd in vision.look(decode(lines[place])):
+                yield Finding("note", odd.rule, part.file.name, line, odd.message)
+        except BadRow as bad:
+            raise DataError(f"{part.file.name}:{line}: {bad}.") from None
 
 
 def _as_tokens(part: Measured, kind: str, limit: TokenLimit) -> Iterator[Finding]:

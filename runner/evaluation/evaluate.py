@@ -15,7 +15,7 @@ import msgspec
 
 from runner import planning
 from runner.backends import Respondent
-from runner.data.splits import read_rows, splits_of
+from runner.data.splits import read_with_source, splits_of
 from runner.errors import DataError
 from runner.evaluation import configured, judges, summary
 from runner.graders import Grader
@@ -45,7 +45,7 @@ def plan(request: Request, respondents: Mapping[str, Respondent], runs: Path) ->
     Raises `RequestError` for a grader that cannot work, `DataError` where no row can be asked.
     """
     selection = planning.selection(request)
-    held_out = read_rows(selection, splits_of(selection)[-1])
+    held_out = read_with_source(selection, splits_of(selection)[-1])
     rows = samples.rows_to_ask(request, held_out)
     if not rows:
         raise DataError("evaluation.samples: there is no row to ask; set it, dataset.validation or evaluation.prompts.")
@@ -74,7 +74,9 @@ def carry_out(evaluation: Evaluation) -> Generator[Event, None, list[AnswerGrade
             respondent.close()
     first = next(iter(evaluation.respondents))
     grades = yield from judges.grade_all(folder, evaluation.rows, answers, evaluation.graders, keys, first)
-    metrics = {name: summary.of_model(grades, evaluation.graders, name) for name in evaluation.respondents}
+    metrics = {
+        name: summary.of_model(grades, evaluation.graders, name, evaluation.rows) for name in evaluation.respondents
+    }
     identities = {name: each.identity for name, each in evaluation.respondents.items()}
     names = [each.name for each in evaluation.graders]
     graded.write_evaluation(folder, identities, names, len(evaluation.rows), metrics)

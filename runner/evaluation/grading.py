@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from runner.data.rows import on_the_wire
 from runner.evaluation.configured import key_of
 from runner.graders import Grade, Grader, Grading, Json, Judge, Sample, Subject
 from runner.record import graded
@@ -113,7 +114,7 @@ def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[G
 
 def item_of(row: Asked) -> dict[str, Json]:
     """Return a row as graders see it: its prompt as `messages`, and each other key."""
-    item: dict[str, Json] = {"messages": [msgspec.to_builtins(turn) for turn in row.prompt], **row.fields}
+    item: dict[str, Json] = {"messages": msgspec.to_builtins(on_the_wire(row.prompt)), **row.fields}
     return item | ({"tools": list(row.tools)} if row.tools else {})
 
 

@@ -109,7 +109,7 @@ class CheckpointAnswers:
             grades = yield from grading.grade(
                 folder, self.rows, answers, [self.grader], judge, at_once=keys.concurrency
             )
-        means = summary.means(grades, TUNED)
+        means = summary.means(grades, TUNED, self.rows)
         if not means:
             error = summary.first_error(grades, self.grader.name)
             raise RequestError(f"evaluation.keep_by: {self.grader.name} has given no answer a score: {error}")

@@ -38,7 +38,7 @@ def _grade(run: Run, state: RunState) -> Events:
         errors = [grade for grade in grades if grade.grader == each.name and grade.error]
         if errors:
             yield Note(f"{each.name}: {len(errors)} of {len(answers)} answers have no grade: {errors[0].error}")
-    found = summary.metrics(grades, graders)
+    found = summary.metrics(grades, graders, rows)
     yield Metrics(_last_step(state), found)
     return {"num_graded": len(grades), **found}
 

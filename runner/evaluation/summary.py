@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 
 from runner.graders import Grader
-from runner.record.graded import AnswerGrade, row_scores
+from runner.record.graded import AnswerGrade, Asked, by_source, row_scores
 
 
-def means(grades: Sequence[AnswerGrade], model: str) -> dict[str, float]:
-    """Return a model's mean score by grader, over the rows that have one."""
+def means(grades: Sequence[AnswerGrade], model: str, rows: Sequence[Asked] = ()) -> dict[str, float]:
+    """Return a model's mean score by grader, over the rows that have one.
+
+    Of `rows` from a mixture also those of each source, by `SOURCE/GRADER`.
+    """
     scores: dict[str, list[float]] = {}
-    for row in row_scores(grades, model).values():
+    for row in by_source(row_scores(grades, model), rows).values():
         for grader, score in row.items():
             scores.setdefault(grader, []).append(score)
     return {grader: sum(values) / len(values) for grader, values in scores.items()}
@@ -30,14 +33,19 @@ def rates(grades: Sequence[AnswerGrade], graders: Sequence[Grader], model: str) 
     return found
 
 
-def of_model(grades: Sequence[AnswerGrade], graders: Sequence[Grader], model: str) -> dict[str, float]:
-    """Return a model's means and rates."""
-    return means(grades, model) | rates(grades, graders, model)
+def of_model(
+    grades: Sequence[AnswerGrade], graders: Sequence[Grader], model: str, rows: Sequence[Asked] = ()
+) -> dict[str, float]:
+    """Return a model's means, of rows of a mixture also by source, and rates."""
+    return means(grades, model, rows) | rates(grades, graders, model)
 
 
-def metrics(grades: Sequence[AnswerGrade], graders: Sequence[Grader]) -> dict[str, float]:
-    """Return the metrics of a run: `eval/GRADER` of the tuned model, `eval/GRADER_before` of the base model."""
-    tuned, base = of_model(grades, graders, "tuned"), of_model(grades, graders, "base")
+def metrics(grades: Sequence[AnswerGrade], graders: Sequence[Grader], rows: Sequence[Asked] = ()) -> dict[str, float]:
+    """Return the metrics of a run: `eval/GRADER` of the tuned model, `eval/GRADER_before` of the base model.
+
+    Of a mixture also those of each source: `eval/SOURCE/GRADER`, as the metrics of held-out rows are named.
+    """
+    tuned, base = of_model(grades, graders, "tuned", rows), of_model(grades, graders, "base", rows)
     before = {f"eval/{name}_before": value for name, value in base.items()}
     return before | {f"eval/{name}": value for name, value in tuned.items()}
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from runner.data.images import Image, pieces
 from runner.data.json_value import Json
 from runner.data.rows import Message, Prompt
 
@@ -21,7 +22,7 @@ def chat_tools(prompt: Prompt) -> dict[str, Json]:
 
 
 def _message(turn: Message) -> Json:
-    content: dict[str, Json] = {"role": turn.role, "content": turn.content or ""}
+    content: dict[str, Json] = {"role": turn.role, "content": turn.parts or ""}
     if turn.tool_calls:
         content["tool_calls"] = [
             {"id": call.get("id") or "", "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -45,13 +46,27 @@ def response_input(prompt: Prompt) -> list[Any]:
             items.append(output)
             continue
         # A turn that only calls has no text, and an empty one is refused.
-        if turn.content or not turn.tool_calls:
-            items.append({"role": turn.role, "content": turn.content or ""})
+        if turn.parts or not turn.tool_calls:
+            items.append({"role": turn.role, "content": _response_content(turn)})
         for call in turn.tool_calls or ():
             name, arguments = _named(call)
             item = {"type": "function_call", "call_id": call.get("id") or "", "name": name, "arguments": arguments}
             items.append(item)
     return items
+
+
+def _response_content(turn: Message) -> Json:
+    # Other names for the same: https://platform.openai.com/docs/guides/images-vision?api-mode=responses
+    if not turn.images:
+        return turn.content or ""
+    return [_response_part(each) for each in pieces(turn.content or "", turn.images)]
+
+
+def _response_part(piece: str | Image) -> Json:
+    if isinstance(piece, str):
+        return {"type": "input_text", "text": piece}
+    # Required there, and left out in rows: https://github.com/openai/openai-openapi
+    return {"type": "input_image", "image_url": piece.url, "detail": piece.detail or "auto"}
 
 
 def response_tools(prompt: Prompt) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from functools import partial
 
 from runner import models
 from runner.data import problems
-from runner.data.rows import canonical, uses_tools
+from runner.data.rows import canonical, uses_tools, with_images
 from runner.data.survey import TokenLimit
 from runner.errors import DataError
 from runner.models.chat.learned_check import LearnedCheck, of_template
@@ -25,14 +25,18 @@ def template_of(source: str) -> str | None:
 
 
 def refuse_prompts(source: str, prompts: str | Sequence[str] | None) -> None:
-    """Raise `DataError` for own prompts with tools that a model's chat template cannot write, by file and line."""
+    """Raise `DataError` for own prompts with images, or with tools that a model's chat template cannot write.
+
+    It says file and line.
+    """
     folder = models.cached(source) if prompts else None
     if folder is None:
         return
     tokenizer = ChatTokenizer(models.tokenizer_folder(folder))
     for problem, place in problems.read(prompts or ()):
+        line = canonical(problem)
         # Others are written by any template, and there may be many.
-        if uses_tools(canonical(problem)):
+        if uses_tools(line) or with_images(line):
             try:
                 tokenizer.render(problem.prompt, answer_next=True, tools=problem.tools)
             except DataError as error:

@@ -104,7 +104,7 @@ _ROWS = (
   <div class="prompt">
     {% if row.earlier %}<details><summary class="quiet">earlier turns: {{ row.earlier | length }}</summary>
     {% for turn in row.earlier %}<div class="text"><span class="name">{{ turn.role }}</span>
-{{ turn.content or "" }}</div>{% endfor %}</details>{% endif %}
+{{ turn.shown }}</div>{% endfor %}</details>{% endif %}
     <div class="text">{{ row.prompt }}</div>
   </div>
   <div class="cells">

@@ -33,6 +33,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tools: Tools | None = None
     place: str = ""
     """File and line, for messages."""
+    source: str = ""
+    """The source of a mixture that it is from."""
 
     @property
     def given(self) -> Prompt:
@@ -102,6 +104,17 @@ def write_evaluation(
         "metrics": metrics,
     }  # fmt: skip
     files.write_json(folder / layout.EVALUATION, content)
+
+
+def by_source(scores: Mapping[str, Mapping[str, float]], rows: Iterable[Asked]) -> dict[str, dict[str, float]]:
+    """Return scores by row, then by grader, with each also as `SOURCE/GRADER` where the row is from a mixture."""
+    # Under names of their own, so that whatever sums up or compares scores by name does so by source, too.
+    sources = {each.row: each.source for each in rows}
+    return {
+        row: {**own, **({f"{source}/{name}": value for name, value in own.items()} if source else {})}
+        for row, own in scores.items()
+        for source in [sources.get(row, "")]
+    }
 
 
 def row_scores(grades: Iterable[AnswerGrade], model: str) -> dict[str, dict[str, float]]:

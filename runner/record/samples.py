@@ -4,6 +4,7 @@ samples.json      each prompt with its first answers, for people
 problems.jsonl, answers.jsonl    all of them, for graders (graded.py)
 """
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -14,7 +15,7 @@ from runner.data import problems
 from runner.data.json_value import Json
 from runner.data.kinds.problem import Problem
 from runner.data.reading.files import locate
-from runner.data.rows import Row, Turns, canonical, text_of
+from runner.data.rows import Row, Turns, canonical
 from runner.record import graded, layout
 from runner.record.events import Event, Result, Samples
 from runner.record.files import write_json
@@ -78,17 +79,30 @@ def most(request: Request) -> int | None:
 
 
 def rows_to_ask(
-    request: Request, held_out: Iterable[Row], fits: Callable[[Row], bool] = lambda row: True
+    request: Request, held_out: Iterable[tuple[Row, str]], fits: Callable[[Row], bool] = lambda row: True
 ) -> list[Asked]:
     """Return the rows that models are asked: those of `evaluation.prompts`, else the first held-out ones that fit.
+
+    `held_out` has each with its source of a mixture, which is empty of other data.
 
     Raises `DataError` for own prompts that cannot be read.
     """
     keys, count = request.evaluation, most(request)
     if keys.prompts:
         return asked(problems.read(keys.prompts), count, by_prompt=False)
-    held = ((problem, "") for row in held_out if fits(row) and (problem := Problem.of(row)) is not None)
-    return asked(held, count, by_prompt=True)
+    held = ((problem, source) for row, source in held_out if fits(row) and (problem := Problem.of(row)) is not None)
+    found = _in_turn(list(held)) if request.dataset.mix else held
+    return _differing((_asked(problem, True, source=source) for problem, source in found), count)
+
+
+def _in_turn(rows: Sequence[tuple[Problem, str]]) -> list[tuple[Problem, str]]:
+    """Return the rows of several sources in turn, so that the first few have the shares that all have."""
+    # They come source by source: the first 32 of a mixture would be of its first source.
+    size, met, places = Counter(source for _, source in rows), Counter[str](), list[float]()
+    for _, source in rows:
+        met[source] += 1
+        places.append((met[source] - 0.5) / size[source])
+    return [rows[number] for number in sorted(range(len(rows)), key=places.__getitem__)]
 
 
 def asked(found: Iterable[tuple[Problem, str]], most: int | None, by_prompt: bool) -> list[Asked]:
@@ -97,17 +111,25 @@ def asked(found: Iterable[tuple[Problem, str]], most: int | None, by_prompt: boo
     With `by_prompt` a row's id is that of its prompt and tools: what a pair and a conversation with the same prompt,
     and so the runs of different methods, have in common. Else it is that of the prompt and all other keys.
     """
+    return _differing((_asked(problem, by_prompt, place=place) for problem, place in found), most)
+
+
+def _differing(found: Iterable[Asked], most: int | None) -> list[Asked]:
     rows: dict[str, Asked] = {}
-    for problem, place in found:
+    for each in found:
         # By those that differ, not by those that were read.
         if most is not None and len(rows) >= most:
             break
-        row = sha256(canonical(_identity(problem, by_prompt))).hexdigest()
         # A prompt that the data has twice is asked once: rows are the unit of a comparison.
-        rows.setdefault(
-            row, Asked(row=row, prompt=problem.prompt, fields=problem.reference, tools=problem.tools, place=place)
-        )
+        rows.setdefault(each.row, each)
     return list(rows.values())
+
+
+def _asked(problem: Problem, by_prompt: bool, place: str = "", source: str = "") -> Asked:
+    row = sha256(canonical(_identity(problem, by_prompt))).hexdigest()
+    return Asked(
+        row=row, prompt=problem.prompt, fields=problem.reference, tools=problem.tools, place=place, source=source
+    )
 
 
 def _identity(problem: Problem, by_prompt: bool) -> Row | Turns:
@@ -147,7 +169,7 @@ def side_by_side(rows: Sequence[Asked], before: Replies | None, after: Replies) 
     """Return each prompt with the first answer of both models; `before` is None where the base could not be asked."""
     olds = before or [[NOT_ASKED]] * len(after)
     return [
-        {"prompt": text_of(row.prompt), "before": _shown(old[0]), "after": _shown(new[0])}
+        {"prompt": row.prompt[-1].shown if row.prompt else "", "before": _shown(old[0]), "after": _shown(new[0])}
         for row, old, new in zip(rows, olds, after, strict=True)
     ]
 

@@ -92,14 +92,15 @@ class HeldOutProblems:
         yield from sampled.shown(self.folder, folder, step, self.rows, groups)
         own = [grade for grade in grades if grade.grader == REWARD]
         # Rows are the unit, however many answers each has; a row with an ungraded answer has no mean.
-        means = summary.means(grades, POLICY)
+        means = summary.means(grades, POLICY, self.rows)
         if REWARD not in means:
             error = summary.first_error(grades, REWARD)
             raise RequestError(f"rft.grader: {self.grader.name} has given no held-out row a score: {error}")
         found = {f"eval/{name}": value for name, value in signals.figures(groups, own).items()}
         # Under another name than at the end, where answers are sampled as `evaluation` says.
-        found |= {f"eval/{name}_sampled": mean for name, mean in means.items() if name != REWARD}
-        yield Metrics(step, found | {self.metric: means[REWARD]})
+        rewards = {name: mean for name, mean in means.items() if name.rpartition("/")[2] == REWARD}
+        found |= {f"eval/{name}_sampled": mean for name, mean in means.items() if name not in rewards}
+        yield Metrics(step, found | {f"eval/{name}": mean for name, mean in rewards.items()})
         return grades
 
     def _drawn(self, engine: Engine, folder: Path, how: Sampling, reward: Grader) -> list[Group]:

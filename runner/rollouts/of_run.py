@@ -51,20 +51,24 @@ class RunRollouts:
     def evaluate(self, engine: Engine, step: int) -> Generator[Event, None, Result]:
         """Judge the result, the weights after so many steps, on every held-out row by the grader it was trained by."""
         with self._judge() as judge:
-            grades = yield from self._held_out(judge).graded(engine, step)
+            held_out = self._held_out(judge)
+            grades = yield from held_out.graded(engine, step)
         scores = graded.row_scores(grades, POLICY)
         lines = [
             msgspec.json.encode({"row": row, REWARD: each[REWARD]}) for row, each in scores.items() if REWARD in each
         ]
         (self._run.folder / layout.HELD_OUT).write_bytes(b"".join(line + b"\n" for line in lines))
         # Under the name that the evaluations on the way have, so that a chart ends with it.
-        means: Result = {f"eval/{REWARD}": summary.means(grades, POLICY)[REWARD]}
-        return means
+        means = summary.means(grades, POLICY, held_out.rows)
+        return {f"eval/{name}": mean for name, mean in means.items() if name.rpartition("/")[2] == REWARD}
 
     def _held_out(self, judge: Judge | None) -> HeldOutProblems:
         request, grader = self._run.request, grader_of(self._run.request)
         return HeldOutProblems(
-            self._run.folder, [asked(problem_of(row)) for row in self._rows.get("validation", ())],
+            self._run.folder, [
+                asked(problem_of(row), source)
+                for row, source in self._run.with_source(self._rows.get("validation", ()))
+            ],
             self._tokenizer, self._run.hyperparameters, self._run.plan.seed, grader,
             watching(configured.of_request(request), grader), judge, request.evaluation.judge.concurrency,
         )  # fmt: skip

@@ -55,11 +55,12 @@ def problem_of(row: Row) -> Problem:
     return problem
 
 
-def asked(problem: Problem) -> Asked:
-    """Return a problem as graders and an evaluation know it."""
+def asked(problem: Problem, source: str = "") -> Asked:
+    """Return a problem as graders and an evaluation know it, with its source of a mixture."""
     # By all of its keys: the same prompt with another reference is another row.
     return Asked(
-        row=row_id(problem).hex(), prompt=problem.prompt, fields=problem.reference, tools=problem.tools
+        row=row_id(problem).hex(), prompt=problem.prompt, fields=problem.reference, tools=problem.tools,
+        source=source,
     )  # fmt: skip
 
 

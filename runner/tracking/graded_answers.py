@@ -72,5 +72,5 @@ def join(
 def prompt_text(prompt: Turns) -> str:
     """Return a prompt as text: a single turn is its content, of several each begins with its role."""
     if len(prompt) == 1:
-        return prompt[0].content or ""
-    return "\n".join(f"{turn.role}: {turn.content or ''}" for turn in prompt)
+        return prompt[0].shown
+    return "\n".join(f"{turn.role}: {turn.shown}" for turn in prompt)

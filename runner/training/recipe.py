@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-import msgspec
-
 from runner import methods
 from runner.methods import AnyMethod
 from runner.training.engine import Adam
@@ -99,5 +97,5 @@ def of_run(
         checkpoint_every=checkpoint_every(asked_checkpoints, num_steps),
         keep_best=evaluation.keep == "best",
         patience=evaluation.patience,
-        sources=msgspec.convert(run.plan.evaluation.get("sources", {}), dict[str, int]),
+        sources=run.sources,
     )

@@ -51,7 +51,10 @@ BAD_ROWS = [
     (changed(non_preferred_output=GOOD["preferred_output"]), "are equal"),
     (changed(preferred_output=turns("assistant", "user")), "the chosen answer has a turn of the user"),
     (changed(preferred_output="Because."), "preferred_output"),
-    (changed(preferred_output=[{"role": "assistant", "content": [{"type": "image_url"}]}]), "image_url"),
+    (
+        changed(preferred_output=[{"role": "assistant", "content": [{"type": "image_url"}]}]),
+        "a turn of the assistant holds an image",
+    ),
     (changed(preferred_output=[{"role": "assistant", "content": "x", "weight": 2}]), "weight"),
     (changed(input={"messages": turns("user"), "tools": 3}), "tools"),
 ]

@@ -15,7 +15,7 @@ from runner.data import mixture
 from runner.data.checking.processes import Pool, Processes
 from runner.data.containers import lines
 from runner.data.rows import row_id
-from runner.data.splits import Selection, read_rows
+from runner.data.splits import Selection, read_rows, read_with_source
 from runner.data.survey import survey
 from runner.training.evaluation import mean
 from runner.training.schedule import batch
@@ -87,6 +87,7 @@ def test_held_out_rows_have_the_shares_too_and_are_counted_by_source(files: dict
     found = survey(selection)
     assert list(found.by_file["validation"].values()) == [18, 9, 3]
     assert found.splits["train"].rows == sum(1 for _ in sources_of(selection))
+    assert Counter(source for _, source in read_with_source(selection, "validation")) == held_out
 
 
 def test_several_processes_take_the_same_rows(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ def responses(cloud: Cloud, request: Request) -> Answer:
     body = request.json()
     asked = body.get("input", "")
     messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+    _demand_parts(messages, "input_text", "input_image", "output_text")
     text = _answer(cloud, body, messages)
     content = {"type": "output_text", "text": text, "annotations": []}
     output = {
@@ -62,6 +63,7 @@ def chat(cloud: Cloud, request: Request) -> Answer:
     """Answer a conversation."""
     body = request.json()
     messages = body.get("messages", [])
+    _demand_parts(messages, "text", "image_url", "refusal")
     prompt = "".join(_text(message.get("content")) for message in messages)
     answer = completion(body["model"], cloud.clock.now(), prompt, _answer(cloud, body, messages))
     if body.get("stream"):
@@ -77,6 +79,14 @@ def _answer(cloud: Cloud, body: Any, messages: list[dict[str, Any]]) -> str:
     if made is not None and made[1] is not None:
         name = f"{made[0].fine_tuned_model}:ckpt-step-{made[1]}"
     return (cloud.answer or cloud.engine.answer)(name, said)
+
+
+def _demand_parts(messages: list[dict[str, Any]], *allowed: str) -> None:
+    """Refuse a request with parts of contents of another type: the two interfaces have different ones."""
+    for content in (each.get("content") for each in messages):
+        for part in content if isinstance(content, list) else ():
+            if part.get("type") not in allowed:
+                raise Refusal(400, f"Invalid value: '{part.get('type')}'. Supported values are: {', '.join(allowed)}.")
 
 
 def _model_of(cloud: Cloud, name: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def _new(cloud: Cloud, body: dict[str, Any]) -> Job:
         training_type=body.get("trainingType"),
         fine_tuned_model=_name(cloud, base, id, body.get("suffix")),
         script=deepcopy(cloud.script),
-        rejection=orders.rejection(method, training, validation),
+        rejection=orders.rejection(base, method, training, validation),
     )
 
 

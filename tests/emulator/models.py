@@ -10,7 +10,7 @@ GLOBAL = ("GlobalStandard",)
 class Base(NamedTuple):
     """A base model: its dated name, the methods that tune it, its training types and SKUs, and its publisher.
 
-    `named` says that a training type has to be given.
+    `named` says that a training type has to be given, `sees` which methods take rows with images.
     """
 
     dated: str
@@ -19,13 +19,14 @@ class Base(NamedTuple):
     named: bool = False
     skus: tuple[str, ...] = ALL_SKUS
     format: str = "OpenAI"
+    sees: tuple[str, ...] = ()
 
 
 BASES = {
-    "gpt-4o": Base("gpt-4o-2024-08-06", ("supervised", "dpo")),
+    "gpt-4o": Base("gpt-4o-2024-08-06", ("supervised", "dpo"), sees=("supervised",)),
     # Microsoft's table of models has no DPO of it, its SDK's sample program takes it by default (unverified).
     "gpt-4o-mini": Base("gpt-4o-mini-2024-07-18", ("supervised", "dpo")),
-    "gpt-4.1": Base("gpt-4.1-2025-04-14", ("supervised", "dpo")),
+    "gpt-4.1": Base("gpt-4.1-2025-04-14", ("supervised", "dpo"), sees=("supervised",)),
     "gpt-4.1-mini": Base("gpt-4.1-mini-2025-04-14", ("supervised", "dpo")),
     "gpt-4.1-nano": Base("gpt-4.1-nano-2025-04-14", ("supervised", "dpo")),
     "gpt-35-turbo": Base("gpt-35-turbo-0125", ("supervised",)),

@@ -7,7 +7,7 @@ from tests.emulator import files, grading, models, shapes
 from tests.emulator.cloud import Cloud
 from tests.emulator.messages import Refusal
 from tests.emulator.records import File, Job
-from tests.emulator.rows import FEWEST_ROWS
+from tests.emulator.rows import FEWEST_ROWS, with_images
 
 KNOWN = {"model", "training_file", "validation_file", "seed", "suffix", "metadata", "method", "hyperparameters",
          "integrations", "trainingType"}  # fmt: skip
@@ -78,12 +78,16 @@ def file(cloud: Cloud, id: Any, param: str) -> File:
     return found
 
 
-def rejection(method: str, training: File, validation: File | None) -> dict[str, Any] | None:
+def rejection(base: str, method: str, training: File, validation: File | None) -> dict[str, Any] | None:
     """Return the error with which the job fails while it validates its files, None where they suit it."""
     for param, item in (("training_file", training), ("validation_file", validation)):
         if item is not None and item.kind != KINDS[method]:
             message = f"The file has rows of format '{item.kind}', method '{method}' needs '{KINDS[method]}'."
             return {"code": "invalid_file_format", "message": message, "param": param}
+        # As reported of reinforcement jobs: https://community.openai.com/t/1357459
+        if item is not None and method not in models.BASES[base].sees and with_images(item.content):
+            message = f"Invalid file format. Input file {item.id} contains images, but the method `{method}` does not "
+            return {"code": "invalid_file_format", "message": f"{message}support it.", "param": param}
     if training.rows < FEWEST_ROWS:
         message = f"Training file has {training.rows} example(s), but must have at least {FEWEST_ROWS} examples"
         return {"code": "invalid_n_examples", "message": message, "param": "training_file"}

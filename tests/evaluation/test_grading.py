@@ -160,6 +160,18 @@ def test_a_row_counts_once_however_many_answers_it_has(tmp_path: Path) -> None:
     assert summary.means(found, "m") == {"g": 0.5}
 
 
+def test_scores_of_a_mixture_are_also_summed_up_by_source() -> None:
+    found = [
+        AnswerGrade(model="tuned", row=row, grader="g", score=score)
+        for row, score in zip("abcd", (1, 0, 1, 1), strict=True)
+    ]
+    rows = [
+        Asked(row=row, prompt=(), source=source)
+        for row, source in zip("abcd", ("chat", "chat", "code", ""), strict=True)
+    ]
+    assert summary.metrics(found, [], rows) == {"eval/g": 0.75, "eval/chat/g": 0.5, "eval/code/g": 1.0}
+
+
 def test_metrics_name_both_models_and_what_passed_or_failed(tmp_path: Path) -> None:
     graders = [Equal(name="equal", pass_threshold=0.5)]
     found = summary.metrics(grades(tmp_path, *graders), graders)

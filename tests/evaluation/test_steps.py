@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runner.compare.results import read
 from runner.record import graded, journal
 from runner.record.events import Metrics, StepDone
 from runner.record.graded import Answer, AnswerGrade, Asked
@@ -143,14 +144,18 @@ def test_ranks_agree_on_the_steps_and_the_first_one_grades(tiny_model: Path, her
     assert len(graded.read(run / graded.GRADES, AnswerGrade)) == 6
 
 
-def test_a_grader_decides_which_weights_are_kept(tiny_model: Path, here: Path) -> None:
+def test_a_grader_decides_which_weights_are_kept_and_its_scores_of_a_mixture_are_shown_by_source(
+    tiny_model: Path, here: Path
+) -> None:
+    for source, numbers in {"chat": range(12), "code": range(12, 24)}.items():
+        (here / f"{source}.jsonl").write_text("".join(json.dumps(pair_row(number)) + "\n" for number in numbers))
     shortest = "{type: length, name: shortest, unit: characters, max: 3, tolerance: 40}"
     keys = (
         f"evaluation.graders=[{shortest}]", "evaluation.keep=best", "evaluation.keep_by=shortest", "evaluation.every=2",
         "evaluation.max_new_tokens=8", "backend.max_steps=6", "backend.runtime.checkpoint_every=2",
-        "backend.learning_rate=0.5",
+        "backend.learning_rate=0.5", "dataset.mix={chat:{source:chat.jsonl},code:{source:code.jsonl}}",
     )  # fmt: skip
-    command(here, *line(tiny_model, *keys))
+    command(here, *[each for each in line(tiny_model, *keys) if not each.startswith("dataset.train")])
     run = the_run(here)
     measured = {
         record.event.step: record.event.values["eval/shortest"]
@@ -167,6 +172,16 @@ def test_a_grader_decides_which_weights_are_kept(tiny_model: Path, here: Path) -
     graded_then = graded.read(run / "checkpoint_grades" / f"step-{best}" / graded.ANSWERS, Answer)
     kept = [each for each in graded.read(run / graded.ANSWERS, Answer) if each.model == "tuned"]
     assert [each.text for each in kept] == [each.text for each in graded_then]
+    sources = [each.source for each in graded.read(run / graded.PROBLEMS, Asked)]
+    assert set(sources) == {"chat", "code"}  # of three rows, which are not the first three
+    result = results["grade"]
+    shares = {source: sources.count(source) / len(sources) for source in set(sources)}
+    for name in ("shortest", "shortest_before"):
+        by_source = sum(share * result[f"eval/{source}/{name}"] for source, share in shares.items())
+        assert result[f"eval/{name}"] == pytest.approx(by_source)
+    compared = read(run)
+    assert compared.metrics["eval/code/shortest"] == result["eval/code/shortest"]
+    assert sum("code/shortest" in values for values in compared.rows.values()) == sources.count("code")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,7 +82,12 @@ def test_kills_at_random_moments_change_no_bit(
     assert whole.returncode == 0, whole.stderr
     # Half of it, so that a killed process gets some way, but seldom to the end.
     seconds, moments = (time.monotonic() - began) / 2, random.Random(5)
-    statuses = [killed_after(moments.uniform(0, seconds), killed, *line) for _ in range(kills)]
+    statuses = []
+    for _ in range(kills):
+        statuses.append(killed_after(moments.uniform(0, seconds), killed, *line))
+        if statuses == [0]:  # the undisturbed run was the slower one, on a busy machine: nothing is left to kill
+            shutil.rmtree(killed / "runs")
+            statuses, seconds = [], seconds / 2
     assert statuses.count(-signal.SIGKILL) >= min(3, kills // 3), "the kills came too late to disturb anything"
     last = run_command(killed, *line)
     assert last.returncode == 0, last.stderr

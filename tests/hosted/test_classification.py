@@ -15,7 +15,7 @@ import httpx2
 import openai
 from azure.core import exceptions as azure_core
 
-from runner.backends.foundry import faults as foundry_faults
+from runner.backends.foundry import connect as foundry
 from runner.backends.foundry.connect import Service
 from runner.backends.foundry.keys import Azure
 from runner.errors import AccessError, DataError, FullError, RequestError, RunnerError, ServiceError
@@ -49,7 +49,7 @@ def exceptions() -> Iterator[tuple[str, type[Exception]]]:
 
 
 EXCEPTIONS = dict(exceptions())
-CAUGHT = {name: found for name, found in EXCEPTIONS.items() if issubclass(found, foundry_faults.FOREIGN)}
+CAUGHT = {name: found for name, found in EXCEPTIONS.items() if issubclass(found, foundry.FOREIGN)}
 
 
 def test_every_exception_of_the_sdks_is_caught_or_listed_with_a_reason() -> None:
@@ -59,7 +59,7 @@ def test_every_exception_of_the_sdks_is_caught_or_listed_with_a_reason() -> None
 
 @pytest.mark.parametrize("name", sorted(MISSED))
 def test_what_an_odd_answer_raises_is_caught_too(name: str) -> None:
-    assert issubclass(EXCEPTIONS[name], foundry_faults.FOREIGN)
+    assert issubclass(EXCEPTIONS[name], foundry.FOREIGN)
 
 
 REQUEST = httpx2.Request("GET", ENDPOINT)
@@ -107,8 +107,8 @@ def made(found: type[Exception]) -> Exception:
 
 @pytest.mark.parametrize("name", sorted(CAUGHT))
 def test_every_exception_is_reported_in_a_sentence(name: str) -> None:
-    fault = foundry_faults.classify(made(CAUGHT[name]))
-    error = foundry_faults.error_for(fault, "listing the service's files", ENDPOINT)
+    fault = foundry.classify(made(CAUGHT[name]))
+    error = foundry.error_for(fault, "listing the service's files", ENDPOINT)
     assert isinstance(error, RunnerError)
     assert error.exit_code in (1, 2)
     assert_sentence(str(error))
@@ -155,10 +155,10 @@ def test_both_sdks_answers_are_judged_alike(status: int, body: str) -> None:
         azure_core.HttpResponseError(response=AzureAnswer(status, BODIES[body])),
     )
     for error in errors:
-        fault = foundry_faults.classify(error)
+        fault = foundry.classify(error)
         assert fault.kind == kind
         assert fault.text.startswith(str(status))
-        message = foundry_faults.error_for(fault, "creating the job", ENDPOINT)
+        message = foundry.error_for(fault, "creating the job", ENDPOINT)
         assert type(message) is reported
         assert_sentence(str(message))
     client.close()
@@ -166,19 +166,19 @@ def test_both_sdks_answers_are_judged_alike(status: int, body: str) -> None:
 
 def test_the_services_own_words_are_reported() -> None:
     error = openai.BadRequestError("x", response=response(400, ERROR), body=ERROR["error"])
-    assert foundry_faults.classify(error).text == "400 Bad: The first line. The second line. The third"
+    assert foundry.classify(error).text == "400 Bad: The first line. The second line. The third"
     inner = azure_core.HttpResponseError(response=AzureAnswer(400, ERROR))
-    assert foundry_faults.classify(inner).text == "400 The first line. The second line. The third"
+    assert foundry.classify(inner).text == "400 The first line. The second line. The third"
 
 
 def test_an_error_with_a_code_and_no_message_is_reported_by_its_code() -> None:
     answer: Any = AzureAnswer(403, {"error": {"code": "AuthorizationFailed"}})
-    assert foundry_faults.classify(azure_core.HttpResponseError(response=answer)).text == "403 AuthorizationFailed"
+    assert foundry.classify(azure_core.HttpResponseError(response=answer)).text == "403 AuthorizationFailed"
 
 
 def test_an_answer_that_is_no_json_is_lost_whatever_its_status() -> None:
     answer: Any = AzureAnswer(200, "{")
-    assert foundry_faults.classify(azure_core.DecodeError("JSON is invalid", response=answer)).kind == "lost"
+    assert foundry.classify(azure_core.DecodeError("JSON is invalid", response=answer)).kind == "lost"
 
 
 def caused(cause: Exception) -> Exception:
@@ -231,10 +231,10 @@ def test_a_service_that_keeps_no_more_is_neither_in_a_hurry_nor_refusing(
 
 @pytest.mark.parametrize(("error", "kind"), OF_THE_WIRE, ids=lambda value: type(value).__name__)
 def test_only_a_request_that_cannot_have_arrived_is_surely_not_carried_out(error: Exception, kind: faults.Kind) -> None:
-    assert foundry_faults.classify(error).kind == kind
+    assert foundry.classify(error).kind == kind
     assert ("lost" in faults.UNCERTAIN, "unreachable" in faults.UNCERTAIN) == (True, False)
     if isinstance(error, httpx2.HTTPError):
-        assert foundry_faults.classify(caused(error)).kind == kind
+        assert foundry.classify(caused(error)).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_only_a_request_that_cannot_have_arrived_is_surely_not_carried_out(error
      azure.identity.CredentialUnavailableError("none here\nnor there")],
 )  # fmt: skip
 def test_a_credential_that_fails_is_reported_with_how_to_log_in(error: Exception) -> None:
-    reported = foundry_faults.error_for(foundry_faults.classify(error), "listing the service's files", ENDPOINT)
+    reported = foundry.error_for(foundry.classify(error), "listing the service's files", ENDPOINT)
     assert isinstance(reported, AccessError)
     assert "az login" in str(reported)
     assert_sentence(str(reported))
@@ -256,7 +256,7 @@ def test_a_credential_that_fails_is_reported_with_how_to_log_in(error: Exception
 )  # fmt: skip
 def test_a_content_filter_is_no_mere_refusal(body: dict[str, Any]) -> None:
     error = openai.BadRequestError("x", response=response(400, body), body=body["error"])
-    assert foundry_faults.classify(error).kind == "filtered"
+    assert foundry.classify(error).kind == "filtered"
 
 
 def test_a_refused_file_is_reported_with_the_services_reason() -> None:

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("openai")
 
 from runner.backends.foundry.deployed_steps import _can_be_asked
+from runner.data.images import Image
 from runner.data.json_value import Json
 from runner.data.kinds.problem import Problem
 from runner.data.rows import Message, Prompt
@@ -23,6 +24,7 @@ from tests.emulator import Emulator
 from tests.hosted.test_classification import service
 from tests.judging.emulated import asked
 from tests.judging.emulated import cloud as cloud
+from tests.pictures import ADDRESS
 
 pytestmark = pytest.mark.slow
 
@@ -93,9 +95,27 @@ def test_a_prompt_without_tools_is_asked_as_ever() -> None:
     assert prompts.chat_tools(prompt) == prompts.response_tools(prompt) == {}
 
 
+def test_images_of_a_prompt_are_parts_of_its_content_between_the_texts() -> None:
+    turn = Message("user", "Is this the same?", images=(Image(ADDRESS, "low", 7), Image("data:", None, 17)))
+    texts = ["Is this", " the same?"]
+    assert prompts.chat_messages(Prompt((turn,))) == [
+        {"role": "user", "content": [
+            {"type": "text", "text": texts[0]}, {"type": "image_url", "image_url": {"url": ADDRESS, "detail": "low"}},
+            {"type": "text", "text": texts[1]}, {"type": "image_url", "image_url": {"url": "data:"}},
+        ]}
+    ]  # fmt: skip
+    assert prompts.response_input(Prompt((turn,))) == [
+        {"role": "user", "content": [
+            {"type": "input_text", "text": texts[0]}, {"type": "input_image", "image_url": ADDRESS, "detail": "low"},
+            {"type": "input_text", "text": texts[1]}, {"type": "input_image", "image_url": "data:", "detail": "auto"},
+        ]}
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("turns", "asks"),
     [
+        ((Message("user", "", images=(Image(ADDRESS),)),), True),
         (TURNS, True),
         ((TURNS[0], Message("assistant", "It is"), Message("tool", "12:00", tool_call_id="call_1")), False),
         ((Message("user", ""),), False),

@@ -15,7 +15,7 @@ pytest.importorskip("openai")
 import openai
 from azure.core.exceptions import HttpResponseError
 
-from runner.backends.foundry import faults as foundry_faults
+from runner.backends.foundry import connect as foundry
 from runner.backends.foundry.connect import Service
 from runner.backends.foundry.keys import Azure
 from runner.errors import RunnerError
@@ -70,7 +70,7 @@ def test_a_services_wish_to_wait_is_read_off_either_sdks_answer() -> None:
     headers = {"Retry-After": "7"}
     one = openai.RateLimitError("x", response=response(429, ERROR, headers), body=ERROR["error"])
     other = HttpResponseError(response=AzureAnswer(503, ERROR, {"retry-after": "7"}))
-    assert (foundry_faults.classify(one).retry_after, foundry_faults.classify(other).retry_after) == (7.0, 7.0)
+    assert (foundry.classify(one).retry_after, foundry.classify(other).retry_after) == (7.0, 7.0)
 
 
 @pytest.mark.parametrize("seconds", ["3600", "9" * 400])

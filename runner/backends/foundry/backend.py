@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import distributed, graders, methods, models
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
-from runner.backends.foundry import endpoint, price
+from runner.backends.foundry import endpoint, price, vision
 from runner.backends.foundry.catalogue import catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, Tokens
@@ -48,6 +48,7 @@ class FoundryBackend(Backend[Foundry]):
     settings = Foundry
     hosted = True
     grades = True
+    vision = staticmethod(vision.of)
 
     def check(self, request: Request, survey: Survey) -> None:
         """Raise `RequestError` or `DataError` for what the service is known to refuse."""
@@ -55,13 +56,7 @@ class FoundryBackend(Backend[Foundry]):
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return how many tokens the service reads of a row, where the table of models says so."""
-        name = models.hosted_name(request.model.source)
-        found = catalogue(Foundry.of(request).models).find(name) if name else None
-        counter = models.counter(f"hosted:{name}") if name else None
-        if not (found and found.max_row_tokens and counter):
-            return None
-        # The service reads no more of a row than this; here a longer one is at least a warning.
-        return TokenLimit(found.max_row_tokens, lambda rows: list(map(counter.tokens, rows)))
+        return _limit(request)
 
     def resolve(
         self, settings: Foundry, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int
@@ -198,6 +193,17 @@ def _deployed_as(settings: Foundry) -> str:
     return f"{settings.deploy} {wanted.name} {wanted.sku} {wanted.capacity}, beside {wanted.base}"
 
 
+def _limit(request: Request) -> TokenLimit | None:
+    name = models.hosted_name(request.model.source)
+    found = catalogue(Foundry.of(request).models).find(name) if name else None
+    counter = models.counter(f"hosted:{name}") if name else None
+    if not (found and found.max_row_tokens and counter):
+        return None
+    seen = vision.of(request).tokens
+    # The service reads no more of a row than this; here a longer one is at least a warning.
+    return TokenLimit(found.max_row_tokens, lambda rows: [counter.tokens(row) + seen(row) for row in rows])
+
+
 def _check(request: Request, survey: Survey) -> None:
     """Raise `RequestError` or `DataError` for what the service is known to refuse."""
     settings = Foundry.of(request)
@@ -221,6 +227,7 @@ def _check(request: Request, survey: Survey) -> None:
     if settings.deploy != "none":
         table.demand_sku(name, settings.deployment.sku)
     _check_method(request, survey)
+    vision.check(table, survey)
     if request.evaluation.keep == "best":
         raise RequestError("evaluation.keep: got best; a hosted job ends with its last weights; use keep=last.")
     if request.evaluation.keep_by is not None:

@@ -58,6 +58,21 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hours: Count
 
 
+class ImageLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the service takes of images: so many in a row, bytes of one, rows with some in a file."""
+
+    per_row: Count
+    bytes: Count
+    rows: Count
+
+
+class ImageTokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an image takes: so many tokens of it as a whole, and of each square into which it is divided."""
+
+    base: Count
+    tile: Count
+
+
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model: methods by the runner's names, US dollars, the most tokens of a row that are read, and until when."""
 
@@ -77,6 +92,9 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str = OPENAI
     # Whether it can be trained in sessions as well.
     sessions: bool = False
+    # The methods that train it on rows with images, and what these count.
+    sees: list[str] = []
+    image_tokens: ImageTokens | None = None
     # Who may train it, in words; empty: everybody.
     access: str = ""
     # Since then only who has tuned it before trains it; until then, at least, it is trained, and deployed.
@@ -119,6 +137,7 @@ class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: dict[str, Model]
     sources: dict[str, Source] = {}
     limits: Limits | None = None
+    images: ImageLimits | None = None
 
     def find(self, name: str) -> Model | None:
         """Return a model by its name, with or without version, tuned (`ft:NAME:…`, `NAME.ft-…`) or not."""

@@ -104,7 +104,7 @@ class DeployedSteps:
         if samples.most(self.run.request) == 0:
             return []
         # To the last row, though few are asked for: only at the end is the fingerprint known.
-        held_out = list(self.run.rows("validation" if self.run.plan.validation else "train"))
+        held_out = list(self.run.held_out())
         return samples.rows_to_ask(self.run.request, held_out, _can_be_asked)
 
 
@@ -113,5 +113,5 @@ def _can_be_asked(row: Row) -> bool:
     # It takes no answer of a tool without the call it belongs to, and no turn that says nothing.
     called = {call.get("id") for turn in row.question for call in turn.tool_calls or ()}
     return all(
-        turn.tool_call_id in called if turn.role == "tool" else turn.content or turn.tool_calls for turn in row.question
+        turn.tool_call_id in called if turn.role == "tool" else turn.parts or turn.tool_calls for turn in row.question
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runner import methods, models
+from runner.backends.foundry import vision
 from runner.backends.foundry.catalogue import SHIPPED, Catalogue, Model, catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.cost import Cost, duration
@@ -46,6 +47,7 @@ def forecast(proposal: "Proposal", tokens: "Tokens | None") -> Sequence[tuple[st
     graded = methods.load(run.plan.method).graded
     return [
         ("trains", trained),
+        *vision.forecast(table, model, proposal.survey.splits["train"].with_images),
         ("price", f"{price} (table of {(model and model.read) or table.date}, {settings.models or SHIPPED})"),
         *(_grading(run) if graded else []),
         *_lifetime(run, table, model),

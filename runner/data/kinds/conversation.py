@@ -5,8 +5,8 @@ from typing import ClassVar, Self
 
 from runner.data.json_value import Json
 from runner.data.kinds.preference import Pair
-from runner.data.quality.checks import check_order, has_text
-from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
+from runner.data.quality.checks import asks, check_order, has_text
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, on_the_wire, text_of
 
 
 class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
@@ -53,6 +53,14 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
         for number, text in numbered(self.messages):
             yield Text(f"turn {number}", text, self.messages[number - 1].role == "assistant")
 
+    def wire(self) -> object:
+        """Return the conversation, with images as parts of the content."""
+        turns = on_the_wire(self.messages)
+        if turns is self.messages:
+            return self
+        others = {"tools": self.tools, "parallel_tool_calls": self.parallel_tool_calls}
+        return {"messages": turns, **{key: value for key, value in others.items() if value is not None}}
+
     def fields(self) -> dict[str, Json]:
         """Return the last answer as the reference."""
         return {"reference": text_of(self.answer)}
@@ -81,7 +89,7 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
                 "last-turn",
                 f"the last turn is the {turns[-1].role}'s; it must be the assistant's; add the answer",
             )
-        if not any(turn.role == "user" and has_text(turn.content) for turn in self.question):
+        if not any(turn.role == "user" and asks(turn) for turn in self.question):
             raise BadRow("no-prompt", "the user's turns are empty; the answer must reply to something; add it")
         learned = [turn for turn in turns if turn.role == "assistant" and turn.weight != 0]
         if not learned:

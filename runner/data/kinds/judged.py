@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from runner.data.json_value import Json
 from runner.data.kinds.preference import Pair
-from runner.data.quality.checks import check_answer, check_order, has_text
+from runner.data.quality.checks import asks, check_answer, check_order, has_text
 from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
 
 
@@ -64,7 +64,7 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
 
     def check(self) -> tuple[Oddity, ...]:
         """Raise `BadRow` unless there is an answer to a prompt."""
-        if not self.prompt or not has_text(self.prompt[-1].content):
+        if not self.prompt or not asks(self.prompt[-1]):
             raise BadRow("no-prompt", "the prompt is empty; the answer must reply to something; add it")
         check_answer("judged", self.reply)
         return check_order(tuple([turn.role for turn in self.prompt]))

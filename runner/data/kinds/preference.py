@@ -5,8 +5,8 @@ from itertools import pairwise
 from typing import ClassVar
 
 from runner.data.json_value import Json
-from runner.data.quality.checks import check_answer, check_order, has_text
-from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
+from runner.data.quality.checks import asks, check_answer, check_order
+from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, on_the_wire, text_of
 
 
 class Pair(Row, frozen=True, gc=False, omit_defaults=True):
@@ -47,7 +47,9 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
 
         Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-direct-preference-optimization
         """
-        given = {"messages": self.prompt, "tools": self.tools, "parallel_tool_calls": self.parallel_tool_calls}
+        given = {
+            "messages": on_the_wire(self.prompt), "tools": self.tools, "parallel_tool_calls": self.parallel_tool_calls,
+        }  # fmt: skip
         return {
             # Absent rather than null: a service's schema need not allow null.
             "input": {key: value for key, value in given.items() if value is not None},
@@ -63,7 +65,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
     def check(self) -> tuple[Oddity, ...]:
         """Raise `BadRow` unless there is a prompt that asks for an answer, and two different answers."""
         prompt = self.prompt
-        if not prompt or not has_text(prompt[-1].content):
+        if not prompt or not asks(prompt[-1]):
             raise BadRow("no-prompt", "the prompt is empty; both answers must reply to something; add it")
         oddities = check_order(tuple([turn.role for turn in prompt]))
         if prompt[-1].role not in ("user", "tool"):

@@ -6,8 +6,8 @@ from typing import ClassVar, Self
 import msgspec
 
 from runner.data.json_value import Json
-from runner.data.quality.checks import check_order, has_text
-from runner.data.rows import BadRow, Learned, Oddity, Prompt, Row, Text, Tools, Turns, numbered
+from runner.data.quality.checks import asks, check_order
+from runner.data.rows import BadRow, Learned, Oddity, Prompt, Row, Text, Tools, Turns, numbered, on_the_wire
 
 
 class Problem(Row, frozen=True, gc=False, omit_defaults=True):
@@ -55,7 +55,7 @@ class Problem(Row, frozen=True, gc=False, omit_defaults=True):
         Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/reinforcement-fine-tuning
         """
         tools = {"tools": self.tools} if self.tools else {}
-        return {"messages": self.prompt, **self.reference, **tools}
+        return {"messages": on_the_wire(self.prompt), **self.reference, **tools}
 
     def fields(self) -> dict[str, Json]:
         """Return the other keys of the row."""
@@ -63,7 +63,7 @@ class Problem(Row, frozen=True, gc=False, omit_defaults=True):
 
     def check(self) -> tuple[Oddity, ...]:
         """Raise `BadRow` unless the prompt asks for an answer."""
-        if not self.prompt or not has_text(self.prompt[-1].content):
+        if not self.prompt or not asks(self.prompt[-1]):
             raise BadRow("no-prompt", "the prompt is empty; an answer must reply to something; add it")
         oddities = check_order(tuple([turn.role for turn in self.prompt]))
         if self.prompt[-1].role not in ("user", "tool"):

@@ -6,7 +6,7 @@ Each raises `BadRow` with what was found, what is allowed, and the fix, and retu
 from functools import lru_cache
 from itertools import pairwise
 
-from runner.data.rows import BadRow, Oddity, Turns
+from runner.data.rows import BadRow, Message, Oddity, Turns
 
 SYSTEM_ROLES = frozenset({"system", "developer"})
 
@@ -29,6 +29,11 @@ def check_answer(which: str, answer: Turns) -> None:
 def has_text(content: str | None) -> bool:
     """Say whether there is anything but blanks."""
     return bool(content and not content.isspace())
+
+
+def asks(turn: Message) -> bool:
+    """Say whether a turn can be replied to: it has text, or an image."""
+    return has_text(turn.content) or bool(turn.images)
 
 
 # Bounded, as a hostile file may have another order in each row.

@@ -1,13 +1,21 @@
 """Content given as a list of parts: its texts are joined, so that identity does not depend on how it was cut."""
 
+import msgspec
+
+from runner.data import images
+from runner.data.images import Image
 from runner.data.quoting import shown
 from runner.data.rows import BadRow
+
+SEEING = "user"
+"""The role whose turns may hold images: what others say is learned, or is a rule."""
 
 
 def join_parts(value: object) -> object:
     """Return decoded JSON in which each message's content is a text, joined from its parts if it has some.
 
-    Raises `BadRow` for a part that is not text.
+    Images among them become `image_parts` of the message. Raises `BadRow` for any other part, for an image of another
+    role than the user, and for one that no service takes.
     """
     if isinstance(value, list):
         return [join_parts(each) for each in value]
@@ -15,17 +23,43 @@ def join_parts(value: object) -> object:
         return value
     # Only in messages: lists elsewhere, as in a tool's JSON schema, are left as they are.
     if "role" in value and isinstance(value.get("content"), list):
-        return value | {"content": _joined(value["content"])}
+        text, found = _joined(value["content"], value["role"])
+        return value | {"content": text} | ({images.KEY: found} if found else {})
     return {key: join_parts(each) for key, each in value.items()}
 
 
-def _joined(parts: list[object]) -> str:
-    texts: list[str] = []
+def _joined(parts: list[object], role: object) -> tuple[str, list[object]]:
+    text, found = "", list[object]()
     for part in parts:
-        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+        if isinstance(part, dict) and part.get("type") == "image_url":
+            image = _image(part, len(text), role)
+            found.append(msgspec.to_builtins(image))
+        elif isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+            text += part["text"]  # no separator, as services join them
+        else:
             raise BadRow("not-text", f"a message's content has {_problem(part)}")
-        texts.append(part["text"])
-    return "".join(texts)  # no separator, as services join them
+    return text, found
+
+
+def _image(part: dict[str, object], at: int, role: object) -> Image:
+    """Return an image of a turn. Raises `BadRow` for one that no service takes."""
+    layout = '{"type": "image_url", "image_url": {"url": …, "detail": "low", "high" or "auto"}}'
+    if role != SEEING:
+        raise BadRow("image", f"a turn of the {shown(str(role))} holds an image; only the user's may; move it there")
+    value = part.get("image_url")
+    given = {"at": at, **value} if isinstance(value, dict) else value
+    try:
+        image = msgspec.convert(given, Image)
+    except msgspec.ValidationError as error:
+        raise BadRow("image", f"an image cannot be read ({error}); allowed: {layout}; write it so") from None
+    # `at` is ours: a file that has it would put the image elsewhere.
+    if image.at != at or part.keys() - {"type", "image_url"}:
+        raise BadRow("image", f"an image has other keys than {layout}; leave them out")
+    try:
+        images.look_into(image)
+    except ValueError as error:
+        raise BadRow("image", f"the image {image.name} {error}") from None
+    return image
 
 
 def _problem(part: object) -> str:
@@ -40,4 +74,4 @@ def _problem(part: object) -> str:
         return f"a part of type 'text' with the keys {keys}; its text is in `text`, as {layout}; write it so"
     if isinstance(part.get("text"), str):
         return f"a part of type {named}; a text is written as {layout}; write it so, or leave the part out"
-    return f"a part of type {named}; only text is learned; leave it out"
+    return f"a part of type {named}; only text and images (image_url) are read; leave it out"

@@ -43,7 +43,7 @@ def plan(run: Run) -> Evaluation | str:
         return f"the base model cannot be asked: backend={backend.name} has no way to {run.plan.model.source}"
     keys = replace(reward.evaluation_keys(run), samples_per_prompt=SAMPLES)
     request = replace(request, evaluation=keys)
-    rows = samples.rows_to_ask(request, run.rows("validation" if run.plan.validation else "train"))[:PROMPTS]
+    rows = samples.rows_to_ask(request, run.held_out())[:PROMPTS]
     if not rows:
         return "evaluation.samples is 0, so there is no row to ask"
     # By content: a sweep over training keys asks the same base model the same prompts, once.

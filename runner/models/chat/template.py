@@ -52,6 +52,11 @@ class ChatTemplate:
     def _marked(self, messages: Sequence[Message], answer_next: bool, tools: Tools | None) -> Marked:
         from jinja2.exceptions import TemplateError
 
+        if any(message.images for message in messages):
+            raise DataError(
+                f"{self.folder.name}: a prompt holds an image, which a model here does not see; take it out, or ask a "
+                "hosted model that sees."
+            )
         template = self._template(bool(tools))
         can = self._abilities(messages, tools, template)
         chat = as_chat(messages, can.objects)

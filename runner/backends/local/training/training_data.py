@@ -58,7 +58,9 @@ class TrainingData:
     @cached_property
     def rows_to_ask(self) -> list[Asked]:
         """The rows whose prompts are answered."""
-        return samples.rows_to_ask(self._run.request, self.rows.get("validation", self.rows["train"]))
+        return samples.rows_to_ask(
+            self._run.request, self._run.with_source(self.rows.get("validation", self.rows["train"]))
+        )
 
     def with_targets(self, split: Split) -> RowStore | None:
         """Return the rows of a split if they say more than their tokens do (`Row.targets`)."""
