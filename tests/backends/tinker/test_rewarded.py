@@ -125,7 +125,7 @@ def test_what_a_service_cannot_do_for_a_reward_is_refused_in_the_plan(world: Wor
         "rft.beta=0.1": "rft.beta: got 0.1; backend=tinker has no log-probabilities of the base model",
     }
     for override, sentence in refused.items():
-        said = world.command(*remotely(world, "mode=plan", override), code=2)
+        said = world.refusal(*remotely(world, "mode=plan", override))
         assert sentence in said, said
     said = world.command(*remotely(world, "mode=plan"))
     assert "answers to sample and grade" in said
