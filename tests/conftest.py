@@ -78,7 +78,7 @@ def no_hub() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let clients trust one authority: each reads all of a system's, 50 ms of processor time, and loopback has no TLS."""
+    """Let clients trust one authority: to read all of a system's takes each 50 ms, and loopback has no TLS."""
     first, end, _ = Path(certifi.where()).read_text("ascii").partition("-----END CERTIFICATE-----")
     path = tmp_path_factory.mktemp("certificates") / "one.pem"
     path.write_text(first + end + "\n", "ascii")

@@ -48,11 +48,12 @@ class World:
 
     def refusal(self, *line: str) -> str:
         """Return the sentence by which a plan is refused, in this process: a command takes 0.7 s to refuse it."""
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(RunnerError) as refused:
+        with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             for name, value in self.environment().items():
                 patch.setenv(name, value)
-            api.plan(*line[1:])
+            with pytest.raises(RunnerError) as refused:
+                api.plan(*line[1:])
         assert refused.value.exit_code == 2
         return str(refused.value)
 
