@@ -47,7 +47,7 @@ def kill_after(fatal):
     def listen(record):
         nonlocal heard
         heard += not isinstance(record.event, Progress)  # which no journal keeps
-        if fatal in (heard, kind(record.event)):
+        if fatal and fatal in (heard, kind(record.event)):
             os.kill(os.getpid(), signal.SIGKILL)
     return listen
 
