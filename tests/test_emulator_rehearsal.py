@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def client(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setattr(local.Run, "popen", warm.Popen)
-    # A random model ends no answer: it would go on for the 128 tokens of the default.
+    # A random model ends no answer, and each would have the 128 tokens of the default.
     monkeypatch.setattr(LocalTraining, "more", {"rft": ("rft.max_new_tokens=24",)})
     with (
         LocalTraining(tmp_path / "jobs", f"path:{tiny_model}") as engine,
