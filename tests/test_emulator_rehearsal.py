@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -31,6 +30,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def client(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setattr(local.Run, "popen", warm.Popen)
+    # A random model ends no answer, and each would have the 128 tokens of the default.
+    monkeypatch.setattr(LocalTraining, "more", {"rft": ("rft.max_new_tokens=24",)})
     with (
         LocalTraining(tmp_path / "jobs", f"path:{tiny_model}") as engine,
         connected(monkeypatch, "lax", engine=engine) as client,
@@ -154,7 +155,7 @@ def test_a_run_that_fails_reports_why(client: Client, tmp_path: Path) -> None:
 
 def test_the_command_prints_what_to_paste_and_ends_on_ctrl_c() -> None:
     line = [sys.executable, "-m", "tests.emulator"]
-    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
+    with warm.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         exports: dict[str, str] = {}
         while "AZURE_TOKEN_CREDENTIALS" not in exports:  # the last one

@@ -244,7 +244,12 @@ def set_aside(folder: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, the runner's code and the packages that decide a result, as far as installed."""
-    found = {"python": platform.python_version(), "runner's code": _code()}
+    return {"python": platform.python_version(), "runner's code": _code(), **_installed()}
+
+
+@cache  # 20 ms, and one process may execute hundreds of hosted runs
+def _installed() -> dict[str, str]:
+    found = {}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

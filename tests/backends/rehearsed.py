@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from runner import api
+from runner.errors import RunnerError
 from runner.record.events import Metrics
 from runner.record.journal import read
 from tests import waiting, warm
@@ -45,6 +47,17 @@ class World:
         done = warm.run([sys.executable, "-m", *line], cwd=self.folder, env=self.environment(), input=typed)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def refusal(self, *line: str) -> str:
+        """Return the sentence by which a plan is refused, in this process: a command takes 0.7 s to refuse it."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            for name, value in self.environment().items():
+                patch.setenv(name, value)
+            with pytest.raises(RunnerError) as refused:
+                api.plan(*line[1:])
+        assert refused.value.exit_code == 2
+        return str(refused.value)
 
     def script(self, text: str) -> str:
         """Run a program in the folder and return the last line that it prints."""

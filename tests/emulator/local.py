@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,11 +43,11 @@ class Run:
 
     popen = subprocess.Popen
 
-    def __init__(self, job: Job, folder: Path, model: list[str]) -> None:
+    def __init__(self, job: Job, folder: Path, model: list[str], more: tuple[str, ...] = ()) -> None:
         self.job = job
         self.folder = folder
         self.stages = [Stage(job.created_at, "validating_files"), Stage(time.time(), "queued")]
-        self._model = model
+        self._model, self._more = model, more
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True)
 
@@ -124,7 +124,7 @@ class Run:
             path.write_text(json.dumps(job.settings["grader"]), "utf-8")
             words.append(f"{method}.grader={path}")
         quiet = ["evaluation.samples=0", "tracking=none"]
-        return [sys.executable, "-m", "runner", "backend=local", *words, *quiet]
+        return [sys.executable, "-m", "runner", "backend=local", *words, *quiet, *self._more]
 
     def _put(self, file: File) -> Path:
         path = self.folder / f"{file.id}.jsonl"
@@ -145,9 +145,13 @@ def _text_alone(value: Any) -> Any:
 
 
 class LocalTraining:
-    """Trains each job in turn on this machine; `source` is the model that every hosted base model stands for."""
+    """Trains each job in turn on this machine; `source` is the model that every hosted base model stands for.
+
+    `more` are keys by method that no hosted job has, such as the length of the answers that are sampled.
+    """
 
     pauses = False
+    more: Mapping[str, tuple[str, ...]] = {}
 
     def __init__(self, folder: Path, source: str | None = None) -> None:
         self._folder = folder
@@ -169,7 +173,8 @@ class LocalTraining:
             message = f"This machine trains by {', '.join(METHODS)} only."
             job.rejection = {"code": "not_supported", "message": message, "param": "method"}
             return
-        self._runs[job.id] = Run(job, self._folder / job.id, self._model(job))
+        more = self.more.get(METHODS[job.method], ())
+        self._runs[job.id] = Run(job, self._folder / job.id, self._model(job), more)
         self._continue()
 
     def stop(self, job: Job) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from runner import evaluate
+from runner.errors import RunnerError
 from runner.record import graded
 from runner.record.graded import Answer, AnswerGrade
 from tests import warm
@@ -149,8 +151,14 @@ def test_a_field_that_is_missing_is_reported_before_anything_is_sent(cloud: Emul
         (["nonsense:there"], "nonsense:there: no such model; allowed: a run, RUN@base"),
     ],
 )
-def test_a_model_that_is_not_there_is_reported_in_a_sentence(models: list[str], message: str, here: Path) -> None:
-    assert message in command(here, *models, "evaluation.prompts=prompts.jsonl", ends=2)
+def test_a_model_that_is_not_there_is_reported_in_a_sentence(
+    models: list[str], message: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    with pytest.raises(RunnerError) as refused:
+        evaluate._evaluate([*models, "evaluation.prompts=prompts.jsonl"])
+    assert refused.value.exit_code == 2
+    assert message in str(refused.value)
 
 
 def test_a_run_its_base_and_a_checkpoint_answer(tiny_model: Path, pairs_file: Path, tmp_path: Path) -> None:

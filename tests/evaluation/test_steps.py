@@ -10,7 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runner import api
 from runner.compare.results import read
+from runner.errors import RunnerError
 from runner.record import graded, journal
 from runner.record.events import Metrics, StepDone
 from runner.record.graded import Answer, AnswerGrade, Asked
@@ -198,6 +200,11 @@ def test_a_grader_decides_which_weights_are_kept_and_its_scores_of_a_mixture_are
         ),
     ],
 )
-def test_what_cannot_decide_is_refused(keys: tuple[str, ...], message: str, tiny_model: Path, here: Path) -> None:
-    found = command(here, *line(tiny_model, "evaluation.keep=best", *keys, "mode=plan"), code=2)
-    assert found.stderr.startswith(message)
+def test_what_cannot_decide_is_refused(
+    keys: tuple[str, ...], message: str, tiny_model: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    with pytest.raises(RunnerError) as refused:
+        api.plan(*line(tiny_model, "evaluation.keep=best", *keys, "mode=plan"))
+    assert refused.value.exit_code == 2
+    assert str(refused.value).startswith(message)

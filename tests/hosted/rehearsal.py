@@ -69,6 +69,11 @@ class Ended:
         return found
 
 
+def kind(event: events.Event) -> str:
+    """Return what kind of record an event makes: its type, and whether it is of a file, a job or a deployment."""
+    return " ".join([type(event).__name__, *getattr(event, "what", "").split()[:1]])
+
+
 def openapi() -> Path | None:
     """Return the OpenAPI file of the real service, where the folder with real data is at hand."""
     folder = os.environ.get("RUNNER_TEST_DATA")

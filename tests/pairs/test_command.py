@@ -106,7 +106,7 @@ def test_the_same_command_asks_nothing_again_and_another_margin_neither(cloud: E
 def test_a_killed_command_continues_and_each_answer_and_judgement_is_paid_once(cloud: Emulator, here: Path) -> None:
     code = KILLED_AFTER.replace("from runner import evaluate\nevaluate.main()", MAIN)
     kills = 0
-    while ended(here, *line(cloud), code=code.format(events=3 if kills else 1)).returncode == -signal.SIGKILL:
+    while ended(here, *line(cloud), code=code.format(events=5 if kills else 1)).returncode == -signal.SIGKILL:
         kills += 1
         assert kills <= ROWS + ROWS * N + 2, "it makes no progress"
     assert kills >= 3

@@ -34,10 +34,7 @@ def service(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[driven
         "sft",
         "sigmoid and RPO term",
         # Sums of answers, squares of them, odds: the others differ in the loss alone, which is not the engine's.
-        *(
-            name if name in ("sigmoid", "ipo", "orpo") else pytest.param(name, marks=pytest.mark.exhaustive)
-            for name in LOSSES
-        ),
+        *(name if name in ("ipo", "orpo") else pytest.param(name, marks=pytest.mark.exhaustive) for name in LOSSES),
     ],
 )
 def test_six_steps_at_a_service_end_in_the_weights_and_the_metrics_of_this_machine(

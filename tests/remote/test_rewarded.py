@@ -180,7 +180,7 @@ def test_what_a_service_cannot_do_for_a_reward_is_refused_in_the_plan(world: Wor
     if world.backend == "foundry_sessions":
         refused["rft.beta=0.1"] = "rft.beta: got 0.1; a session of backend=foundry_sessions answers for its own model"
     for override, sentence in refused.items():
-        said = world.command(*remotely(world, "mode=plan", override), code=2)
+        said = world.refusal(*remotely(world, "mode=plan", override))
         assert sentence in said, said
     counts = [tokens(world.command(*remotely(world, "mode=plan", f"rft.extra_rounds={more}"))) for more in (0, 3)]
     answers, held_out = STEPS * 4 * GROUP, 3 * HELD_OUT

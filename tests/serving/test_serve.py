@@ -16,6 +16,7 @@ from runner.errors import RequestError, ServiceError
 from runner.serving import client, engines
 from runner.serving.engines import Engine
 from runner.serving.server import served
+from tests import warm
 from tests.exporting.conftest import tuned as tuned
 
 pytestmark = pytest.mark.slow
@@ -30,12 +31,10 @@ def serving() -> Iterator[Callable[..., "tuple[subprocess.Popen[str], str]"]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(run: Path, *more: str) -> "tuple[subprocess.Popen[str], str]":
-        line = [sys.executable, "-u", "-W", "ignore", "-m", "runner.serve", str(run), "port=0", "rows=4", *more]
-        process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            cwd=run.parent.parent, env=os.environ | {"COLUMNS": "300"},
-            # Also where the tests run in the background, whose processes do not hear Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        line = [sys.executable, "-m", "runner.serve", str(run), "port=0", "rows=4", *more]
+        process = warm.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=run.parent.parent,
+            env=os.environ | {"COLUMNS": "300", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
         )  # fmt: skip
         started.append(process)
         said = ""

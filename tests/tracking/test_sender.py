@@ -116,6 +116,7 @@ def test_mlflow_being_down_costs_nothing_and_is_made_up_for(tiny_model: Path, pa
     assert "could not be reached" in process.stdout
     assert (the_run(tmp_path) / "model" / "reference.json").exists()
     blocked.rmdir()
+    stores.put_empty(tmp_path)
     assert run_command(tmp_path, "-m", "runner", *line).returncode == 0
     content = inspect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
     assert content["status"] == "FINISHED"

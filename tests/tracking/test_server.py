@@ -100,7 +100,7 @@ def test_trials_in_other_processes_write_into_one_experiment(here: Here, server:
 
 
 def test_a_server_that_dies_in_mid_sweep_costs_no_trial_and_no_number(here: Here, server: Server) -> None:
-    process = here.start("seed=range(3)", "dpo.n_epochs=10", f"tracking.uri={server.uri}", "tracking.experiment=dies")
+    process = here.start("seed=range(3)", "dpo.n_epochs=5", f"tracking.uri={server.uri}", "tracking.experiment=dies")
 
     def journals() -> list[Path]:
         return list(here.folder.glob("runs/*/journal.jsonl"))

@@ -21,7 +21,7 @@ from runner.record.journal import read
 from tests import warm
 from tests.emulator import UNLIMITED, Emulator
 from tests.emulator.messages import Reply, Request
-from tests.hosted.rehearsal import REINFORCED, Ended, Make, secrets_in, standing
+from tests.hosted.rehearsal import REINFORCED, Ended, Make, kind, secrets_in, standing
 from tests.hosted.test_faults import STEPS
 
 pytestmark = pytest.mark.slow
@@ -35,19 +35,19 @@ from pathlib import Path
 signal.alarm(2 * int(sys.argv[1]))
 from runner.backends.foundry import connect
 from runner.record.events import Progress
-from tests.hosted.rehearsal import DEPLOYED, carry_out, planned as planned_in
+from tests.hosted.rehearsal import DEPLOYED, carry_out, kind, planned as planned_in
 
 OVERRIDES = sys.argv[2:] or [DEPLOYED, "dpo.n_epochs=1", "dpo.batch_size=12"]
 
 def planned(seed):
     return planned_in(Path.cwd(), Path("runs"), *OVERRIDES, seed=seed)
 
-def kill_after(records):
-    left = records
+def kill_after(fatal):
+    heard = 0
     def listen(record):
-        nonlocal left
-        left -= not isinstance(record.event, Progress)  # which no journal keeps
-        if left == 0:
+        nonlocal heard
+        heard += not isinstance(record.event, Progress)  # which no journal keeps
+        if fatal and fatal in (heard, kind(record.event)):
             os.kill(os.getpid(), signal.SIGKILL)
     return listen
 
@@ -58,11 +58,11 @@ gc.freeze()
 signal.alarm(0)
 print("ready", flush=True)
 for line in sys.stdin:
-    seed, records = json.loads(line)
+    seed, fatal = json.loads(line)
     pid = os.fork()
     if pid == 0:
         signal.alarm(int(sys.argv[1]))
-        ended = carry_out(planned(seed), kill_after(records))
+        ended = carry_out(planned(seed), kill_after(fatal))
         print(ended.message, file=sys.stderr, flush=True)
         os._exit(ended.code)
     print(pid, flush=True)
@@ -78,10 +78,10 @@ class Runs:
         self.pids: queue.Queue[int] = queue.Queue()
         assert self._next_line() == "ready"
 
-    def carry_out(self, seed: int, kill_after: int = 0) -> int:
+    def carry_out(self, seed: int, kill_after: int | str = 0) -> int:
         """Carry out what is left of a run, and return the exit code.
 
-        With `kill_after` the process kills itself once it has noted so many records in the journal.
+        With `kill_after` the process kills itself once it has noted so many records in the journal, or one of a kind.
         """
         assert self._orders
         self._orders.write(json.dumps([seed, kill_after]) + "\n")
@@ -127,6 +127,23 @@ def begun(journal: Path) -> float:
     return read(journal)[0].time
 
 
+def test_after_a_kill_behind_each_kind_of_record_the_same_command_results_in_the_same(
+    make: Make, tmp_path: Path
+) -> None:
+    cloud = make()
+    cloud.limits = UNLIMITED
+    with runs_in(tmp_path) as runs:
+        (first,) = tmp_path.glob("runs/*/journal.jsonl")
+        kinds = dict.fromkeys(kind(record.event) for record in read(first))
+        assert {"Intent file", "Created file", "Intent job", "Created job", "Created deployment"} < kinds.keys()
+        for number, fatal in enumerate(kinds, 1):
+            cloud.files.clear()  # else a run would find the files of the one before, and upload nothing
+            assert runs.carry_out(number, kill_after=fatal) == -signal.SIGKILL
+            assert runs.carry_out(number) == 0
+    assert_alike(tmp_path, cloud, 1 + len(kinds))
+
+
+@pytest.mark.exhaustive
 def test_after_a_kill_behind_any_record_of_the_journal_the_same_command_results_in_the_same(
     make: Make, tmp_path: Path
 ) -> None:
@@ -134,7 +151,7 @@ def test_after_a_kill_behind_any_record_of_the_journal_the_same_command_results_
     cloud.limits = UNLIMITED
     with runs_in(tmp_path) as runs:
         for number in count(1):
-            cloud.files.clear()  # else a run would find the files of the one before, and upload nothing
+            cloud.files.clear()
             code = runs.carry_out(number, kill_after=number)
             if code == 0:
                 break

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from runner.record.journal import read_state
+from tests import stores
 from tests.backends.rehearsed import BASE, World, measured
 
 pytestmark = pytest.mark.slow
@@ -51,6 +52,7 @@ def test_the_same_request_gives_the_model_and_the_metrics_of_this_machine_and_it
     world: World,
 ) -> None:
     service: Any = world.service
+    stores.put_empty(world.folder)
     run = world.run("remote", "evaluation.keep=best", "tracking=mlflow")
     local = locally(world, world.line("evaluation.keep=best"))
     assert measured(run) == pytest.approx(known(measured(local)), rel=1e-4, abs=1e-5)
@@ -112,7 +114,7 @@ def test_what_sessions_do_not_have_is_refused_in_the_plan_with_one_sentence(worl
     }
     for override, sentence in refused.items():
         source = [] if override.startswith("model.source") else [f"model.source={world.source}"]
-        said = world.command(*world.line("backend=foundry_sessions", "mode=plan", override, *source), code=2)
+        said = world.refusal(*world.line("backend=foundry_sessions", "mode=plan", override, *source))
         assert sentence in said, said
     assert world.service.requests == []
 

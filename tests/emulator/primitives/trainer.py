@@ -1,5 +1,6 @@
 """A LoRA model of the emulated service: our own engine behind the primitives, and its state as a checkpoint."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -65,9 +66,7 @@ class Trainer:
     def __init__(self, base: str, folder: Path, rank: int, seed: int, alpha: float | None = None) -> None:
         self.base, self.rank, self.seed, self.steps = base, rank, seed, 0
         self.alpha = Lora().alpha if alpha is None else alpha
-        borrowed = process_cache.borrowed(_loaded(folder))
-        # alpha / rank, as peft has it; whether a service scales by alpha / √rank is unverified.
-        self.model: Any = local_model.prepare(borrowed, Local(lora=Lora(rank=rank, alpha=self.alpha)), seed)
+        self.model = _prepared(folder, rank, self.alpha, seed)
         self.engine = InProcessEngine(Learner(Scorer(self.model), RECIPE), Path("nowhere"))
 
     def forward(self, lessons: Sequence[Lesson]) -> Logps:
@@ -94,8 +93,8 @@ class Trainer:
     def weights(self) -> Weights:
         """Return a copy of all that is needed to continue."""
         state = self.engine.learner.state(self.steps, {})
-        copy = State(self.steps, _copies(state.weights), _copies(state.optimizer))
-        return Weights(copy, self.base, self.rank, self.seed, self.steps, self.alpha)
+        kept = State(self.steps, _copies(state.weights), _copies(state.optimizer))
+        return Weights(kept, self.base, self.rank, self.seed, self.steps, self.alpha)
 
     def restore(self, weights: Weights, optimizer: bool) -> None:
         """Put a checkpoint's weights in place, and the optimizer's state where that is asked for."""
@@ -120,6 +119,20 @@ class Trainer:
 @cache
 def _loaded(folder: Path) -> Any:
     return local_model.load(folder)
+
+
+def _prepared(folder: Path, rank: int, alpha: float, seed: int) -> Any:
+    """Return a new adapter around the base's own weights."""
+    shared = {id(weight): weight for weight in _loaded(folder).parameters()}
+    return copy.deepcopy(_first(folder, rank, alpha, seed), shared)
+
+
+@cache
+def _first(folder: Path, rank: int, alpha: float, seed: int) -> Any:
+    """Return what others are copies of: a tenth of a second of processor time is peft's for each that it makes."""
+    borrowed = process_cache.borrowed(_loaded(folder))
+    # alpha / rank, as peft has it; whether a service scales by alpha / √rank is unverified.
+    return local_model.prepare(borrowed, Local(lora=Lora(rank=rank, alpha=alpha)), seed)
 
 
 def _copies(tensors: Any) -> dict[str, Tensor]:
