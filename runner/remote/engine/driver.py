@@ -18,7 +18,6 @@ from runner.remote.engine.ledger import Entry, Ledger
 from runner.remote.engine.service import Answer, Handle, Lost, Operation, Save, Score, Service, SessionGone, digest
 from runner.remote.engine.settling import Settling
 
-
 GIVEN_UP_SECONDS = 1.0
 
 

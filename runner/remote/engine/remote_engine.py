@@ -73,9 +73,13 @@ class RemoteEngine(ByPrimitives):
             return lambda: numbers(gradient(examples, loss, TokenLogps(added()))[1])
         before = self.forward(rows)
         weights, values = gradient(examples, loss, before)
-        self._learned(rows, weights, before.logps)
-        known = numbers(values)
-        return lambda: known
+        added, known = self._learned(rows, weights, before.logps), numbers(values)
+
+        def read() -> dict[str, float]:
+            added()  # known before, and of no use where the weights were not what they are taken for
+            return known
+
+        return read
 
     def evaluate(self, examples: Examples, loss: Loss) -> Generator[int, None, Rows]:
         """Return each row's loss, weight, and those metrics that are numbers; yield how many rows are done."""
