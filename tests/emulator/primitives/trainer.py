@@ -31,7 +31,7 @@ RECIPE = LocalRecipe(
     learning_rate=0.0, schedule="constant", warmup_ratio=0.0, weight_decay=0.0, max_grad_norm=None, num_steps=1, seed=0,
     evaluate_every=1, checkpoint_every=1, keep_best=False, tokens_at_once=1024,
 )  # fmt: skip
-Logps = list[NDArray[np.float32]]
+Logps = list[NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Lesson:
     """A sequence of token ids (N + 1,), and a weight for each of the N that are predicted."""
 
     ids: list[int]
-    weights: NDArray[np.float32]
+    weights: NDArray[np.floating]
 
     @property
     def row(self) -> TokenRow:
@@ -62,10 +62,12 @@ class Weights:
 class Trainer:
     """A base model with an adapter that learns."""
 
-    def __init__(self, base: str, folder: Path, rank: int, seed: int, alpha: float | None = None) -> None:
+    def __init__(
+        self, base: str, folder: Path, rank: int, seed: int, alpha: float | None = None, dtype: str = "float32"
+    ) -> None:
         self.base, self.rank, self.seed, self.steps = base, rank, seed, 0
         self.alpha = Lora().alpha if alpha is None else alpha
-        borrowed = process_cache.borrowed(_loaded(folder))
+        borrowed = process_cache.borrowed(_loaded(folder, dtype))
         # alpha / rank, as peft has it; whether a service scales by alpha / √rank is unverified.
         self.model: Any = local_model.prepare(borrowed, Local(lora=Lora(rank=rank, alpha=self.alpha)), seed)
         self.engine = InProcessEngine(Learner(Scorer(self.model), RECIPE), Path("nowhere"))
@@ -118,8 +120,8 @@ class Trainer:
 
 
 @cache
-def _loaded(folder: Path) -> Any:
-    return local_model.load(folder)
+def _loaded(folder: Path, dtype: str) -> Any:
+    return local_model.load(folder, dtype)
 
 
 def _copies(tensors: Any) -> dict[str, Tensor]:
@@ -128,4 +130,4 @@ def _copies(tensors: Any) -> dict[str, Tensor]:
 
 def _split(lessons: Sequence[Lesson], logps: NDArray[np.floating]) -> Logps:
     ends = np.cumsum([len(lesson.weights) for lesson in lessons])[:-1]
-    return [part.astype(np.float32) for part in np.split(logps, ends)]
+    return np.split(logps, ends)
