@@ -9,7 +9,7 @@ import pytest
 from runner.record.events import Note
 from runner.record.journal import read
 from tests import waiting
-from tests.backends.rehearsed import BASE, World, ended
+from tests.backends.rehearsed import World, demand_stop_before_max_price, ended, steps_behind
 from tests.emulator.faults import Fault
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ def tinker(world: World) -> "Tinker":
     from tests.emulator.tinker.emulator import KEY
 
     return Tinker(world.service.url, KEY, patience=5)
-
-
-def steps_behind(world: World) -> int:
-    """Return the optimizer steps behind the checkpoint that was made last."""
-    return [each.weights.steps for path, each in world.service.checkpoints.items() if "/weights/result" in path][-1]
 
 
 def test_ctrl_c_saves_and_ends_the_session_and_the_same_command_continues(world: World) -> None:
@@ -93,23 +88,7 @@ def test_a_failure_ends_the_session_and_leaves_what_is_saved(world: World) -> No
 
 
 def test_a_run_stops_at_a_checkpoint_before_max_price_and_continues_when_it_is_raised(world: World) -> None:
-    prices = world.folder / "prices.yaml"
-    prices.write_text(f"date: 2026-11\nsource: us\nmodels:\n  {BASE}: {{train: 500, prefill: 100, sample: 300}}\n")
-    more = [f"backend.prices={prices}", "evaluation.samples=0"]
-    plan = world.command(*world.line("backend=tinker", "mode=plan", f"model.source={world.source}", *more))
-    estimate = float(re.findall(r"about \$([\d.]+), by how", plan)[0])
-    line = world.line("backend=tinker", "name=one", f"model.source={world.source}", *more)
-    said = world.command(*line, f"max_price={estimate / 2}", code=1)
-    found = re.search(r"about \$([\d.]+), by how .*stopped after (\d) of 6 steps", said)
-    assert found, said
-    assert 0.25 * estimate < float(found[1]) <= estimate / 2
-    assert 1 <= int(found[2]) < 6
-    assert world.service.live == []
-    world.command(*line, f"max_price={estimate / 2}", code=1)
-    assert sum(count for (_, what), count in world.service.done.items() if what == "optim_step") == int(found[2])
-    world.command(*line, f"max_price={2 * estimate}")
-    assert steps_behind(world) == 6
-    assert sum(count for (_, what), count in world.service.done.items() if what == "optim_step") == 6
+    demand_stop_before_max_price(world)
 
 
 def test_heartbeats_are_sent_while_the_driver_lives(world: World) -> None:
