@@ -113,7 +113,7 @@ def steps_behind(world: World) -> int:
 
 
 def demand_stop_before_max_price(world: World) -> None:
-    """Require a run to stop at half of its estimate, not to go on by itself, and to end once twice that is allowed."""
+    """Require a run to stop at half of its estimate, to stay there, and to end once twice the estimate is allowed."""
     prices = world.folder / "prices.yaml"
     prices.write_text(f"date: 2026-11\nsource: us\nmodels:\n  {BASE}: {{train: 500, prefill: 100, sample: 300}}\n")
     line = world.line(f"backend={world.backend}", f"model.source={world.source}", f"backend.prices={prices}")
