@@ -74,12 +74,8 @@ class RemoteEngine(ByPrimitives):
         before = self.forward(rows)
         weights, values = gradient(examples, loss, before)
         added, known = self._learned(rows, weights, before.logps), numbers(values)
-
-        def read() -> dict[str, float]:
-            added()  # known before, and of no use where the weights were not what they are taken for
-            return known
-
-        return read
+        # They are known before, and of no use where the weights were not what they are taken for.
+        return lambda: (added(), known)[1]
 
     def evaluate(self, examples: Examples, loss: Loss) -> Generator[int, None, Rows]:
         """Return each row's loss, weight, and those metrics that are numbers; yield how many rows are done."""
