@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -150,3 +151,28 @@ def measured(run: Path) -> dict[tuple[int, str], float]:
         for name, value in each.event.values.items()
         if not name.startswith("system/")
     }
+
+
+def steps_behind(world: World) -> int:
+    """Return the optimizer steps behind the result that was made last."""
+    return [each.weights.steps for path, each in world.service.checkpoints.items() if "/weights/result" in path][-1]
+
+
+def demand_stop_before_max_price(world: World) -> None:
+    """Require a run to stop at half of its estimate, to stay there, and to end once twice the estimate is allowed."""
+    prices = world.folder / "prices.yaml"
+    prices.write_text(f"date: 2026-11\nsource: us\nmodels:\n  {BASE}: {{train: 500, prefill: 100, sample: 300}}\n")
+    line = world.line(f"backend={world.backend}", f"model.source={world.source}", f"backend.prices={prices}")
+    line += ["name=one", "evaluation.samples=0"]
+    estimate = float(re.findall(r"about \$([\d.]+), by how", world.command(*line, "mode=plan"))[0])
+    said = world.command(*line, f"max_price={estimate / 2}", code=1)
+    found = re.search(r"about \$([\d.]+), by how .*stopped after (\d) of 6 steps", said)
+    assert found, said
+    assert 0.25 * estimate < float(found[1]) <= estimate / 2
+    assert 1 <= int(found[2]) < 6
+    assert world.service.live == []
+    world.command(*line, f"max_price={estimate / 2}", code=1)
+    assert world.service.count("optim_step") == int(found[2])
+    world.command(*line, f"max_price={2 * estimate}")
+    assert steps_behind(world) == 6
+    assert world.service.count("optim_step") == 6

@@ -20,6 +20,7 @@ from tests.emulator.sessions import SessionsEmulator
 
 MODEL = "rehearsal/model"
 """What the one model of the emulated Tinker, and of the emulated sessions, is called."""
+PASTE = "Paste these lines into another terminal, and run the runner there; Ctrl-C here ends the services."
 
 
 def main() -> None:
@@ -29,6 +30,8 @@ def main() -> None:
     parser.add_argument("--model", metavar="SOURCE", help="what the hosted models stand for: path:FOLDER, pypi:…, hf:…")
     parser.add_argument("--style", choices=("strict", "lax"), default="lax", help="OpenAI's answers, or Azure's")
     asked = parser.parse_args()
+    # On standard error, so that `source <(…)` takes the lines alone.
+    sys.stderr.write("The services start, in some seconds …\n")
     source = asked.model or default_source()
     tinker = _tinker(source) if find_spec("tinker") else nullcontext()
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job begins with SIGINT ignored
@@ -46,6 +49,7 @@ def main() -> None:
                 variables |= primitives.environment() | {"TINKER_MODEL": f"{MODEL}@{source}"}
             sys.stdout.write("".join(f"export {name}={value}\n" for name, value in variables.items()))
             sys.stdout.flush()
+            sys.stderr.write(f"{PASTE}\n")
             threading.Event().wait()
     except KeyboardInterrupt:  # whenever it comes: a reader has all it wants once the last line is out
         sys.stdout.write("\n")

@@ -19,6 +19,7 @@ from runner.remote.engine.remote_engine import RemoteEngine
 from runner.training.engine import Adam
 from runner.training.examples import Example
 from runner.training.schedule import batch
+from tests import waiting
 from tests.emulator.faults import Fault
 from tests.emulator.sessions import package
 from tests.emulator.tinker.emulator import KEY
@@ -212,7 +213,36 @@ def test_weights_that_change_between_two_passes_are_noticed(service: driven.Rehe
 
     engine.forward = disturbed  # type: ignore[method-assign]
     with pytest.raises(RunnerError, match="its weights have changed between two requests"):
-        engine.forward_backward_custom(rows, KILLED.loss)
+        engine.forward_backward_custom(rows, KILLED.loss)()
+    ended(engine)
+
+
+@only("tinker")
+def test_a_step_is_sent_before_the_gradient_is_computed_and_neither_delays_the_next_rows(
+    service: driven.Rehearsal, tmp_path: Path
+) -> None:
+    rows = Listed(examples(KILLED, ROWS[:2]))
+    engine = opened(service, tmp_path)
+    trainer: Any = service.emulator.models[engine.driver.handle.model].trainer
+    compute, sent = (
+        trainer.forward_backward,
+        lambda: [each.path.rpartition("/")[2] for each in service.emulator.requests],
+    )
+
+    def waiting_for_the_next(lessons: Any) -> Any:
+        waiting.until(lambda: sent().count("forward_backward") == 3 + 4, "rows by the next weights")
+        assert sent().count("optim_step") == 1
+        return compute(lessons)
+
+    trainer.forward_backward = waiting_for_the_next
+    before = engine.forward([example.tokens for example in rows]).logps
+    values = engine.forward_backward_custom(rows, KILLED.loss)
+    taken = engine.optim_step(Adam(learning_rate=1e-2))
+    after = engine.forward([example.tokens for example in rows]).logps
+    assert values()["loss"] > 0
+    assert taken()["grad_norm"] > 0
+    assert abs(after - before).max() > 1e-4  # by the weights after the step
+    assert service.emulator.steps(engine.driver.handle.model) == 1
     ended(engine)
 
 

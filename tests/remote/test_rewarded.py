@@ -130,7 +130,12 @@ main()
 
 
 @pytest.mark.parametrize(
-    "every", [pytest.param(1, marks=pytest.mark.exhaustive, id="every record"), pytest.param(0, id="half way")]
+    "every",
+    [
+        # Two commands for each of some hundred records: longer than any other test may take.
+        pytest.param(1, marks=[pytest.mark.exhaustive, pytest.mark.timeout(3600)], id="every record"),
+        pytest.param(0, id="half way"),
+    ],
 )
 def test_after_a_kill_behind_a_record_of_the_ledger_nothing_is_sampled_again_and_the_bits_are_the_same(
     world: World, every: int

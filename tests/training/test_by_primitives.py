@@ -64,8 +64,8 @@ def in_process(model: Any, recipe: LocalRecipe, folder: Path) -> InProcessEngine
     return InProcessEngine(Learner(Scorer(model), recipe), folder)
 
 
-def adapted(folder: Path) -> Any:
-    return prepare(plain.load(folder), Local(lora=Lora(rank=4)), seed=3)
+def adapted(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return prepare(plain.load(folder).to(dtype), Local(lora=Lora(rank=4)), seed=3)
 
 
 def learned(model: Any) -> torch.Tensor:

@@ -43,6 +43,8 @@ class FoundrySessions(Service):
     """The sessions of a project."""
 
     numbered: ClassVar[bool] = False
+    # No page of the service says that it keeps the order of requests that wait.
+    ordered: ClassVar[bool] = False
     counts_steps: ClassVar[bool] = True
 
     def __init__(self, endpoint: str, token: Callable[[], str], patience: float, training_type: str) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from runner.errors import ServiceError
-from runner.remote.engine.driver import MOST_LOST, Driver
+from runner.remote.engine.driver import Driver
 from runner.remote.engine.ledger import Closed, Named, Opened, Opening
 from runner.remote.engine.service import Conflict, Datum, Handle, Lost, Reason, Score, Start
+from runner.remote.engine.settling import MOST_LOST
 
 LABEL = "runner_session"
 """The label by which a session is found whose opening was never answered."""
@@ -59,6 +60,7 @@ def close(driver: Driver, reason: Reason) -> str | None:
         return None
     driver.service.close(session, reason)
     driver.ledger.add(Closed(session))
+    driver.rewind()
     return session
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from runner.remote.engine.doubt import LATE, InDoubt, another_driver
 from runner.remote.engine.driver import Driver
 from runner.remote.engine.ledger import Best, Checkpoint, Drawn
 from runner.remote.engine.ledger import Sampled as SampledTokens
-from runner.remote.engine.service import Datum, FloatArray, Save, Score, Step
+from runner.remote.engine.service import Answer, Datum, FloatArray, Save, Score, Step
 from runner.training.by_primitives import ByPrimitives, gradient
 from runner.training.engine import Abilities, Adam, OnAnswer, Pending, Sampled, TokenLogps, ignore_answer
 from runner.training.evaluated import Saved
@@ -58,12 +59,11 @@ class RemoteEngine(ByPrimitives):
     def forward(self, rows: Sequence[TokenRow]) -> TokenLogps:
         """Return the log-probabilities of rows' learned tokens."""
         num_tokens = sum(count for row in rows for count in num_learned(row))
-        return TokenLogps(self._scored(rows, np.zeros(num_tokens), learns=False, kept=self.training_now))
+        return TokenLogps(self._scored(rows, np.zeros(num_tokens), kept=self.training_now))
 
     def forward_backward(self, rows: Sequence[TokenRow], weights: "NDArray[np.floating]") -> TokenLogps:
         """Add the gradient of -Σ weights · logps; return the log-probabilities."""
-        # What trains is always a part of training.
-        return TokenLogps(self._scored(rows, weights.astype(np.float64), learns=True, kept=True))
+        return TokenLogps(self._learned(rows, weights)())
 
     def forward_backward_custom(self, examples: Sequence[Example], loss: Loss) -> Pending:
         """Add the gradient of the weighted mean of rows' losses: in one pass where it is linear, else in two."""
@@ -72,13 +72,13 @@ class RemoteEngine(ByPrimitives):
             # The slope is the same everywhere: no pass has to find out first where the model is.
             nowhere = TokenLogps(np.zeros(sum(sum(example.num_learned) for example in examples)))
             weights, _ = gradient(examples, loss, nowhere)
-            _, values = gradient(examples, loss, self.forward_backward(rows, weights))
-        else:
-            before = self.forward(rows)
-            weights, values = gradient(examples, loss, before)
-            self._demand_same(before, self.forward_backward(rows, weights))
-        known = numbers(values)
-        return lambda: known
+            added = self._learned(rows, weights)
+            return lambda: numbers(gradient(examples, loss, TokenLogps(added()))[1])
+        before = self.forward(rows)
+        weights, values = gradient(examples, loss, before)
+        added, known = self._learned(rows, weights, before.logps), numbers(values)
+        # They are known before, and of no use where the weights were not what they are taken for.
+        return lambda: (added(), known)[1]
 
     def evaluate(self, examples: Examples, loss: Loss) -> Generator[int, None, Rows]:
         """Return each row's loss, weight, and those metrics that are numbers; yield how many rows are done."""
@@ -87,11 +87,15 @@ class RemoteEngine(ByPrimitives):
 
     def optim_step(self, adam: Adam) -> Pending:
         """Change the weights by the gradient; return its norm, where the service reports it."""
-        values = self.driver.perform(Step(adam), self.step).values
+        taken = self.driver.start(Step(adam), self.step)
         self.step += 1
-        # SkyRL calls it skyrl.ai/grad_norm; a service may tell none at all.
-        norms = [value for name, value in values.items() if name.endswith("grad_norm")]
-        return lambda: {"grad_norm": norms[0]} if norms else {}
+
+        def norm() -> dict[str, float]:
+            # SkyRL calls it skyrl.ai/grad_norm; a service may tell none at all.
+            norms = [value for name, value in taken().values.items() if name.endswith("grad_norm")]
+            return {"grad_norm": norms[0]} if norms else {}
+
+        return norm
 
     def save_state(self, saved: Saved) -> None:
         """Save weights and optimizer at the service, under the number of steps done."""
@@ -173,23 +177,37 @@ class RemoteEngine(ByPrimitives):
             return answers
         rows = [incomplete.row(prompts[place], answers[place][number]) for place, number in unknown]
         # No replay asks for it, as answers that are known are not sampled: to be sent again costs its price.
-        logps = self._scored(rows, np.zeros(sum(sum(num_learned(row)) for row in rows)), learns=False, kept=False)
+        logps = self._scored(rows, np.zeros(sum(sum(num_learned(row)) for row in rows)), kept=False)
         return incomplete.filled(answers, unknown, logps)
 
     def _save(self, save: Save) -> str:
         answer = self.driver.perform(save, self.step) if self.training_now else self.driver.ask(save, self.step)
         return answer.path
 
-    def _scored(self, rows: Sequence[TokenRow], weights: FloatArray, learns: bool, kept: bool) -> FloatArray:
-        found, answer = [], self.driver.perform if kept else self.driver.ask
-        for part in _requests(datums(rows, weights), self.limits.tokens_per_request):
-            found.append(answer(Score(part, learns), self.step).array)
-        return np.concatenate(found)
+    def _scored(self, rows: Sequence[TokenRow], weights: FloatArray, kept: bool) -> FloatArray:
+        scores = [Score(part, learns=False) for part in _requests(rows, weights, self.limits.tokens_per_request)]
+        if not kept:
+            return np.concatenate([self.driver.ask(score, self.step).array for score in scores])
+        begun = [self.driver.start(score, self.step) for score in scores]
+        return np.concatenate([answer().array for answer in begun])
 
-    def _demand_same(self, before: TokenLogps, now: TokenLogps) -> None:
+    def _learned(
+        self, rows: Sequence[TokenRow], weights: "NDArray[np.floating]", before: "NDArray[np.floating] | None" = None
+    ) -> Callable[[], FloatArray]:
+        """Add a gradient, and return what waits for the log-probabilities, which have to be those of `before`."""
+        begun, at = [], 0
+        for part in _requests(rows, weights.astype(np.float64), self.limits.tokens_per_request):
+            size = sum(map(sum, (datum.learned for datum in part)))
+            known = None if before is None else before[at : at + size]
+            begun.append(self.driver.start(Score(part, learns=True), self.step, partial(self._demand_same, known)))
+            at += size
+        return lambda: np.concatenate([answer().array for answer in begun])
+
+    def _demand_same(self, before: "NDArray[np.floating] | None", now: Answer) -> None:
         """Raise `RunnerError`, or `InDoubt`, where the weights have changed between two passes over the same rows."""
-        opened = self.driver.ledger.opened
-        apart = float(np.abs(before.logps - now.logps).mean()) if len(before.logps) else 0.0
+        if before is None or not len(before):
+            return
+        opened, apart = self.driver.ledger.opened, float(np.abs(before - now.array).mean())
         if opened is None or apart <= max(SAME_NATS, 20 * opened.noise):
             return
         what = f"its weights have changed between two requests ({apart:.2g} nats a token)"
@@ -224,10 +242,10 @@ def datums(rows: Sequence[TokenRow], weights: FloatArray) -> Iterator[Datum]:
             yield Datum(ids, own, mask.tolist())
 
 
-def _requests(data: Iterator[Datum], most_tokens: int) -> Iterator[list[Datum]]:
-    """Yield sequences in requests that a service does not have to cut."""
+def _requests(rows: Sequence[TokenRow], weights: FloatArray, most_tokens: int) -> Iterator[list[Datum]]:
+    """Yield rows as sequences in requests that a service does not have to cut."""
     part, tokens = list[Datum](), 0
-    for datum in data:
+    for datum in datums(rows, weights):
         if part and (len(part) == DATUMS or tokens + len(datum.ids) > most_tokens):
             yield part
             part, tokens = [], 0

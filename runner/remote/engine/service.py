@@ -210,6 +210,8 @@ class Service(ABC):
     """What answers there."""
     numbered: ClassVar[bool] = True
     """Whether requests carry a number of ours, by which a service could deduplicate them."""
+    ordered: ClassVar[bool] = False
+    """Whether a model's requests are carried out in the order in which they were taken, so that none need wait."""
     counts_steps: ClassVar[bool] = False
     """Whether the answer of an optimizer step has `step_count`, the steps behind the weights."""
 
@@ -240,7 +242,7 @@ class Service(ABC):
     def close(self, session: str, reason: Reason) -> None:
         """End a session: what is not saved is gone. One that is over already is no error."""
 
-    # Never more than one is under way, and never by a client that sends again by itself.
+    # Never two at a time, and never by a client that sends again by itself.
     @abstractmethod
     def post(self, handle: Handle, operation: Operation, number: int) -> str:
         """Send an operation, once, under its number in the session; return the request's id.

@@ -137,4 +137,7 @@ def _steps_since(ledger: Ledger) -> int:
 
 
 def _again(steps: int) -> str:
-    return f"{steps} optimizer steps are trained, and paid for, again" if steps else "nothing is trained again"
+    if not steps:
+        return "nothing is trained again"
+    what = "one optimizer step is" if steps == 1 else f"{steps} optimizer steps are"
+    return f"{what} trained, and paid for, again"

@@ -30,11 +30,12 @@ def forecast(run: "Run", target: Target, repeats: str) -> Lines:
     """Return the lines of a plan; `repeats` is what the service guarantees where an answer is lost."""
     settings, usage, steps, most = target.settings, estimate(run, target), num_steps(run), run.request.max_price
     twice = checkpoint_every(settings.runtime.checkpoint_every, steps)
+    again = f"{twice:,} optimizer steps are" if twice > 1 else "one optimizer step is"
     return [
         ("service", f"{target.origin.base_model}, {steps:,} optimizer steps driven from here"),
         ("tokens", f"about {usage}" if usage else "not counted: the model's tokenizer is not on this machine"),
         ("price", _price(target, usage)),
-        ("paid once", f"{repeats}; else at most {twice:,} optimizer steps are trained, and paid for, again"),
+        ("paid once", f"{repeats}; else at most {again} trained, and paid for, again"),
         ("ends", f"the session at the end, on Ctrl-C and on failure; {target.kept}"),
         *([("max_price", f"stops at a checkpoint before ${most:,.2f}")] if most is not None else []),
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.backends.rehearsed import World, ended
+from tests.backends.rehearsed import World, demand_stop_before_max_price, ended
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +43,11 @@ def test_ctrl_c_saves_and_ends_the_session_and_the_same_command_continues(world:
     service.delay = 0.0
     world.run("one", "evaluation.samples=0")
     assert service.count("optim_step") == 6  # what was done before Ctrl-C was saved, and is not done again
+
+
+@pytest.mark.exhaustive
+def test_a_run_stops_at_a_checkpoint_before_max_price_and_continues_when_it_is_raised(world: World) -> None:
+    demand_stop_before_max_price(world)
 
 
 def test_an_endpoint_or_a_credential_that_is_missing_is_reported_in_one_sentence(

@@ -41,6 +41,8 @@ class Primitives(ABC):
         """How long a session lives without a heartbeat (unverified; SkyRL's own default)."""
         self.noise = 0.0
         """The spread of what is added to log-probabilities, as in an engine whose sums depend on the batch."""
+        self.dtype = "float32"
+        """What models are computed in; as float64 only the sessions' wire carries it."""
         self.delay = 0.0
         """Seconds that each request takes on its way."""
         self.lock, self.faults = threading.RLock(), Faults()
@@ -188,7 +190,7 @@ class Primitives(ABC):
         """Return a new model of a base; refuse one that is not offered."""
         if base not in self.bases:
             raise Refusal(400, f"Model {base} is not supported; supported: {', '.join(self.bases)}.", "invalid_model")
-        return Trainer(base, self.bases[base], rank, seed, alpha)
+        return Trainer(base, self.bases[base], rank, seed, alpha, self.dtype)
 
     def begin(self, operation: str, model: Model, work: Callable[[], Answer | dict[str, Any]]) -> Future:
         """Queue some work of a model; requests of all models are carried out in the order in which they came."""

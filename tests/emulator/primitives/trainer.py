@@ -32,7 +32,7 @@ RECIPE = LocalRecipe(
     learning_rate=0.0, schedule="constant", warmup_ratio=0.0, weight_decay=0.0, max_grad_norm=None, num_steps=1, seed=0,
     evaluate_every=1, checkpoint_every=1, keep_best=False, tokens_at_once=1024,
 )  # fmt: skip
-Logps = list[NDArray[np.float32]]
+Logps = list[NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Lesson:
     """A sequence of token ids (N + 1,), and a weight for each of the N that are predicted."""
 
     ids: list[int]
-    weights: NDArray[np.float32]
+    weights: NDArray[np.floating]
 
     @property
     def row(self) -> TokenRow:
@@ -63,10 +63,12 @@ class Weights:
 class Trainer:
     """A base model with an adapter that learns."""
 
-    def __init__(self, base: str, folder: Path, rank: int, seed: int, alpha: float | None = None) -> None:
+    def __init__(
+        self, base: str, folder: Path, rank: int, seed: int, alpha: float | None = None, dtype: str = "float32"
+    ) -> None:
         self.base, self.rank, self.seed, self.steps = base, rank, seed, 0
         self.alpha = Lora().alpha if alpha is None else alpha
-        self.model = _prepared(folder, rank, self.alpha, seed)
+        self.model = _prepared(folder, dtype, rank, self.alpha, seed)
         self.engine = InProcessEngine(Learner(Scorer(self.model), RECIPE), Path("nowhere"))
 
     def forward(self, lessons: Sequence[Lesson]) -> Logps:
@@ -117,20 +119,20 @@ class Trainer:
 
 
 @cache
-def _loaded(folder: Path) -> Any:
-    return local_model.load(folder)
+def _loaded(folder: Path, dtype: str) -> Any:
+    return local_model.load(folder, dtype)
 
 
-def _prepared(folder: Path, rank: int, alpha: float, seed: int) -> Any:
+def _prepared(folder: Path, dtype: str, rank: int, alpha: float, seed: int) -> Any:
     """Return a new adapter around the base's own weights."""
-    shared = {id(weight): weight for weight in _loaded(folder).parameters()}
-    return copy.deepcopy(_first(folder, rank, alpha, seed), shared)
+    shared = {id(weight): weight for weight in _loaded(folder, dtype).parameters()}
+    return copy.deepcopy(_first(folder, dtype, rank, alpha, seed), shared)
 
 
 @cache
-def _first(folder: Path, rank: int, alpha: float, seed: int) -> Any:
+def _first(folder: Path, dtype: str, rank: int, alpha: float, seed: int) -> Any:
     """Return what others are copies of: a tenth of a second of processor time is peft's for each that it makes."""
-    borrowed = process_cache.borrowed(_loaded(folder))
+    borrowed = process_cache.borrowed(_loaded(folder, dtype))
     # alpha / rank, as peft has it; whether a service scales by alpha / √rank is unverified.
     return local_model.prepare(borrowed, Local(lora=Lora(rank=rank, alpha=alpha)), seed)
 
@@ -141,4 +143,4 @@ def _copies(tensors: Any) -> dict[str, Tensor]:
 
 def _split(lessons: Sequence[Lesson], logps: NDArray[np.floating]) -> Logps:
     ends = np.cumsum([len(lesson.weights) for lesson in lessons])[:-1]
-    return [part.astype(np.float32) for part in np.split(logps, ends)]
+    return np.split(logps, ends)

@@ -29,7 +29,7 @@ def _lesson(datum: dict[str, Any]) -> Lesson:
         raise refusal(400, "invalid_request", "cross_entropy needs target_tokens and weights, as long as the input.")
     if tokens[1:] != targets[:-1]:
         raise refusal(400, "invalid_request", "The emulator takes targets that are the input, shifted by one.")
-    return Lesson([*tokens, targets[-1]], np.array(weights, np.float32))
+    return Lesson([*tokens, targets[-1]], np.array(weights, np.float64))
 
 
 def _tokens(given: dict[str, Any]) -> list[int]:
@@ -49,7 +49,7 @@ def scored(service: "Service", given: Sequence[Lesson], logps: Logps, more: dict
         spread = np.random.default_rng()
         logps = [each + spread.normal(0, service.noise, len(each)) for each in logps]
     outputs = [
-        {"logprobs": {"data": each.tolist(), "dtype": "float32", "shape": [len(each)]}} for each in logps
+        {"logprobs": {"data": each.tolist(), "dtype": str(each.dtype), "shape": [len(each)]}} for each in logps
     ]  # fmt: skip
     metrics = {"training_tokens": sum(len(lesson.weights) for lesson in given), **(more or {})}
     return {"loss_fn_output_type": "logprobs", "loss_fn_outputs": outputs, "metrics": metrics}

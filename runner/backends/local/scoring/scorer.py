@@ -31,6 +31,11 @@ CHUNK = 4096
 """Tokens of the vocabulary projected at once: enough for a full product, few enough for the logits to stay in cache."""
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return what log-probabilities of a model are computed in: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 class TokenLogps(Function):
     """log softmax(h Wᵀ)[label] of each position, with W frozen; the logits never exist all at once.
 
@@ -42,12 +47,12 @@ class TokenLogps(Function):
     @staticmethod
     def forward(ctx: Context, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (A, size), weight (vocabulary, size), labels (A,); returns log-probabilities and hits, both (A,)."""
-        top = hidden.new_full((len(hidden), 1), -torch.inf, dtype=torch.float32)
+        top = hidden.new_full((len(hidden), 1), -torch.inf, dtype=wide(hidden.dtype))
         total, chosen = torch.zeros_like(top), torch.zeros_like(top)
         pull = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
         start = 0
         for piece in weight.split(CHUNK):
-            logits = (hidden @ piece.T).float()
+            logits = (hidden @ piece.T).to(top.dtype)
             index = labels[:, None] - start
             # Labels of other pieces are clamped so as to be read at all, and then not taken.
             inside = (index >= 0) & (index < len(piece))
@@ -64,7 +69,7 @@ class TokenLogps(Function):
         if pull is not None:
             ctx.save_for_backward(pull.div_(total).neg_().add_(weight[labels]))
         # Exact: where the label is the likeliest token both are one number.
-        correct = (chosen == top).squeeze(1).float()
+        correct = (chosen == top).squeeze(1).to(top.dtype)
         ctx.mark_non_differentiable(correct)
         return (chosen - top - total.log()).squeeze(1), correct
 
@@ -139,7 +144,7 @@ class Scorer:
         return Scores.of_tokens(TokenScores(logps, laid.owner, correct), laid.shape, by_token)
 
     def token_logps(self, laid: Pack) -> tuple[Tensor, Tensor]:
-        """Return the log-probability of each scored token (A,) float32, and 1 where it is the likeliest (A,)."""
+        """Return each scored token's log-probability (A,), float32 at least, and 1 where it is the likeliest (A,)."""
         asked: dict[str, object] = {"input_ids": laid.ids, "position_ids": laid.positions, "use_cache": False}
         if self.packed:
             asked["segments"] = laid.segments
@@ -153,8 +158,8 @@ class Scorer:
             weight = sharding.whole(self.head.weight)
             result: tuple[Tensor, Tensor] = TokenLogps.apply(out, weight, laid.labels)  # type: ignore[no-untyped-call]
             return result
-        logps = -cross_entropy(out.float(), laid.labels, reduction="none")
-        return logps, (out.detach().argmax(-1) == laid.labels).float()
+        logps = -cross_entropy(out.to(wide(out.dtype)), laid.labels, reduction="none")
+        return logps, (out.detach().argmax(-1) == laid.labels).to(logps.dtype)
 
     def _noise_on(self, row_lengths: Tensor) -> AbstractContextManager[None]:
         """Return the context of a forward call: with noise on the embeddings, in training and where it is asked for."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from runner.backends.local import generation
 from runner.backends.local.generation.sampling import Row
 from runner.backends.local.machine import throughput
+from runner.backends.local.scoring.scorer import wide
 from runner.backends.local.training import checkpoint
 from runner.backends.local.training.checkpoint import Writer
 from runner.backends.local.training.learner import Learner, Values
@@ -51,7 +52,7 @@ class InProcessEngine(Engine):
         """Return the scores of rows' learned tokens, computed in packs of neighbours."""
         self.learner.model.eval()
 
-        def compute(numbers: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        def compute(numbers: Sequence[int]) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
             tokens = self.learner.scorer([rows[number] for number in numbers], by_token=True).tokens
             assert tokens is not None
             return tokens.logps.cpu().numpy(), tokens.correct.bool().cpu().numpy()
@@ -63,7 +64,7 @@ class InProcessEngine(Engine):
     def forward_backward(self, rows: Sequence[TokenRow], weights: NDArray[np.floating]) -> TokenLogps:
         """Add the gradient of -Σ weights · logps; return the scores."""
         ends = list(accumulate((sum(num_learned(row)) for row in rows), initial=0))
-        given = torch.from_numpy(weights).to(self.learner.model.device, torch.float32)
+        given = torch.from_numpy(weights).to(self.learner.model.device, wide(self.learner.model.dtype))
         found = given.new_zeros(2, ends[-1])
 
         def share(numbers: Sequence[int], counts: bool, policy: Scores) -> Values:
@@ -85,7 +86,7 @@ class InProcessEngine(Engine):
 
         def share(numbers: Sequence[int], counts: bool, policy: Scores) -> Values:
             part = [examples[number] for number in numbers]
-            each = torch.tensor([counts * loss.weight(example) / whole for example in part], device=policy.logps.device)
+            each = policy.logps.new_tensor([counts * loss.weight(example) / whole for example in part])
             return {name: (values * each).sum() for name, values in loss(part, policy).items()}
 
         rows = [example.tokens for example in examples]
