@@ -45,7 +45,7 @@ def register() -> None:
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
-    # Hydra copies its sources, this one with all its values, for every group that `--help` lists: 1 s of processor time.
+    # Hydra copies its sources, this one with all its values, for every group that `--help` lists: 1 s of processor.
     # What it protects them from happens to the list of sources only, and `load` copies what it hands out.
     ConfigStore.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]
     sections = {name: asdict(section()) for name, section in SECTIONS.items()}
