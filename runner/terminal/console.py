@@ -247,7 +247,7 @@ def _show_next(run: Run, content: Report, position: Position | None) -> None:
 
 
 def commands(lines: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Return commands with their purposes, beside each other where that fits the width, else one below the other."""
+    """Return commands with their purposes, next to each other where that fits the width, else one below the other."""
     longest = max(len(typed) for typed, _ in lines)
     # At 80 columns most names of runs are too long, and a folded line is no longer seen as a command.
     if all(2 + longest + 4 + len(purpose) <= width for _, purpose in lines):
