@@ -101,7 +101,9 @@ class Comparison:
     def verdict(self) -> str:
         """Say who is best, and whether that can be trusted."""
         if not self.ranked:
-            return f"nothing to rank: no run has {self.metric} yet"
+            # Without a style there is no such metric: what is missing are grades, as `sentences` says.
+            missing = "graded answers" if self.metric == ANSWERS else self.metric
+            return f"nothing to rank: no run has {missing} yet"
         best = self.ranked[0]
         least = "least " if self.kind.lower_is_better else ""
         text = f"best by {least}{words(self.metric, self.kind)}: {best.name} ({figure(best, self.metric)})"
@@ -112,6 +114,8 @@ class Comparison:
         if not unsure:
             compared_all = len(self.leading) == len(self.ranked) - 1
             return f"{text}, better than every other beyond chance" if compared_all else f"{text}, beyond chance"
+        if len(self.leading) == 1:
+            return f"{text}, but the other one does not differ significantly"
         return f"{text}, but {len(unsure)} of {len(self.leading)} others do not differ significantly"
 
 

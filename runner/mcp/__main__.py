@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from runner import __version__
 from runner.errors import RequestError
 from runner.mcp import requested, runs
 from runner.mcp.requested import Planned
@@ -50,7 +51,7 @@ def server(runs_folder: Path) -> "MCPServer[None]":
     from mcp.server import MCPServer
     from mcp_types import ToolAnnotations
 
-    made: MCPServer[None] = MCPServer("runner", instructions=INSTRUCTIONS, log_level="WARNING")
+    made: MCPServer[None] = MCPServer("runner", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
     def plan(overrides: list[str]) -> Planned:

@@ -141,8 +141,14 @@ def _named(registry: Registry, keys: Keys) -> str:
     # With one in the store nobody has to remember what it is called.
     having = registry.named_with(keys.alias)
     if len(having) != 1:
-        found = ", ".join(having) or "none"
-        raise RequestError(f"name: say which registered model is meant; {keys.alias} is an alias of: {found}.")
+        if not having:
+            raise RequestError(
+                f"as: no registered model has the alias {keys.alias}; promote a run first, or name another alias "
+                "(as=ALIAS) or store (MLFLOW_TRACKING_URI)."
+            )
+        raise RequestError(
+            f"name: {keys.alias} is an alias of several models: {', '.join(having)}; name=MODEL says which is meant."
+        )
     return having[0]
 
 

@@ -152,9 +152,8 @@ def _saved(results: "Iterable[Result]") -> str:
     saved = sum(first - each for each in made_ready)
     if saved < 1:
         return ""
-    return (
-        f"; making ready took {duration(first)} once, which saved {duration(saved)} in the {len(made_ready) - 1} others"
-    )
+    others = "the other one" if len(made_ready) == 2 else f"the {len(made_ready) - 1} others"
+    return f"; making ready took {duration(first)} once, which saved {duration(saved)} in {others}"
 
 
 def _failure(name: str, result: "Result | None", code: int) -> dict[str, str]:

@@ -57,7 +57,7 @@ def complain(text: str) -> None:
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], fold: bool = True) -> None:
     """Print a small table; the first column names, the others say. Without `fold` lines are as long as they must be."""
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(head))
     for index, name in enumerate(head):
         first = index == 0
         drawn.add_column(
@@ -198,7 +198,8 @@ def show_outcome(run: Run, content: Report, position: Position | None, problem: 
     if content.get("graded"):
         say()
     rows = [["status", content["status"] + (f": {content['message']}" if content["message"] else "")]]
-    rows += [["time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())]]
+    spent = ", ".join(f"{name} {duration(seconds)}" for name, seconds in content["seconds"].items())
+    rows += [["time", spent]] if spent else []  # stopped in its first step, a run has no time of a finished one
     if content["model"]:
         rows.append(["model", content["model"]["model"]])
     rows += [["MLflow", _tracked(position, problem)], ["report", str(run.folder / layout.REPORT_HTML)]]
@@ -240,11 +241,18 @@ def _tracked(position: Position | None, problem: str) -> str:
 def _show_next(run: Run, content: Report, position: Position | None) -> None:
     lines = [("mlflow ui", "all runs, side by side")] if position is not None else []
     lines += backends.load(run.plan.backend).advice(run, content["results"])
-    typed = [in_this_shell(each) for each, _ in lines]
-    width = max(map(len, typed))
     say("Next:")
-    for each, (_, purpose) in zip(typed, lines, strict=True):
-        say(f"  {each:{width}}    {purpose}")
+    for line in commands([(in_this_shell(each), purpose) for each, purpose in lines], terminal.width):
+        say(line)
+
+
+def commands(lines: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Return commands with their purposes, next to each other where that fits the width, else one below the other."""
+    longest = max(len(typed) for typed, _ in lines)
+    # At 80 columns most names of runs are too long, and a folded line is no longer seen as a command.
+    if all(2 + longest + 4 + len(purpose) <= width for _, purpose in lines):
+        return [f"  {typed:{longest}}    {purpose}" for typed, purpose in lines]
+    return [line for typed, purpose in lines for line in (f"  {purpose}:", f"    {typed}")]
 
 
 def in_this_shell(typed: str) -> str:

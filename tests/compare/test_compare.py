@@ -135,7 +135,7 @@ def test_where_no_row_was_judged_by_the_metric_answers_to_the_same_prompts_decid
     (difference,) = found.differences
     assert (difference.metric, difference.rows) == ("eval/in_style", 200)
     assert "backend=local beats backend=foundry: answers in style +" in reported(difference)
-    assert found.verdict.endswith("but 1 of 1 others do not differ significantly")
+    assert found.verdict.endswith("but the other one does not differ significantly")
 
 
 def test_rows_that_come_out_alike_are_said_to() -> None:
@@ -237,7 +237,9 @@ def test_the_verdict_says_whether_the_best_can_be_trusted() -> None:
     found = verdict.make(runs)
     assert found.ranked[0].name == "dpo.beta=0.2"
     assert "better than every other beyond chance" in found.verdict
-    assert "do not differ significantly" in verdict.make([runs[0], runs[2]]).verdict
+    assert verdict.make([runs[0], runs[2]]).verdict.endswith("but the other one does not differ significantly")
+    three = verdict.make([runs[0], runs[2], result("d", base, **{"dpo.beta": 0.4})])
+    assert three.verdict.endswith("but 2 of 2 others do not differ significantly")
     with pytest.raises(RequestError, match="--metric: got eval/f1, which no run has; allowed: eval/reward_accuracy"):
         verdict.make(runs, "eval/f1")
 

@@ -160,6 +160,12 @@ def test_a_model_comes_from_the_hub_once_and_is_pinned_to_its_commit(hub: str, t
     assert process.stdout.split() == ["None", COMMIT, COMMIT, "True"], process.stderr
 
 
+def test_a_model_that_the_hub_does_not_give_is_an_error_with_the_fix() -> None:
+    wanted = r"^model\.source: org/none at main could not be fetched from the hub \(\w.+[^.]\); check .*path:FOLDER\.$"
+    with pytest.raises(ModelError, match=wanted):
+        models.fetch("hf:org/none")
+
+
 @pytest.fixture
 def templated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))

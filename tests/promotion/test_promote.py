@@ -126,7 +126,7 @@ def test_the_command_goes_back_and_says_what_to_type_next(place: Place) -> None:
             "metric: got nothing, which was not measured of both; allowed: eval/cloth",
         ),
         (("no-", "deployment=bot", "name=n"), "deployment: got bot, but a model of backend=local has none; leave it"),
-        (("back=true", "as=nobody"), "name: say which registered model is meant; nobody is an alias of: none."),
+        (("back=true", "as=nobody"), "as: no registered model has the alias nobody; promote a run first"),
     ],
     ids=["metric", "deployment", "name"],
 )

@@ -90,6 +90,25 @@ def test_commands_are_reported_with_their_place_where_the_environment_is_not_act
     assert console.in_this_shell("mlflow ui") == f"{folder}/mlflow ui"
 
 
+def test_commands_are_below_their_purpose_where_both_do_not_fit_a_line() -> None:
+    lines = [("mlflow ui", "all runs"), ("python -m runner.chat first-1a2b3c4d", "talk to it")]
+    assert console.commands(lines, 60) == [
+        "  mlflow ui                               all runs",
+        "  python -m runner.chat first-1a2b3c4d    talk to it",
+    ]
+    assert console.commands(lines, 40) == [
+        "  all runs:",
+        "    mlflow ui",
+        "  talk to it:",
+        "    python -m runner.chat first-1a2b3c4d",
+    ]
+
+
+def test_a_table_without_names_of_columns_has_no_empty_line_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table("first", ["", ""], [["status", "finished"]])
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == ["first", "status  finished", ""]
+
+
 def test_output_whose_reader_has_gone_is_dropped_and_work_continues() -> None:
     pipe, end = os.pipe()
     os.close(pipe)

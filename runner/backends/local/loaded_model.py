@@ -19,7 +19,7 @@ from runner.backends.local.parallel.lanes import Lanes
 from runner.backends.local.parallel.schedule import How
 from runner.backends.local.reward_model.head import with_head
 from runner.backends.local.reward_model.scorer import RewardScorer
-from runner.backends.local.scoring.scorer import Scorer, exact
+from runner.backends.local.scoring.scorer import ROUNDING, Scorer, exact
 from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 
 if TYPE_CHECKING:
@@ -115,7 +115,9 @@ class LoadedModel:
     def packs_well(self, scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
         """Say whether packed rows have the model's own values; tried once per model and rows, then cached on disk."""
         head = ["head"] if self.reward_model else []
-        path = disk_cache.place("layouts", *self.weights_identity, self.device, self.settings.lora, rows, *head)
+        path = disk_cache.place(
+            "layouts", ROUNDING, *self.weights_identity, self.device, self.settings.lora, rows, *head
+        )
         # Rank 0's cache decides for all: ranks that packed differently would not meet in FSDP's calls.
         known: bool | None = self.group.broadcast(disk_cache.read(path, bool))
         if known is None:

@@ -49,8 +49,12 @@ class Hub(Source):
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"model.source: the hub gave no {name} at {revision}: {reason}") from error
+            # Its own words for a hub that cannot be reached begin so.
+            reason = str(error).strip().splitlines()[0].removeprefix("Got: ").rstrip(".")
+            raise ModelError(
+                f"model.source: {name} at {revision} could not be fetched from the hub ({reason}); check the name, the "
+                "revision and the network, or name a folder that is here: path:FOLDER."
+            ) from error
 
 
 def _parse(rest: str) -> tuple[str, str]:

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 CHUNK = 4096
 """Tokens of the vocabulary projected at once: enough for a full product, few enough for the logits to stay in cache."""
 
+ROUNDING = 0.5
+"""Nats that half precision may round an answer by, times the root of its tokens.
+
+SmolLM2-135M in bfloat16: rounding up to 0.28; a row that sees the one before it is off by 3.1 to 5.3.
+"""
+
 
 def wide(dtype: torch.dtype) -> torch.dtype:
     """Return what log-probabilities of a model are computed in: float32 at least."""
@@ -201,14 +207,18 @@ def exact(scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
         return False
     scorer.model.eval()
     with scorer.released():
-        alone = _values(type(scorer)(scorer.model, packed=False)(rows))
+        alone = type(scorer)(scorer.model, packed=False)(rows)
     try:
         together = _values(scorer(rows))
     except (TypeError, ValueError, RuntimeError, NotImplementedError):
         return False
     # Sums over an answer's tokens: roundings add up, a wrong layout is off by far more.
     tolerance = 1e-4 if scorer.model.dtype == torch.float32 else 2e-2
-    return torch.allclose(together, alone, rtol=tolerance, atol=tolerance)
+    allowed = tolerance + tolerance * _values(alone).abs()
+    if scorer.model.dtype != torch.float32 and alone.rewards is None:
+        # A share of the sum allows an answer of a word or two less than its rounding.
+        allowed = torch.maximum(allowed, ROUNDING * alone.num_tokens.sqrt())
+    return bool(((together - _values(alone)).abs() <= allowed).all())
 
 
 def _values(scores: Scores) -> Tensor:

@@ -116,6 +116,18 @@ def test_a_released_model_generates_what_the_plain_one_does_and_then_scores_agai
         assert torch.equal(scorer(AWKWARD).logps, before)
 
 
+def test_what_bfloat16_rounds_in_an_answer_of_one_token_is_no_other_layout(tiny_models: Any) -> None:
+    model = plain.lively(tiny_models("qwen2")).to(torch.bfloat16)
+    prompts = [[(37 * row + 11 * place) % 397 + 3 for place in range(9 + row)] for row in range(6)]
+    with torch.no_grad():
+        likeliest = [int(model(input_ids=torch.tensor([each])).logits[0, -1].argmax()) for each in prompts]
+        rows = [pair(prompt, [token], [token]) for prompt, token in zip(prompts, likeliest, strict=True)]
+        alone = Scorer(model, packed=False)(rows).logps
+        scorer = Scorer(model)
+        assert (scorer(rows).logps - alone).abs().max() > 0.1
+    assert exact(scorer, rows)
+
+
 def test_a_model_without_segments_is_not_exact(tiny_model: Any) -> None:
     class Unaware(torch.nn.Module):
         """Takes no keywords that it does not know."""
