@@ -1,6 +1,6 @@
 """Answers of which a sampler has left log-probabilities out, and what `forward` has found in their place. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +8,19 @@ import numpy as np
 from runner.models.chat.tokenizer import TokenRow
 from runner.remote.engine.service import FloatArray
 from runner.training.engine import Sampled
+
+
+def completed(
+    prompts: Sequence[Sequence[int]], answers: list[list[Sampled]], score: Callable[[Sequence[TokenRow]], FloatArray]
+) -> list[list[Sampled]]:
+    """Return answers with a log-probability for each token: `score` is asked once for those of which some are unknown.
+
+    It returns those of all learned tokens under the weights that have sampled, so that ratios to them are exact.
+    """
+    unknown = places(answers)
+    if not unknown:
+        return answers
+    return filled(answers, unknown, score([row(prompts[place], answers[place][number]) for place, number in unknown]))
 
 
 def places(answers: Sequence[Sequence[Sampled]]) -> list[tuple[int, int]]:

@@ -58,8 +58,7 @@ class RemoteEngine(ByPrimitives):
 
     def forward(self, rows: Sequence[TokenRow]) -> TokenLogps:
         """Return the log-probabilities of rows' learned tokens."""
-        num_tokens = sum(count for row in rows for count in num_learned(row))
-        return TokenLogps(self._scored(rows, np.zeros(num_tokens), kept=self.training_now))
+        return TokenLogps(self._scored(rows, kept=self.training_now))
 
     def forward_backward(self, rows: Sequence[TokenRow], weights: "NDArray[np.floating]") -> TokenLogps:
         """Add the gradient of -Σ weights · logps; return the log-probabilities."""
@@ -148,7 +147,9 @@ class RemoteEngine(ByPrimitives):
                 for number, each in enumerate(found):
                     on_answer(place, number, each)
         answers = [[each.answer() for each in ledger.drawn[name]] for name in questions]
-        return self._completed(prompts, answers)
+        # By the weights that have sampled, as nothing has been learned since. No replay asks for it, as answers that
+        # are known are not sampled: to be sent again costs its price.
+        return incomplete.completed(prompts, answers, lambda rows: self._scored(rows, kept=False))
 
     def answers(
         self, path: str, prompts: Sequence[Sequence[int]], sampling: Sampling, names: Sequence[str] | None = None
@@ -167,25 +168,13 @@ class RemoteEngine(ByPrimitives):
             self.driver.ledger.add(SampledTokens(len(prompt), sum(len(each.ids) for each in found), name, kept))
             yield found
 
-    def _completed(self, prompts: Sequence[Sequence[int]], answers: list[list[Sampled]]) -> list[list[Sampled]]:
-        """Return answers with a log-probability for each token: by one `forward` of those of which some are unknown.
-
-        The weights are those that have sampled, as nothing has been learned since: ratios to them are exact.
-        """
-        unknown = incomplete.places(answers)
-        if not unknown:
-            return answers
-        rows = [incomplete.row(prompts[place], answers[place][number]) for place, number in unknown]
-        # No replay asks for it, as answers that are known are not sampled: to be sent again costs its price.
-        logps = self._scored(rows, np.zeros(sum(sum(num_learned(row)) for row in rows)), kept=False)
-        return incomplete.filled(answers, unknown, logps)
-
     def _save(self, save: Save) -> str:
         answer = self.driver.perform(save, self.step) if self.training_now else self.driver.ask(save, self.step)
         return answer.path
 
-    def _scored(self, rows: Sequence[TokenRow], weights: FloatArray, kept: bool) -> FloatArray:
-        scores = [Score(part, learns=False) for part in _requests(rows, weights, self.limits.tokens_per_request)]
+    def _scored(self, rows: Sequence[TokenRow], kept: bool) -> FloatArray:
+        nothing = np.zeros(sum(count for row in rows for count in num_learned(row)))
+        scores = [Score(part, learns=False) for part in _requests(rows, nothing, self.limits.tokens_per_request)]
         if not kept:
             return np.concatenate([self.driver.ask(score, self.step).array for score in scores])
         begun = [self.driver.start(score, self.step) for score in scores]
@@ -199,21 +188,11 @@ class RemoteEngine(ByPrimitives):
         for part in _requests(rows, weights.astype(np.float64), self.limits.tokens_per_request):
             size = sum(map(sum, (datum.learned for datum in part)))
             known = None if before is None else before[at : at + size]
-            begun.append(self.driver.start(Score(part, learns=True), self.step, partial(self._demand_same, known)))
+            begun.append(
+                self.driver.start(Score(part, learns=True), self.step, partial(_demand_same, self.driver, known))
+            )
             at += size
         return lambda: np.concatenate([answer().array for answer in begun])
-
-    def _demand_same(self, before: "NDArray[np.floating] | None", now: Answer) -> None:
-        """Raise `RunnerError`, or `InDoubt`, where the weights have changed between two passes over the same rows."""
-        if before is None or not len(before):
-            return
-        opened, apart = self.driver.ledger.opened, float(np.abs(before - now.array).mean())
-        if opened is None or apart <= max(SAME_NATS, 20 * opened.noise):
-            return
-        what = f"its weights have changed between two requests ({apart:.2g} nats a token)"
-        if self.driver.ledger.resent:
-            raise InDoubt(f"{what}: {LATE}")
-        raise another_driver(opened.handle.session, what)
 
 
 def question(step: int, prompt: Sequence[int], sampling: Sampling) -> str:
@@ -254,3 +233,16 @@ def _requests(rows: Sequence[TokenRow], weights: FloatArray, most_tokens: int) -
         tokens += len(datum.ids)
     if part:
         yield part
+
+
+def _demand_same(driver: Driver, before: "NDArray[np.floating] | None", now: Answer) -> None:
+    """Raise `RunnerError`, or `InDoubt`, where the weights have changed between two passes over the same rows."""
+    if before is None or not len(before):
+        return
+    opened, apart = driver.ledger.opened, float(np.abs(before - now.array).mean())
+    if opened is None or apart <= max(SAME_NATS, 20 * opened.noise):
+        return
+    what = f"its weights have changed between two requests ({apart:.2g} nats a token)"
+    if driver.ledger.resent:
+        raise InDoubt(f"{what}: {LATE}")
+    raise another_driver(opened.handle.session, what)
