@@ -23,7 +23,7 @@ def write(run: Run, export: "Export", folder: Path, licence: str | None) -> None
     data = ModelCardData(
         base_model=hub.partition("@")[0] if hub != source else None,
         license=licence,
-        library_name="peft" if export.format == "peft" else "gguf" if export.format == "gguf" else "transformers",
+        library_name=formats.load(export.format).library,
         pipeline_tag="text-generation",
         tags=["runner", run.plan.method, *(["not-proven"] if not export.proven else [])],
     )

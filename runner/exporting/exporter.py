@@ -93,6 +93,8 @@ class Exporter(ABC):
     """What `format=` is set to."""
     program: ClassVar[str]
     """The program that it is made for, a module of `programs/`."""
+    library: ClassVar[str] = "transformers"
+    """What the hub calls what loads it, for the model card."""
     bounds: ClassVar[Mapping[str, Bound]]
     """What `quantization=` may be set to, the usual one first, with how far each may be off."""
     quantized: ClassVar[frozenset[str]] = frozenset()

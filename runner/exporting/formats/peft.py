@@ -16,6 +16,7 @@ class Peft(Exporter):
 
     name = "peft"
     program = "transformers"
+    library = "peft"
     bounds: ClassVar[Mapping[str, Bound]] = {"float32": Bound(1e-4, 0.95)}
 
     def write(self, model: RunModel, folder: Path, quantization: str) -> None:

@@ -1,9 +1,17 @@
 """The programs that exports are made for, one module each, with `PROGRAM = …`; each runs in its own process."""
 
+import subprocess
+import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import ClassVar
 
+import msgspec
+
+from runner.errors import ProofError, RequestError
 from runner.exporting.evidence import Evidence, Questions
 
 
@@ -24,6 +32,45 @@ class Program(ABC):
     @abstractmethod
     def version(self) -> str:
         """Return name and version of the packages that loaded it."""
+
+
+class Packages(Program):
+    """A program that is Python packages: its module is called as `python -m MODULE FOLDER`, and ends in `answer`."""
+
+    packages: ClassVar[tuple[str, ...]]
+    """Those that load an export, the one that names it first."""
+    extra: ClassVar[str]
+    """What installs them: `runner[EXTRA]`."""
+
+    def demand(self) -> None:
+        """Raise `RequestError` where one is not installed."""
+        try:
+            self.version()
+        except PackageNotFoundError as error:
+            raise RequestError(
+                f"{self.packages[0]}: the package {error.name} is not installed; pip install 'runner[{self.extra}]'."
+            ) from error
+
+    def version(self) -> str:
+        """Return each package with its version."""
+        return ", ".join(f"{each} {version(each)}" for each in self.packages)
+
+    def evidence(self, folder: Path, asked: Questions) -> Evidence:
+        """Return what the process says; raises `ProofError` with its last line where it fails."""
+        line = [sys.executable, "-W", "ignore", "-m", type(self).__module__, str(folder)]
+        # Only `runner` is shared with it: no weight, tokenizer or setting that is in memory here.
+        done = subprocess.run(line, input=msgspec.json.encode(asked), capture_output=True, check=False)
+        if done.returncode:
+            last = (done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
+            raise ProofError(f"{folder}: {self.packages[0]} cannot use the export: {last}")
+        return msgspec.json.decode(done.stdout, type=Evidence)
+
+
+def answer(answers: Callable[[str, Questions], Evidence]) -> None:
+    """Answer the questions on standard input about the folder on the command line: the process that is called."""
+    folder, asked = sys.argv[1], msgspec.json.decode(sys.stdin.buffer.read(), type=Questions)
+    output, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no evidence
+    output.buffer.write(msgspec.json.encode(answers(folder, asked)))
 
 
 def load(name: str) -> Program:

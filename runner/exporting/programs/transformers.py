@@ -2,42 +2,22 @@
 own. Called as `python -m runner.exporting.programs.transformers FOLDER`, questions on standard input, evidence out.
 """
 
-import subprocess
-import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from runner.errors import ProofError
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored, wire
-from runner.exporting.programs import Program
+from runner.exporting.programs import Packages, answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Transformers(Program):
+class Transformers(Packages):
     """transformers and peft, which the run itself needed, too."""
 
-    def demand(self) -> None:
-        """Nothing is missing: the run's model is loaded by them."""
-
-    def evidence(self, folder: Path, asked: Questions) -> Evidence:
-        """Return what the process says; raises `ProofError` with its last line where it fails."""
-        line = [sys.executable, "-W", "ignore", "-m", __name__, str(folder)]
-        # Only `runner` is shared with it: no weight, tokenizer or setting that is in memory here.
-        done = subprocess.run(line, input=msgspec.json.encode(asked), capture_output=True, check=False)
-        if done.returncode:
-            last = (done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
-            raise ProofError(f"{folder}: transformers cannot use the export: {last}")
-        return msgspec.json.decode(done.stdout, type=Evidence)
-
-    def version(self) -> str:
-        """Return the version of both."""
-        return f"transformers {version('transformers')}, peft {version('peft')}"
+    packages = ("transformers", "peft")
+    extra = "local"
 
 
 def _ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]], answer_next: bool) -> Ids:
@@ -102,14 +82,7 @@ def answers(folder: str, asked: Questions) -> Evidence:
         )
 
 
-def main() -> None:
-    """Answer the questions on standard input."""
-    folder, asked = sys.argv[1], msgspec.json.decode(sys.stdin.buffer.read(), type=Questions)
-    output, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no evidence
-    output.buffer.write(msgspec.json.encode(answers(folder, asked)))
-
-
 PROGRAM = Transformers()
 
 if __name__ == "__main__":
-    main()
+    answer(answers)

@@ -14,6 +14,7 @@ class Gguf(Exporter):
 
     name = "gguf"
     program = "llama_cpp"
+    library = "gguf"
     # llama.cpp rounds activations to the weights' own type, so that 16 bits differ, too. As measured: docs/export.md.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "f16": Bound(0.02, 0.9),

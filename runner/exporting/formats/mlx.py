@@ -1,0 +1,43 @@
+"""`format=mlx`: a folder for MLX on Apple's processors, written and proven by mlx-lm, which also runs on Linux's CPUs.
+
+Source: https://github.com/ml-explore/mlx-lm
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from runner.exporting.converted import Converted
+from runner.exporting.exporter import Bound
+
+
+class Mlx(Converted):
+    """MLX by mlx-lm's converter."""
+
+    name = "mlx"
+    program = "mlx_lm"
+    library = "mlx"
+    # As measured: docs/export.md.
+    bounds: ClassVar[Mapping[str, Bound]] = {
+        "float16": Bound(0.02, 0.9),
+        "float32": Bound(1e-3, 0.95),
+        "bfloat16": Bound(0.1, 0.25),
+        "8bit": Bound(0.1, 0.0),
+        "4bit": Bound(1.0, 0.0),
+    }
+    quantized = frozenset({"8bit", "4bit"})
+
+    def command(self, source: Path, made: Path, quantization: str) -> list[str]:
+        """Return the converter's command line."""
+        line = ["-m", "mlx_lm", "convert", "--hf-path", str(source), "--mlx-path", str(made)]
+        if quantization not in self.quantized:
+            return [*line, "--dtype", quantization]
+        # What is not rounded to blocks, norms say, stays in 16 bits, as in the models that mlx-community gives away.
+        return [*line, "--dtype", "float16", "--quantize", "--q-bits", quantization.removesuffix("bit")]
+
+    def usage(self, name: str) -> str:
+        """Return how it is loaded."""
+        return f"mlx_lm.chat --model {name}\n# or: mlx_lm.server --model {name}"
+
+
+EXPORTER = Mlx()
