@@ -1,13 +1,11 @@
 """A form that another package's own converter makes of the merged model, in a process of its own."""
 
-import os
 import shutil
-import subprocess
-import sys
 from abc import abstractmethod
 from pathlib import Path
 
 from runner.errors import ModelError
+from runner.exporting import programs
 from runner.exporting.exporter import Exporter, RunModel
 from runner.exporting.formats import merged
 
@@ -26,13 +24,10 @@ class Converted(Exporter):
         source.mkdir(parents=True)
         merged.EXPORTER.write(model, source, "float32")
         model.release()  # the converter loads them once more
-        # Offline: what it needs is in the folder, and nobody asked a hub for more.
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-        line = [sys.executable, "-W", "ignore", *self.command(source, made, quantization)]
-        done = subprocess.run(line, capture_output=True, check=False, env=environment, cwd=work)
+        done = programs.called(self.command(source, made, quantization), work)
         if done.returncode or not made.is_dir():
-            last = (done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
-            raise ModelError(f"format: {self.name} cannot be made of this model: {last}; use format=merged.")
+            reason = programs.last_line(done).rstrip(".")
+            raise ModelError(f"format: {self.name} cannot be made of this model: {reason}; use format=merged.")
         for each in made.iterdir():
             each.rename(folder / each.name)
         shutil.rmtree(work)

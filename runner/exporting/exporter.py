@@ -105,5 +105,8 @@ class Exporter(ABC):
         """Write the model into an empty folder. Raises `ModelError` for one that has no such form."""
 
     @abstractmethod
-    def usage(self, name: str) -> str:
-        """Return the lines that load it, for the model card; `name` is its folder, or what it is called at a hub."""
+    def usage(self, name: str, base: str) -> str:
+        """Return the lines that load it, for the model card.
+
+        `name` is its folder, or what it is called at a hub; `base` the source of the model that it was tuned from.
+        """

@@ -35,7 +35,7 @@ class Mlx(Converted):
         # What is not rounded to blocks, norms say, stays in 16 bits, as in the models that mlx-community gives away.
         return [*line, "--dtype", "float16", "--quantize", "--q-bits", quantization.removesuffix("bit")]
 
-    def usage(self, name: str) -> str:
+    def usage(self, name: str, base: str) -> str:
         """Return how it is loaded."""
         return f"mlx_lm.chat --model {name}\n# or: mlx_lm.server --model {name}"
 

@@ -42,7 +42,7 @@ class Onnx(Converted):
         config["model"]["eos_token_id"] = ends
         write_json(folder / CONFIG, config)
 
-    def usage(self, name: str) -> str:
+    def usage(self, name: str, base: str) -> str:
         """Return how it is loaded."""
         return (
             "import json, onnxruntime_genai as og\n\n"

@@ -1,9 +1,10 @@
 """The programs that exports are made for, one module each, with `PROGRAM = …`; each runs in its own process."""
 
+import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,12 @@ import msgspec
 
 from runner.errors import ProofError, RequestError
 from runner.exporting.evidence import Evidence, Questions
+
+QUIET = {"ORT_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
+"""ONNX Runtime 1.32 reports what it loads to mobile.events.data.microsoft.com, on Linux, too, unless told not to.
+
+Source: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
+"""
 
 
 class Program(ABC):
@@ -57,13 +64,23 @@ class Packages(Program):
 
     def evidence(self, folder: Path, asked: Questions) -> Evidence:
         """Return what the process says; raises `ProofError` with its last line where it fails."""
-        line = [sys.executable, "-W", "ignore", "-m", type(self).__module__, str(folder)]
         # Only `runner` is shared with it: no weight, tokenizer or setting that is in memory here.
-        done = subprocess.run(line, input=msgspec.json.encode(asked), capture_output=True, check=False)
+        done = called(["-m", type(self).__module__, str(folder)], Path.cwd(), msgspec.json.encode(asked))
         if done.returncode:
-            last = (done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
-            raise ProofError(f"{folder}: {self.packages[0]} cannot use the export: {last}")
+            raise ProofError(f"{folder}: {self.packages[0]} cannot use the export: {last_line(done)}")
         return msgspec.json.decode(done.stdout, type=Evidence)
+
+
+def called(arguments: Sequence[str], folder: Path, asked: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    """Call Python in a folder with what it reads on standard input; what it prints is kept."""
+    line = [sys.executable, "-W", "ignore", *arguments]
+    environment = os.environ | QUIET
+    return subprocess.run(line, input=asked, capture_output=True, check=False, env=environment, cwd=folder)
+
+
+def last_line(done: "subprocess.CompletedProcess[bytes]") -> str:
+    """Return why a process has failed: a traceback ends with it."""
+    return (done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
 
 
 def answer(answers: Callable[[str, Questions], Evidence]) -> None:

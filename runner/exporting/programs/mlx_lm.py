@@ -7,8 +7,10 @@ Called as `python -m runner.exporting.programs.mlx_lm FOLDER`, questions on stan
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from runner.exporting.evidence import Evidence, Ids, Questions, Scored, wire
+from runner.data.json_value import Json
+from runner.exporting.evidence import Evidence, Ids, Questions, Scored
 from runner.exporting.programs import Packages, answer
+from runner.hosted.prompts import chat_messages
 
 if TYPE_CHECKING:
     from mlx.core import array
@@ -26,7 +28,7 @@ class Mlx(Packages):
     extra = "mlx"
 
 
-def _ids(tokenizer: "TokenizerWrapper", messages: list[dict[str, str]], answer_next: bool) -> Ids:
+def _ids(tokenizer: "TokenizerWrapper", messages: list[Json], answer_next: bool) -> Ids:
     found = tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, return_dict=False)
     return [int(each) for each in found]
 
@@ -71,11 +73,11 @@ def answers(folder: str, asked: Questions) -> Evidence:
     from mlx_lm import load
 
     model, tokenizer = load(folder)
-    prompts = [_ids(tokenizer, wire(each), True) for each in asked.prompts]
+    prompts = [_ids(tokenizer, chat_messages(each), True) for each in asked.prompts]
     said = [list(_said(model, tokenizer, each, asked.max_new_tokens)) for each in prompts]
     return Evidence(
         prompts=prompts,
-        conversations=[_ids(tokenizer, wire(each.messages), False) for each in asked.scored],
+        conversations=[_ids(tokenizer, chat_messages(each.messages), False) for each in asked.scored],
         logps=[_logps(model, each) for each in asked.scored],
         replies=[tokenizer.decode(each, skip_special_tokens=True).strip() for each in said],
         ends=sorted(tokenizer.eos_token_ids),

@@ -1,4 +1,4 @@
-"""ONNX Runtime by onnxruntime-genai: its own template engine, tokenizer, arithmetic and search, in a process of its own.
+"""ONNX Runtime by onnxruntime-genai: its own template engine, tokenizer, arithmetic, search, in a process of its own.
 
 Called as `python -m runner.exporting.programs.onnxruntime_genai FOLDER`, questions on standard input, evidence out.
 Source: https://onnxruntime.ai/docs/genai/api/python.html
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from runner.exporting.evidence import Evidence, Ids, Questions, Scored, wire
+from runner.data.json_value import Json
+from runner.exporting.evidence import Evidence, Ids, Questions, Scored
 from runner.exporting.programs import Packages, answer
+from runner.hosted.prompts import chat_messages
 
 if TYPE_CHECKING:
     from onnxruntime_genai import Generator, Model, Tokenizer
@@ -26,7 +28,7 @@ class OnnxRuntime(Packages):
     extra = "onnx"
 
 
-def _ids(tokenizer: "Tokenizer", messages: list[dict[str, str]], answer_next: bool) -> Ids:
+def _ids(tokenizer: "Tokenizer", messages: list[Json], answer_next: bool) -> Ids:
     text = tokenizer.apply_chat_template(msgspec.json.encode(messages).decode(), add_generation_prompt=answer_next)
     return [int(each) for each in tokenizer.encode(text)]
 
@@ -76,10 +78,10 @@ def answers(folder: str, asked: Questions) -> Evidence:
 
     model = genai.Model(folder)
     tokenizer = genai.Tokenizer(model)
-    prompts = [_ids(tokenizer, wire(each), True) for each in asked.prompts]
+    prompts = [_ids(tokenizer, chat_messages(each), True) for each in asked.prompts]
     return Evidence(
         prompts=prompts,
-        conversations=[_ids(tokenizer, wire(each.messages), False) for each in asked.scored],
+        conversations=[_ids(tokenizer, chat_messages(each.messages), False) for each in asked.scored],
         logps=[_logps(model, each) for each in asked.scored],
         replies=[tokenizer.decode(_said(model, each, asked.max_new_tokens)).strip() for each in prompts],
         ends=[int(each) for each in tokenizer.eos_token_ids],

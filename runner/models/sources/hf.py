@@ -45,7 +45,7 @@ class Hub(Source):
 
         name, revision = _parse(rest)
         # No pickles (*.bin, *.pt), which run code when they are loaded, and no copies for other frameworks.
-        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md"]  # the card has the licence
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

@@ -49,7 +49,7 @@ class Gguf(Exporter):
         writer.write_tensors_to_file()
         writer.close()
 
-    def usage(self, name: str) -> str:
+    def usage(self, name: str, base: str) -> str:
         """Return how it is loaded."""
         return f"llama-server -m {FILE} --jinja\n# or: ollama create {name} -f Modelfile, with the line FROM ./{FILE}"
 
