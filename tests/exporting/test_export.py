@@ -131,7 +131,7 @@ def test_a_model_that_a_converter_does_not_know_is_refused_with_its_last_words(t
         NoConverter().write(RunModel(tuned("llama")), tmp_path, "fp32")
 
 
-def test_programs_that_load_exports_are_told_not_to_report_them_to_their_makers(tmp_path: Path) -> None:
+def test_programs_that_load_exports_do_not_report_them_to_their_makers(tmp_path: Path) -> None:
     done = programs.called(["-c", "import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"], tmp_path)
     assert done.stdout == b"1\n"
 

@@ -20,17 +20,16 @@ class Mlx(Converted):
     # As measured: docs/export.md.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "float16": Bound(0.02, 0.9),
-        "float32": Bound(1e-3, 0.95),
+        "float32": Bound(1e-4, 0.95),
         "bfloat16": Bound(0.1, 0.25),
         "8bit": Bound(0.1, 0.0),
         "4bit": Bound(1.0, 0.0),
     }
-    quantized = frozenset({"8bit", "4bit"})
 
     def command(self, source: Path, made: Path, quantization: str) -> list[str]:
         """Return the converter's command line."""
         line = ["-m", "mlx_lm", "convert", "--hf-path", str(source), "--mlx-path", str(made)]
-        if quantization not in self.quantized:
+        if not quantization.endswith("bit"):
             return [*line, "--dtype", quantization]
         # What is not rounded to blocks, norms say, stays in 16 bits, as in the models that mlx-community gives away.
         return [*line, "--dtype", "float16", "--quantize", "--q-bits", quantization.removesuffix("bit")]

@@ -16,7 +16,7 @@ from runner.errors import ProofError, RequestError
 from runner.exporting.evidence import Evidence, Questions
 
 QUIET = {"ORT_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
-"""ONNX Runtime 1.32 reports what it loads to mobile.events.data.microsoft.com, on Linux, too, unless told not to.
+"""ONNX Runtime 1.32 reports what it loads to mobile.events.data.microsoft.com, on Linux, too, unless asked not to.
 
 Source: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
 """
