@@ -24,6 +24,7 @@ class Converted(Exporter):
         source.mkdir(parents=True)
         merged.EXPORTER.write(model, source, "float32")
         model.release()  # the converter loads them once more
+        self.prepare(source)
         done = programs.called(self.command(source, made, quantization), work)
         if done.returncode or not made.is_dir():
             reason = programs.last_line(done).rstrip(".")
@@ -32,6 +33,9 @@ class Converted(Exporter):
             each.rename(folder / each.name)
         shutil.rmtree(work)
         self.finish(folder, ends)
+
+    def prepare(self, source: Path) -> None:
+        """Change what the merged model's folder has otherwise than the converter reads it."""
 
     def finish(self, folder: Path, ends: list[int]) -> None:
         """Correct what the converter has written, where it says other ends of an answer than the run's model obeys."""

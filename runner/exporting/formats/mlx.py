@@ -3,6 +3,7 @@
 Source: https://github.com/ml-explore/mlx-lm
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -33,6 +34,19 @@ class Mlx(Converted):
             return [*line, "--dtype", quantization]
         # What is not rounded to blocks, norms say, stays in 16 bits, as in the models that mlx-community gives away.
         return [*line, "--dtype", "float16", "--quantize", "--q-bits", quantization.removesuffix("bit")]
+
+    def prepare(self, source: Path) -> None:
+        """Name the rotation's base as before transformers 5: most architectures of mlx-lm 0.32 read `rope_theta` alone.
+
+        Without it they take a base of their own, which for qwen2 is 1,000,000: another model, 0.1 nats a token apart.
+        """
+        config = json.loads((source / "config.json").read_bytes())
+        rope = config.get("rope_parameters") or {}
+        if "rope_theta" in rope:
+            config["rope_theta"] = rope["rope_theta"]
+            if rope.get("rope_type", "default") != "default":
+                config["rope_scaling"] = rope
+            (source / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
 
     def usage(self, name: str, base: str) -> str:
         """Return how it is loaded."""

@@ -19,7 +19,7 @@ class Gguf(Exporter):
     bounds: ClassVar[Mapping[str, Bound]] = {
         "f16": Bound(0.02, 0.9),
         "f32": Bound(0.01, 0.9),
-        "bf16": Bound(0.08, 0.25),
+        "bf16": Bound(0.05, 0.25),
         "q8_0": Bound(0.1, 0.0),
         "q4_0": Bound(1.0, 0.0),
     }
