@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import ProofError
-from runner.record import run_folders
 from runner.request.types import PositiveInt
 from runner.terminal import cli, console
 
@@ -55,12 +54,8 @@ def main() -> None:
 
 
 def _export(arguments: list[str]) -> None:
-    parser = cli.parser("runner.export", f"{(__doc__ or '').rstrip()}\n\n{_forms()}")
-    parser.add_argument("run", nargs="?", metavar="RUN")
-    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
-    given = parser.parse_args(arguments)
-    asked = cli.keys(given.keys, Asked)
-    run = run_folders.find(cli.demanded(given.run, "runner.export"), given.runs_folder)
+    description = f"{(__doc__ or '').rstrip()}\n\n{_forms()}"
+    run, asked = cli.run_and_keys("runner.export", description, arguments, Asked)
     from runner.exporting import card, carry_out, destinations
 
     destination = destinations.find(asked.push) if asked.push else None

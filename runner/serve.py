@@ -17,7 +17,6 @@ held-out prompts by both of its interfaces. Ctrl-C ends it.
 import signal
 from dataclasses import dataclass
 
-from runner.record import run_folders
 from runner.request.types import PositiveInt
 from runner.terminal import cli, console
 
@@ -40,12 +39,8 @@ def main() -> None:
 
 
 def _serve(arguments: list[str]) -> None:
-    parser = cli.parser("runner.serve", f"{(__doc__ or '').rstrip()}\n\n{_engines()}")
-    parser.add_argument("run", nargs="?", metavar="RUN")
-    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
-    given = parser.parse_args(arguments)
-    asked = cli.keys(given.keys, Asked)
-    run = run_folders.find(cli.demanded(given.run, "runner.serve"), given.runs_folder)
+    description = f"{(__doc__ or '').rstrip()}\n\n{_engines()}"
+    run, asked = cli.run_and_keys("runner.serve", description, arguments, Asked)
     # A service that is stopped by its supervisor ends its engine, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from runner.exporting import carry_out

@@ -147,7 +147,7 @@ class Endpoint:
         # Another seed for each sample, else an endpoint that obeys it gives the same answer each time.
         seed = {"seed": sampling.seed + number} if sampling.temperature else {}
         return {
-            "model": self.model, "messages": chat_messages(prompt), **chat_tools(prompt),
+            "model": self.model, "messages": chat_messages(prompt.turns), **chat_tools(prompt),
             "max_completion_tokens": sampling.max_new_tokens, "temperature": sampling.temperature,
             "top_p": sampling.top_p, **seed,
         }  # fmt: skip

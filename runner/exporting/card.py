@@ -1,11 +1,15 @@
 """The model card of an export, in the Hugging Face hub's form: what it is made of, how good it is, how it is loaded."""
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner import models
 from runner.evaluation import configured
 from runner.exporting import formats
+from runner.models import model_reference
 from runner.plan import Run
 from runner.record import layout, outcome
 
@@ -13,6 +17,11 @@ if TYPE_CHECKING:
     from runner.exporting.carry_out import Export
 
 UNKNOWN = "not known here; see the base model's own page"
+_NAMED = ("license", "license_name", "license_link")
+"""Keys of a card's head; the last two where a licence has a name of its own, `license: other`.
+
+Source: https://huggingface.co/docs/hub/model-cards#model-card-metadata
+"""
 
 
 def write(run: Run, export: "Export", folder: Path, licence: str | None) -> None:
@@ -23,7 +32,7 @@ def write(run: Run, export: "Export", folder: Path, licence: str | None) -> None
     data = ModelCardData(
         base_model=hub.partition("@")[0] if hub != source else None,
         license=licence,
-        library_name="peft" if export.format == "peft" else "gguf" if export.format == "gguf" else "transformers",
+        library_name=formats.load(export.format).library,
         pipeline_tag="text-generation",
         tags=["runner", run.plan.method, *(["not-proven"] if not export.proven else [])],
     )
@@ -33,7 +42,7 @@ def write(run: Run, export: "Export", folder: Path, licence: str | None) -> None
 
 def text(run: Run, export: "Export", licence: str | None) -> str:
     """Return the card without its head."""
-    plan, report = run.plan, outcome.read(run.folder) or {}
+    plan, report, base = run.plan, outcome.read(run.folder) or {}, _base(run)
     metrics = report.get("metrics", {})
     measured = [[name, f"{value:.4g}"] for name, value in sorted(metrics.items()) if name.startswith("eval/")]
     graders = [each.name for each in configured.of_request(run.request)]
@@ -45,7 +54,7 @@ def text(run: Run, export: "Export", licence: str | None) -> str:
             "",
             *([] if export.proven else ["**Not proven to be the run's model; kept because that was asked for.**", ""]),
             f"- base model: `{_named(plan.model.source)}`, digest `{plan.model.digest[:12]}`",
-            f"- licence of the base model: {UNKNOWN}",
+            f"- licence of the base model: {licence_of(models.cached(base)) or UNKNOWN}",
             f"- licence of this model: {licence or 'not stated'}",
             f"- method: {plan.method}, on {train.rows:,} rows with the fingerprint `{train.fingerprint[:12]}`",
             *([f"- held out: {held_out.rows:,} rows, `{held_out.fingerprint[:12]}`"] if held_out else []),
@@ -69,11 +78,31 @@ def text(run: Run, export: "Export", licence: str | None) -> str:
             "## How it is loaded",
             "",
             "```",
-            formats.load(export.format).usage(run.folder.name),
+            formats.load(export.format).usage(run.folder.name, base),
             "```",
             "",
         ]
     )  # fmt: skip
+
+
+def _base(run: Run) -> str:
+    """Return the source of the model that all adapters lie upon, where a run has started from another run."""
+    return model_reference.demand(run.folder / layout.MODEL, run.folder.name).base.source
+
+
+def licence_of(folder: Path | None) -> str | None:
+    """Return what the card in a model's folder, else its configuration, says its licence is; None where none does."""
+    from huggingface_hub.repocard import metadata_load
+    from yaml import YAMLError  # the hub's client brings it
+
+    found: dict[str, object] = {}
+    if folder is not None and (folder / "config.json").exists():
+        found = json.loads((folder / "config.json").read_bytes())
+    if folder is not None and (folder / layout.CARD).exists():
+        # A card that is no YAML is somebody else's mistake, and no reason to have no export.
+        with suppress(ValueError, YAMLError):
+            found |= metadata_load(folder / layout.CARD) or {}
+    return ", ".join(str(found[key]) for key in _NAMED if found.get(key)) or None
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -49,12 +49,6 @@ class Evidence(msgspec.Struct, frozen=True):
     """Whether it stops when the model says the id, for each of the questions' `ends`."""
 
 
-def wire(turns: Turns) -> list[dict[str, str]]:
-    """Return turns as chat templates and chat completions take them."""
-    # Rows with tools are not asked, so that role and content are all there is.
-    return [{"role": turn.role, "content": turn.content or ""} for turn in turns]
-
-
 def flat(values: Sequence[Sequence[float]]) -> list[float]:
     """Return the values of all rows, one after the other."""
     return [value for row in values for value in row]

@@ -93,6 +93,8 @@ class Exporter(ABC):
     """What `format=` is set to."""
     program: ClassVar[str]
     """The program that it is made for, a module of `programs/`."""
+    library: ClassVar[str] = "transformers"
+    """What the hub calls what loads it, for the model card."""
     bounds: ClassVar[Mapping[str, Bound]]
     """What `quantization=` may be set to, the usual one first, with how far each may be off."""
     quantized: ClassVar[frozenset[str]] = frozenset()
@@ -103,5 +105,8 @@ class Exporter(ABC):
         """Write the model into an empty folder. Raises `ModelError` for one that has no such form."""
 
     @abstractmethod
-    def usage(self, name: str) -> str:
-        """Return the lines that load it, for the model card; `name` is its folder, or what it is called at a hub."""
+    def usage(self, name: str, base: str) -> str:
+        """Return the lines that load it, for the model card.
+
+        `name` is its folder, or what it is called at a hub; `base` the source of the model that it was tuned from.
+        """

@@ -33,8 +33,9 @@ class Exported:
         for prompt in prompts:
             yield [
                 client.chat(
-                    self.at.url, self.at.model, chat_messages(prompt), sampling.max_new_tokens, **chat_tools(prompt),
-                    temperature=sampling.temperature, top_p=sampling.top_p, seed=sampling.seed + number,
+                    self.at.url, self.at.model, chat_messages(prompt.turns), sampling.max_new_tokens,
+                    **chat_tools(prompt), temperature=sampling.temperature, top_p=sampling.top_p,
+                    seed=sampling.seed + number,
                 )
                 for number in range(sampling.per_prompt)
             ]  # fmt: skip

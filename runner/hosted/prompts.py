@@ -5,15 +5,15 @@ from typing import Any
 
 from runner.data.images import Image, pieces
 from runner.data.json_value import Json
-from runner.data.rows import Message, Prompt
+from runner.data.rows import Message, Prompt, Turns
 
 
-def chat_messages(prompt: Prompt) -> list[Json]:
+def chat_messages(turns: Turns) -> list[Json]:
     """Return turns for chat completions.
 
     Source: https://platform.openai.com/docs/api-reference/chat/create
     """
-    return [_message(turn) for turn in prompt.turns]
+    return [_message(turn) for turn in turns]
 
 
 def chat_tools(prompt: Prompt) -> dict[str, Json]:

@@ -23,7 +23,8 @@ _STYLE = """
   th { font-weight: 600; color: var(--quiet) }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); padding: .6rem .8rem;
         border-radius: 6px; font-size: .9rem }
-  figure { margin: 1rem 0; max-width: 100% } .figures { display: flex; flex-wrap: wrap; gap: 1rem 2rem }
+  figure { margin: 1rem 0; max-width: 100% } .figures { display: flex; flex-wrap: wrap; gap: 1rem }
+  .figures figure { margin: 0 }
   svg { max-width: 100%; height: auto; fill: currentColor }
   .quiet, .name, .note { color: var(--quiet); font-size: .85rem } p.quiet { margin: .2rem 0 .6rem }
   form { position: sticky; top: 0; background: var(--page); padding: .6rem 0; display: flex; flex-wrap: wrap;

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 Points = Sequence[tuple[int, float]]
 
-WIDTH, HEIGHT = 420, 230
+WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
-"""Of a drawing, in units that are pixels where it has room."""
+"""Of a drawing, in units that are pixels where it has room; a page of 78rem has three in a row."""
 FEW = 15
 """Curves of fewer points have them marked."""
 MOST = 400
@@ -82,8 +82,13 @@ def drawing(title: str, series: Mapping[str, Points]) -> Drawing | None:
             Curve(name, tuple((x(step), y(value)) for step, value in thinned(points))) for name, points in drawn.items()
         ),
         steps=tuple(Tick(x(at), f"{at:g}") for at in round_numbers(first, last) if at == round(at)),
-        values=tuple(Tick(y(at), f"{at:.6g}") for at in round_numbers(low, high)),
+        values=tuple(Tick(y(at), written(at)) for at in round_numbers(low, high)),
     )
+
+
+def written(value: float) -> str:
+    """Return a value on an axis: as a decimal down to a millionth, so that learning rates on one axis look alike."""
+    return f"{value:.7f}".rstrip("0") if 1e-6 <= abs(value) < 1e-4 else f"{value:.6g}"
 
 
 def thinned(points: Points) -> Points:

@@ -1,7 +1,7 @@
 """The page of a run: what was asked for, what the data is, how it came out, what it cost, how to use and repeat it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 
 import msgspec
@@ -38,12 +38,12 @@ def write(run: Run, content: Report) -> None:
 
 def html(run: Run, content: Report) -> str:
     """Return the page of a run, from its report and its folder."""
-    result = results.read(run.folder)
+    result, survey = results.read(run.folder), read_json(run.folder / layout.SURVEY, Survey)
     sections = [
         ("Graded answers", *_graded(run)),
         ("Metrics", ["metric", "value"], _metrics(content, result)),
         ("Request", ["key", "value", "default"], _request(run)),
-        ("Data", ["split", "rows", "turns", "characters of an answer, median", "fingerprint"], _data(run)),
+        ("Data", ["split", "rows", "turns", "characters of an answer, median", "fingerprint"], _data(run, survey)),
         ("Time and cost", ["step", "took"], _cost(run, content)),
         ("Versions", ["package", "version"], [[name, value[:SHOWN]] for name, value in content["versions"].items()]),
     ]
@@ -55,7 +55,7 @@ def html(run: Run, content: Report) -> str:
         sections={name: (head, lines) for name, head, lines in sections if lines},
         drawings=_drawings(result.curves),
         side=side_by_side(verdict.make([result])),
-        findings=_findings(run),
+        findings=[group.sentence for group in survey.findings] if survey else [],
         when=_when(content),
         use=_use(run, content),
         repeat=f"python -m runner.compare --repeat {run.handle}",
@@ -94,12 +94,7 @@ def _said(value: object) -> str:
     return {"???": "must be given"}.get(text, text)
 
 
-def _survey(run: Run) -> Survey | None:
-    return read_json(run.folder / layout.SURVEY, Survey)
-
-
-def _data(run: Run) -> Lines:
-    found = _survey(run)
+def _data(run: Run, found: Survey | None) -> Lines:
     if found is None:  # a run of an earlier version
         return [[name, f"{split.rows:,}", "", "", split.fingerprint[:12]] for name, split in run.plan.splits.items()]
     return [
@@ -112,11 +107,6 @@ def _data(run: Run) -> Lines:
         ]
         for name, split in found.splits.items()
     ]
-
-
-def _findings(run: Run) -> Sequence[str]:
-    found = _survey(run)
-    return [group.sentence for group in found.findings] if found else []
 
 
 def _cost(run: Run, content: Report) -> Lines:

@@ -98,12 +98,19 @@ def others(name: str) -> str:
     return "\n\n".join(["Other commands (each has --help):", "\n".join(lines)])
 
 
-def demanded(run: str | None, command: str) -> str:
-    """Return a command's RUN. Raises `RequestError` where there is none."""
+def run_and_keys(name: str, description: str, arguments: Sequence[str], form: type[Keys]) -> tuple[Path, Keys]:
+    """Return the run's folder and the KEY=VALUE of a command that is typed as `RUN KEY=VALUE …`.
+
+    Raises `RequestError` where one is missing or not allowed.
+    """
+    made = parser(name, description)
+    made.add_argument("run", nargs="?", metavar="RUN")
+    made.add_argument("keys", nargs="*", metavar="KEY=VALUE")
+    given = made.parse_args(arguments)
     # Not argparse's own: it would name what is missing before an option that it does not know.
-    if run is None:
-        raise RequestError(f"python -m {command}: RUN is missing; name a run, as python -m {command} --help says.")
-    return run
+    if given.run is None:
+        raise RequestError(f"python -m {name}: RUN is missing; name a run, as python -m {name} --help says.")
+    return run_folders.find(given.run, given.runs_folder), keys(given.keys, form)
 
 
 def main(work: Callable[[list[str]], int | None]) -> NoReturn:

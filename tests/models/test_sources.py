@@ -19,6 +19,7 @@ from runner.errors import ModelError
 from runner.models import model_reference
 from runner.models.chat.tokenizer import ChatTokenizer
 from runner.models.source import ModelIdentity
+from runner.models.sources import pypi
 from runner.models.sources.path import SOURCE as FOLDER
 from runner.models.sources.pypi import SOURCE as WHEEL
 from tests import tiny
@@ -27,6 +28,18 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 SCHEMES = ("hf", "hosted", "models", "path", "pypi", "run", "session", "template", "tinker")
+
+
+def test_the_licence_in_a_wheels_file_is_in_the_card_of_its_model(tmp_path: Path) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_license("apache-2.0")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    pypi._write_card(tmp_path / "model.gguf", tmp_path)
+    assert (tmp_path / "README.md").read_text() == "---\nlicense: apache-2.0\n---\n"
 
 
 @pytest.mark.parametrize(

@@ -46,3 +46,9 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     assert len(found) <= MOST
     assert (found[0], found[-1]) == (points[0], points[-1])
     assert thinned(points[:MOST]) == points[:MOST]
+
+
+def test_learning_rates_on_one_axis_are_all_written_as_decimals() -> None:
+    found = drawing("learning rate", {"train": [(0, 0.00003), (9, 0.0002)]})
+    assert found is not None
+    assert [each.label for each in found.values] == ["0.00005", "0.0001", "0.00015", "0.0002"]

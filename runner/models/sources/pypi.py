@@ -20,6 +20,7 @@ from runner import cache
 from runner.errors import ModelError
 from runner.models import quiet_transformers
 from runner.models.source import Source
+from runner.record import layout
 
 _FORM = re.compile(r"(?P<name>[\w.-]+)@(?P<version>[\w.]+)@sha256:(?P<digest>[0-9a-f]{64})")
 
@@ -106,6 +107,16 @@ def _convert(gguf: Path, target: Path) -> None:
     fresh.load_state_dict(model.state_dict())
     fresh.save_pretrained(target)
     transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    _write_card(gguf, target)
+
+
+def _write_card(gguf: Path, target: Path) -> None:
+    """Write the head of a model card with the licence that the file itself says it has; nothing without one."""
+    from gguf import GGUFReader
+
+    licence = GGUFReader(gguf).get_field("general.license")
+    if licence is not None:
+        (target / layout.CARD).write_text(f"---\nlicense: {licence.contents()}\n---\n", "utf-8")
 
 
 SOURCE = Wheel()

@@ -14,11 +14,12 @@ class Gguf(Exporter):
 
     name = "gguf"
     program = "llama_cpp"
+    library = "gguf"
     # llama.cpp rounds activations to the weights' own type, so that 16 bits differ, too. As measured: docs/export.md.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "f16": Bound(0.02, 0.9),
         "f32": Bound(0.01, 0.9),
-        "bf16": Bound(0.08, 0.25),
+        "bf16": Bound(0.05, 0.25),
         "q8_0": Bound(0.1, 0.0),
         "q4_0": Bound(1.0, 0.0),
     }
@@ -48,7 +49,7 @@ class Gguf(Exporter):
         writer.write_tensors_to_file()
         writer.close()
 
-    def usage(self, name: str) -> str:
+    def usage(self, name: str, base: str) -> str:
         """Return how it is loaded."""
         return f"llama-server -m {FILE} --jinja\n# or: ollama create {name} -f Modelfile, with the line FROM ./{FILE}"
 
