@@ -58,5 +58,5 @@ clean:  ## remove the environment and what tools left behind, never runs/ or mlf
 	@touch $@
 
 .venv/dev: .venv/tinker
-	$(PIP) -e '.[local,foundry,tinker,sweeps,ray,graders,harness,export,mcp,dev]'
+	$(PIP) -e '.[local,foundry,tinker,sweeps,ray,graders,harness,export,onnx,mlx,mcp,dev]'
 	@touch $@
