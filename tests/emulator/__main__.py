@@ -44,7 +44,7 @@ def main() -> None:
             tinker as primitives,
         ):
             cloud.add_deployment("gpt-4.1-mini", "gpt-4.1-mini")
-            variables = cloud.environment() | {"FOUNDRY_SESSION_MODEL": f"{MODEL}@{source}"}
+            variables = cloud.environment() | cloud.judge_environment() | {"FOUNDRY_SESSION_MODEL": f"{MODEL}@{source}"}
             if primitives is not None:
                 variables |= primitives.environment() | {"TINKER_MODEL": f"{MODEL}@{source}"}
             sys.stdout.write("".join(f"export {name}={value}\n" for name, value in variables.items()))
