@@ -57,6 +57,8 @@ clean:  ## remove the environment and what tools left behind, never runs/ or mlf
 	$(PIP) -e '.[local,foundry,tinker]'
 	@touch $@
 
-.venv/dev: .venv/tinker
+# In one call and not on top of .venv/tinker: each call resolves everything again, half a minute or more.
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing into .venv (about 4 minutes and 3 GB) …"
 	$(PIP) -e '.[local,foundry,tinker,sweeps,ray,graders,harness,export,onnx,mlx,mcp,dev]'
-	@touch $@
+	@touch .venv/local .venv/foundry .venv/tinker $@
