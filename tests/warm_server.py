@@ -102,6 +102,7 @@ def renew_ours() -> None:
     """Have the console ask this process's streams and variables; forget the runner where another one is found first."""
     places = (Path(folder) for folder in sys.path if (Path(folder) / "runner" / "__init__.py").exists())
     if next(places, ROOT).resolve() == ROOT:
+        # The same module with new consoles, which all ask it for by name.
         importlib.reload(sys.modules["runner.terminal.console"])
         return
     for name in [name for name in sys.modules if name.partition(".")[0] in ("runner", "hydra_plugins")]:

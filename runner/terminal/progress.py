@@ -15,7 +15,7 @@ from runner import methods
 from runner.cost import duration
 from runner.record import events
 from runner.record.journal import Record
-from runner.terminal.console import terminal
+from runner.terminal import console
 
 FIRST_SECONDS = 5.0
 """Without a terminal, the first line of progress comes when a step has taken so long."""
@@ -77,14 +77,14 @@ class _Words(ProgressColumn):
 class Live:
     """Shows events; a listener, used inside `with`."""
 
-    def __init__(self, output: Console = terminal) -> None:
+    def __init__(self, output: Console | None = None) -> None:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description:9}"),
             BarColumn(16),
             TextColumn("{task.fields[count]}"),
         )
-        self._output = output
+        self._output = output = output or console.terminal
         self._bar = Bar(*columns, TimeElapsedColumn(), _Words(), console=output)
         self._tasks: dict[str, TaskID] = {}
         self._phases: dict[tuple[str, str], Phase] = {}

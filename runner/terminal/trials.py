@@ -10,7 +10,7 @@ from rich.table import Table
 from runner.plan import Run
 from runner.record import journal, layout
 from runner.record.events import Failed, Metrics, StepDone, StepStarted, Stopped
-from runner.terminal.console import terminal
+from runner.terminal import console
 
 TICK_SECONDS = 1.0
 ROWS = 15
@@ -24,11 +24,11 @@ class Board:
         self._jobs = runs
         self._seen: dict[Path, tuple[int, list[str]]] = {}
         self._over = threading.Event()
-        self._live = Live(console=terminal, auto_refresh=False, transient=True)
+        self._live = Live(console=console.terminal, auto_refresh=False, transient=True)
         self._thread = threading.Thread(target=self._follow, name="board", daemon=True)
 
     def __enter__(self) -> "Board":
-        if terminal.is_terminal:
+        if console.terminal.is_terminal:
             self._live.start()
             # A thread, as the main one is in the launcher; it reads files only, so that trials on other machines are
             # seen.

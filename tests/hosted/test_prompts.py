@@ -98,7 +98,7 @@ def test_a_prompt_without_tools_is_asked_as_ever() -> None:
 def test_images_of_a_prompt_are_parts_of_its_content_between_the_texts() -> None:
     turn = Message("user", "Is this the same?", images=(Image(ADDRESS, "low", 7), Image("data:", None, 17)))
     texts = ["Is this", " the same?"]
-    assert prompts.chat_messages(Prompt((turn,))) == [
+    assert prompts.chat_messages([turn]) == [
         {"role": "user", "content": [
             {"type": "text", "text": texts[0]}, {"type": "image_url", "image_url": {"url": ADDRESS, "detail": "low"}},
             {"type": "text", "text": texts[1]}, {"type": "image_url", "image_url": {"url": "data:"}},

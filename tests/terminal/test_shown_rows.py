@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.models.chat.shown_row import Piece
-from runner.terminal import shown_rows
+from runner.terminal import console, shown_rows
 from runner.terminal.console import Output
 from tests import warm
 
@@ -27,7 +27,7 @@ def test_what_is_learned_is_in_colour_or_in_brackets_and_no_escape_reaches_the_t
 ) -> None:
     written = io.StringIO()
     terminal = Output(file=written, force_terminal=bool(colour), color_system=colour, width=80)
-    monkeypatch.setattr(shown_rows, "terminal", terminal)
+    monkeypatch.setattr(console, "terminal", terminal)
     terminal.print(shown_rows._body(PIECES), end="")
     assert written.getvalue() == shown
 

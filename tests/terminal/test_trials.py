@@ -45,7 +45,7 @@ def typed(here: Here, *more: str) -> str:
     ],
 )
 def test_trials_are_shown_while_they_run(launcher: list[str], here: Here) -> None:
-    written = typed(here, "seed=1,2,3", "dpo.n_epochs=4", "tracking=none", *launcher)
+    written = typed(here, "seed=1,2,3", "dpo.n_epochs=8", "tracking=none", *launcher)
     assert "of 3 trials done" in written
     assert "held-out loss" in written
     assert written.rindex("of 3 trials done") < written.index("3 runs of one request"), "the table is gone at the end"

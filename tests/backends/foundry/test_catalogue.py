@@ -162,7 +162,7 @@ OPEN_MODELS = "gpt-oss-20b, gpt-oss-120b, Qwen3.6-35B-A3B, Qwen3.8-27B, Muse-Gli
 
 def test_each_subject_of_the_shipped_table_says_when_and_where_it_was_read() -> None:
     shipped = catalogue(None)
-    assert set(shipped.sources) == {"support", "retirement", "format", "limits"}
+    assert set(shipped.sources) == {"support", "retirement", "format", "images", "limits"}
     for subject, source in shipped.sources.items():
         assert isinstance(source.read, date), subject
         assert source.link.startswith("https://"), subject
