@@ -52,7 +52,8 @@ class _Parser(argparse.ArgumentParser):
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     """Return a command's parser of options: with `--runs-folder`, and `--help` that names the other commands.
 
-    It raises `RequestError` for what is not allowed.
+    It raises `RequestError` for what is not allowed. Commands call `parse_intermixed_args`: KEY=VALUE may follow an
+    option, which `parse_args` refuses.
     """
     made = _Parser(prog=f"python -m {name}", description=description, epilog=others(name), formatter_class=_Help)
     made.add_argument(
@@ -106,7 +107,7 @@ def run_and_keys(name: str, description: str, arguments: Sequence[str], form: ty
     made = parser(name, description)
     made.add_argument("run", nargs="?", metavar="RUN")
     made.add_argument("keys", nargs="*", metavar="KEY=VALUE")
-    given = made.parse_args(arguments)
+    given = made.parse_intermixed_args(arguments)
     # Not argparse's own: it would name what is missing before an option that it does not know.
     if given.run is None:
         raise RequestError(f"python -m {name}: RUN is missing; name a run, as python -m {name} --help says.")

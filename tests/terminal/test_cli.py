@@ -98,6 +98,11 @@ def test_an_option_that_does_not_exist_is_refused_by_every_command(name: str, co
     )
 
 
+def test_keys_may_follow_an_option(command_line: Command) -> None:
+    done = command_line("one", "--runs-folder", "elsewhere", "format=gguf", module="runner.export")
+    assert (done.returncode, done.stderr) == (2, "run one: not found; elsewhere/ is empty.\n")
+
+
 @pytest.mark.parametrize(
     "line", [["runner", "--help"], ["runner", "mode=plan"], *([name, "--help"] for name in COMMANDS)]
 )
