@@ -114,7 +114,9 @@ def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[G
 
 def item_of(row: Asked) -> dict[str, Json]:
     """Return a row as graders see it: its prompt as `messages`, and each other key."""
-    item: dict[str, Json] = {"messages": msgspec.to_builtins(on_the_wire(row.prompt)), **row.fields}
+    # By JSON: `to_builtins` would keep tuples, and graders look for lists, as a file has them.
+    messages = msgspec.json.decode(msgspec.json.encode(on_the_wire(row.prompt)))
+    item: dict[str, Json] = {"messages": messages, **row.fields}
     return item | ({"tools": list(row.tools)} if row.tools else {})
 
 

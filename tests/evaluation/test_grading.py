@@ -10,7 +10,7 @@ import pytest
 from runner.data.rows import Message
 from runner.errors import AccessError
 from runner.evaluation import grading, summary
-from runner.graders import Grade, Grader, Grading, Judge, Subject
+from runner.graders import Grade, Grader, Grading, Judge, Sample, Subject
 from runner.record import graded
 from runner.record.graded import Answer, AnswerGrade, Asked, row_scores
 from tests import waiting
@@ -179,3 +179,17 @@ def test_metrics_name_both_models_and_what_passed_or_failed(tmp_path: Path) -> N
         "eval/equal_before": 1 / 3, "eval/equal_passed_before": 1 / 3, "eval/equal_errors_before": 1 / 4,
         "eval/equal": 1 / 3, "eval/equal_passed": 1 / 3, "eval/equal_errors": 1 / 4,
     })  # fmt: skip
+
+
+def test_a_grader_sees_the_question_of_a_row_as_a_file_has_it() -> None:
+    prompt = (Message("system", "Be brief."), Message("user", "Why is the sky blue?"))
+    row = Asked(row="one", prompt=prompt, fields={"answer": "Air."})
+    item = grading.item_of(row)
+    assert item == {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Why is the sky blue?"},
+        ],
+        "answer": "Air.",
+    }
+    assert Subject(item, Sample("Air.")).question == "Why is the sky blue?"
