@@ -17,7 +17,7 @@ from runner.data.checking.processes import Pool, Processes
 from runner.data.findings import Finding, Findings, Group
 from runner.data.measured import Measured
 from runner.data.quality.duplicates import find_repeats
-from runner.data.quality.vision import Vision
+from runner.data.quality.vision import Vision, images_of
 from runner.data.reading.files import DataFile
 from runner.data.rows import BadRow, Oddity, Row, with_images
 from runner.data.splits import Selection, Split, bytes_of, splits_of
@@ -160,8 +160,11 @@ def _as_seen(part: Measured, kind: str, vision: Vision) -> Iterator[Finding]:
     decode, lines = msgspec.json.Decoder(kinds.load(kind)).decode, part.canonical.splitlines()
     for place in with_images(part.canonical):
         line = part.lines[place]
+        row: Row = decode(lines[place])
+        if not images_of(row):  # another key of that name, as in the schema of a tool
+            continue
         try:
-            for odd in vision.look(decode(lines[place])):
+            for odd in vision.look(row):
                 yield Finding("note", odd.rule, part.file.name, line, odd.message)
         except BadRow as bad:
             raise DataError(f"{part.file.name}:{line}: {bad}.") from None

@@ -8,6 +8,9 @@ import msgspec
 import pytest
 
 from runner.data.images import Image, look_into
+from runner.data.quality.vision import TextAlone
+from runner.data.splits import Selection
+from runner.data.survey import survey
 from tests.data.samples import look, reported, rows_of, write_lines
 from tests.pictures import ADDRESS, asked, conversation, part, picture
 
@@ -53,6 +56,14 @@ def test_an_image_without_a_word_is_a_prompt(tmp_path: Path) -> None:
     path = written(tmp_path, row)
     assert reported(look(path, "conversation"), tmp_path) == []
     assert [sent(each) for each in rows_of(path, "conversation")] == [row]
+
+
+def test_a_tool_with_a_parameter_called_like_the_key_of_images_holds_none(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"image_parts": {"type": "integer"}}}
+    tools = [{"type": "function", "function": {"name": "cut", "parameters": schema}}]
+    path = written(tmp_path, {"messages": [{"role": "user", "content": "Cut it."}, *GOOD], "tools": tools})
+    selection = Selection(train=str(path), kind="conversation")
+    assert survey(selection, vision=TextAlone("local")).splits["train"].rows == 1
 
 
 def test_images_distinguish_rows_and_prompts_and_rows_with_some_are_counted(tmp_path: Path) -> None:
