@@ -31,7 +31,7 @@ def main() -> None:
 def _chat(arguments: list[str]) -> None:
     parser = cli.parser("runner.chat", __doc__)
     parser.add_argument("run", nargs="?", metavar="RUN", help="the run; without it the newest that has a model")
-    given = parser.parse_intermixed_args(arguments)
+    given = parser.parse_args(arguments)
     folder = run_folders.find(given.run, given.runs_folder) if given.run else _newest(given.runs_folder)
     run = planning.load(folder)
     console.say(f"Asking {run.folder.name} and {run.plan.model.source.partition('@sha256')[0]} …")

@@ -23,7 +23,7 @@ def _clean(arguments: list[str]) -> None:
     parser = cli.parser("runner.clean", __doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="runs by folder, name or plan id; without any all runs")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
-    given = parser.parse_intermixed_args(arguments)
+    given = parser.parse_args(arguments)
     folders = [run_folders.find(name, given.runs_folder) for name in given.runs]
     # What `again=true` has set aside may have left files and deployments, too.
     folders += [older for folder in folders for older in run_folders.set_aside(folder)]

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    asked = _parser().parse_intermixed_args(arguments)
+    asked = _parser().parse_args(arguments)
     names, overrides = requests.divided(asked.models)
     if asked.calibrate is not None:
         _calibrate(asked, names, overrides)

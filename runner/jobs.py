@@ -43,7 +43,7 @@ def _jobs(arguments: list[str]) -> int:
         "--to", metavar="RESOURCE", help="with copy: the other resource's id, /subscriptions/…/accounts/…"
     )
     parser.add_argument("--region", help="with copy: the region of that resource, such as westus3")
-    given = parser.parse_intermixed_args(arguments)
+    given = parser.parse_args(arguments)
     if given.verb is None:
         _list(given.runs_folder)
         return 0

@@ -33,7 +33,7 @@ def main() -> None:
 def _promote(arguments: list[str]) -> None:
     parser = cli.parser("runner.promote", __doc__)
     parser.add_argument("given", nargs="*", metavar="RUN or KEY=VALUE", help="the run by folder, name or plan id; keys")
-    given = parser.parse_intermixed_args(arguments)
+    given = parser.parse_args(arguments)
     names = [each for each in given.given if "=" not in each]
     keys = promotion_keys.parse([each for each in given.given if "=" in each])
     # These ask MLflow alone, and work where no run is.

@@ -27,8 +27,9 @@ def main() -> None:
 
 def _schema(arguments: list[str]) -> None:
     parser = cli.parser("runner.schema", __doc__)
+    # Not `%(default)s`: options and positionals in any order leave a positional without one while help is printed.
     parser.add_argument(
-        "name", nargs="?", default="request", choices=schema.names(), metavar="NAME", help="which; %(default)s"
+        "name", nargs="?", default="request", choices=schema.names(), metavar="NAME", help="which; request"
     )
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="write all of them as FOLDER/NAME.schema.json")
     asked = parser.parse_args(arguments)

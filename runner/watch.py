@@ -31,7 +31,7 @@ def _watch(arguments: list[str]) -> int:
 
     parser = cli.parser("runner.watch", __doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="the runs; without any all whose job has not ended")
-    given = parser.parse_intermixed_args(arguments)
+    given = parser.parse_args(arguments)
     named = dict.fromkeys(run_folders.find(name, given.runs_folder) for name in given.runs)
     runs = [_hosted(planning.load(folder)) for folder in named or _under_way(given.runs_folder)]
     # One run is followed as its own command does, with progress; of many only changes of state are printed.

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _compare(arguments: list[str]) -> None:
-    asked = _parser().parse_intermixed_args(arguments)
+    asked = _parser().parse_args(arguments)
     if asked.repeat:
         return _repeat(run_folders.find(asked.repeat, asked.runs_folder))
     folders, place = _found(asked)

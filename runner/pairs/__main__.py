@@ -44,7 +44,7 @@ def _pairs(arguments: list[str]) -> None:
     parser = cli.parser("runner.pairs", __doc__)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_intermixed_args(arguments)
+    asked = parser.parse_args(arguments)
     # Only now, so that --help is quick.
     from runner.evaluation import evaluate, judges
     from runner.evaluation.rehearsal import tried

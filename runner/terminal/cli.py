@@ -44,6 +44,11 @@ class _Help(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
+    # argparse's own refuses KEY=VALUE that follows an option where others came before it.
+    def parse_args(self, args: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        """Return what the arguments say, options and positionals in any order."""
+        return self.parse_intermixed_args(args)
+
     def error(self, message: str) -> NoReturn:
         """Raise a mistake as any other, so that it is printed as a sentence, with exit code 2."""
         raise RequestError(f"{self.prog}: {message}; {self.prog} --help shows what is allowed.")
@@ -52,8 +57,7 @@ class _Parser(argparse.ArgumentParser):
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     """Return a command's parser of options: with `--runs-folder`, and `--help` that names the other commands.
 
-    It raises `RequestError` for what is not allowed. Commands call `parse_intermixed_args`: KEY=VALUE may follow an
-    option, which `parse_args` refuses.
+    It raises `RequestError` for what is not allowed.
     """
     made = _Parser(prog=f"python -m {name}", description=description, epilog=others(name), formatter_class=_Help)
     made.add_argument(
@@ -107,7 +111,7 @@ def run_and_keys(name: str, description: str, arguments: Sequence[str], form: ty
     made = parser(name, description)
     made.add_argument("run", nargs="?", metavar="RUN")
     made.add_argument("keys", nargs="*", metavar="KEY=VALUE")
-    given = made.parse_intermixed_args(arguments)
+    given = made.parse_args(arguments)
     # Not argparse's own: it would name what is missing before an option that it does not know.
     if given.run is None:
         raise RequestError(f"python -m {name}: RUN is missing; name a run, as python -m {name} --help says.")
