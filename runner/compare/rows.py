@@ -136,7 +136,7 @@ def _row(asked: Asked, columns: Sequence[_Column], against: int, graders: Sequen
     known = [[value for value in each if value is not None] for each in values]
     return Row(
         earlier=asked.prompt[:-1],
-        prompt=asked.prompt[-1].shown if asked.prompt else "",
+        prompt=asked.shown,
         cells=tuple(
             _cell(asked.row, each, columns[against] if place > against else None, graders)
             for place, each in enumerate(columns)

@@ -1,4 +1,4 @@
-"""Images in a turn: what they are, where they stand in its text, and what can be known of one without fetching it."""
+"""Images in a turn: what they are, where they are in its text, and what can be known of one without fetching it."""
 
 import binascii
 import re
@@ -92,15 +92,12 @@ def _head(content: bytes, named: str) -> Content:
     except (Pillow.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"cannot be read ({error}); repair it, or leave the row out") from None
     if found.format != FORMATS[named]:
-        raise ValueError(f"is named {named}, and its first bytes are a {found.format}'s; write image/{_media(found)}")
+        media = f"image/{str(found.format).lower()}"
+        raise ValueError(f"is named {named}, and its first bytes are a {found.format}'s; write {media}")
     # Grey, palette and CMYK images are common; what the service makes of them is not documented.
     if found.mode not in MODES:
         raise ValueError(f"has the mode {found.mode}; allowed: {' or '.join(MODES)}; convert it")
     return Content(*found.size, len(content))
-
-
-def _media(found: object) -> str:
-    return str(getattr(found, "format", "")).lower()
 
 
 def _allowed() -> str:

@@ -37,7 +37,7 @@ class Oddity(NamedTuple):
 class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """One turn. `weight: 0` leaves an assistant turn out of the loss; tool fields are carried through.
 
-    `content` is its text alone; `images` stand at their places in it.
+    `content` is its text alone; `images` are at their places in it.
     """
 
     role: Role

@@ -7,7 +7,7 @@ from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import msgspec
 
@@ -53,8 +53,7 @@ def grade(
             gradings = {each: stack.enter_context(graders[each].grading(judge)) for each in {t.grader for t in left}}
             for done, (task, grade) in enumerate(_graded(left, graders, gradings, at_once), len(tasks) - len(left) + 1):
                 known[task.key] = _record(task, graders[task.grader].name, grade)
-                file.write(msgspec.json.encode(known[task.key]) + b"\n")
-                file.flush()
+                _keep(file, known[task.key])
                 yield Progress("grade", done, len(tasks))
     found = [known[task.key] for task in tasks]
     # Only now, as a whole: until here the file was appended to, so that a kill loses nothing that was paid for.
@@ -83,8 +82,7 @@ def ahead(
         def work(task: Task) -> None:
             record = _record(task, grader.name, grading(task.subject))
             with lock:
-                file.write(msgspec.json.encode(record) + b"\n")
-                file.flush()
+                _keep(file, record)
 
         def on_answer(answer: Answer) -> None:
             for task in _tasks([asked[answer.row]], [answer], [grader], base=""):
@@ -95,6 +93,12 @@ def ahead(
             yield on_answer
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _keep(file: IO[bytes], record: AnswerGrade) -> None:
+    """Append a grade at once: whoever is killed next has not lost it."""
+    file.write(msgspec.json.encode(record) + b"\n")
+    file.flush()
 
 
 def _tasks(rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[Grader], base: str) -> Iterator[Task]:

@@ -37,6 +37,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The source of a mixture that it is from."""
 
     @property
+    def shown(self) -> str:
+        """The last turn of the prompt, for people."""
+        return self.prompt[-1].shown if self.prompt else ""
+
+    @property
     def given(self) -> Prompt:
         """What a model is given: the prompt, and the tools that it may call."""
         return Prompt(self.prompt, self.tools)

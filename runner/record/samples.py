@@ -169,7 +169,7 @@ def side_by_side(rows: Sequence[Asked], before: Replies | None, after: Replies) 
     """Return each prompt with the first answer of both models; `before` is None where the base could not be asked."""
     olds = before or [[NOT_ASKED]] * len(after)
     return [
-        {"prompt": row.prompt[-1].shown if row.prompt else "", "before": _shown(old[0]), "after": _shown(new[0])}
+        {"prompt": row.shown, "before": _shown(old[0]), "after": _shown(new[0])}
         for row, old, new in zip(rows, olds, after, strict=True)
     ]
 

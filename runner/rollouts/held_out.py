@@ -1,6 +1,6 @@
 """Held-out prompts answered by the policy and graded: by the reward, and by graders that are not trained on."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,9 +98,9 @@ class HeldOutProblems:
             raise RequestError(f"rft.grader: {self.grader.name} has given no held-out row a score: {error}")
         found = {f"eval/{name}": value for name, value in signals.figures(groups, own).items()}
         # Under another name than at the end, where answers are sampled as `evaluation` says.
-        rewards = {name: mean for name, mean in means.items() if name.rpartition("/")[2] == REWARD}
-        found |= {f"eval/{name}_sampled": mean for name, mean in means.items() if name not in rewards}
-        yield Metrics(step, found | {f"eval/{name}": mean for name, mean in rewards.items()})
+        own_means = rewards(means)
+        found |= {f"eval/{name}_sampled": mean for name, mean in means.items() if f"eval/{name}" not in own_means}
+        yield Metrics(step, found | own_means)
         return grades
 
     def _drawn(self, engine: Engine, folder: Path, how: Sampling, reward: Grader) -> list[Group]:
@@ -152,3 +152,8 @@ def watching(graders: Sequence[Grader], reward: Grader) -> list[Grader]:
     same = key_of(msgspec.structs.replace(reward, name=""))
     free = [each for each in graders if not (each.compares or each.concurrent or list(each.models()))]
     return [each for each in free if key_of(msgspec.structs.replace(each, name="")) != same]
+
+
+def rewards(means: Mapping[str, float]) -> dict[str, float]:
+    """Return the rewards among means by grader as metrics: `eval/reward`, of a mixture also `eval/SOURCE/reward`."""
+    return {f"eval/{name}": mean for name, mean in means.items() if name.rpartition("/")[2] == REWARD}

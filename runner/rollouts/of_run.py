@@ -16,7 +16,7 @@ from runner.judging.client import EndpointJudge
 from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record import graded, layout
 from runner.record.events import Event
-from runner.rollouts.held_out import REWARD, HeldOutProblems, watching
+from runner.rollouts.held_out import REWARD, HeldOutProblems, rewards, watching
 from runner.rollouts.learning import Reference
 from runner.rollouts.rollouts import Rollouts
 from runner.rollouts.sampled import POLICY, asked, problem_of
@@ -59,8 +59,8 @@ class RunRollouts:
         ]
         (self._run.folder / layout.HELD_OUT).write_bytes(b"".join(line + b"\n" for line in lines))
         # Under the name that the evaluations on the way have, so that a chart ends with it.
-        means = summary.means(grades, POLICY, held_out.rows)
-        return {f"eval/{name}": mean for name, mean in means.items() if name.rpartition("/")[2] == REWARD}
+        means: Result = {**rewards(summary.means(grades, POLICY, held_out.rows))}
+        return means
 
     def _held_out(self, judge: Judge | None) -> HeldOutProblems:
         request, grader = self._run.request, grader_of(self._run.request)

@@ -55,5 +55,5 @@ def _row(found: GradedAnswer) -> dict[str, Json]:
     for grade in found.grades:
         row[grade.grader] = grade.score
         row |= {f"{grade.grader}/{name}": score for name, score in grade.parts.items()}
-    # Last, so that scores stand next to the answer.
+    # Last, so that scores are next to the answer.
     return row | {"error": "; ".join(grade.error for grade in found.grades if grade.error)}

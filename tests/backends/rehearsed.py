@@ -106,11 +106,8 @@ def tinker_world(model: Path, folder: Path) -> Iterator[World]:
     pytest.importorskip("tinker")
     from tests.emulator.tinker import TinkerEmulator
 
-    write_pairs(folder)
-    with TinkerEmulator({BASE: model}) as service:
-        yield World(folder, service, model, "tinker", "tinker")
-        assert service.violations == []
-        assert service.live == []
+    with _world(folder, TinkerEmulator({BASE: model}), model, "tinker", "tinker") as found:
+        yield found
 
 
 @contextmanager
@@ -119,12 +116,9 @@ def sessions_world(model: Path, folder: Path) -> Iterator[World]:
     pytest.importorskip("azure.identity")
     from tests.emulator.sessions import SessionsEmulator
 
-    write_pairs(folder)
-    with SessionsEmulator({BASE: model}) as service:
-        yield World(folder, service, model, "foundry_sessions", "session")
-        assert service.violations == []
-        assert service.live == []
-        tokens = [token.encode() for token in service.identity.issued]
+    with _world(folder, SessionsEmulator({BASE: model}), model, "foundry_sessions", "session") as found:
+        yield found
+        tokens = [token.encode() for token in found.service.identity.issued]
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert [path for path in files if any(token in path.read_bytes() for token in tokens)] == []
 
@@ -176,3 +170,13 @@ def demand_stop_before_max_price(world: World) -> None:
     world.command(*line, f"max_price={2 * estimate}")
     assert steps_behind(world) == 6
     assert world.service.count("optim_step") == 6
+
+
+@contextmanager
+def _world(folder: Path, emulator: Any, model: Path, backend: str, scheme: str) -> Iterator[World]:
+    """Lend a world with rows in its folder, in which the service is obeyed and no session is left."""
+    write_pairs(folder)
+    with emulator as service:
+        yield World(folder, service, model, backend, scheme)
+        assert service.violations == []
+        assert service.live == []

@@ -7,7 +7,7 @@ import re
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -38,7 +38,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When and where something was read."""
 
     # YAML makes a day of 2025-12-01 and a text of 2025-12; msgspec takes no union of the two.
-    read: Any
+    read: object
     link: str
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     training_until: date | None = None
     deployments_until: date | None = None
     # When this was read, where it is not the table's date.
-    read: Any = None
+    read: object = None
 
     def hourly(self, training_type: TrainingType) -> tuple[Price | None, bool]:
         """Return the dollars that an hour of training costs, and whether that is exact: the others cost no more than
@@ -132,7 +132,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table, with when and where its prices were read, and by subject when and where the rest was."""
 
-    date: Any
+    date: object
     source: str
     models: dict[str, Model]
     sources: dict[str, Source] = {}

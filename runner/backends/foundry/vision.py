@@ -5,6 +5,7 @@ https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-vision
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
 from runner import models
@@ -31,7 +32,7 @@ class FoundryVision:
     name: str
     method: str
 
-    @property
+    @cached_property  # asked for each row
     def model(self) -> Model | None:
         """What the table knows of the model."""
         return self.table.find(self.name)

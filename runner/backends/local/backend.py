@@ -104,13 +104,10 @@ class LocalBackend(Backend[Local]):
 
     def forecast(self, proposal: Proposal, tokens: Tokens | None) -> Lines:
         """Say how long training will take, at the pace of the latest run of the same kind."""
-        run, seconds, kind = proposal.run, self.cost(proposal.run, tokens).seconds, "this model"
-        lines: Lines = []
-        if methods.load(run.plan.method).graded:
-            lines, kind = (
-                planned.forecast(run, num_steps(run, Local.of(run.request).max_steps)),
-                "this model and grader",
-            )
+        run, seconds = proposal.run, self.cost(proposal.run, tokens).seconds
+        graded = methods.load(run.plan.method).graded
+        lines = planned.forecast(run, num_steps(run, Local.of(run.request).max_steps)) if graded else []
+        kind = "this model and grader" if graded else "this model"
         if seconds is None:
             return [*lines, ("time to train", f"not known before the first run of {kind} here")]
         return [*lines, ("time to train", f"about {duration(seconds)}, at the pace of the last run of {kind}")]

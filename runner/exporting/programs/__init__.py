@@ -22,6 +22,10 @@ Source: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
 """
 
 
+FORCED = 1e4
+"""Added to a logit, more than any model's logits differ by: the token is said for sure."""
+
+
 class Program(ABC):
     """A program that loads an export and answers: by its own template, tokenizer and arithmetic, none of ours."""
 

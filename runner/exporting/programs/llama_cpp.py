@@ -14,14 +14,12 @@ import msgspec
 
 from runner.errors import ProofError, ServiceError
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored
-from runner.exporting.programs import Program
+from runner.exporting.programs import FORCED, Program
 from runner.hosted.prompts import chat_messages
 from runner.serving import client, engines
 from runner.serving.client import Json
 from runner.serving.server import served
 
-FORCED = 1e4
-"""Added to a logit, more than any model's logits differ by: the token is said for sure."""
 Form = TypeVar("Form")
 
 

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 from runner.data.json_value import Json
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored
-from runner.exporting.programs import Packages, answer
+from runner.exporting.programs import FORCED, Packages, answer
 from runner.hosted.prompts import chat_messages
 
 if TYPE_CHECKING:
     from mlx.core import array
     from mlx.nn import Module
     from mlx_lm.tokenizer_utils import TokenizerWrapper
-
-FORCED = 1e4
-"""Added to a logit, more than any model's logits differ by: the token is said for sure."""
 
 
 class Mlx(Packages):

@@ -11,14 +11,11 @@ import numpy as np
 
 from runner.data.json_value import Json
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored
-from runner.exporting.programs import Packages, answer
+from runner.exporting.programs import FORCED, Packages, answer
 from runner.hosted.prompts import chat_messages
 
 if TYPE_CHECKING:
     from onnxruntime_genai import Generator, Model, Tokenizer
-
-FORCED = 1e4
-"""Added to a logit, more than any model's logits differ by: the token is said for sure."""
 
 
 class OnnxRuntime(Packages):

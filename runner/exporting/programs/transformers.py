@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runner import models
 from runner.data.json_value import Json
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored
-from runner.exporting.programs import Packages, answer
+from runner.exporting.programs import FORCED, Packages, answer
 from runner.hosted.prompts import chat_messages
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _said(model: "PreTrainedModel", prompt: Ids, limit: int, **more: object) -> 
 def _stops(model: "PreTrainedModel", prompt: Ids, end: int) -> bool:
     """Say whether an answer ends with an id that the model is made to say."""
     # A bias on the id alone: whatever the weights say, it is the likeliest token.
-    return _said(model, prompt, 3, sequence_bias=[[[end], 1e4]]) == [end]
+    return _said(model, prompt, 3, sequence_bias=[[[end], FORCED]]) == [end]
 
 
 def _load(folder: str) -> "PreTrainedModel":

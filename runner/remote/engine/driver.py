@@ -19,6 +19,7 @@ from runner.remote.engine.service import Answer, Handle, Lost, Operation, Save, 
 from runner.remote.engine.settling import Settling
 
 GIVEN_UP_SECONDS = 1.0
+"""The longest that an answer is waited for whose session is over."""
 
 
 class Driver:

@@ -90,7 +90,7 @@ class RemoteEngine(ByPrimitives):
         self.step += 1
 
         def norm() -> dict[str, float]:
-            # SkyRL calls it skyrl.ai/grad_norm; a service may tell none at all.
+            # SkyRL calls it skyrl.ai/grad_norm; a service may report none at all.
             norms = [value for name, value in taken().values.items() if name.endswith("grad_norm")]
             return {"grad_norm": norms[0]} if norms else {}
 

@@ -242,7 +242,7 @@ class Service(ABC):
     def close(self, session: str, reason: Reason) -> None:
         """End a session: what is not saved is gone. One that is over already is no error."""
 
-    # Never two at a time, and never by a client that sends again by itself.
+    # Never two at a time, and never by a client that sends again on its own.
     @abstractmethod
     def post(self, handle: Handle, operation: Operation, number: int) -> str:
         """Send an operation, once, under its number in the session; return the request's id.

@@ -17,6 +17,7 @@ from runner.remote.engine.heartbeat import Heartbeat
 from runner.remote.engine.ledger import Ledger, start_of
 from runner.remote.engine.remote_engine import datums
 from runner.remote.engine.service import Conflict, Datum, Lost, Reason, SessionGone
+from runner.remote.money.rates import trained_again
 from runner.remote.target import Place, Target
 from runner.training.examples import num_learned
 
@@ -57,7 +58,7 @@ class Session:
             driver.rewind()  # what came since the last checkpoint is replayed from the ledger
         else:
             if ledger.opened is None and before is not None and again and at is None:
-                yield Note(f"session {before.handle.session} is over: {_again(again)}")
+                yield Note(f"session {before.handle.session} is over: {trained_again(again)}")
             yield from self.end("success")  # one whose model is another than that which is wanted
             opening.open_session(driver, start, place.step, _probe(rows), self._labels)
         session = driver.handle.session
@@ -100,7 +101,7 @@ class Session:
     def start_over(self, reason: str) -> Generator[Event, None, None]:
         """End a session of which it is not known what its model has been through."""
         again = _steps_since(self.driver.ledger)
-        yield Note(f"{reason}: a new session begins at the last checkpoint; {_again(again)}")
+        yield Note(f"{reason}: a new session begins at the last checkpoint; {trained_again(again)}")
         yield from self.end("errored")
 
     def end(self, reason: Reason) -> Generator[Event, None, None]:
@@ -134,10 +135,3 @@ def _probe(rows: Sequence[TokenRow]) -> list[Datum]:
 def _steps_since(ledger: Ledger) -> int:
     """Return the gradients since the last checkpoint, which are lost with the session."""
     return len({entry.sent.step for entry in ledger.entries if entry.sent.kind == "forward_backward"})
-
-
-def _again(steps: int) -> str:
-    if not steps:
-        return "nothing is trained again"
-    what = "one optimizer step is" if steps == 1 else f"{steps} optimizer steps are"
-    return f"{what} trained, and paid for, again"

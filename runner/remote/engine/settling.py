@@ -6,7 +6,7 @@ How one is settled whose answer was lost depends on it and on what the service w
     save                 looked for by its name, and sent again where it is not there
     any, deduplicated    sent again under the same number, which the service answers as the first time
     optim_step           a probe: the last rows' log-probabilities have moved, or they have not
-    forward_backward     nobody can tell: a new session from the last checkpoint (`InDoubt`)
+    forward_backward     nobody knows: a new session from the last checkpoint (`InDoubt`)
 
 What the weights say, and the service's count of steps, is in doubt.py.
 """
@@ -138,7 +138,7 @@ class Settling:
             return None
         if self._opened.dedupes and not gone:
             return None
-        # Only the weights can tell, and only of a step: a gradient that waits to be applied shows nowhere.
+        # Only the weights show it, and only of a step: a gradient that waits to be applied shows nowhere.
         if isinstance(operation, Step):
             return Answer() if self._doubt.moved() else None
         raise InDoubt("the answer of forward_backward was lost, and nobody can tell whether its gradient was added")

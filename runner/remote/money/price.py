@@ -15,7 +15,7 @@ from runner.models.chat.tokenizer import ChatTokenizer, TokenRow
 from runner.record import samples
 from runner.remote import rewarded
 from runner.remote.keys import RemoteKeys
-from runner.remote.money.rates import Rates, Usage, table
+from runner.remote.money.rates import Rates, Usage, table, trained_again
 from runner.remote.target import Target, num_steps
 from runner.training.schedule import checkpoint_every, evaluate_every
 
@@ -30,12 +30,11 @@ def forecast(run: "Run", target: Target, repeats: str) -> Lines:
     """Return the lines of a plan; `repeats` is what the service guarantees where an answer is lost."""
     settings, usage, steps, most = target.settings, estimate(run, target), num_steps(run), run.request.max_price
     twice = checkpoint_every(settings.runtime.checkpoint_every, steps)
-    again = f"{twice:,} optimizer steps are" if twice > 1 else "one optimizer step is"
     return [
         ("service", f"{target.origin.base_model}, {steps:,} optimizer steps driven from here"),
         ("tokens", f"about {usage}" if usage else "not counted: the model's tokenizer is not on this machine"),
         ("price", _price(target, usage)),
-        ("paid once", f"{repeats}; else at most {again} trained, and paid for, again"),
+        ("paid once", f"{repeats}; else at most {trained_again(twice)}"),
         ("ends", f"the session at the end, on Ctrl-C and on failure; {target.kept}"),
         *([("max_price", f"stops at a checkpoint before ${most:,.2f}")] if most is not None else []),
     ]

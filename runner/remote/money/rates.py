@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -31,7 +31,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Prices by the model's name at the service, with when and where they were read."""
 
     # YAML makes a day of 2026-10-07 and a text of 2026-10; msgspec takes no union of the two.
-    date: Any
+    date: object
     source: str
     models: dict[str, Rates]
 
@@ -88,3 +88,11 @@ class Usage:
             "training": self.forward_backward, "forward": self.forward, "prefill": self.prefill, "sampling": self.sample
         }  # fmt: skip
         return ", ".join(f"{count:,} {name}" for name, count in parts.items())
+
+
+def trained_again(steps: int) -> str:
+    """Return what so many steps cost that a new session has to repeat, as a clause."""
+    if not steps:
+        return "nothing is trained again"
+    what = "one optimizer step is" if steps == 1 else f"{steps:,} optimizer steps are"
+    return f"{what} trained, and paid for, again"

@@ -214,11 +214,12 @@ def exact(scorer: Scorer, rows: Sequence[TokenRow]) -> bool:
         return False
     # Sums over an answer's tokens: roundings add up, a wrong layout is off by far more.
     tolerance = 1e-4 if scorer.model.dtype == torch.float32 else 2e-2
-    allowed = tolerance + tolerance * _values(alone).abs()
+    expected = _values(alone)
+    allowed = tolerance + tolerance * expected.abs()
     if scorer.model.dtype != torch.float32 and alone.rewards is None:
         # A share of the sum allows an answer of a word or two less than its rounding.
         allowed = torch.maximum(allowed, ROUNDING * alone.num_tokens.sqrt())
-    return bool(((together - _values(alone)).abs() <= allowed).all())
+    return bool(((together - expected).abs() <= allowed).all())
 
 
 def _values(scores: Scores) -> Tensor:
