@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 UNUSED_DAYS = 30
 """Entries that nobody has opened for so long make room for new ones."""
@@ -36,11 +38,13 @@ def entry(folder: Path, name: str, write: Callable[[Path], None]) -> Path:
     return path
 
 
-def lock(folder: Path, name: str = "", timeout: float = -1) -> FileLock:
+def lock(folder: Path, name: str = "", timeout: float = -1) -> "FileLock":
     """Return a lock between this machine's processes, which the system frees when its process dies; not yet taken.
 
     It waits at most `timeout` seconds, without an end where that is negative.
     """
+    from filelock import FileLock
+
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / f"{name}.lock", timeout=timeout)
 

@@ -80,6 +80,9 @@ def test_only_the_run_that_is_named_is_cleaned(here: Hosted) -> None:
     mine = {name for what, name in read_state(one).created if what == "file"}
     theirs = {name for what, name in read_state(two).created if what == "file"}
     assert mine.isdisjoint(theirs)
+    # Files of a job that still runs are kept.
+    jobs = [here.job(run) for run in (one, two)]
+    here.wait(lambda: {here.status(job) for job in jobs} == {"succeeded"}, f"the jobs {jobs} to succeed")
     clean(here, two.name, "--yes")
     assert set(ours(here)) == mine
     clean(here, one.name.rpartition("-")[2], "--yes")

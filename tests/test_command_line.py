@@ -244,7 +244,8 @@ def test_planning_never_imports_what_only_running_needs(arguments: list[str], tm
     process = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
     assert process.returncode == 0, process.stderr
     found = process.stdout.rpartition("HEAVY ")[2].strip()
-    assert found in ("[]", "['numpy']")
+    # The check of the data counts with numpy; what looks at no data does not wait for it.
+    assert found == ("['numpy']" if "mode=plan" in arguments else "[]")
 
 
 def test_options_of_a_users_own_folder_are_found(command: Command, tmp_path: Path, pairs_file: Path) -> None:

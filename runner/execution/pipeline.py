@@ -3,11 +3,11 @@
 A launcher imports this module in processes of its own, on other machines too, and calls `task` there.
 """
 
+import gc
 import os
 import platform
 import time
 from dataclasses import replace
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,8 @@ def _arrive_and_do(composed: "DictConfig") -> None:
 
 def _arrive() -> None:
     """Go where the command was typed, so that its paths and its `.env` are the same here."""
+    from multiprocessing import parent_process
+
     from hydra.core.hydra_config import HydraConfig
 
     from runner.terminal import console
@@ -195,7 +197,9 @@ def _plan(composed: "DictConfig") -> "Proposal":
         )
     request = check.request(OmegaConf.to_container(composed, resolve=True))
     with check_progress.checking_data() as report:
-        return planning.make(request, report=report)
+        proposal = planning.make(request, report=report)
+    gc.enable()  # off until here where `python -m runner` has started this process
+    return proposal
 
 
 def _typed() -> str:

@@ -7,8 +7,6 @@ the lock when its process dies. Between two machines there is no lock: see `jobs
 from collections.abc import Generator
 from contextlib import suppress
 
-from filelock import Timeout
-
 from runner import cache
 from runner.record.events import Event, Wait
 
@@ -23,6 +21,8 @@ class Claim:
 
     def take(self) -> Generator[Event, None, None]:
         """Wait until no other process holds it."""
+        from filelock import Timeout
+
         while not self._lock.is_locked:
             # timeout=0: never blocking, as a thread that waits in the system hears no signal and serves no other job.
             with suppress(Timeout):

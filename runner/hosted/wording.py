@@ -5,7 +5,6 @@ Needs no SDK, so that whoever asks a service by another way can use it.
 
 import re
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 # Wide rather than narrow: a word too many that is struck out costs nothing.
 _NAMES = "api[-_ ]?key(?: provided)?|subscription-key|access_token|client_secret|accountkey|sharedaccesskey|sig"
@@ -27,6 +26,8 @@ def redact(text: str) -> str:
 
 def retry_after(value: str | None) -> float | None:
     """Return the seconds that a `Retry-After` header asks for, given as seconds or as a date (RFC 9110, 10.2.3)."""
+    from email.utils import parsedate_to_datetime
+
     if not value:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", value.strip()):

@@ -11,7 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import msgspec
-from filelock import Timeout
 
 from runner import cache
 from runner.errors import JudgeError
@@ -64,6 +63,8 @@ class Judgements:
         Raises `JudgeError` where another process is still asking when `time.monotonic` is `until`, and whatever `ask`
         raises.
         """
+        from filelock import Timeout
+
         path = self._path(name)
         try:
             with cache.lock(path.parent, name, max(0.0, until - time.monotonic())):

@@ -21,7 +21,6 @@ from runner.record import samples
 from runner.record.events import Created
 from runner.record.journal import RunState
 from runner.remote import rewarded
-from runner.remote.engine.service import Service
 from runner.remote.keys import RemoteKeys
 from runner.remote.money import price
 from runner.remote.target import Target, num_steps
@@ -30,6 +29,7 @@ from runner.request.types import resolve_auto
 from runner.rollouts import planned
 
 if TYPE_CHECKING:
+    from runner.remote.engine.service import Service
     from runner.remote.steps import RemoteSteps
 
 Settings = TypeVar("Settings", bound=RemoteKeys)
@@ -53,7 +53,7 @@ class RemoteBackend(Backend[Settings]):
         """Return the service, the model there and the settings of a run."""
 
     @abstractmethod
-    def service(self, settings: Settings) -> Service:
+    def service(self, settings: Settings) -> "Service":
         """Return the service that settings lead to. Raises `AccessError` where there is no key."""
 
     def check(self, request: Request, survey: Survey) -> None:

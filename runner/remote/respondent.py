@@ -1,23 +1,26 @@
 """Models at a service that answer prompts: a base model, or a sampler's weights."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.data.rows import Prompt
 from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.samples import Reply, Sampling
 from runner.remote.engine.heartbeat import Heartbeat
-from runner.remote.engine.service import Service
+from runner.remote.target import ends
 from runner.training.engine import Sampled
+
+if TYPE_CHECKING:
+    from runner.remote.engine.service import Service
 
 
 class RemoteRespondent:
     """A model at a service, asked in a session of its own, which is opened when it is first asked."""
 
     def __init__(
-        self, make_service: Callable[[], Service], tokenizer: Callable[[], Path], path: str, base_model: str
+        self, make_service: "Callable[[], Service]", tokenizer: Callable[[], Path], path: str, base_model: str
     ) -> None:
         self._make_service, self._find_tokenizer = make_service, tokenizer
         self._path, self._base_model = path, base_model
@@ -50,7 +53,7 @@ class RemoteRespondent:
         return self._find_tokenizer()
 
     @cached_property
-    def _service(self) -> Service:
+    def _service(self) -> "Service":
         return self._make_service()
 
     @cached_property
@@ -64,11 +67,3 @@ class RemoteRespondent:
 def replies(tokenizer: ChatTokenizer, answers: Sequence[Sampled]) -> list[Reply]:
     """Return sampled answers as text."""
     return [Reply(tokenizer.decode(each.ids).strip(), each.ended) for each in answers]
-
-
-def ends(folder: Path) -> list[int]:
-    """Return the ids that end an answer, by a model's own files: a service would continue until the limit of tokens."""
-    # transformers reads the same file; chat models name their end of turn there.
-    path = folder / "generation_config.json"
-    found = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.exists() else None
-    return list(found) if isinstance(found, list) else [] if found is None else [int(found)]

@@ -1,20 +1,39 @@
 """What a backend says of its service to the steps: how to reach it, what to start from, what it can do and costs."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.methods import AnyMethod
-from runner.remote.engine.remote_engine import Limits
-from runner.remote.engine.service import Service, Start
 from runner.remote.keys import RemoteKeys
 from runner.remote.money.rates import Rates, table
 from runner.training import recipe
+from runner.training.engine import Abilities
 from runner.training.recipe import Recipe, of_run
 
 if TYPE_CHECKING:
     from runner.plan import Run
+    from runner.remote.engine.service import Service, Start
+
+TOKENS_PER_REQUEST = 250_000
+"""Services cut a request at 5 MB, of which a token takes 16 bytes or more."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an engine states about itself, and how long checkpoints are kept that are not the result."""
+
+    abilities: Abilities
+    ttl_seconds: int | None = None
+    base_model: str = ""
+    # Called for: the tokenizer need not be on this machine when the plan is made.
+    ends: Callable[[], Sequence[int]] = tuple
+    """The ids that end an answer."""
+    tokens_per_request: int = TOKENS_PER_REQUEST
+    complete_logps: bool = True
+    """Whether a sampler is known to report the log-probability of each token of an answer, that of its end, too."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,7 @@ class Target:
     """A checkpoint's path as commands name it."""
     exports: bool = True
     """Whether the service gives adapters away; else the result is a name there."""
-    service: Callable[[], Service]
+    service: "Callable[[], Service]"
     tokenizer_folder: Callable[[], Path]
 
     @property
@@ -63,8 +82,10 @@ class Target:
         """The prices of the model; None where the table has none."""
         return table(self.settings.prices, self.shipped_prices).models.get(self.origin.base_model)
 
-    def start(self, checkpoint: str) -> Start:
+    def start(self, checkpoint: str) -> "Start":
         """Return what a session begins with: a checkpoint of this run, else what training starts from."""
+        from runner.remote.engine.service import Start
+
         # An earlier run's optimizer is not taken over: its schedule has ended.
         state, optimizer = (checkpoint, True) if checkpoint else (self.origin.state, False)
         return Start(self.origin.base_model, self.lora, self.seed, state, optimizer, self.origin.steps)
@@ -80,3 +101,11 @@ class Target:
 def num_steps(run: "Run") -> int:
     """Return the optimizer steps of a run."""
     return recipe.num_steps(run, RemoteKeys.of(run.request).max_steps)
+
+
+def ends(folder: Path) -> list[int]:
+    """Return the ids that end an answer, by a model's own files: a service would continue until the limit of tokens."""
+    # transformers reads the same file; chat models name their end of turn there.
+    path = folder / "generation_config.json"
+    found = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.exists() else None
+    return list(found) if isinstance(found, list) else [] if found is None else [int(found)]

@@ -6,8 +6,8 @@
                to the first step's beginning and end, next to the old checkout's where one is given
     million    generated preference rows of 630 bytes, five steps, twice: peak memory, and seconds to the first step
                after the data check, without and with cached tokens
-    epoch      one epoch over some rows of the same data, in this checkout and in the old one in turn: ratio of the
-               seconds, and whether every loss is equal to the last bit
+    epoch      one epoch over some rows of the same data, in this checkout and in the old one in turn: ratios of the
+               seconds and of the peak memory, and whether every loss is equal to the last bit
 
 All with the embedded model and commands of their own. The last line is JSON.
 """
@@ -127,19 +127,24 @@ def million(scratch: Path, rows: int) -> dict[str, Any]:
     return {"rows": rows, "cold": found[0], "warm": found[1]}
 
 
-def epoch(scratch: Path, old: Path, rows: int) -> dict[str, Any]:
+def epoch(scratch: Path, old: Path, rows: int, turns: int) -> dict[str, Any]:
     """Measure a whole epoch next to the old checkout's, in turn."""
     keys = (f"dataset.train={hh()}", f"dataset.max_rows={rows}", "dpo.batch_size=16")
-    seconds: dict[str, list[float]] = {"new": [], "old": []}
+    runs: dict[str, list[dict[str, float]]] = {"new": [], "old": []}
     seen = set()
-    for turn in range(2):
+    for turn in range(turns):
         for name, code in (("new", HERE), ("old", old))[:: 1 if turn % 2 == 0 else -1]:
             folder = scratch / f"epoch-{name}-{turn}"
-            seconds[name].append(command(folder, scratch / f"cache-epoch-{name}-{turn}", code, *keys)["seconds"])
+            runs[name].append(command(folder, scratch / f"cache-epoch-{name}-{turn}", code, *keys))
             seen.add(tuple(losses(folder)))
-    ratio = sum(seconds["new"]) / sum(seconds["old"])
-    say(f"one epoch over {rows} rows: {seconds}; new / old {ratio:.2f}; all losses equal: {len(seen) == 1}")
-    return {**seconds, "ratio": ratio, "equal": len(seen) == 1, "steps": len(next(iter(seen)))}
+    found: dict[str, Any] = {"rows": rows, "equal": len(seen) == 1, "steps": len(next(iter(seen)))}
+    for name in ("seconds", "peak_mb"):
+        ratios = sorted(new[name] / was[name] for new, was in zip(runs["new"], runs["old"], strict=True))
+        found[name] = {checkout: [round(each[name], 1) for each in of] for checkout, of in runs.items()}
+        found[f"{name}_ratios"] = [round(each, 3) for each in ratios]
+        say(f"one epoch over {rows} rows, {name}: {found[name]}; new / old, by turn: {found[f'{name}_ratios']}")
+    say(f"all losses equal to the last bit: {found['equal']}")
+    return found
 
 
 def main() -> None:
@@ -148,6 +153,7 @@ def main() -> None:
     parser.add_argument("--only", type=lambda text: text.split(","), default=["first", "million"])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--epoch-rows", type=int, default=200)
+    parser.add_argument("--turns", type=int, default=2, help="how many times each checkout takes an epoch")
     parser.add_argument("--old", type=Path, help="another checkout of the runner, to be measured next to this one")
     given = parser.parse_args()
     found: dict[str, Any] = {}
@@ -159,7 +165,7 @@ def main() -> None:
         if "million" in given.only:
             found["million"] = million(Path(scratch), given.rows)
         if "epoch" in given.only and given.old:
-            found["epoch"] = epoch(Path(scratch), given.old, given.epoch_rows)
+            found["epoch"] = epoch(Path(scratch), given.old, given.epoch_rows, given.turns)
     say(json.dumps(found))
 
 

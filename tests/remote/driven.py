@@ -14,8 +14,9 @@ from runner.remote.engine import opening
 from runner.remote.engine.doubt import InDoubt
 from runner.remote.engine.driver import Driver
 from runner.remote.engine.ledger import Ledger, Line, start_of
-from runner.remote.engine.remote_engine import Limits, RemoteEngine, datums
+from runner.remote.engine.remote_engine import RemoteEngine, datums
 from runner.remote.engine.service import Service, Start
+from runner.remote.target import Limits
 from runner.training.engine import Abilities
 from runner.training.loop import train
 from tests.emulator.primitives.service import Primitives

@@ -20,10 +20,8 @@ from runner.models.sources.run import find
 from runner.models.sources.session import SOURCE
 from runner.plan import Proposal, Run
 from runner.remote.backend import RemoteBackend
-from runner.remote.engine.remote_engine import Limits
 from runner.remote.money import rates
-from runner.remote.respondent import RemoteRespondent, ends
-from runner.remote.target import Origin, Target
+from runner.remote.target import Limits, Origin, Target, ends
 from runner.request.keys import Request
 from runner.training.engine import Abilities, problems
 
@@ -118,6 +116,8 @@ class FoundrySessionsBackend(RemoteBackend[FoundrySessions]):
         scheme, _, rest = reference.partition(":")
         if scheme != SOURCE.scheme:
             return None
+        from runner.remote.respondent import RemoteRespondent
+
         made = partial(self.service, settings)
         path, _, source = rest.partition("@")
         if not path.removeprefix("loom://").startswith("session_"):

@@ -18,10 +18,8 @@ from runner.models.sources.run import find
 from runner.models.sources.tinker import SOURCE
 from runner.plan import Run
 from runner.remote.backend import RemoteBackend
-from runner.remote.engine.remote_engine import Limits
 from runner.remote.money import rates
-from runner.remote.respondent import ends
-from runner.remote.target import Origin, Target
+from runner.remote.target import Limits, Origin, Target, ends
 from runner.request.keys import Request
 from runner.training.engine import Abilities
 

@@ -1,7 +1,6 @@
 """The primitives of training by a remote service, each request carried out once (driver.py)."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -17,8 +16,9 @@ from runner.remote.engine.driver import Driver
 from runner.remote.engine.ledger import Best, Checkpoint, Drawn
 from runner.remote.engine.ledger import Sampled as SampledTokens
 from runner.remote.engine.service import Answer, Datum, FloatArray, Save, Score, Step
+from runner.remote.target import Limits
 from runner.training.by_primitives import ByPrimitives, gradient
-from runner.training.engine import Abilities, Adam, OnAnswer, Pending, Sampled, TokenLogps, ignore_answer
+from runner.training.engine import Adam, OnAnswer, Pending, Sampled, TokenLogps, ignore_answer
 from runner.training.evaluated import Saved
 from runner.training.examples import Example, Examples, num_learned
 from runner.training.loss import Loss, Rows
@@ -26,25 +26,10 @@ from runner.training.loss import Loss, Rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DATUMS, TOKENS = 1024, 250_000
-"""What one request holds at most: services cut at 1,024 sequences or 5 MB, of which a token takes 16 bytes or more."""
+DATUMS = 1024
+"""The sequences that one request holds at most; `Limits` says how many tokens."""
 SAME_NATS = 0.05
 """Between two passes over the same rows, weights that nobody has changed differ by less, on average."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an engine states about itself, and how long checkpoints are kept that are not the result."""
-
-    abilities: Abilities
-    ttl_seconds: int | None = None
-    base_model: str = ""
-    # Called for: the tokenizer need not be on this machine when the plan is made.
-    ends: Callable[[], Sequence[int]] = tuple
-    """The ids that end an answer."""
-    tokens_per_request: int = TOKENS
-    complete_logps: bool = True
-    """Whether a sampler is known to report the log-probability of each token of an answer, that of its end, too."""
 
 
 class RemoteEngine(ByPrimitives):

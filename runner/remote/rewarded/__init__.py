@@ -19,7 +19,7 @@ from runner.rollouts.sampled import problem_of
 
 if TYPE_CHECKING:
     from runner.plan import Run
-    from runner.remote.engine.remote_engine import Limits
+    from runner.remote.target import Limits
 
 COUNTED_ROWS = 1024
 """Prompts whose tokens are counted for an estimate; they stand for the others."""

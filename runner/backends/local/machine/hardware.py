@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib import metadata
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
@@ -80,6 +79,8 @@ class Machine:
 
 def host(wanted: str = "auto") -> Host | None:
     """Describe this machine without importing torch; None where torch is not installed."""
+    from importlib import metadata
+
     try:
         torch = metadata.version("torch")
     except metadata.PackageNotFoundError:
