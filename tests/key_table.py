@@ -22,7 +22,7 @@ def sections() -> dict[str, type]:
     found: dict[str, type] = {"": keys.RootKeys}
     found |= {f"{name}.": owner for name, owner in keys.SECTIONS.items()}
     found |= {f"{name}.": methods.load(name).hyperparameters for name in methods.names()}
-    return found | {f"{name}: backend.": backends.load(name).settings for name in backends.names()}
+    return found | {f"{name}: backend.": backends.keys(name) for name in backends.names()}
 
 
 def rows(prefix: str, owner: type) -> Iterator[str]:

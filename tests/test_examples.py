@@ -27,9 +27,11 @@ FILES = {
     ),
     "grader": ("runner/graders/first_line.py", "conf/grader/first_line.yaml"),
     "source": ("runner/models/sources/zip.py",),
-    "backend": ("runner/backends/majority/__init__.py", "conf/backend/majority.yaml"),
+    "backend": (
+        "runner/backends/majority/__init__.py", "runner/backends/majority/backend.py", "conf/backend/majority.yaml",
+    ),
 }  # fmt: skip
-"""The files of each extension: one in Python, and one in YAML where a user chooses it by name.
+"""The files of each extension: one in Python (a backend's keys have their own), and one in YAML where it is chosen.
 
 A method for rows as no other method has them is its own file, those of kind and shape, and the YAML.
 """

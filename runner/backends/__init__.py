@@ -1,8 +1,9 @@
 """What a backend is: a place that turns a plan into a tuned model, step by step. One package per backend.
 
-A new backend is a package here that ends with `BACKEND = …` and a YAML file in `conf/backend/`. Only what a plan needs
-is imported with it; torch or the client of a service is imported by its steps. A backend knows neither Hydra nor
-MLflow nor the terminal: it yields events and returns JSON.
+A new backend is a package here and a YAML file in `conf/backend/`: the package itself ends with `KEYS = …`, the keys of
+its settings, its module `backend` with `BACKEND = …`. Only what a plan needs is imported with that; torch or the client
+of a service is imported by its steps. A backend knows neither Hydra nor MLflow nor the terminal: it yields events and
+returns JSON.
 """
 
 from abc import ABC, abstractmethod
@@ -267,8 +268,15 @@ def names() -> list[str]:
 def load(name: str) -> AnyBackend:
     """Return the backend of that name; `name` comes from a checked request."""
     # By name and late: a plan for one backend never imports what another one needs.
-    backend: AnyBackend = import_module(f"runner.backends.{name}").BACKEND
+    backend: AnyBackend = import_module(f"runner.backends.{name}.backend").BACKEND
     return backend
+
+
+def keys(name: str) -> "type[BackendKeys]":
+    """Return the dataclass of the keys under `backend` for the backend of that name."""
+    # Apart from the backend: `--cfg job` asks for all keys, and would take a tenth longer with what plans need.
+    found: type[BackendKeys] = import_module(f"runner.backends.{name}").KEYS
+    return found
 
 
 def vision(request: "Request") -> "Vision":

@@ -33,7 +33,7 @@ def request(composed: Any) -> Request:
     method, backend = str(composed["method"]), str(composed["backend"]["name"])
     # Each section by its owner's dataclass: a method's or a backend's keys are in its own package.
     owners = SECTIONS | {method: methods.load(method).hyperparameters}
-    owners["backend"] = backends.load(backend).settings
+    owners["backend"] = backends.keys(backend)
     root = {key: value for key, value in composed.items() if key not in owners and key != "method"}
     problems = [*_problems("", root, RootKeys)]
     for section, owner in owners.items():
@@ -80,7 +80,7 @@ def with_defaults(request: Request) -> Request:
         **{name: owner() for name, owner in SECTIONS.items()},
         method=request.method,
         hyperparameters=methods.load(request.method).hyperparameters(),
-        backend=backends.load(backend).settings(name=backend),
+        backend=backends.keys(backend)(name=backend),
     )
 
 

@@ -19,7 +19,7 @@ def all_keys() -> dict[str, str]:
     for name in methods.names():
         keys |= dict.fromkeys(_keys(f"{name}.", methods.load(name).hyperparameters), f"method={name}")
     for name in options(backends):
-        needed = _keys("backend.", backends.load(name).settings)
+        needed = _keys("backend.", backends.keys(name))
         # Keys that every backend has belong to none of them.
         keys |= {key: f"backend={name}" for key in needed if key not in keys}
     return keys
@@ -55,7 +55,7 @@ def register() -> None:
         keys = {name: asdict(methods.load(name).hyperparameters())}
         store.store(name=f"keys_of_method_{name}", node=keys, package="_global_")
     for name in options(backends):
-        keys = {"backend": asdict(backends.load(name).settings())}
+        keys = {"backend": asdict(backends.keys(name)(name=name))}
         store.store(name=f"keys_of_backend_{name}", node=keys, package="_global_")
     # A resolver, as `hydra.searchpath` in YAML can name no folder that is known only at run time. replace:
     # tests register twice.

@@ -80,7 +80,7 @@ def _definitions() -> Schema:
         if key in properties:
             items: Schema = {"type": "array", "items": own}
             properties[key] = {**_object(properties[key]), "anyOf": [items if key == "graders" else own, INTERPOLATED]}
-    places = {name: _section(backends.load(name).settings) for name in backends.names()}
+    places = {name: _section(backends.keys(name)) for name in backends.names()}
     backend: Schema = {"anyOf": list(places.values())}
     return {**parts, **owned, "backend": backend, "grader": grader, **structs, "request": _request(list(owned))}
 

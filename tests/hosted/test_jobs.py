@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("openai")
 
-from runner.backends.foundry import BACKEND
+from runner.backends.foundry.backend import BACKEND
 from runner.backends.foundry.keys import Foundry
 from runner.errors import EndedError, RequestError
 from runner.hosted import follow

@@ -119,11 +119,15 @@ def test_a_loss_that_is_asked_for_as_a_method_is_dpo_with_that_loss(name: str) -
 def test_every_key_has_a_type_that_can_be_reported() -> None:
     owners = [keys.RootKeys, *keys.SECTIONS.values()]
     owners += [methods.load(name).hyperparameters for name in methods.names()]
-    owners += [backends.load(name).settings for name in hydra_config.options(backends)]
+    owners += [backends.keys(name) for name in hydra_config.options(backends)]
     for owner in owners:
         for key, hint in get_type_hints(owner, include_extras=True).items():
             if not hasattr(hint, "__dataclass_fields__"):
                 assert check.describe(hint), key
+
+
+def test_a_backends_keys_are_those_of_its_settings() -> None:
+    assert all(backends.load(name).settings is backends.keys(name) for name in backends.names())
 
 
 def test_defaults_pass_their_own_check() -> None:

@@ -142,7 +142,7 @@ def every_key() -> Iterator[tuple[str, type, tuple[str, ...]]]:
     yield "", keys.RootKeys, ()
     yield from ((f"{name}.", owner, ()) for name, owner in keys.SECTIONS.items())
     yield from ((f"{name}.", methods.load(name).hyperparameters, ("method", name)) for name in methods.names())
-    yield from (("backend.", backends.load(name).settings, ("backend.name", name)) for name in backends.names())
+    yield from (("backend.", backends.keys(name), ("backend.name", name)) for name in backends.names())
 
 
 def leaves(owner: type, prefix: str) -> Iterator[tuple[str, Any, object]]:

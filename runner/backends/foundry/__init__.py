@@ -1,8 +1,8 @@
 """Microsoft Foundry, a hosted service: upload, create, follow, results, and if wanted a deployment that answers.
 
-This much is all that a plan needs; the SDKs of the service are imported by the steps (steps.py).
+backend.py is all that a plan needs; the SDKs of the service are imported by the steps (steps.py).
 """
 
-from runner.backends.foundry.backend import FoundryBackend
+from runner.backends.foundry.keys import Foundry
 
-BACKEND = FoundryBackend()
+KEYS = Foundry

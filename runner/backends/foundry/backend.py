@@ -288,3 +288,6 @@ def _refuse(method: str, hyperparameters: Hyperparameters, form: WireForm) -> No
                 f"{method}.{key}: got {asked}; hosted jobs have no such option (they behave as {means}); "
                 "leave it out, or use backend=local."
             )
+
+
+BACKEND = FoundryBackend()

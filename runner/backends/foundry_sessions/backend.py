@@ -160,3 +160,6 @@ def _tokenizer(model: str) -> Path:
         assert found is not None  # `_origin` has read it
         rest = found.source.partition(":")[2]
     return SOURCE.fetch_tokenizer(rest)
+
+
+BACKEND = FoundrySessionsBackend()

@@ -1,8 +1,8 @@
 """Local torch: LoRA or full fine-tuning on this machine's CPU or GPU.
 
-This much is all that a plan needs; torch is imported by the steps (steps.py).
+backend.py is all that a plan needs; torch is imported by the steps (steps.py).
 """
 
-from runner.backends.local.backend import LocalBackend
+from runner.backends.local.keys import Local
 
-BACKEND = LocalBackend()
+KEYS = Local

@@ -190,3 +190,6 @@ def _refuse_weights(settings: Local) -> None:
             f"backend.quantization: got {settings.quantization}, which needs packages that are not installed; "
             "pip install 'runner[qlora]', or use quantization=none."
         )
+
+
+BACKEND = LocalBackend()

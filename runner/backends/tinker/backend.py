@@ -154,3 +154,6 @@ def _key(environment: Mapping[str, str] = os.environ) -> str:
             "or .env."
         )
     return key
+
+
+BACKEND = TinkerBackend()

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from runner import methods
-from runner.backends.local import BACKEND
+from runner.backends.local.backend import BACKEND
 from runner.backends.local.keys import Local, Runtime
 from runner.backends.local.machine import benchmark, hardware
 from runner.backends.local.machine.hardware import Host, Machine
