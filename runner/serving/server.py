@@ -5,8 +5,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
@@ -28,6 +29,8 @@ class Served(NamedTuple):
     url: str
     model: str
     process: "subprocess.Popen[bytes]"
+    last_words: Callable[[], str] = str
+    """Returns the end of what the engine has printed so far."""
 
 
 @contextmanager
@@ -39,7 +42,7 @@ def served(engine: Engine, folder: Path, model: str, port: int = 0) -> Iterator[
     # Between here and the engine's start another process may take it; then the engine ends, and its words say so.
     port = _free(port)
     # Offline: the export is whole, and an engine that asked a hub for more would serve something else.
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | dict(engine.environment)
     with TemporaryFile() as log:
         process = subprocess.Popen(
             engine.command(folder.absolute(), model, port), stdin=subprocess.PIPE, stdout=log, stderr=log,
@@ -48,7 +51,7 @@ def served(engine: Engine, folder: Path, model: str, port: int = 0) -> Iterator[
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(process, url, engine, log)
-            yield Served(f"{url}/v1", engine.called(folder, model), process)
+            yield Served(f"{url}/v1", engine.called(folder, model), process, partial(_last, log))
         finally:
             _end(process)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner import methods, models
 from runner.backends import Backend, Lines, Resolved, Respondent, Result, Step, step_of
-from runner.backends.local import pace, reward_model, rewarded
+from runner.backends.local import generators, pace, reward_model, rewarded
 from runner.backends.local.keys import Local
 from runner.backends.local.machine import hardware
 from runner.cost import Cost, Tokens, duration
@@ -51,6 +51,7 @@ class LocalBackend(Backend[Local]):
         if methods.load(request.method).reward_model:
             reward_model.check(request)
         _refuse_weights(Local.of(request))
+        generators.refuse(Local.of(request), methods.load(request.method).graded)
         if "validation" not in survey.splits:
             refuse_judging(request.evaluation)
         if methods.load(request.method).graded:
@@ -75,7 +76,10 @@ class LocalBackend(Backend[Local]):
         here = hardware.measured(runtime.device) if "auto" in (settings.dtype, runtime.threads) else None
         full = ("float32", "in bfloat16 small updates of a weight would be rounded away")
         dtype = full if settings.tuning == "full" else hardware.choose_dtype(here)
-        settings, why_settings = resolve_auto(settings, {"learning_rate": rate, "dtype": dtype})
+        values: dict[str, tuple[object, str]] = {"learning_rate": rate, "dtype": dtype}
+        if method.graded:  # others sample nothing while they learn
+            values["generator"] = generators.choose(settings, hardware.has_gpu(runtime.device))
+        settings, why_settings = resolve_auto(settings, values)
         threads = hardware.choose_threads(here)
         runtime, why_runtime = resolve_auto(runtime, {"threads": threads} if threads else {})
         reasons = {f"{method.name}.{key}": reason for key, reason in why.items()}
@@ -84,8 +88,9 @@ class LocalBackend(Backend[Local]):
         return Resolved(replace(settings, runtime=runtime), hyperparameters, reasons)
 
     def identity(self, settings: Local) -> dict[str, Json]:
-        """Return all settings but `runtime`, `profile` and, with full fine-tuning, the adapter's."""
+        """Return all settings but `runtime`, `profile` and those that do nothing, as the adapter's in full tuning."""
         unused = {"runtime", "profile"} | ({"lora"} if settings.tuning == "full" else set())
+        unused |= {"generator"} if settings.generator != "vllm" else set()
         return {key: value for key, value in asdict(settings).items() if key not in unused}
 
     def evaluation(self, request: Request) -> dict[str, Json]:

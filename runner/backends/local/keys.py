@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from runner.request.keys import BackendKeys
-from runner.request.types import Auto, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from runner.request.types import Auto, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,10 @@ class Runtime:
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     shard: bool = False
     """Share the weights out among torchrun's processes (FSDP2), for a model that does not fit one device."""
+    vllm: str = "vllm"
+    """The program that `backend.generator=vllm` starts, by name or path; it may be in an environment of its own."""
+    vllm_memory: Share = 0.4
+    """Share of the GPU's memory that vLLM takes, next to the model that learns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,8 @@ class Local(BackendKeys):
     """Judge and keep a running average of the weights with this decay a step, say 0.99."""
     trust_remote_code: bool = False
     """Let a model's own Python code run; only for models whose authors you trust."""
+    generator: Literal["own", "vllm"] | Auto = "auto"
+    """What samples the answers that `rft` learns from; auto takes vLLM for LoRA on a GPU where its program is found."""
     profile: bool = False
     """Write a trace and a table of where the time went into the run's folder; not part of the plan's identity."""
     runtime: Runtime = field(default_factory=Runtime)

@@ -1,6 +1,7 @@
 """The engines that serve a model, one module each, which ends with `ENGINE = …`. Nowhere else is a list of them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,8 @@ class Engine(ABC):
     name: ClassVar[str]
     form: ClassVar[str]
     """The exporter whose folder it loads."""
+    environment: ClassVar[Mapping[str, str]] = {}
+    """Variables that its process gets in addition."""
 
     @abstractmethod
     def demand(self) -> None:

@@ -100,6 +100,12 @@ def host(wanted: str = "auto") -> Host | None:
     )
 
 
+def has_gpu(wanted: str = "auto") -> bool:
+    """Say whether this machine has a GPU to compute on, without importing torch."""
+    here = host(wanted)
+    return here is not None and bool(here.accelerators)
+
+
 def known(wanted: str = "auto") -> Machine | None:
     """Return what was measured before on a machine like this one; reads one small file.
 

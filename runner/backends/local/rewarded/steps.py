@@ -62,7 +62,14 @@ class RewardedSteps(LocalSteps):
         """The model with its optimizer; log-probabilities are those at the temperature of sampling."""
         # The policy that is learned is the one that was sampled from, which its temperature is part of.
         self.loaded.scorer.temperature = self.run.hyperparameters.temperature
-        return InProcessEngine(Learner(self.loaded.scorer, self.recipe, self.profile), self.checkpoints)
+        learner = Learner(self.loaded.scorer, self.recipe, self.profile)
+        if self.settings.generator != "vllm":
+            return InProcessEngine(learner, self.checkpoints)
+        from runner.backends.local.generators.vllm import VllmGenerator
+
+        loaded = self.loaded
+        generator = VllmGenerator(loaded.model, loaded.folder, self.settings, self.run.plan.seed)
+        return InProcessEngine(learner, self.checkpoints, generator)
 
     @torch.no_grad()
     def _reference_logps(self, rows: Sequence[TokenRow]) -> list[list[float]]:

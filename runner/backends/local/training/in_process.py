@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runner.backends.local import generation
-from runner.backends.local.generation.sampling import Row
+from runner.backends.local.generators import Generator as AnswerGenerator
+from runner.backends.local.generators.own import OwnGenerator
 from runner.backends.local.machine import throughput
 from runner.backends.local.scoring.scorer import wide
 from runner.backends.local.training import checkpoint
@@ -38,12 +38,13 @@ T = TypeVar("T")
 
 
 class InProcessEngine(Engine):
-    """A learner with its checkpoints in a folder."""
+    """A learner with its checkpoints in a folder, and what samples answers by its weights."""
 
     abilities = Abilities(lost_answer="impossible", exact_resume=True, clips=True, likeliest=True, lacks={})
 
-    def __init__(self, learner: Learner, folder: Path) -> None:
+    def __init__(self, learner: Learner, folder: Path, generator: AnswerGenerator | None = None) -> None:
         self.learner, self.folder = learner, folder
+        self._generator = generator or OwnGenerator(learner)
         self._flops = throughput.flops_per_token(learner.model)
         self._writer: Writer | NullWriter = NullWriter()
         self._step = 0
@@ -166,14 +167,9 @@ class InProcessEngine(Engine):
     def sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_answer: OnAnswer = ignore_answer
     ) -> list[list[Sampled]]:  # fmt: skip
-        """Return answers to each prompt by the weights that would be kept; each rank computes all of them."""
-
-        def finished(place: int, number: int, row: Row) -> None:
-            on_answer(place, number, _sampled(row))
-
-        with self.learner.result_in_place(), self.learner.scorer.released():
-            found = generation.sample_tokens(self.learner.model, prompts, sampling, finished=finished)
-        return [[_sampled(row) for row in rows] for rows in found]
+        """Return answers to each prompt by the weights that would be kept, on each rank the same."""
+        with self.learner.result_in_place():
+            return self._generator.sample(prompts, sampling, on_answer, self.forward)
 
     def figures(self, num_tokens: int, seconds: float) -> dict[str, float]:
         """Return tokens/s, GFLOP/s, and the peak of memory in GiB."""
@@ -192,10 +188,6 @@ def result_weights(folder: Path, keep_best: bool) -> Path:
     if keep_best:
         there.insert(0, folder / "best.safetensors")
     return next(path for path in there if path.exists())
-
-
-def _sampled(row: Row) -> Sampled:
-    return Sampled(row.ids, row.logps, row.ended)
 
 
 def _pending(values: Mapping[str, Tensor]) -> Pending:
