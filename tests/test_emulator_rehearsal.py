@@ -145,6 +145,23 @@ def test_jobs_wait_for_each_other_and_can_be_cancelled(client: Client) -> None:
     assert ended(client, third).status == "succeeded"
 
 
+def test_the_end_of_a_rehearsal_does_not_wait_for_the_step_and_the_checkpoint_of_its_job(
+    client: Client, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[Any]] = []
+
+    def start(*line: Any, **options: Any) -> Any:
+        started.append(warm.Popen(*line, **options))
+        return started[-1]
+
+    monkeypatch.setattr(local.Run, "popen", staticmethod(start))
+    file = upload(client, [chat_row(number) for number in range(100)])
+    with LocalTraining(tmp_path / "ending", f"path:{tiny_model}") as client.cloud.engine:
+        client.order("supervised", training_file=file, hyperparameters={"n_epochs": 10, "batch_size": 1})
+        waiting.until(lambda: any(tmp_path.glob("ending/*/runs/*/journal.jsonl")), "the beginning of the run")
+    assert started[0].returncode == -signal.SIGKILL, "asked to stop, it may take longer than whoever waits for Ctrl-C"
+
+
 def test_a_run_that_fails_reports_why(client: Client, tmp_path: Path) -> None:
     file = upload(client, [chat_row(number) for number in range(10)])
     client.cloud.engine = LocalTraining(tmp_path / "others", "path:/nowhere")

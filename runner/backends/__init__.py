@@ -7,7 +7,7 @@ returns JSON.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -64,8 +64,8 @@ class Respondent(Protocol):
     def identity(self) -> str:
         """What decides its answers besides prompt and sampling: the digest of its weights, or its place and name."""
 
-    def replies(self, prompts: Sequence[Prompt], sampling: "Sampling") -> Iterator[Sequence["Reply"]]:
-        """Yield the answers to each prompt in turn, `sampling.per_prompt` of them."""
+    def replies(self, prompts: Sequence[Prompt], sampling: "Sampling") -> Iterable[Sequence["Reply"]]:
+        """Yield the answers to each prompt in turn, `sampling.per_prompt` of them; a list, if computed together."""
 
     def close(self) -> None:
         """Let go of what is held, such as a model in memory; it is loaded again where it is asked again."""

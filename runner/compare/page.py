@@ -15,7 +15,7 @@ def html(found: Comparison, drawings: str, rows: SideBySide | None = None) -> st
 _PAGE = ENVIRONMENT.from_string("""{% extends "frame.html" %}
 {% block content %}
 {% include "table.html" %}
-<ul>{% for sentence in found.sentences %}<li>{{ sentence }}.</li>{% endfor %}</ul>
+<ul>{% for sentence in found.sentences %}<li>{{ sentence | folded }}.</li>{% endfor %}</ul>
 <div class="figures">{{ drawings | safe }}</div>
 {% if side %}{% include "rows.html" %}{% endif %}
 {% endblock %}

@@ -194,7 +194,7 @@ def figure(variant: Variant, metric: str) -> str:
     if not values:
         return ""
     around = spread(values)
-    return f"{mean(values):.4g}" + (f" ± {around:.2g} ({len(values)} seeds)" if around is not None else "")
+    return f"{mean(values):.4g}" + (f" ± {around:.2g}, {len(values)} seeds" if around is not None else "")
 
 
 def table(found: Comparison) -> tuple[list[str], list[list[str]]]:

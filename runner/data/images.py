@@ -19,6 +19,8 @@ FORMATS = {"image/jpeg": "JPEG", "image/jpg": "JPEG", "image/png": "PNG", "image
 """What hosted services train on, by media type: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning-vision
 image/jpg is in no registry, and in many files."""
 MODES = ("RGB", "RGBA")
+MARK = "[image]"
+"""What stands for an image in a text for people, and for models that judge by text."""
 Detail = Literal["low", "high", "auto"]
 
 
@@ -131,8 +133,32 @@ def _part(piece: str | Image) -> Json:
     return {"type": "image_url", "image_url": {"url": piece.url, **detail}}
 
 
+def for_people(value: Json) -> Json:
+    """Return a JSON value without what images hold: `[image]` for the part of one, a text for a content with some."""
+    if isinstance(value, list):
+        texts = [text for part in value if (text := _text_of(part)) is not None]
+        if len(texts) == len(value) and any(map(_is_image, value)):
+            return "".join(texts)
+        return [for_people(each) for each in value]
+    if isinstance(value, dict):
+        return MARK if _is_image(value) else {key: for_people(each) for key, each in value.items()}
+    return value
+
+
+def _is_image(value: Json) -> bool:
+    return isinstance(value, dict) and value.get("type") == "image_url" and "image_url" in value
+
+
+def _text_of(part: Json) -> str | None:
+    """Return a content's part as text; None for what is no such part."""
+    if _is_image(part):
+        return MARK
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    return text if isinstance(text, str) else None
+
+
 def marked(text: str, images: Sequence[Image]) -> str:
-    """Return a turn's text for people, `[image]` where each image is."""
+    """Return a turn's text for people, with a mark where each image is."""
     for image in reversed(images):
-        text = f"{text[: image.at]}[image]{text[image.at :]}"
+        text = f"{text[: image.at]}{MARK}{text[image.at :]}"
     return text

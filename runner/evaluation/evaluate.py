@@ -95,6 +95,9 @@ def _answers(
     left = [row for row in evaluation.rows if len(known[row.row]) < sampling.per_prompt]
     # Model by model: one of them may fill the memory, and only one is loaded at a time.
     together = max(1, AT_ONCE // sampling.per_prompt)
+    before, total = len(evaluation.rows) - len(left), len(evaluation.rows)
+    if left:  # said now: the rate is counted from here, and the first answers may take minutes
+        yield Progress("answer", before, total, what=name)
     for start in range(0, len(left), together):
         part = left[start : start + together]
         replies = respondent.replies([row.given for row in part], sampling)
@@ -104,7 +107,9 @@ def _answers(
                 # A row's answers in one write: a kill leaves all of them or a torn line, which the next start cuts off.
                 file.write(msgspec.json.Encoder().encode_lines(known[row.row]))
                 file.flush()
-                yield Progress("answer", len(evaluation.rows) - len(left) + done, len(evaluation.rows), what=name)
+                # Of a list all are there at once: counted one by one, the first would seem to have taken all the time.
+                if not isinstance(replies, list) or done == start + len(part):
+                    yield Progress("answer", before + done, total, what=name)
     return [answer for row in evaluation.rows for answer in known[row.row]]
 
 

@@ -18,6 +18,7 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
+from runner.data.images import for_people
 from runner.data.json_value import Json as Json
 from runner.errors import RequestError
 from runner.graders import secret
@@ -45,10 +46,10 @@ class Subject:
 
     @property
     def question(self) -> str:
-        """The text of the prompt's last turn."""
+        """The text of the prompt's last turn, with `[image]` where an image is."""
         messages = self.item.get("messages")
         last = messages[-1] if isinstance(messages, list) and messages else {}
-        content = last.get("content") if isinstance(last, dict) else ""
+        content = for_people(last.get("content")) if isinstance(last, dict) else ""
         return content if isinstance(content, str) else ""
 
 

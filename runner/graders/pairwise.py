@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
+from runner.data.images import for_people
 from runner.graders import Grade, Json, Judge, Sample, Subject, templates
 from runner.graders.model_grader import ModelGrader, Sampling, Verdict, answer_form, ask, shortened
 
@@ -70,7 +71,7 @@ class Pairwise(ModelGrader, frozen=True, kw_only=True):
 
     def _preference(self, judge: Judge, subject: Subject, a: Sample, b: Sample) -> Preference:
         # As JSON, so that no answer can end its own part of the message and speak for the other one.
-        said = {"conversation": subject.item.get("messages"), "answer_A": _shown(a), "answer_B": _shown(b)}
+        said = {"conversation": for_people(subject.item.get("messages")), "answer_A": _shown(a), "answer_B": _shown(b)}
         messages: list[Json] = [
             {"role": "system", "content": INSTRUCTIONS.format(criteria=templates.render(self.criteria, subject))},
             {"role": "user", "content": json.dumps(said, ensure_ascii=False, indent=1)},

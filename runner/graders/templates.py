@@ -1,7 +1,8 @@
 """`{{ item.KEY }}` and `{{ sample.KEY }}` in the texts of a grader, with the service's meaning.
 
-A path is a key, then `.key` or `[0]` as often as wanted. Text is inserted as it is, any other value as JSON.
-Inserted text is never read as a template again. Source: https://platform.openai.com/docs/guides/graders
+A path is a key, then `.key` or `[0]` as often as wanted. Text is inserted as it is, any other value as JSON, with
+`[image]` where an image is. Inserted text is never read as a template again. Source:
+https://platform.openai.com/docs/guides/graders
 """
 
 import json
@@ -13,6 +14,7 @@ from functools import cache
 
 import msgspec
 
+from runner.data.images import for_people
 from runner.graders import Grader, Json, Sample, Subject
 
 NAMESPACES = ("item", "sample")
@@ -135,7 +137,9 @@ def _choice(sample: Sample) -> dict[str, Json]:
 
 
 def _text(value: Json) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    # A judge reads text: the base64 of an image would be a million letters that say nothing, each of them paid.
+    found = for_people(value)
+    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
 
 
 @cache

@@ -3,7 +3,10 @@
 Answers of models are text of strangers: everything is escaped, and the page's own policy lets it load nothing.
 """
 
+import re
+
 from jinja2 import DictLoader, Environment
+from markupsafe import Markup
 
 # Colours once, for both themes; `--page` and `currentColor` are also what drawings use.
 _STYLE = """
@@ -81,7 +84,7 @@ _FRAME = f"""<!doctype html>
  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
 <title>{{{{ title }}}}</title>
 <style>{_STYLE}</style>
-<h1>{{{{ title }}}}</h1>
+<h1>{{{{ title | folded }}}}</h1>
 {{% block content %}}{{% endblock %}}
 </html>
 """
@@ -145,6 +148,14 @@ _TABLE = """<table>
 {% endfor %}</table>
 """
 
+
+def folded(text: str) -> Markup:
+    """Return a text in which a line may end within a key, so that it ends within no number, and after no ±."""
+    # A key wider than a phone, `dpo.learning_rate_multiplier=0.01`, would be cut at its edge, whatever is there.
+    return Markup("<wbr>").join(re.split("(?<=_)", text.replace(" ± ", "\u00a0±\u00a0")))
+
+
 TEMPLATES = {"frame.html": _FRAME, "rows.html": _ROWS, "table.html": _TABLE}
 """What pages extend, `frame.html` by `title`, and include: `rows.html` by `side`, `table.html` by `head`, `lines`."""
 ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=DictLoader(TEMPLATES))
+ENVIRONMENT.filters["folded"] = folded

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.errors import RequestError
 from runner.methods import AnyMethod
+from runner.models import remote_model
+from runner.models.served_model import ServedModel
+from runner.models.sources.run import find
 from runner.remote.keys import RemoteKeys
 from runner.remote.money.rates import Rates, table
 from runner.training import recipe
@@ -45,6 +49,24 @@ class Origin:
     sampler: str = ""
     steps: int = 0
     """The optimizer steps behind the state."""
+
+
+def origin_of(source: ServedModel, backend: str, refusal: str, model: str) -> Origin:
+    """Return what a model's source means at the service of a backend, whose base models are those of `source`.
+
+    Raises `RequestError` with the refusal, a clause, where it is none of the service's.
+    """
+    scheme, _, rest = model.partition(":")
+    if scheme == source.scheme:
+        return Origin(source.split(rest)[0])
+    if scheme == "run":
+        found = remote_model.read(find(rest))
+        if found is not None and found.service == backend:
+            return Origin(found.base_model, found.state, found.sampler, found.steps)
+    raise RequestError(
+        f"model.source: got {model}; {refusal}; use model.source={source.scheme}:ORG/NAME, or run:RUN for the result "
+        f"of a run with backend={backend}."
+    )
 
 
 @dataclass(frozen=True)

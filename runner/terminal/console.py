@@ -96,6 +96,11 @@ def show_plan(proposal: Proposal, done: bool, tokens: Tokens | None) -> None:
     _show_findings(proposal)
     _show_values(proposal)
     show_graders(proposal.rehearsed)
+    if plan.validation is None:
+        say(
+            "note: no rows are held out, so nothing is evaluated during training; set dataset.validation or "
+            "dataset.validation_fraction"
+        )
     for sentence in proposal.left_out:
         say(f"note: {sentence}")
     # A plan keeps the folder that it was first given, so that a new name cannot make it a second run.

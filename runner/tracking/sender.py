@@ -157,8 +157,13 @@ class Sender:
             self.client.log_batch(self.position.run_id, metrics=metrics[start : start + BATCH])
 
     def _log_samples(self, event: Samples) -> None:
-        table = {key: [row[key] for row in event.rows] for key in event.rows[0]}
-        self.client.log_table(self.position.run_id, table, layout.SAMPLES)
+        run_id, names = self.position.run_id, list(event.rows[0])
+        # MLflow appends to a table that is there; the last samples are those of the report.
+        if layout.SAMPLES in [each.path for each in self.client.list_artifacts(run_id)]:
+            rows = [[row[name] for name in names] for row in event.rows]
+            self.client.log_dict(run_id, {"columns": names, "data": rows}, layout.SAMPLES)
+        else:
+            self.client.log_table(run_id, {name: [row[name] for row in event.rows] for name in names}, layout.SAMPLES)
 
     def _log_model(self, event: StepDone) -> None:
         from mlflow.entities import LoggedModelOutput

@@ -150,8 +150,7 @@ def test_only_lf_ends_a_line(write: Write, sign: str) -> None:
         (
             "data.jsonl",
             "3",
-            "data.jsonl:1: the row is not an object; keys and values are needed, as {…}, in CSV a cell for each "
-            "name; repair it.",
+            "data.jsonl:1: the row is not an object; keys and values are needed, as {…}; repair it.",
         ),
         (
             "data.json",
@@ -271,8 +270,9 @@ def test_a_cell_may_hold_line_breaks_quotes_and_separators(write: Write) -> None
 def test_a_header_cell_may_hold_a_line_break(write: Write, tmp_path: Path) -> None:
     path = write("data.csv", 'prompt,"notes\non it",completion\nWhy?,x,Gas.\nHow?,,So.\nWho?\n')
     assert reported(look(path, "conversation"), tmp_path) == [
-        "error wrong-type data.csv:5: the row is a list; allowed: an object (in CSV, as many cells as the header has "
-        "names); change it",
+        "error no-row data.csv:5: the row has 1 cell, but the header on line 1 has 3 (prompt, notes\\non it, "
+        "completion); a cell for each column is needed; add what is missing, or quote the cell that holds a comma or "
+        "a line break",
         "warning ignored-key notes\non it data.csv:3: the key `notes\\non it` is ignored; format trl_completion reads "
         "prompt, completion, tools; remove it, or rename it if it is one of these",
     ]
@@ -288,12 +288,22 @@ def test_a_row_of_a_table_has_the_line_on_which_it_begins(write: Write) -> None:
     assert [number for number, _ in numbered(path)] == [2, 6]
 
 
-def test_a_row_with_too_few_cells_is_refused(write: Write, tmp_path: Path) -> None:
-    path = write("data.csv", "prompt,completion\nWhy?,Gas.\nHow?\n")
+@pytest.mark.parametrize(("row", "cells"), [("How?", "1 cell"), ("How?;Well;so.", "3 cells")])
+def test_a_row_with_too_few_or_too_many_cells_is_refused_with_both_numbers(
+    write: Write, tmp_path: Path, row: str, cells: str
+) -> None:
+    path = write("data.csv", f"\nprompt;completion\nWhy?;Gas.\n{row}\n")
     assert reported(look(path, "conversation"), tmp_path) == [
-        "error wrong-type data.csv:3: the row is a list; allowed: an object (in CSV, as many cells as the header has "
-        "names); change it"
+        f"error no-row data.csv:4: the row has {cells}, but the header on line 2 has 2 (prompt, completion); a cell "
+        "for each column is needed; add what is missing, or quote the cell that holds a semicolon or a line break"
     ]
+
+
+def test_a_table_whose_first_rows_all_lack_cells_is_refused_with_both_numbers(write: Write) -> None:
+    assert refusal(write("data.csv", "prompt,completion\nWhy?\n"), kind="conversation") == (
+        "data.csv:2: the row has 1 cell, but the header on line 1 has 2 (prompt, completion); a cell for each column "
+        "is needed; add what is missing, or quote the cell that holds a comma or a line break."
+    )
 
 
 def test_quotes_of_a_table_must_close(write: Write) -> None:

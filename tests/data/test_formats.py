@@ -351,8 +351,7 @@ REFUSED: list[tuple[str, str, str]] = [
     (
         '"Why?"',
         "trl",
-        "error wrong-type data.jsonl:1: the row is text; allowed: an object (in CSV, as many cells as the header "
-        "has names); change it",
+        "error wrong-type data.jsonl:1: the row is text; allowed: an object; change it",
     ),
     (
         '{"messages": [{"role": "User", "content": "Why?"}]}',

@@ -95,9 +95,14 @@ class Run:
             try:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                self.kill()
         self.stages.append(Stage(time.time(), "cancelled"))
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
 
     def result(self) -> Path | None:
         """Return the folder of the run that the process made, None where there is none yet."""
@@ -163,9 +168,10 @@ class LocalTraining:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        # Not asked first, as a job that is cancelled: while it imports torch and reads the model, a process takes 7 s
+        # to stop, and nobody can resume what is in a folder that goes as well.
         for run in self._runs.values():
-            if run.running:
-                run.stop()
+            run.kill()
 
     def start(self, job: Job, now: float) -> None:
         """Queue a job; it begins when those before it have ended."""

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from runner import evaluate
+from runner import api, evaluate
+from runner.backends.local.respondent import Loaded
 from runner.errors import RunnerError
+from runner.evaluation import evaluate as evaluation
 from runner.record import graded
+from runner.record.events import Progress
 from runner.record.graded import Answer, AnswerGrade
+from runner.request import check
 from tests import warm
 from tests.emulator import Emulator
 from tests.emulator.judge import scores
@@ -100,6 +104,28 @@ def test_endpoints_are_asked_and_judged_and_compared(cloud: Emulator, here: Path
     assert "come out alike in right on each of 3 rows" in " ".join(said.split())
     questions = [body["messages"][0]["content"] for body in asked(cloud)]
     assert sum(text.startswith("JUDGE") for text in questions) == ROWS  # both models gave the same answers
+
+
+def test_without_a_terminal_each_model_is_named_before_it_has_answered(cloud: Emulator, here: Path) -> None:
+    said = command(here, *line(cloud))
+    counted = [each.split()[1:] for each in said.splitlines() if each.startswith("  answer ")]
+    assert [(count, name.rpartition("#")[2]) for count, name in counted] == [("0/3", "first"), ("0/3", "second")]
+
+
+def test_answers_that_are_computed_together_are_counted_together_so_that_their_rate_is_right(
+    here: Path, tiny_model: Path
+) -> None:
+    asked_for = [
+        "evaluation.prompts=" + str(here / "prompts.jsonl"),
+        "evaluation.max_new_tokens=4",
+        "dataset.style=null",
+    ]
+    request = check.request(api.composed("tracking=none", *asked_for))
+    planned = evaluation.plan(request, {"tiny": Loaded(f"path:{tiny_model}", "tiny")}, here / "runs")
+    counts = [
+        each.done for each in evaluation.carry_out(planned) if isinstance(each, Progress) and each.step == "answer"
+    ]
+    assert counts == [0, ROWS]
 
 
 def test_the_same_command_asks_nothing_again(cloud: Emulator, here: Path) -> None:

@@ -14,7 +14,7 @@ from runner.judging.client import EndpointJudge
 from tests.emulator import Emulator, Fault
 from tests.emulator.judge import labels, scores
 from tests.emulator.local import LocalTraining
-from tests.judging.emulated import JUDGE, asked, graded, subject
+from tests.judging.emulated import JUDGE, asked, graded, subject, subject_with_images
 
 INPUT: list[Json] = [
     {"role": "system", "content": "Grade how well the answer says {{ item.topic }}."},
@@ -55,6 +55,19 @@ def test_the_judge_gets_the_messages_filled_and_the_sampling_in_the_words_of_the
     assert list(schema["properties"]) == ["steps", "result"]
     assert list(schema["properties"]["steps"]["items"]["properties"]) == ["description", "conclusion"]
     assert schema["properties"]["result"]["type"] == "number"
+
+
+def test_the_judge_reads_where_images_are_and_not_what_they_hold(cloud: Emulator, judge: EndpointJudge) -> None:
+    shown: Json = [{"role": "user", "content": "{{ item.messages }} or {{ item.messages[0].content }}"}]
+    for grader, rule in (
+        (score_model(input=shown), scores("oak")),
+        (label_model(input=shown), labels("oak", "kind", "rude")),
+    ):
+        cloud.judge.rule = rule
+        graded(grader, subject_with_images("An oak."), judge)
+    text = "Which tree[image] is it?[image]"
+    wanted = f'[{{"role": "user", "content": "{text}"}}] or {text}'
+    assert [body["messages"][0]["content"] for body in asked(cloud)] == [wanted, wanted]
 
 
 def test_a_score_within_0_and_1_is_the_judges_with_its_reason(cloud: Emulator, judge: EndpointJudge) -> None:

@@ -10,7 +10,7 @@ from runner.judging import calibrate
 from runner.judging.client import EndpointJudge
 from tests.emulator import Emulator, Fault
 from tests.emulator.judge import prefers_first, prefers_longer
-from tests.judging.emulated import JUDGE, asked, graded, subject
+from tests.judging.emulated import JUDGE, asked, graded, subject, subject_with_images
 
 
 def pairwise(**fields: Any) -> graders.Grader:
@@ -59,6 +59,13 @@ def test_the_judge_sees_the_conversation_the_criteria_and_both_answers_as_data(
     assert '"How {long}?"' in one["messages"][1]["content"]
     assert '"answer_A": "say \\"B\\"}"' in one["messages"][1]["content"]
     assert '"answer_B": "say \\"B\\"}"' in two["messages"][1]["content"]
+
+
+def test_the_judge_reads_where_images_are_and_not_what_they_hold(cloud: Emulator, judge: EndpointJudge) -> None:
+    cloud.judge.rule = prefers_longer
+    graded(pairwise(), subject_with_images("An oak.", "A fir"), judge)
+    for body in asked(cloud):
+        assert '"content": "Which tree[image] is it?[image]"' in body["messages"][1]["content"]
 
 
 def test_equal_answers_are_a_tie_that_nobody_is_asked_about(cloud: Emulator, judge: EndpointJudge) -> None:

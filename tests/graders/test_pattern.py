@@ -4,6 +4,7 @@ import pytest
 
 from runner.errors import RequestError
 from tests.graders.asking import grader, subject
+from tests.judging.emulated import subject_with_images
 
 STYLE = r"In short: [^:\n]{15,}\.\nWhy: [^:\n]{15,}\."
 QUESTION = "Why do onions make people cry?"
@@ -49,6 +50,12 @@ def test_each_rule_can_be_switched_off(switch: str, answer: str, ended: bool, wh
     others = {"refuse_empty": False, "refuse_cut_off": False, "refuse_repeated": False, "refuse_unrelated": False}
     assert grader("pattern", pattern="(?s).*", **(others | {switch: True})).grade(asked).reason == why
     assert grader("pattern", pattern="(?s).*", **others).grade(asked).score == 1.0
+
+
+def test_the_text_of_a_question_with_an_image_is_what_an_answer_is_to_be_about() -> None:
+    rule = grader("pattern", pattern="(?s).*")
+    assert rule.grade(subject_with_images("An oak tree.")).score == 1.0
+    assert rule.grade(subject_with_images("Two cars.")).reason == "not about the question"
 
 
 def test_words_are_compared_by_their_stem() -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from runner.graders import Json, Sample, Subject
 from runner.graders.templates import MissingValueError, missing, paths, problems, render, warnings
+from tests.pictures import ADDRESS, part, picture
+from tests.pictures import asked as user_turn
 
 CALL: Json = {"type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
 ITEM: dict[str, Json] = {
@@ -42,6 +44,23 @@ ITEM: dict[str, Json] = {
 )
 def test_a_template_is_filled(template: str, text: str) -> None:
     assert render(template, Subject(ITEM, Sample('{"a": [true]}', tool_calls=[CALL]))) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ item.turn.content }}", "Which tree [image] is it?"),
+        ("{{ item.turn.content[1] }}", "[image]"),
+        ("{{ item.turn.content[1].image_url.url }}", ADDRESS),
+        ("{{ item.files }}", '{"before": "[image]", "after": ["cut", "[image]"]}'),
+        ("{{ item.parts }}", '[{"type": "text", "text": "no image"}]'),
+    ],
+)
+def test_an_image_is_inserted_as_a_mark_unless_its_address_is_asked_for(template: str, text: str) -> None:
+    [turn] = user_turn("Which tree ", part(ADDRESS), {"type": "text", "text": " is it?"})
+    files: Json = {"before": part(picture()), "after": ["cut", part(ADDRESS)]}
+    item: dict[str, Json] = {"turn": turn, "files": files, "parts": [{"type": "text", "text": "no image"}]}
+    assert render(template, Subject(item, Sample(""))) == text
 
 
 @pytest.mark.parametrize(

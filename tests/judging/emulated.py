@@ -6,10 +6,15 @@ from typing import Any
 
 import pytest
 
+from runner.data.images import Image
+from runner.data.rows import Message
+from runner.evaluation.grading import item_of
 from runner.graders import Grade, Grader, Json, Sample, Subject
 from runner.judging.client import EndpointJudge
 from runner.judging.keys import JudgeKeys
+from runner.record.graded import Asked
 from tests.emulator import Emulator
+from tests.pictures import ADDRESS, picture
 
 JUDGE, GRADE = "POST judge", "POST grade"
 
@@ -45,6 +50,13 @@ def subject(
     """Return an answer to a question, next to another model's where one is given."""
     prompt: Json = [{"role": "user", "content": question}]
     return Subject({"messages": prompt, **item}, Sample(answer), None if other is None else Sample(other))
+
+
+def subject_with_images(answer: str, other: str | None = None) -> Subject:
+    """Return an answer to a question about two images, one of them in the row itself."""
+    images = (Image(picture(), at=10), Image(ADDRESS, at=17))
+    row = Asked(row="row", prompt=(Message("user", "Which tree is it?", images=images),))
+    return Subject(item_of(row), Sample(answer), None if other is None else Sample(other))
 
 
 def messages(text: str) -> list[Any]:

@@ -43,6 +43,20 @@ def page_of_six_trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "to" / "comparison.html"
 
 
+@pytest.fixture(scope="module")
+def page_of_two_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a comparison of runs that differ in two keys, one of them wider than a phone, with two seeds each."""
+    folder, found = tmp_path_factory.mktemp("keys"), list[Result]()
+    for right, (beta, multiplier, seed) in enumerate(
+        [(0.25, 0.5, 1), (0.25, 0.5, 2), (0.2, 0.015, 1), (0.2, 0.015, 2)]
+    ):
+        scores = {"right": [float(at < 6 + right) for at in range(16)]}
+        keys = {"dpo.beta": beta, "dpo.learning_rate_multiplier": multiplier, "seed": seed}
+        found.append(run(folder / f"run{right}", scores, **keys))
+    output.write(verdict.make(found), folder / "to")
+    return folder / "to" / "comparison.html"
+
+
 def seen(browser: Any, page: Path, width: int, theme: str) -> dict[str, Any]:
     """Return what a page is at a width in a theme."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
@@ -59,6 +73,31 @@ def seen(browser: Any, page: Path, width: int, theme: str) -> dict[str, Any]:
         fetched: performance.getEntriesByType('resource').map(each => each.name),
         paper: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color}""")
     return found
+
+
+def broken_numbers(browser: Any) -> list[str]:
+    """Return the numbers in the title and the sentences of a page that begin on one line and end on another."""
+    found: list[str] = browser.execute_script("""
+      const broken = [], texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = new Range();
+      while (texts.nextNode()) {
+        const node = texts.currentNode;
+        for (const match of node.parentElement.closest('h1, li') ? node.data.matchAll(/[\\d.]*\\d/g) : []) {
+          range.setStart(node, match.index), range.setEnd(node, match.index + match[0].length);
+          if (new Set([...range.getClientRects()].map(each => each.top)).size > 1) broken.push(match[0]);
+        }
+      }
+      return broken""")
+    return found
+
+
+def test_a_number_in_a_title_or_a_sentence_is_on_one_line_at_each_width(page_of_two_keys: Path, browser: Any) -> None:
+    for width in range(320, 500, 10):
+        seen(browser, page_of_two_keys, width, "light")
+        assert (width, broken_numbers(browser)) == (width, [])
+    assert browser.find_element("tag name", "h1").text == (
+        "best by right: dpo.beta=0.2, dpo.learning_rate_multiplier=0.015 (0.5312 ± 0.4, 2 seeds), but the "
+        "other one does not differ significantly"
+    )
 
 
 @pytest.mark.parametrize("kind", ["page_of_a_run", "page_of_six_trials"])

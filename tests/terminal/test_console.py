@@ -58,6 +58,21 @@ def test_a_plan_shows_no_key_that_its_loss_does_not_know(
     assert set(proposal.run.plan.hyperparameters) >= optional, "the plan's identity is not touched"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "is_said"), [((), False), (("dataset.validation=null",), True),
+                               (("dataset.validation=null", "dataset.validation_fraction=0.2"), False)],
+)  # fmt: skip
+def test_a_plan_without_held_out_rows_says_what_is_not_evaluated_and_names_both_keys(
+    overrides: tuple[str, ...], is_said: bool, proposed: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.show_plan(proposed(*overrides), done=False, tokens=None)
+    note = (
+        "note: no rows are held out, so nothing is evaluated during training; set dataset.validation or "
+        "dataset.validation_fraction\n"
+    )
+    assert (note in capsys.readouterr().out) is is_said
+
+
 def test_every_key_of_a_method_without_such_keys_is_shown() -> None:
     values = {"n_epochs": 1, "batch_size": 2, "learning_rate_multiplier": 1.0}
     assert methods.load("sft").shown(values) == {f"sft.{key}": value for key, value in values.items()}

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from runner.record.events import Samples
+from runner.record.journal import Journal
 from tests import stores
 from tests.execution.test_resume import arguments, run_command, the_run
 from tests.tracking.server import Server
@@ -51,6 +53,32 @@ def test_a_run_is_in_mlflow_whole_and_once(tiny_model: Path, pairs_file: Path, t
     again = run_command(tmp_path, "-m", "runner", *tracked(tiny_model, pairs_file))
     assert again.returncode == 0
     assert inspect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path) == content
+
+
+def test_samples_that_are_sent_again_are_in_mlflow_once_and_the_last_ones(
+    tiny_model: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    line = tracked(tiny_model, pairs_file)
+    assert run_command(tmp_path, "-m", "runner", *line).returncode == 0
+    first = json.loads((the_run(tmp_path) / "samples.json").read_bytes())
+    assert samples_in_mlflow(tmp_path) == first
+    # As after a stop between the samples and the end of their step: they are asked for once more.
+    last = [{**row, "after": "Asked once more."} for row in first]
+    for samples in (first, last):
+        Journal(the_run(tmp_path) / "journal.jsonl").add(Samples(samples))
+        (the_run(tmp_path) / "tracking.json").unlink()  # as after a kill before it was noted what was sent
+        process = run_command(tmp_path, "-m", "runner", *line)
+        assert process.returncode == 0, process.stderr
+        assert samples_in_mlflow(tmp_path) == samples
+
+
+def samples_in_mlflow(folder: Path) -> list[dict[str, str]]:
+    from mlflow import MlflowClient
+
+    run_id = json.loads((the_run(folder) / "tracking.json").read_bytes())["run_id"]
+    kept = Path(MlflowClient(f"sqlite:///{folder}/mlflow.db").download_artifacts(run_id, "samples.json"))
+    content: dict[str, Any] = json.loads(kept.read_bytes())
+    return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
 
 
 INSPECT = """

@@ -21,7 +21,7 @@ from runner.models.sources.session import SOURCE
 from runner.plan import Proposal, Run
 from runner.remote.backend import RemoteBackend
 from runner.remote.money import rates
-from runner.remote.target import Limits, Origin, Target, ends
+from runner.remote.target import Limits, Target, ends, origin_of
 from runner.request.keys import Request
 from runner.training.engine import Abilities, problems
 
@@ -131,19 +131,7 @@ class FoundrySessionsBackend(RemoteBackend[FoundrySessions]):
         return RemoteRespondent(made, tokenizer, path, "")
 
 
-def _origin(model: str) -> Origin:
-    """Return what a model's source means at the service. Raises `RequestError` where it is none of the service's."""
-    scheme, _, rest = model.partition(":")
-    if scheme == SOURCE.scheme:
-        return Origin(SOURCE.split(rest)[0])
-    if scheme == "run":
-        found = remote_model.read(find(rest))
-        if found is not None and found.service == FoundrySessionsBackend.name:
-            return Origin(found.base_model, found.state, found.sampler, found.steps)
-    raise RequestError(
-        f"model.source: got {model}; Foundry's sessions train their own models only; use "
-        "model.source=session:ORG/NAME, or run:RUN for the result of a run with backend=foundry_sessions."
-    )
+_origin = partial(origin_of, SOURCE, FoundrySessionsBackend.name, "Foundry's sessions train their own models only")
 
 
 def _reference(path: str) -> str:

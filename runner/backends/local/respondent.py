@@ -1,6 +1,6 @@
 """Models on this machine that answer prompts: of any source that can be loaded, and a run's checkpoints."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,11 +48,11 @@ class Loaded:
         """Free the weights: another model may need the room."""
         self.__dict__.pop("model", None)
 
-    def replies(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Sequence[Reply]]:
-        """Yield the answers to each prompt; all are computed together."""
+    def replies(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Reply]]:
+        """Return the answers to each prompt; all are computed together."""
         from runner.backends.local.generate import replies
 
-        yield from replies(self.model, self.tokenizer, prompts, sampling)
+        return replies(self.model, self.tokenizer, prompts, sampling)
 
     def harness_model(self) -> Any:
         """Return the model for lm-evaluation-harness, as it is loaded here."""

@@ -13,13 +13,11 @@ from runner.backends import Respondent
 from runner.backends.tinker.keys import TinkerKeys
 from runner.data.survey import Survey
 from runner.errors import AccessError, RequestError
-from runner.models import remote_model
-from runner.models.sources.run import find
 from runner.models.sources.tinker import SOURCE
 from runner.plan import Run
 from runner.remote.backend import RemoteBackend
 from runner.remote.money import rates
-from runner.remote.target import Limits, Origin, Target, ends
+from runner.remote.target import Limits, Target, ends, origin_of
 from runner.request.keys import Request
 from runner.training.engine import Abilities
 
@@ -117,19 +115,7 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
         return RemoteRespondent(made, tokenizer, reference, "")
 
 
-def _origin(model: str) -> Origin:
-    """Return what a model's source means at the service. Raises `RequestError` where it is none of the service's."""
-    scheme, _, rest = model.partition(":")
-    if scheme == SOURCE.scheme:
-        return Origin(SOURCE.split(rest)[0])
-    if scheme == "run":
-        found = remote_model.read(find(rest))
-        if found is not None and found.service == TinkerBackend.name:
-            return Origin(found.base_model, found.state, found.sampler)
-    raise RequestError(
-        f"model.source: got {model}; Tinker trains its own models only; use model.source=tinker:ORG/NAME, or run:RUN "
-        "for the result of a run with backend=tinker."
-    )
+_origin = partial(origin_of, SOURCE, TinkerBackend.name, "Tinker trains its own models only")
 
 
 def _tokenizer(model: str) -> Path:

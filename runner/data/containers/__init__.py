@@ -54,6 +54,10 @@ class Block(NamedTuple):
         return self
 
 
+class NoRow(bytes):
+    """In place of a row's line: why what is there is no row, as a sentence in UTF-8, which JSON never is."""
+
+
 class Span(NamedTuple):
     """Lines that are left where they are in a file of JSON Lines: `size` bytes from `start` on, with their numbers.
 

@@ -13,7 +13,7 @@ from itertools import chain, islice
 
 import msgspec
 
-from runner.data.containers import Block, open_text, share_read
+from runner.data.containers import Block, NoRow, open_text, share_read
 from runner.data.quoting import shown
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
@@ -41,7 +41,7 @@ def read(file: DataFile) -> Iterator[Block]:
 
 
 def _numbered_rows(file: DataFile, text: io.TextIOWrapper) -> Iterator[tuple[int, bytes]]:
-    """Yield each row as a JSON object, with the line it begins on (a quoted cell may hold line breaks)."""
+    """Yield each row as a JSON object or a `NoRow`, with the line it begins on (a quoted cell may hold line breaks)."""
     begins = 1
     # Blank lines above the header, as spreadsheets leave them.
     while not (header := text.readline()).strip():
@@ -58,11 +58,11 @@ def _numbered_rows(file: DataFile, text: io.TextIOWrapper) -> Iterator[tuple[int
                 f"{file.name}:{begins}: the header has the name '{shown(twice[0])}' more than once; each column needs "
                 "a name of its own; rename one of them."
             )
-        begins = before + rows.line_num
+        header_line, begins = begins, before + rows.line_num
         for cells in rows:
             # Spreadsheets write rows of separators for lines that were once filled.
             if any(cells):
-                yield begins, msgspec.json.encode(_object(names, cells))
+                yield begins, _line(names, cells, header_line, separator)
             begins = before + rows.line_num
     except csv.Error as error:
         raise DataError(
@@ -71,6 +71,14 @@ def _numbered_rows(file: DataFile, text: io.TextIOWrapper) -> Iterator[tuple[int
         ) from None
 
 
-def _object(names: list[str], cells: list[str]) -> dict[str, str] | list[str]:
-    """Return the row by name; a row with another number of cells stays a list, which no format takes."""
-    return dict(zip(names, cells, strict=True)) if len(names) == len(cells) else cells
+def _line(names: list[str], cells: list[str], header_line: int, separator: str) -> bytes:
+    """Return the row by name, or why it has no names: it has more or fewer cells than the header."""
+    if len(names) == len(cells):
+        return msgspec.json.encode(dict(zip(names, cells, strict=True)))
+    mark = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}[separator]
+    # Unquoted texts are the commonest reason: a separator in one makes too many cells, a line break too few.
+    return NoRow(
+        f"the row has {len(cells):,} cell{'' if len(cells) == 1 else 's'}, but the header on line {header_line} has "
+        f"{len(names):,} ({shown(', '.join(names), 200)}); a cell for each column is needed; add what is missing, or "
+        f"quote the cell that holds {mark} or a line break".encode()
+    )

@@ -8,6 +8,7 @@ from typing import get_args
 
 import msgspec
 
+from runner.data.containers import NoRow
 from runner.data.formats import Format
 from runner.data.quoting import shown
 from runner.data.reading.unknown_keys import Unread
@@ -47,6 +48,8 @@ def explain(error: ValueError | RecursionError, line: bytes, format: Format, unr
 
 def not_json(error: ValueError | RecursionError, line: bytes) -> BadRow:
     """Return the reason why a line is not JSON; the mistakes that programs make are named."""
+    if isinstance(line, NoRow):
+        return BadRow("no-row", line.decode())
     if isinstance(error, UnicodeDecodeError):
         byte = error.object[error.start]
         return BadRow("not-utf8", f"byte 0x{byte:02x} is not UTF-8, as text must be; save it as UTF-8")
@@ -86,8 +89,7 @@ def _wrong_value(found: str, place: str, line: bytes, format: Format) -> BadRow:
         return _missing_key(missing[1], where, line, format)
     if types := re.fullmatch(r"Expected `(.*)`, got `(.*)`", found):
         allowed, got = (" or ".join(_WORDS.get(name, name) for name in each.split(" | ")) for each in types.groups())
-        table = " (in CSV, as many cells as the header has names)" if not place else ""
-        return BadRow("wrong-type", f"{where} is {got}; allowed: {allowed}{table}; change it")
+        return BadRow("wrong-type", f"{where} is {got}; allowed: {allowed}; change it")
     if value := re.fullmatch(r"Invalid enum value (.*)", found):
         allowed = ", ".join(get_args(Role)) if place.endswith("role") else "0, 1"
         rule = "unknown-role" if place.endswith("role") else "wrong-value"

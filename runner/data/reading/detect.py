@@ -52,7 +52,7 @@ def detect(file: DataFile, block: Block, kind: str = "") -> Format:
 
 def _no_object(error: ValueError | RecursionError, line: bytes) -> str:
     if isinstance(error, msgspec.ValidationError):
-        return "the row is not an object; keys and values are needed, as {…}, in CSV a cell for each name; repair it"
+        return "the row is not an object; keys and values are needed, as {…}; repair it"
     return str(not_json(error, line))
 
 

@@ -75,6 +75,8 @@ def test_a_result_answers_is_evaluated_is_gone_on_from_and_is_removed(world: Wor
     ended = max(step for step, name in measured(run) if name == "eval/logps_chosen")
     assert begun["eval/logps_chosen"] == pytest.approx(measured(run)[ended, "eval/logps_chosen"], abs=1e-3)
     assert any((adapter(again)[name] != tensor).any() for name, tensor in adapter(run).items())
+    done = [read_state(each).results["train"]["step"] for each in (run, again)]
+    assert json.loads((again / "model" / "remote.json").read_bytes())["steps"] == sum(done), "the first run's included"
     world.command("runner.clean", "--yes", run.name)
     assert sampler not in service.checkpoints
     assert not [path for path in service.checkpoints if path.split("/")[2] == str(sampler).split("/")[2]]

@@ -92,6 +92,14 @@ def test_files_and_splits_are_read_in_their_order(tmp_path: Path, pool: Pool) ->
     assert alike(Selection(train=train, validation=str(tmp_path / "held.jsonl"), kind="preference"), pool)
 
 
+def test_rows_of_a_table_that_lack_cells_are_reported_the_same(tmp_path: Path, pool: Pool) -> None:
+    rows = [f"Why {number}?,Gas" + ("" if number == 7 else ",No") for number in range(20)]
+    (tmp_path / "data.csv").write_text("\n".join(["prompt,chosen,rejected", *rows]))
+    selection = Selection(train=str(tmp_path / "data.csv"), kind="preference")
+    assert "the row has 2 cells, but the header on line 1 has 3" in str(outcome(selection, pool))
+    assert alike(selection, pool)
+
+
 def test_an_unreadable_file_is_refused_in_its_turn(tmp_path: Path, pool: Pool) -> None:
     write_lines(tmp_path / "a.jsonl", [trl(simple_pair(number)) for number in range(20)])
     (tmp_path / "b.jsonl").write_text(json.dumps({"rows": 1}))
