@@ -98,7 +98,8 @@ def _problems(prefix: str, values: object, owner: type) -> Iterator[str]:
     for key in known:
         value = values.get(key, "???" if known[key].default is MISSING else known[key].default)
         if is_dataclass(hints[key]) and isinstance(hints[key], type):
-            yield from _problems(f"{prefix}{key}.", values.get(key) or {}, hints[key])
+            # One that is there without a value is no section: whoever writes backend.lora=null means something by it.
+            yield from _problems(f"{prefix}{key}.", values.get(key, {}), hints[key])
         elif value == "???":
             yield f"{prefix}{key}: missing; give it {describe(hints[key])}, in YAML or as {prefix}{key}=…"
         else:

@@ -66,6 +66,12 @@ def test_the_interval_is_students_where_rows_are_normal() -> None:
     assert interval(ours, theirs) == pytest.approx((expected.low, expected.high), abs=0.02)
 
 
+def test_the_interval_of_a_share_ends_at_100_points() -> None:
+    every, none = np.ones((1, 40)), np.zeros((1, 40))
+    assert interval(every, none) == (pytest.approx(0.87, abs=0.01), 1.0)
+    assert interval(none, every) == (-1.0, pytest.approx(-0.87, abs=0.01))
+
+
 def test_a_clear_winner_is_named_in_a_sentence() -> None:
     random = np.random.default_rng(1)
     theirs = random.random(400) < 0.6
