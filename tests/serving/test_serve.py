@@ -12,10 +12,12 @@ from pathlib import Path
 import openai
 import pytest
 
+from runner import serve
 from runner.errors import RequestError, ServiceError
 from runner.serving import client, engines
 from runner.serving.engines import Engine
 from runner.serving.server import served
+from runner.terminal import cli
 from tests import warm
 from tests.exporting.conftest import tuned as tuned
 
@@ -128,6 +130,12 @@ def test_a_port_that_is_taken_is_refused_with_what_helps(tmp_path: Path) -> None
         second = served(Deaf(), tmp_path, "m", port)
         with pytest.raises(RequestError, match=f"port: {port} cannot be had .*; port=0 takes one that is free"):
             second.__enter__()
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_what_is_no_port_is_refused(port: str) -> None:
+    with pytest.raises(RequestError, match=f"^port: .*, got {port}"):
+        cli.keys([f"port={port}"], serve.Asked)
 
 
 def test_an_engine_that_there_is_not_is_refused_with_those_there_are() -> None:
