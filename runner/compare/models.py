@@ -70,7 +70,9 @@ def compare_folders(
 
     A single run whose answers were graded is compared with the model that it was made from, by each grader.
     """
-    read = [each for folder in folders for each in results.read_all(folder)]
+    # Each once: a run that is named twice would be taken for two seeds that agree.
+    once = {folder.resolve(): folder for folder in folders}
+    read = [each for folder in once.values() for each in results.read_all(folder)]
     found = verdict.make(read, metric, margin)
     if len(read) != 1 or not read[0].graders:
         return found

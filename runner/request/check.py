@@ -30,7 +30,8 @@ def request(composed: Any) -> Request:
     gone = [section for section in ("method", "backend", *SECTIONS) if section not in composed]
     if gone:
         raise RequestError(f"{gone[0]}: missing; every request needs one; leave out ~{gone[0]}.")
-    method, backend = str(composed["method"]), str(composed["backend"]["name"])
+    method = _chosen("method", composed["method"], methods.names())
+    backend = _chosen("backend", (composed["backend"] or {}).get("name"), backends.names())
     # Each section by its owner's dataclass: a method's or a backend's keys are in its own package.
     owners = SECTIONS | {method: methods.load(method).hyperparameters}
     owners["backend"] = backends.keys(backend)
@@ -55,6 +56,13 @@ def request(composed: Any) -> Request:
     if problems:
         raise RequestError("\n".join(problems))
     return Request(**asdict(msgspec.convert(root, RootKeys)), method=method, hyperparameters=hyperparameters, **values)
+
+
+def _chosen(group: str, name: object, known: list[str]) -> str:
+    """Return the name of a method or a backend, by whose keys the rest is checked; raises as `request` does."""
+    if name not in known:
+        raise RequestError(f"{group}: got {name!r}; choose {group}=NAME; allowed: {', '.join(known)}.")
+    return str(name)
 
 
 def values(given: Mapping[str, object], owner: type[Keys]) -> Keys:

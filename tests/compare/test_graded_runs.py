@@ -27,7 +27,8 @@ def test_a_run_and_an_evaluation_are_compared_by_all_graders_and_a_page_shows_th
     write_evaluation(here.folder / "runs" / "evaluations" / "judged", {"hosted": {"right": BAD, "close": CLOSE}})
     reported = here.compare("one", "judged", "--metric", "graders", "--margin", "0.02", "--json", "--to", "out")
     assert reported.returncode == 0, reported.stderr
-    alone = here.compare("one")
+    alone = here.compare("one", f"runs/{folder.name}")
+    assert "seeds" not in alone.stdout, "a run that is named twice is one run"
     assert "tuned beats base: right +" in alone.stdout
     assert "tuned and base come out alike in close" in alone.stdout
     found = json.loads(reported.stdout)
