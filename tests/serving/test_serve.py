@@ -62,6 +62,7 @@ def test_the_official_client_and_curl_are_answered_and_ctrl_c_ends_it(engine: st
     url, model = re.search(r'base_url="(.*?)"', said)[1], re.search(r'model="(.*?)"', said)[1]  # type: ignore[index]
 
     with openai.OpenAI(base_url=url, api_key="none") as asked:
+        assert [each.id for each in asked.models.list()] == [model], "what clients list is what answers"
         text = asked.responses.create(model=model, input=QUESTION, temperature=0).output_text
         reported = asked.chat.completions.create(
             model=model, temperature=0, messages=[{"role": "user", "content": QUESTION}]
