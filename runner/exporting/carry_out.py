@@ -19,7 +19,7 @@ from runner.exporting.quantized import cost
 from runner.exporting.reference import Reference, folder_of, reference
 from runner.plan import Run
 from runner.record import layout
-from runner.record.files import read_json, write_json
+from runner.record.files import read_kept, write_json
 
 Say = Callable[[str], None]
 
@@ -88,7 +88,7 @@ def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
     """
     with _alone(asked.folder, say):
         model = RunModel(asked.run.folder)
-        kept = read_json(asked.folder / layout.EXPORT, Export)
+        kept = read_kept(asked.folder / layout.EXPORT, Export)
         answers = known(asked, model)
         # The content, too: what was edited or half copied since is written again.
         if kept is not None and _fits(kept, asked, answers) and kept.files == _digests(asked.folder):

@@ -271,6 +271,17 @@ def test_an_export_that_was_edited_since_is_written_again(in_process: None, tune
     assert (folder / "chat_template.jinja").read_bytes() == template
 
 
+@pytest.mark.parametrize("content", ["{", '{"plan_id": "of an earlier version"}'])
+def test_what_was_kept_and_cannot_be_read_is_made_again(content: str, in_process: None, tuned: Tuned) -> None:
+    asked = wanted(tuned("llama"), "merged")
+    carry_out.export(asked, quiet)
+    (asked.folder / layout.EXPORT).write_text(content, "utf-8")
+    (asked.folder.parent / layout.QUESTIONS).write_text(content, "utf-8")
+    said: list[str] = []
+    assert carry_out.export(asked, said.append)[1].proven
+    assert said[0].startswith("writing merged")
+
+
 def test_two_processes_that_want_one_export_make_it_once(in_process: None, tuned: Tuned) -> None:
     asked = wanted(tuned("llama"), "merged")
     shutil.rmtree(asked.folder, ignore_errors=True)
