@@ -121,7 +121,10 @@ def _evaluation(name: str, runs: Path) -> Path | None:
 
 
 def _margin(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"got {text}; allowed: a number above 0, in the metric's own unit")
     return value
