@@ -164,6 +164,11 @@ def test_a_value_with_bars_and_line_ends_stays_in_its_cell() -> None:
     assert "| one\\|two three |" in reported
 
 
+def test_runs_without_metrics_are_said_to_lack_the_one_of_their_method() -> None:
+    assert verdict.make([result("a", method="rft")]).verdict == "nothing to rank: no run has eval/reward yet"
+    assert verdict.make([result("a", method="sft")]).verdict == "nothing to rank: no run has eval/loss yet"
+
+
 def test_only_rows_that_both_have_judged_are_compared() -> None:
     assert compare("eval/reward_accuracy", variant("A", np.ones(50)), variant("B", np.zeros(30))).rows == 30
 
