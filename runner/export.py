@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.errors import ProofError
+from runner.errors import ProofError, RequestError
 from runner.request.types import PositiveInt
 from runner.terminal import cli, console
 
@@ -58,6 +58,8 @@ def _export(arguments: list[str]) -> None:
     run, asked = cli.run_and_keys("runner.export", description, arguments, Asked)
     from runner.exporting import card, carry_out, destinations
 
+    if asked.check and asked.push:
+        raise RequestError("push: with check=FOLDER nothing is sent; leave one of them out.")
     destination = destinations.find(asked.push) if asked.push else None
     planned = carry_out.wanted(run, asked.format, asked.quantization, asked.rows, asked.max_new_tokens, asked.force)
     if asked.check:

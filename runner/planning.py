@@ -151,7 +151,10 @@ def _surveyed(request: Request, backend: backends.AnyBackend, known: PlanCache, 
 
 def _rehearsed(run: Run, known: PlanCache) -> Sequence[Rehearsed]:
     """Try the grader of a run's reward on the rows of its splits, and its other graders on those that will be asked."""
-    return [*_rehearsed_reward(run, known), *_rehearsed_on_asked(run, known)]
+    reward = list(_rehearsed_reward(run, known))
+    # The reward may be named for the evaluation, too, where it seldom adds anything.
+    reported = [each.shown for each in reward]
+    return [*reward, *(each for each in _rehearsed_on_asked(run, known) if each.shown not in reported)]
 
 
 def _rehearsed_reward(run: Run, known: PlanCache) -> Sequence[Rehearsed]:

@@ -17,7 +17,7 @@ held-out prompts by both of its interfaces. Ctrl-C ends it.
 import signal
 from dataclasses import dataclass
 
-from runner.request.types import PositiveInt
+from runner.request.types import Port, PositiveInt
 from runner.terminal import cli, console
 
 
@@ -27,7 +27,7 @@ class Asked:
 
     engine: str = "transformers"
     quantization: str | None = None
-    port: int = 8000
+    port: Port = 8000
     rows: PositiveInt = 20
     max_new_tokens: PositiveInt = 64
     force: bool = False
@@ -45,14 +45,15 @@ def _serve(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from runner.exporting import carry_out
     from runner.serving import engines, greeting
-    from runner.serving.server import served
+    from runner.serving.server import free, served
 
     engine = engines.load(asked.engine)
     engine.demand()
+    port = free(asked.port)  # before an export that may take a quarter of an hour
     planned = carry_out.wanted(run, engine.form, asked.quantization, asked.rows, asked.max_new_tokens, asked.force)
     folder, export = carry_out.export(planned, console.say)
     console.say(f"starting {engine.name} with {folder} …")
-    with served(engine, folder, run.name, asked.port) as found:
+    with served(engine, folder, run.name, port) as found:
         known = carry_out.known(planned)
         same, count = greeting.check(found, known.asked, known.run, planned.bound if export.proven else None)
         console.say(f"it answers {same} of {count} held-out prompts as the run's model does\n")

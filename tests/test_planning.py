@@ -1,4 +1,4 @@
-"""Plans of other versions: what their folders hold is read as it is, or refused in a sentence."""
+"""Plans of other versions, whose folders are read as they are or refused in a sentence; and what a plan shows once."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,3 +39,13 @@ def test_a_plan_that_this_version_cannot_read_is_refused_in_a_sentence(
     (run.folder / layout.PLAN).write_bytes(msgspec.json.encode({"format": 1, "method": "dpo"}))
     with pytest.raises(RequestError, match=r"plan\.json: is no plan that this version reads .* plans of format 2;"):
         planning.load(run.folder)
+
+
+def test_a_reward_that_is_named_for_the_evaluation_too_is_shown_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = "+experiments=rft_sentiment", "mode=plan", "tracking=none"
+    assert [each.name for each in api.plan(*request).rehearsed] == ["sentiment"]
+    further = api.plan(*request, 'evaluation.graders=["${rft.grader}",length]')
+    assert [each.name for each in further.rehearsed] == ["sentiment", "short"]

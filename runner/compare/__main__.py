@@ -3,6 +3,7 @@
   python -m runner.compare                   the newest sweep
   python -m runner.compare SWEEP             by its folder or its name
   python -m runner.compare RUN RUN …         by folder, name or plan id
+  python -m runner.compare RUN               with its own base model
   python -m runner.compare EVALUATION …      the models of an evaluation
   python -m runner.compare RUN RUN --metric graders --margin 0.02
                                              by every grader; the margin: is
@@ -22,7 +23,8 @@ from pathlib import Path
 
 import msgspec
 
-from runner.compare import output, results, verdict
+from runner.compare import output, verdict
+from runner.compare.models import compare_folders
 from runner.errors import ModelError, RequestError
 from runner.record import layout, run_folders
 from runner.terminal import cli
@@ -40,8 +42,7 @@ def _compare(arguments: list[str]) -> None:
     folders, place = _found(asked)
     # Trials of a sweep that have not begun have no folder yet: the others are compared meanwhile.
     there = [folder for folder in folders if any((folder / name).exists() for name in (layout.PLAN, layout.EVALUATION))]
-    read = [each for folder in there for each in results.read_all(folder)]
-    found = verdict.make(read, asked.metric, asked.margin)
+    found = compare_folders(there, asked.metric, asked.margin)
     target = asked.to or place
     if target is not None:
         output.write(found, target)
@@ -120,7 +121,10 @@ def _evaluation(name: str, runs: Path) -> Path | None:
 
 
 def _margin(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"got {text}; allowed: a number above 0, in the metric's own unit")
     return value

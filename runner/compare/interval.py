@@ -30,13 +30,16 @@ class Estimate:
     centre: float
     error: float
     freedom: float
+    largest: float = math.inf
+    """The largest difference that there can be: 1 between shares."""
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Return the two-sided interval of the mean difference."""
         from scipy import special
 
         reach = float(special.stdtrit(self.freedom, (1 + confidence) / 2)) * self.error
-        return self.centre - reach, self.centre + reach
+        # Of 40 rows that all turn from 0 to 1 it would reach 103 points.
+        return max(self.centre - reach, -self.largest), min(self.centre + reach, self.largest)
 
     @property
     def p(self) -> float:
@@ -56,14 +59,16 @@ def estimate(ours: Matrix, theirs: Matrix) -> Estimate:
     110-114), so that two seeds that differ much leave little known.
     """
     num_rows = ours.shape[1]
-    centre, of_rows = centred(ours.mean(0) - theirs.mean(0), binary(ours) and binary(theirs))
+    shares = binary(ours) and binary(theirs)
+    centre, of_rows = centred(ours.mean(0) - theirs.mean(0), shares)
+    largest = 1.0 if shares else math.inf
     parts = [(of_rows, num_rows - 1), *((of_seeds(each), len(each) - 1) for each in (ours, theirs) if len(each) > 1)]
     total = sum(variance for variance, _ in parts)
     if not total:
-        return Estimate(centre, 0.0, num_rows - 1)
+        return Estimate(centre, 0.0, num_rows - 1, largest)
     # Of two seeds that differ much little more than one degree is left, so that the interval is wide.
     freedom = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
-    return Estimate(centre, math.sqrt(total), freedom)
+    return Estimate(centre, math.sqrt(total), freedom, largest)
 
 
 def binary(values: Matrix) -> bool:

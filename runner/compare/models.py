@@ -1,13 +1,14 @@
-"""The models of one folder, each against the first, by each grader; what `python -m runner.evaluate` prints. Pure."""
+"""The models of one folder, each against the first, by each grader; and folders with each other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner.compare import results
+from runner.compare import results, verdict
 from runner.compare.difference import Difference, compare, corrected
 from runner.compare.results import Variant
 from runner.compare.sentences import amount, sentence, words
-from runner.compare.verdict import difference_as_json
+from runner.compare.verdict import Comparison, difference_as_json
 from runner.methods import Metric
 
 
@@ -60,6 +61,22 @@ def compare_models(folder: Path, margin: float | None = None) -> Models:
         metrics=tuple(metrics),
         differences=tuple(replace(each, margin=margin) for each in corrected(found)),
     )
+
+
+def compare_folders(
+    folders: Sequence[Path], metric: str | Sequence[str] | None = None, margin: float | None = None
+) -> Comparison:
+    """Compare the runs, and the models of evaluations, that some folders hold; raises as `verdict.make`.
+
+    A single run whose answers were graded is compared with the model that it was made from, by each grader.
+    """
+    # Each once: a run that is named twice would be taken for two seeds that agree.
+    once = {folder.resolve(): folder for folder in folders}
+    read = [each for folder in once.values() for each in results.read_all(folder)]
+    found = verdict.make(read, metric, margin)
+    if len(read) != 1 or not read[0].graders:
+        return found
+    return replace(found, differences=compare_models(read[0].folder, margin).differences)
 
 
 def as_json(found: Models) -> dict[str, object]:

@@ -175,7 +175,10 @@ def _metric(results: Sequence[Result]) -> str:
     # Runs that are under way have no say in what all are compared by.
     having = [result for result in results if result.metrics and result.status == "finished"]
     wanted = [*HEADLINES, *(graders(having) if having else ()), ANSWERS, "train/loss"]
-    return next((name for name in wanted if all(name in each.metrics for each in having)), HEADLINES[0])
+    found = next((name for name in wanted if having and all(name in each.metrics for each in having)), None)
+    # Of runs that have nothing yet: what their method will be ranked by.
+    method = next((str(each.params["method"]) for each in results if "method" in each.params), None)
+    return found or (f"eval/{methods.load(method).headline}" if method else HEADLINES[0])
 
 
 def _answers(results: Sequence[Result]) -> str:

@@ -1,5 +1,6 @@
 """The report that every run folder ends with: `report.json` for programs; for people `report.html` and `report.md`."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,20 +116,15 @@ def markdown(plan: Plan, content: Report) -> str:
             [[key, str(value)] for key, value in methods.load(plan.method).shown(plan.hyperparameters).items()],
         ),
     ]
-    for sample in content["samples"]:
-        lines += [
-            f"**{sample['prompt']}**",
-            "",
-            "Before:",
-            "",
-            _quote(sample["before"]),
-            "",
-            "After:",
-            "",
-            _quote(sample["after"]),
-            "",
-        ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *shown(content["samples"])]) + "\n"
+
+
+def shown(samples: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the lines that show prompts with both answers, as they are: a model's markup is none of the page's."""
+    titles = {"prompt": "**Prompt**", "before": "Before:", "after": "After:"}
+    return [
+        line for sample in samples for key, title in titles.items() for line in (title, "", _verbatim(sample[key]), "")
+    ]
 
 
 def _checkpoints(model: Saved) -> list[str]:
@@ -139,12 +135,16 @@ def _checkpoints(model: Saved) -> list[str]:
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     if not rows:
         return []
-    return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]] + [""]
+    cells = [[each.replace("|", "\\|") for each in row] for row in [head, ["---"] * len(head), *rows]]
+    return ["| " + " | ".join(row) + " |" for row in cells] + [""]
 
 
 def _code(text: str | None) -> str:
     return f"`{text}`" if text else "none yet"
 
 
-def _quote(text: str) -> str:
-    return "\n".join(f"> {line}" for line in text.splitlines())
+def _verbatim(text: str) -> str:
+    # Quoted, a picture in an answer would be fetched by whoever shows the page. A fence ends at one of its length.
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"

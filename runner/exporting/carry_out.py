@@ -1,14 +1,16 @@
 """An export made: written next to its place, proven by the program made for it, and only then put there."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 
 import msgspec
+from filelock import Timeout
 
-from runner import __version__, planning
+from runner import __version__, cache, planning
 from runner.errors import ProofError, RequestError
 from runner.exporting import formats, programs
 from runner.exporting.exporter import Bound, Exporter, RunModel
@@ -17,7 +19,7 @@ from runner.exporting.quantized import cost
 from runner.exporting.reference import Reference, folder_of, reference
 from runner.plan import Run
 from runner.record import layout
-from runner.record.files import read_json, write_json
+from runner.record.files import read_kept, write_json
 
 Say = Callable[[str], None]
 
@@ -84,12 +86,32 @@ def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
 
     Raises `ProofError` where it is not the run's model; with `force` it is kept, marked as not proven.
     """
-    model = RunModel(asked.run.folder)
-    kept = read_json(asked.folder / layout.EXPORT, Export)
-    answers = known(asked, model)
-    # The content, too: what was edited or half copied since is written again.
-    if kept is not None and _fits(kept, asked, answers) and kept.files == _digests(asked.folder):
-        return asked.folder, kept
+    with _alone(asked.folder, say):
+        model = RunModel(asked.run.folder)
+        kept = read_kept(asked.folder / layout.EXPORT, Export)
+        answers = known(asked, model)
+        # The content, too: what was edited or half copied since is written again.
+        if kept is not None and _fits(kept, asked, answers) and kept.files == _digests(asked.folder):
+            return asked.folder, kept
+        return asked.folder, _made(asked, model, answers, say)
+
+
+@contextmanager
+def _alone(folder: Path, say: Say) -> Iterator[None]:
+    """Let one process at a time write an export: a second one would remove the draft of the first."""
+    lock = cache.lock(folder.parent, f".{folder.name}")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another process writes {folder}; waiting for it …")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _made(asked: Wanted, model: RunModel, answers: Reference, say: Say) -> Export:
     # Next to its place, so that putting it there is one rename.
     draft = asked.folder.with_name(f".{asked.folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -115,7 +137,7 @@ def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
     finally:
         # Refused, failed or stopped: a folder that looks like an export and is none must not be left.
         shutil.rmtree(draft, ignore_errors=True)
-    return asked.folder, found
+    return found
 
 
 def known(asked: Wanted, model: RunModel | None = None) -> Reference:
@@ -124,7 +146,12 @@ def known(asked: Wanted, model: RunModel | None = None) -> Reference:
 
 
 def check(asked: Wanted, folder: Path, known: Reference, say: Say) -> Export:
-    """Let the program made for it load the export in a folder, and return how it compares with the run's model."""
+    """Let the program made for it load the export in a folder, and return how it compares with the run's model.
+
+    Raises `RequestError` where there is no such folder: a program would ask a hub for a model of that name.
+    """
+    if not folder.is_dir():
+        raise RequestError(f"check: {folder} is no folder; name one with an export in it.")
     program = programs.load(asked.exporter.program)
     say(f"asking it {len(known.asked.prompts)} {known.split} prompts by {program.version()} …")
     said = program.evidence(folder, known.asked)

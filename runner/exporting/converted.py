@@ -19,7 +19,8 @@ class Converted(Exporter):
 
     def write(self, model: RunModel, folder: Path, quantization: str) -> None:
         """Write the merged model, let it be converted, keep the result. Raises `ModelError` with the reason."""
-        ends, work = model.ends, folder / ".work"
+        # Whole paths: the converter runs in that folder, and would take a path that is not there for a hub's name.
+        ends, work = model.ends, folder.absolute() / ".work"
         source, made = work / "merged", work / "made"
         source.mkdir(parents=True)
         merged.EXPORTER.write(model, source, "float32")

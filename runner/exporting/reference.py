@@ -15,7 +15,7 @@ from runner.models.chat.row_tokens import common_prefix
 from runner.models.chat.tokenizer import ChatTokenizer
 from runner.plan import Run
 from runner.record import layout
-from runner.record.files import read_json, write_json
+from runner.record.files import read_kept, write_json
 from runner.record.samples import Sampling
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def reference(run: Run, model: RunModel, rows: int, max_new_tokens: int) -> Refe
     Raises `DataError` where the run has no row that can be asked.
     """
     path = run.folder / layout.EXPORTS / layout.QUESTIONS
-    kept = read_json(path, Reference)
+    kept = read_kept(path, Reference)
     wanted = (model.reference.digest, rows, max_new_tokens)
     if kept is not None and (kept.digest, kept.wanted, kept.asked.max_new_tokens) == wanted:
         return kept

@@ -138,10 +138,10 @@ def _folder(name: str, runs_folder: Path) -> Path:
 
 
 def _compare(folders: Sequence[Path], metric: Sequence[str] | None, margin: float | None) -> dict[str, object]:
-    from runner.compare import results, verdict
+    from runner.compare import verdict
+    from runner.compare.models import compare_folders
 
-    read = [each for folder in folders for each in results.read_all(folder)]
-    return {**verdict.as_json(verdict.make(read, metric, margin))}
+    return {**verdict.as_json(compare_folders(folders, metric, margin))}
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def promote(run: Run, keys: Keys, runs: Path) -> Moved:
 
     Raises `RefusedError` with the sentence where it is not, `RequestError` where nothing can be compared.
     """
-    position = _in_mlflow(run)
     with opened(store(run.request.tracking.uri)) as registry:
+        position = _in_mlflow(run, registry)
         name = keys.name or run.request.tracking.register or planning.data_name(run.request)
         holder = registry.holder(name, keys.alias)
         if holder and holder.run_id == position.run_id:
@@ -112,13 +112,14 @@ def shown_history(keys: Keys) -> tuple[str, list[list[str]]]:
         return f"{name}@{keys.alias}", rows
 
 
-def _in_mlflow(run: Run) -> Position:
+def _in_mlflow(run: Run, registry: Registry) -> Position:
     position = position_of(run)
-    if not position.model_id:
+    # Asked for, too: of another folder's store the address is the same, as sqlite:///mlflow.db is the one of here.
+    if not position.model_id or not registry.has(position.model_id):
         where = shown(store(run.request.tracking.uri))
         raise RequestError(
-            f"{run.folder}: its model is not in MLflow ({where}), where models have their names; give the run's "
-            "command again with tracking=mlflow, or set MLFLOW_TRACKING_URI to the store that it was sent to."
+            f"{run.folder}: its model is not in MLflow ({where}), where models have their names; promote it "
+            "in the folder where it was made, or give the run's command again with tracking=mlflow."
         )
     return position
 

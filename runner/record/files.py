@@ -14,6 +14,14 @@ def read_json(path: Path, form: type[Form]) -> Form | None:
     return msgspec.json.decode(path.read_bytes(), type=form) if path.exists() else None
 
 
+def read_kept(path: Path, form: type[Form]) -> Form | None:
+    """Return what a JSON file holds that can be made again; None without it, and where it is not of this form."""
+    try:
+        return read_json(path, form)
+    except msgspec.DecodeError:  # damaged, or of another version
+        return None
+
+
 def whole_lines(path: Path) -> bytes:
     """Return the whole lines of a file to which lines are appended, without what a crash has torn; none without it."""
     content = path.read_bytes() if path.exists() else b""

@@ -30,7 +30,8 @@ def request(composed: Any) -> Request:
     gone = [section for section in ("method", "backend", *SECTIONS) if section not in composed]
     if gone:
         raise RequestError(f"{gone[0]}: missing; every request needs one; leave out ~{gone[0]}.")
-    method, backend = str(composed["method"]), str(composed["backend"]["name"])
+    method = _chosen("method", composed["method"], methods.names())
+    backend = _chosen("backend", (composed["backend"] or {}).get("name"), backends.names())
     # Each section by its owner's dataclass: a method's or a backend's keys are in its own package.
     owners = SECTIONS | {method: methods.load(method).hyperparameters}
     owners["backend"] = backends.keys(backend)
@@ -55,6 +56,13 @@ def request(composed: Any) -> Request:
     if problems:
         raise RequestError("\n".join(problems))
     return Request(**asdict(msgspec.convert(root, RootKeys)), method=method, hyperparameters=hyperparameters, **values)
+
+
+def _chosen(group: str, name: object, known: list[str]) -> str:
+    """Return the name of a method or a backend, by whose keys the rest is checked; raises as `request` does."""
+    if name not in known:
+        raise RequestError(f"{group}: got {name!r}; choose {group}=NAME; allowed: {', '.join(known)}.")
+    return str(name)
 
 
 def values(given: Mapping[str, object], owner: type[Keys]) -> Keys:
@@ -98,7 +106,8 @@ def _problems(prefix: str, values: object, owner: type) -> Iterator[str]:
     for key in known:
         value = values.get(key, "???" if known[key].default is MISSING else known[key].default)
         if is_dataclass(hints[key]) and isinstance(hints[key], type):
-            yield from _problems(f"{prefix}{key}.", values.get(key) or {}, hints[key])
+            # One that is there without a value is no section: whoever writes backend.lora=null means something by it.
+            yield from _problems(f"{prefix}{key}.", values.get(key, {}), hints[key])
         elif value == "???":
             yield f"{prefix}{key}: missing; give it {describe(hints[key])}, in YAML or as {prefix}{key}=…"
         else:

@@ -19,6 +19,12 @@ def sentence(error: BaseException) -> RunnerError | None:
     # By name: torch is not to be imported for a sentence.
     if type(error).__name__ == "OutOfMemoryError":
         return RunnerError("backend: the device's memory is full; lower backend.max_length, or take a smaller model.")
+    # Hydra's own check, which it forgets to raise as its own error, and which does not name the group.
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be a string"):
+        return RequestError(
+            "command line: a group, as backend or tracking, takes the name of an option, and got null or a number; "
+            "--help lists the options (tracking=none keeps no record)."
+        )
     # Anything else is a bug, which keeps its traceback.
     if type(error).__module__.partition(".")[0] not in ("hydra", "omegaconf", "yaml"):
         return None

@@ -40,7 +40,7 @@ def served(engine: Engine, folder: Path, model: str, port: int = 0) -> Iterator[
     Raises `RequestError` where the port is taken, `ServiceError` with the engine's last words where it does not start.
     """
     # Between here and the engine's start another process may take it; then the engine ends, and its words say so.
-    port = _free(port)
+    port = free(port)
     # Offline: the export is whole, and an engine that asked a hub for more would serve something else.
     environment = os.environ | {"HF_HUB_OFFLINE": "1"} | dict(engine.environment)
     with TemporaryFile() as log:
@@ -87,7 +87,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             return
 
 
-def _free(port: int) -> int:
+def free(port: int) -> int:
+    """Return a port that can be had, another one for 0. Raises `RequestError` where it is taken."""
     with socket.socket() as tried:
         # As servers do: one that has just ended leaves its connections in TIME_WAIT, which is no reason to refuse.
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -78,6 +78,10 @@ class Registry:
         found = self.client.search_registered_models(max_results=MOST_NAMES)
         return [each.name for each in found if alias in each.aliases]
 
+    def has(self, model_id: str) -> bool:
+        """Say whether a logged model is in this store."""
+        return _or_none(lambda: self.client.get_logged_model(model_id)) is not None
+
     def register(self, name: str, run_id: str, model_id: str) -> Version:
         """Return a run's version of a registered model, made where there is none."""
         return Version(name, register(self.client, name, run_id, model_id), run_id)

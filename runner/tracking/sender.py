@@ -86,6 +86,18 @@ class Sender:
 
         A hosted run without a status waits for its job: only the job says which MLflow run it is.
         """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._send(status)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST" or not self.position.run_id:
+                raise
+            # Another store at the same address, as sqlite:///mlflow.db is in another folder: it gets all of the run.
+            self._keep(**asdict(Position(self.position.uri)))
+            self._send(status)
+
+    def _send(self, status: str) -> None:
         if not self._open(status):
             return
         records, end = new_records(self.run.folder / layout.JOURNAL, self.position.sent_bytes)

@@ -67,6 +67,12 @@ def test_the_interval_is_students_where_rows_are_normal() -> None:
     assert interval(ours, theirs) == pytest.approx((expected.low, expected.high), abs=0.02)
 
 
+def test_the_interval_of_a_share_ends_at_100_points() -> None:
+    every, none = np.ones((1, 40)), np.zeros((1, 40))
+    assert interval(every, none) == (pytest.approx(0.87, abs=0.01), 1.0)
+    assert interval(none, every) == (-1.0, pytest.approx(-0.87, abs=0.01))
+
+
 def test_a_clear_winner_is_named_in_a_sentence() -> None:
     random = np.random.default_rng(1)
     theirs = random.random(400) < 0.6
@@ -157,6 +163,11 @@ def test_a_value_with_bars_and_line_ends_stays_in_its_cell() -> None:
         verdict.make([result("a", [1], system="one|two\nthree"), result("b", [0], system="four")])
     )
     assert "| one\\|two three |" in reported
+
+
+def test_runs_without_metrics_are_said_to_lack_the_one_of_their_method() -> None:
+    assert verdict.make([result("a", method="rft")]).verdict == "nothing to rank: no run has eval/reward yet"
+    assert verdict.make([result("a", method="sft")]).verdict == "nothing to rank: no run has eval/loss yet"
 
 
 def test_only_rows_that_both_have_judged_are_compared() -> None:

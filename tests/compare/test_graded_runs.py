@@ -27,6 +27,10 @@ def test_a_run_and_an_evaluation_are_compared_by_all_graders_and_a_page_shows_th
     write_evaluation(here.folder / "runs" / "evaluations" / "judged", {"hosted": {"right": BAD, "close": CLOSE}})
     reported = here.compare("one", "judged", "--metric", "graders", "--margin", "0.02", "--json", "--to", "out")
     assert reported.returncode == 0, reported.stderr
+    alone = here.compare("one", f"runs/{folder.name}")
+    assert "seeds" not in alone.stdout, "a run that is named twice is one run"
+    assert "tuned beats base: right +" in alone.stdout
+    assert "tuned and base come out alike in close" in alone.stdout
     found = json.loads(reported.stdout)
     assert (found["metric"], found["further"]) == ("eval/right", ["eval/close"])
     right, close = found["differences"]
@@ -38,9 +42,10 @@ def test_a_run_and_an_evaluation_are_compared_by_all_graders_and_a_page_shows_th
     page = (here.folder / "out" / "comparison.html").read_text("utf-8")
     assert page.count('<section class="row"') == 24
     assert page.count("base says 3<") == 1
-    refused = here.compare("one", "--margin", "0")
-    assert refused.returncode == 2
-    assert "got 0; allowed: a number above 0, in the metric's own unit" in refused.stderr
+    for margin in ("0", "much"):
+        refused = here.compare("one", "--margin", margin)
+        assert refused.returncode == 2
+        assert f"got {margin}; allowed: a number above 0, in the metric's own unit" in refused.stderr
 
 
 def test_an_evaluation_is_compared_by_its_folder_and_keeps_what_came_out(here: Here) -> None:

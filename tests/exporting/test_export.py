@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ pytest.importorskip("xllamacpp")
 
 from msgspec.structs import replace
 
-from runner import api
+from runner import api, export
 from runner.errors import ModelError, ProofError, RequestError
 from runner.exporting import carry_out, formats, programs
 from runner.exporting.carry_out import Wanted
@@ -126,9 +127,14 @@ class NoConverter(Converted):
         return ""
 
 
-def test_a_model_that_a_converter_does_not_know_is_refused_with_its_last_words(tuned: Tuned, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["", "a folder that is named from here"])
+def test_a_model_that_a_converter_does_not_know_is_refused_with_its_last_words(
+    folder: str, tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tuned("llama")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="other cannot be made of this model: no such architecture; use format=merged"):
-        NoConverter().write(RunModel(tuned("llama")), tmp_path, "fp32")
+        NoConverter().write(RunModel(run), Path(folder) if folder else tmp_path, "fp32")
 
 
 def test_programs_that_load_exports_do_not_report_them_to_their_makers(tmp_path: Path) -> None:
@@ -263,6 +269,36 @@ def test_an_export_that_was_edited_since_is_written_again(in_process: None, tune
     assert carry_out.export(wanted(tuned("llama"), "merged"), said.append)[1].proven
     assert said[0].startswith("writing merged")
     assert (folder / "chat_template.jinja").read_bytes() == template
+
+
+@pytest.mark.parametrize("content", ["{", '{"plan_id": "of an earlier version"}'])
+def test_what_was_kept_and_cannot_be_read_is_made_again(content: str, in_process: None, tuned: Tuned) -> None:
+    asked = wanted(tuned("llama"), "merged")
+    carry_out.export(asked, quiet)
+    (asked.folder / layout.EXPORT).write_text(content, "utf-8")
+    (asked.folder.parent / layout.QUESTIONS).write_text(content, "utf-8")
+    said: list[str] = []
+    assert carry_out.export(asked, said.append)[1].proven
+    assert said[0].startswith("writing merged")
+
+
+def test_two_processes_that_want_one_export_make_it_once(in_process: None, tuned: Tuned) -> None:
+    asked = wanted(tuned("llama"), "merged")
+    shutil.rmtree(asked.folder, ignore_errors=True)
+    said: list[str] = []
+    with ThreadPoolExecutor() as threads:
+        made = list(threads.map(lambda _: carry_out.export(asked, said.append), range(2)))
+    assert made[0] == made[1]
+    assert [each for each in said if each.startswith("writing")] == ["writing merged in float32 …"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_folder_to_check_has_to_be_there_and_no_hub_is_asked_for_it(tuned: Tuned, tmp_path: Path) -> None:
+    asked = wanted(tuned("llama"), "merged")
+    with pytest.raises(RequestError, match=r"check: .*gpt2 is no folder; name one with an export in it"):
+        carry_out.check(asked, tmp_path / "gpt2", carry_out.known(asked), quiet)
+    with pytest.raises(RequestError, match="push: with check=FOLDER nothing is sent"):
+        export._export([str(asked.run.folder), "check=copy", "push=hub:ORG/NAME"])
 
 
 def test_an_architecture_that_gguf_does_not_know_is_refused_with_what_it_knows() -> None:

@@ -55,7 +55,7 @@ class Place:
         own |= {"RUNNER_CACHE": str((folder or self.folder) / "cache"), "MLFLOW_TRACKING_URI": self.store}
         return warm.run([sys.executable, "-m", *line], cwd=folder or self.folder, env=os.environ | own)
 
-    def promote(self, *line: str, code: int = 0) -> str:
+    def promote(self, *line: str, code: int = 0, store: str | None = None) -> str:
         """Promote, which has to end with a code; return what was printed, or the sentence of a refusal.
 
         In this process: opening the store in one of its own takes a second each time.
@@ -63,7 +63,7 @@ class Place:
         printed, complained = io.StringIO(), io.StringIO()
         arguments = ["--runs-folder", f"{self.folder}/runs", *line]
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(complained):
-            patch.setenv("MLFLOW_TRACKING_URI", self.store)
+            patch.setenv("MLFLOW_TRACKING_URI", store or self.store)
             ended = cli.guarded(lambda: promote._promote(arguments))
         assert ended == code, printed.getvalue() + complained.getvalue()
         return complained.getvalue() if code else printed.getvalue()

@@ -10,6 +10,7 @@ import pytest
 
 from runner import models
 from runner.errors import ModelError
+from tests import stores
 from tests.promotion.answering import CLOTH, Place
 
 pytestmark = pytest.mark.slow
@@ -105,6 +106,22 @@ def test_the_model_is_loaded_by_its_alias_in_a_folder_that_has_nothing_but_the_a
         models.identify("models:/loaded@nobody")
     with pytest.raises(ModelError, match=r"was never asked for on this machine, so a plan cannot know what it means"):
         models.identify("models:/loaded@nobody", offline=True)
+
+
+def test_a_store_without_the_model_is_named_and_left_as_it_is(place: Place, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    stores.put_empty(tmp_path)
+    (run,) = place.folder.glob("runs/no-*")
+    tracking = run / "tracking.json"
+    kept, elsewhere = tracking.read_text("utf-8"), f"sqlite:///{tmp_path}/mlflow.db"
+    # As where both stores are sqlite:///mlflow.db, each in its own folder.
+    tracking.write_text(kept.replace(place.store, elsewhere), "utf-8")
+    said = place.promote("no-", "name=moved", code=2, store=elsewhere)
+    tracking.write_text(kept, "utf-8")
+    assert "its model is not in MLflow" in said
+    assert "promote it in the folder where it was made" in said
+    assert MlflowClient(elsewhere).search_registered_models() == []
 
 
 def test_the_command_goes_back_and_says_what_to_type_next(place: Place) -> None:

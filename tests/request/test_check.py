@@ -145,10 +145,20 @@ def test_the_folder_of_runs_can_be_named_where_there_is_one(tmp_path: Path, monk
     assert composed("runs_folder=elsewhere")["runs_folder"] == "elsewhere"
 
 
-def test_a_value_in_place_of_a_section_is_refused_with_the_section_s_keys() -> None:
+@pytest.mark.parametrize("override", ["backend.name=Local", "backend.name=null", "method={a: 1}"])
+def test_a_method_or_backend_that_there_is_not_is_refused_with_those_there_are(override: str) -> None:
+    group = override.partition(".")[0].partition("=")[0]
+    with pytest.raises(RequestError, match=rf"^{group}: got .*; choose {group}=NAME; allowed: .*(local|dpo)"):
+        check.request(composed(override))
+
+
+@pytest.mark.parametrize("value", [3, None])
+def test_a_value_in_place_of_a_section_is_refused_with_the_section_s_keys(value: object) -> None:
     content = composed()
-    content["backend"]["lora"] = 3
-    with pytest.raises(RequestError, match=r"^backend\.lora: got 3; it has keys of its own: backend\.lora\.rank, "):
+    content["backend"]["lora"] = value
+    with pytest.raises(
+        RequestError, match=rf"^backend\.lora: got {value}; it has keys of its own: backend\.lora\.rank, "
+    ):
         check.request(content)
 
 

@@ -15,7 +15,7 @@ def sentence(*overrides: str) -> str:
     hydra_config.register()
     with (
         initialize_config_dir(str(hydra_config.home() / "conf"), version_base="1.3"),
-        pytest.raises(HydraException) as raised,
+        pytest.raises((HydraException, ValueError)) as raised,
     ):
         compose("config", list(overrides))
     reported = hydra_errors.sentence(raised.value)
@@ -24,6 +24,10 @@ def sentence(*overrides: str) -> str:
 
 
 NOT_AN_OPTION = "which is none of the options that --help lists"
+NO_OPTION = (
+    "command line: a group, as backend or tracking, takes the name of an option, and got null or a number; --help "
+    "lists the options (tracking=none keeps no record)."
+)
 WRONG = [
     ("dataset=mine.jsonl", f"dataset: got 'mine.jsonl', {NOT_AN_OPTION}; write dataset=files dataset.train=mine.jsonl"),
     ("dataset=a/b.csv", f"dataset: got 'a/b.csv', {NOT_AN_OPTION}; write dataset=files dataset.train=a/b.csv"),
@@ -50,6 +54,8 @@ WRONG = [
     ("sft.n_epochs=1", "sft.n_epochs: belongs to method=sft, which this request does not choose; choose it, or leave "
      "the key out."),
     ("experiments=one", "experiments: a named request is added, not set; write +experiments=NAME."),
+    ("tracking=null", NO_OPTION),
+    ("backend=5", NO_OPTION),
     ("+dpo.beta=1", "dpo.beta: this key exists already; leave out the + before it."),
 ]  # fmt: skip
 

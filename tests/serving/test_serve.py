@@ -12,10 +12,12 @@ from pathlib import Path
 import openai
 import pytest
 
+from runner import serve
 from runner.errors import RequestError, ServiceError
 from runner.serving import client, engines
 from runner.serving.engines import Engine
 from runner.serving.server import served
+from runner.terminal import cli
 from tests import warm
 from tests.exporting.conftest import tuned as tuned
 
@@ -60,6 +62,7 @@ def test_the_official_client_and_curl_are_answered_and_ctrl_c_ends_it(engine: st
     url, model = re.search(r'base_url="(.*?)"', said)[1], re.search(r'model="(.*?)"', said)[1]  # type: ignore[index]
 
     with openai.OpenAI(base_url=url, api_key="none") as asked:
+        assert [each.id for each in asked.models.list()] == [model], "what clients list is what answers"
         text = asked.responses.create(model=model, input=QUESTION, temperature=0).output_text
         reported = asked.chat.completions.create(
             model=model, temperature=0, messages=[{"role": "user", "content": QUESTION}]
@@ -128,6 +131,12 @@ def test_a_port_that_is_taken_is_refused_with_what_helps(tmp_path: Path) -> None
         second = served(Deaf(), tmp_path, "m", port)
         with pytest.raises(RequestError, match=f"port: {port} cannot be had .*; port=0 takes one that is free"):
             second.__enter__()
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_what_is_no_port_is_refused(port: str) -> None:
+    with pytest.raises(RequestError, match=f"^port: .*, got {port}"):
+        cli.keys([f"port={port}"], serve.Asked)
 
 
 def test_an_engine_that_there_is_not_is_refused_with_those_there_are() -> None:

@@ -81,6 +81,21 @@ def samples_in_mlflow(folder: Path) -> list[dict[str, str]]:
     return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
 
 
+def test_a_store_that_does_not_know_a_run_that_is_resumed_gets_all_of_it(
+    tiny_model: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    assert run_command(tmp_path, "-m", "runner", *tracked(tiny_model, pairs_file)).returncode == 0
+    tracking = the_run(tmp_path) / "tracking.json"
+    # As where it was killed before the end was sent, and is resumed in a folder with an mlflow.db of its own.
+    tracking.write_text(tracking.read_text("utf-8").replace('"finished"', '""'), "utf-8")
+    (tmp_path / "mlflow.db").rename(tmp_path / "gone.db")
+    process = run_command(tmp_path, "-m", "runner", *tracked(tiny_model, pairs_file))
+    assert process.returncode == 0, process.stderr
+    content = inspect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    assert (content["status"], content["models"]) == ("FINISHED", 1)
+    assert content["losses"] == list(range(1, content["losses"][-1] + 1))
+
+
 INSPECT = """
 import json, sys
 import mlflow

@@ -18,6 +18,12 @@ class Rehearsed:
     price: Price | None = None
     """What its judge will cost at most."""
 
+    @property
+    def shown(self) -> tuple[object, ...]:
+        """What a person reads of it: scores with two digits."""
+        scores = {kind: f"{score:.2f}" for kind, score in self.scores.items()}
+        return self.name, self.type, scores, self.warnings, self.price
+
 
 SAMPLES = 4
 """How often the base model answers each prompt."""

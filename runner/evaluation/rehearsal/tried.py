@@ -13,7 +13,7 @@ from runner.errors import DataError
 from runner.evaluation import judges
 from runner.evaluation.grading import item_of
 from runner.evaluation.rehearsal.rehearsed import Rehearsed
-from runner.graders import Grader, Sample, Subject, templates
+from runner.graders import Grade, Grader, Sample, Subject, templates
 from runner.judging.keys import JudgeKeys
 from runner.record.graded import SIDES, Answer, Asked
 from runner.record.samples import Sampling
@@ -65,16 +65,26 @@ def _tried(rows: Sequence[Asked], grader: Grader) -> Rehearsed:
     paid = list(grader.models()) or grader.concurrent
     if paid or grader.compares or grader.loads():
         return Rehearsed(grader.name, grader.type, warnings=tuple(warnings))
-    scores: dict[str, list[float]] = {}
+    graded: dict[str, list[tuple[Subject, Grade]]] = {}
     with grader.grading(None) as grade:
         for kind, subject in islice(_subjects(rows), TRIED * 3):
-            found = grade(subject)
-            if found.score is not None:
-                scores.setdefault(kind, []).append(found.score)
-            elif kind != EMPTY and len(warnings) < FOUND:
-                warnings.append(f"no grade for the {kind} answer of {_place(subject, rows)}: {found.error}")
+            graded.setdefault(kind, []).append((subject, grade(subject)))
+    known = {kind: [grade.score for _, grade in each if grade.score is not None] for kind, each in graded.items()}
+    scores = {kind: each for kind, each in known.items() if each}
+    # An empty answer may well have no grade; where the data has no other answers it is all that can be said.
+    telling = [kind for kind in graded if kind != EMPTY] or list(graded)
+    warnings += [text for kind in telling if (text := _ungraded(kind, graded[kind], rows))]
     means = {kind: sum(each) / len(each) for kind, each in scores.items()}
     return Rehearsed(grader.name, grader.type, means, (*warnings, *_odd(scores, means)))
+
+
+def _ungraded(kind: str, graded: Sequence[tuple[Subject, Grade]], rows: Sequence[Asked]) -> str:
+    """Say how many answers of a kind have no grade, with the first error; nothing where all have one."""
+    failed = [(subject, found.error) for subject, found in graded if found.score is None]
+    if not failed:
+        return ""
+    subject, error = failed[0]
+    return f"no grade for {len(failed)} of {len(graded)} {kind} answers, first that of {_place(subject, rows)}: {error}"
 
 
 def _odd(scores: Mapping[str, Sequence[float]], means: Mapping[str, float]) -> list[str]:
@@ -85,9 +95,11 @@ def _odd(scores: Mapping[str, Sequence[float]], means: Mapping[str, float]) -> l
     if len(values) == 1 and len(scores) > 1:
         problems.append(f"every answer, good, bad or empty, has the score {values.pop():g}: it distinguishes nothing")
     for bad in ("rejected", "other", EMPTY):
-        if bad in means and "good" in means and means[bad] > means["good"]:
-            better, good = means[bad], means["good"]
-            problems.append(f"{bad} answers have a better score ({better:.3g}) than good ones ({good:.3g})")
+        if bad in means and "good" in means:
+            better, good = f"{means[bad]:.3g}", f"{means['good']:.3g}"
+            # By what is shown: the same scores, summed in another order, differ in the last digit.
+            if float(better) > float(good):
+                problems.append(f"{bad} answers have a better score ({better}) than good ones ({good})")
     return problems
 
 

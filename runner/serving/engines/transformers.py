@@ -4,6 +4,7 @@ Called as `python -m runner.serving.engines.transformers NAME PORT` in the folde
 """
 
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class Transformers(Engine):
 def main() -> None:
     """Start `transformers serve NAME`."""
     from transformers.cli.serve import Serve
+    from transformers.cli.serving.model_manager import ModelManager
     from transformers.cli.serving.response import ResponseHandler
 
     handle = ResponseHandler.handle_request
@@ -50,6 +52,9 @@ def main() -> None:
 
     ResponseHandler.handle_request = as_documented
     model, port = sys.argv[1:]
+    # Theirs lists the hub's cache, none of which is served here, and fails with 500 where there is no such folder.
+    known = {"id": model, "object": "model", "created": int(time.time()), "owned_by": "runner"}
+    ModelManager.get_gen_models = staticmethod(lambda: [known])
     Serve(model, host="127.0.0.1", port=int(port))
 
 

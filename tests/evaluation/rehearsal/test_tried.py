@@ -19,6 +19,9 @@ EXACT: dict[str, Any] = {
     "type": "string_check", "name": "exact", "input": "{{ sample.output_text }}", "reference": "{{ item.answer }}",
     "operation": "eq",
 }  # fmt: skip
+LOST = {
+    "type": "python", "name": "lost", "source": "def grade(sample, item):\n    return float(item['solution'] == 'a')",
+}  # fmt: skip
 SAMPLING = Sampling(max_new_tokens=50)
 
 
@@ -59,6 +62,28 @@ def test_a_grader_that_likes_bad_answers_better_is_reported(tmp_path: Path) -> N
     content = [{"prompt": f"{each}?", "chosen": each, "rejected": f"no {each}"} for each in "ab"]
     [found] = rehearsed(rows(tmp_path, *content), EXACT | {"reference": "{{ item.rejected }}"})
     assert found.warnings[0] == "rejected answers have a better score (1) than good ones (0)"
+
+
+def test_answers_that_get_no_grade_are_counted_with_the_first_error(tmp_path: Path) -> None:
+    content = [{"prompt": f"{each}?", "answer": each} for each in "ab"]
+    [found] = rehearsed(rows(tmp_path, *content), LOST)
+    place = f"first that of {tmp_path}/prompts.jsonl:1: line 2: KeyError: 'solution'"
+    assert found.warnings == (
+        f"no grade for 2 of 2 good answers, {place}", f"no grade for 2 of 2 other answers, {place}",
+    )  # fmt: skip
+
+
+def test_a_grader_that_fails_is_reported_where_the_data_has_no_answers(tmp_path: Path) -> None:
+    [found] = rehearsed(rows(tmp_path, {"prompt": "a?"}, {"prompt": "b?"}), LOST)
+    place = f"first that of {tmp_path}/prompts.jsonl:1: line 2: KeyError: 'solution'"
+    assert found.warnings == (f"no grade for 2 of 2 empty answers, {place}",)
+
+
+def test_scores_that_differ_in_their_last_digit_are_no_better_ones(tmp_path: Path) -> None:
+    content = [{"prompt": f"{each}?", "answer": each} for each in "abc"]
+    source = "def grade(sample, item):\n    return 0.3 + 1e-9 * (sample['output_text'] != item['answer'])"
+    [found] = rehearsed(rows(tmp_path, *content), {"type": "python", "name": "close", "source": source})
+    assert found.warnings == ()
 
 
 def test_a_judge_is_not_asked_but_its_price_is_reported(tmp_path: Path) -> None:
