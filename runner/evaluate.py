@@ -130,7 +130,9 @@ def _show(folder: Path, request: Request, asked: argparse.Namespace) -> None:
             console.say(f"{sentence}.")
     if request.tracking.enabled:
         console.say(f"\n{failed if problem else f'MLflow: {where}'}")
-    console.say(f"\nkept in {folder}; python -m runner.compare {folder} shows the answers side by side")
+    ungraded = f"no answer is graded: name graders, evaluation.graders=[…]; the answers are in {folder}"
+    compare = f"kept in {folder}; python -m runner.compare {folder} shows the answers side by side"
+    console.say(f"\n{compare if found else ungraded}")
 
 
 def _calibrate(asked: argparse.Namespace, graders: Sequence[str], overrides: Sequence[str]) -> None:

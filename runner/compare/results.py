@@ -115,7 +115,9 @@ def read_models(folder: Path) -> list[Result]:
     """
     grades = graded.read(folder / graded.GRADES, AnswerGrade)
     if not grades:
-        raise RequestError(f"{folder}: {graded.GRADES} not found or empty; python -m runner.evaluate writes it.")
+        raise RequestError(
+            f"{folder}: {graded.GRADES} not found or empty; runner.evaluate with evaluation.graders=[…] writes it."
+        )
     path = folder / layout.EVALUATION
     named = [name for name in graded.SIDES if any(each.model == name for each in grades)]
     # In the order they were named: the first is the one that others are compared with.

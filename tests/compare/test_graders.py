@@ -186,5 +186,7 @@ def test_a_row_with_several_samples_is_one_row_and_one_with_an_error_is_none(tmp
 
 def test_a_folder_without_grades_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"models": [], "graders": []}', "utf-8")
-    with pytest.raises(RequestError, match=r"grades.jsonl not found or empty; python -m runner.evaluate writes it"):
+    with pytest.raises(
+        RequestError, match=r"grades.jsonl not found or empty; runner.evaluate with evaluation.graders="
+    ):
         read_all(tmp_path)

@@ -183,3 +183,15 @@ def test_a_run_its_base_and_a_checkpoint_answer(tiny_model: Path, pairs_file: Pa
         by_model.setdefault(each.model, []).append(each.text)
     assert by_model["one"] == by_model["one@4"]
     assert by_model["one"] != by_model["one@2"]
+
+
+def test_own_prompts_are_not_graded_by_the_style_of_the_embedded_data(cloud: Emulator, here: Path) -> None:
+    without = [each for each in line(cloud) if not each.startswith(("dataset.", "evaluation.graders"))]
+    said = command(here, *without)
+    assert "in style" not in said
+    assert "no answer is graded: name graders" in said
+    assert "runner.compare" not in said
+    graded = command(here, *without, "evaluation.graders=[says_rule.json]")
+    assert "in style" not in graded
+    assert "shows the answers side by side" in graded
+    assert "in style" in command(here, *without, "dataset=house_style")
