@@ -40,6 +40,8 @@ def _compare(arguments: list[str]) -> None:
     folders, place = _found(asked)
     # Trials of a sweep that have not begun have no folder yet: the others are compared meanwhile.
     there = [folder for folder in folders if any((folder / name).exists() for name in (layout.PLAN, layout.EVALUATION))]
+    # Named twice, by overlapping patterns say, a run would be taken for two seeds that agree.
+    there = list({folder.resolve(): folder for folder in there}.values())
     read = [each for folder in there for each in results.read_all(folder)]
     found = verdict.make(read, asked.metric, asked.margin)
     target = asked.to or place

@@ -1,10 +1,12 @@
 """Comparison by graders: of runs and of the models of an evaluation, one or several, with a margin, against chance."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from runner.compare import __main__ as command
 from runner.compare import verdict
 from runner.compare.difference import compare, corrected
 from runner.compare.models import as_json, compare_models
@@ -190,3 +192,11 @@ def test_a_folder_without_grades_is_refused(tmp_path: Path) -> None:
         RequestError, match=r"grades.jsonl not found or empty; runner.evaluate with evaluation.graders="
     ):
         read_all(tmp_path)
+
+
+def test_what_is_named_twice_takes_part_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Overlapping patterns name a run twice, which would be two seeds that agree."""
+    folder = write_evaluation(tmp_path / "once", {"one": {"right": [0, 1]}, "two": {"right": [1, 1]}})
+    command._compare([str(folder), str(tmp_path / "." / "once" / ".." / "once"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [(each["name"], len(each["runs"])) for each in found["variants"]] == [("model=two", 1), ("model=one", 1)]
