@@ -16,7 +16,6 @@ The comparison of a sweep or an evaluation is also written into its own folder, 
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--metric", action="append", help="what to rank by: eval/reward_accuracy, eval/GRADER, …; may be repeated: the "
         "first ranks, and all are corrected for being several; `graders` means every grader",
     )  # fmt: skip
-    parser.add_argument("--margin", type=_margin, help="say which is no worse by more than this (0.02: 2 points)")
+    parser.add_argument("--margin", type=cli.margin, help="say which is no worse by more than this (0.02: 2 points)")
     parser.add_argument("--repeat", metavar="RUN", help="print the command that makes a run again, and what changed")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to write the comparison")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -119,13 +118,6 @@ def _evaluation(name: str, runs: Path) -> Path | None:
     """Return the folder of an evaluation by its path, or by its name among the evaluations."""
     folders = (Path(name), run_folders.evaluations_in(runs) / name)
     return next((folder for folder in folders if (folder / layout.EVALUATION).exists()), None)
-
-
-def _margin(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"got {text}; allowed: a number above 0, in the metric's own unit")
-    return value
 
 
 def trials(folder: Path) -> list[Path]:

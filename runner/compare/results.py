@@ -132,7 +132,7 @@ def _ties(grades: Sequence[AnswerGrade], first: str) -> list[AnswerGrade]:
     So a win rate is compared with a half, row by row as any other score.
     """
     has = {each.grader for each in grades if each.model == first}
-    rows = {(each.row, each.grader) for each in grades if each.grader not in has}
+    rows = {(each.row, each.grader) for each in grades if each.grader not in has and each.score is not None}
     return [AnswerGrade(model=first, row=row, grader=grader, score=TIE) for row, grader in sorted(rows)]
 
 

@@ -149,9 +149,17 @@ def test_a_field_that_is_missing_is_reported_before_anything_is_sent(cloud: Emul
         (["no-such-run"], "run no-such-run: not found"),
         (["endpoint:example.org"], "endpoint:example.org: needs an address and a model's name"),
         (["nonsense:there"], "nonsense:there: no such model; allowed: a run, RUN@base"),
+        (
+            ["endpoint:http://127.0.0.1:1/v1#one", "--margin", "-1"],
+            "argument --margin: got -1; allowed: a number above 0",
+        ),
+        (
+            ["endpoint:http://127.0.0.1:1/v1#one", "evaluation.graders=[pairwise]"],
+            "evaluation.graders: preferred compares two models' answers, and endpoint:http://127.0.0.1:1/v1#one is",
+        ),
     ],
 )
-def test_a_model_that_is_not_there_is_reported_in_a_sentence(
+def test_what_cannot_be_evaluated_is_reported_in_a_sentence(
     models: list[str], message: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(here)
