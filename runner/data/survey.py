@@ -223,9 +223,9 @@ def _refuse_long_prompts(file: DataFile, over: Sequence[tuple[int, Row]], limit:
     counts = limit.count_prompts([row for _, row in over])
     full = [number for (number, _), tokens in zip(over, counts, strict=True) if tokens >= limit.max_tokens]
     if full:
-        # All of a block: whoever removes them one by one would start once for each.
+        # All of a block, the first megabyte: whoever removes them one by one would start once for each.
         places = ", ".join(f"{file.name}:{number}" for number in full[:EXAMPLES])
-        more = f" and {len(full) - EXAMPLES:,} more" if len(full) > EXAMPLES else ""
+        more = f" and {len(full) - EXAMPLES:,} more so far" if len(full) > EXAMPLES else ""
         raise DataError(
             f"{places}{more}: the prompt alone fills {limit.key}={limit.max_tokens} tokens, so that "
             "nothing of the answer is left to learn; shorten the prompt, remove the row or raise the limit."

@@ -245,6 +245,12 @@ def test_an_implicit_prompt_ends_before_the_assistants_first_turn_that_differs(w
     assert pair == Pair((user("Why?"),), (assistant("A"),), (assistant("A"), assistant("B")))
 
 
+def test_two_conversations_that_begin_with_different_questions_are_no_pair(written: Callable[..., Path]) -> None:
+    asked = [[{"role": "user", "content": text}, {"role": "assistant", "content": "A"}] for text in ("Why?", "How?")]
+    (group,) = look(written(json.dumps({"chosen": asked[0], "rejected": asked[1]}))).findings
+    assert "data.jsonl:1: the two conversations begin with different turns; both" in str(group.examples[0])
+
+
 def test_alpacas_input_follows_its_instruction_on_a_line_of_its_own(written: Callable[..., Path]) -> None:
     path = written('{"instruction": "Translate.", "input": "Brot", "output": "Bread"}')
     assert rows_of(path, "conversation") == [Conversation((user("Translate.\nBrot"), assistant("Bread")))]

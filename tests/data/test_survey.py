@@ -256,7 +256,7 @@ def test_every_finding_has_the_line_of_its_row(tmp_path: Path, sorts: list[str])
 def test_all_rows_whose_prompt_alone_fills_the_limit_are_named_at_once(tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", *range(9))
     limit = TokenLimit(10, lambda rows: [11] * len(rows), lambda rows: [9] + [10] * 8, "backend.max_length")
-    with pytest.raises(DataError, match=r"data\.jsonl:2, .*data\.jsonl:6 and 3 more: the prompt alone fills"):
+    with pytest.raises(DataError, match=r"data\.jsonl:2, .*data\.jsonl:6 and 3 more so far: the prompt alone fills"):
         survey(selection(path), limit)
 
 
