@@ -104,6 +104,10 @@ def _show(made: "Made", folder: Path, evaluation: Path) -> None:
         console.say("warning: most answers are cut off: raise evaluation.max_new_tokens")
     elif not made.counts["pairs"]:
         console.say("warning: no pair: take a grader with finer scores, a smaller margin, a larger n, or other prompts")
+    if made.at_least is None and made.counts["best answers"]:
+        console.say(
+            f"note: {BEST} has best answers whatever their score: at_least=SCORE, or the grader's pass_threshold"
+        )
     console.say(f"answers and grades are kept in {evaluation}")
     for name, method, count in ((PAIRS, "dpo", made.counts["pairs"]), (BEST, "sft", made.counts["best answers"])):
         typed = f"python -m runner method={method} dataset=files dataset.train={folder / name}"

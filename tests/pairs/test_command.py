@@ -101,6 +101,9 @@ def test_the_same_command_asks_nothing_again_and_another_margin_neither(cloud: E
     found = json.loads(made(here, *line(cloud, "margin=0.9", "at_least=0.8", "to=strict"), "--json"))
     assert (found["counts"]["pairs"], found["counts"]["best answers"]) == (0, 0)
     assert len(cloud.requests) == before
+    any_score = "note: best.jsonl has best answers whatever their score: at_least=SCORE"
+    assert any_score in made(here, *line(cloud))
+    assert any_score not in made(here, *line(cloud, "at_least=0.8", "to=strict"))
 
 
 def test_a_killed_command_continues_and_each_answer_and_judgement_is_paid_once(cloud: Emulator, here: Path) -> None:
