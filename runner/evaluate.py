@@ -69,6 +69,11 @@ def _prompts(request: Request, names: Sequence[str], asked: argparse.Namespace) 
 
     planned = evaluate.plan(request, requests.respondents(names, request, asked.runs_folder), asked.runs_folder)
     keys, sampling = request.evaluation.judge, samples.sampling(request)
+    if len(names) == 1 and planned.graders and all(each.compares for each in planned.graders):
+        raise RequestError(
+            f"evaluation.graders: {planned.graders[0].name} compares two models' answers, and {names[0]} is alone; "
+            "name another one before it, whose answers are the other side."
+        )
     # Before the answers: they may take an hour, and a judge without a key would waste it.
     judges.demand_key(keys, planned.graders)
     # With the answers that are there already, so that what is paid is not priced again.
@@ -130,7 +135,9 @@ def _show(folder: Path, request: Request, asked: argparse.Namespace) -> None:
             console.say(f"{sentence}.")
     if request.tracking.enabled:
         console.say(f"\n{failed if problem else f'MLflow: {where}'}")
-    console.say(f"\nkept in {folder}; python -m runner.compare {folder} shows the answers side by side")
+    ungraded = f"no answer is graded: name graders, evaluation.graders=[…]; the answers are in {folder}"
+    compare = f"kept in {folder}; python -m runner.compare {folder} shows the answers side by side"
+    console.say(f"\n{compare if found else ungraded}")
 
 
 def _calibrate(asked: argparse.Namespace, graders: Sequence[str], overrides: Sequence[str]) -> None:
@@ -169,7 +176,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibrate", type=Path, metavar="FILE", help="measure graders, named in place of models, by labelled answers"
     )
-    parser.add_argument("--margin", type=float, help="also say which is no worse by more than this (0.02: 2 points)")
+    parser.add_argument(
+        "--margin", type=cli.margin, help="also say which is no worse by more than this (0.02: 2 points)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -17,7 +17,6 @@ The comparison of a sweep or an evaluation is also written into its own folder, 
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -42,6 +41,8 @@ def _compare(arguments: list[str]) -> None:
     folders, place = _found(asked)
     # Trials of a sweep that have not begun have no folder yet: the others are compared meanwhile.
     there = [folder for folder in folders if any((folder / name).exists() for name in (layout.PLAN, layout.EVALUATION))]
+    # Named twice, by overlapping patterns say, a run would be taken for two seeds that agree.
+    there = list({folder.resolve(): folder for folder in there}.values())
     found = compare_folders(there, asked.metric, asked.margin)
     target = asked.to or place
     if target is not None:
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--metric", action="append", help="what to rank by: eval/reward_accuracy, eval/GRADER, …; may be repeated: the "
         "first ranks, and all are corrected for being several; `graders` means every grader",
     )  # fmt: skip
-    parser.add_argument("--margin", type=_margin, help="say which is no worse by more than this (0.02: 2 points)")
+    parser.add_argument("--margin", type=cli.margin, help="say which is no worse by more than this (0.02: 2 points)")
     parser.add_argument("--repeat", metavar="RUN", help="print the command that makes a run again, and what changed")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to write the comparison")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -118,16 +119,6 @@ def _evaluation(name: str, runs: Path) -> Path | None:
     """Return the folder of an evaluation by its path, or by its name among the evaluations."""
     folders = (Path(name), run_folders.evaluations_in(runs) / name)
     return next((folder for folder in folders if (folder / layout.EVALUATION).exists()), None)
-
-
-def _margin(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"got {text}; allowed: a number above 0, in the metric's own unit")
-    return value
 
 
 def trials(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.compare import results, verdict
-from runner.compare.difference import Difference, compare, corrected
+from runner.compare.difference import LEAST_ROWS, Difference, compare, corrected
 from runner.compare.results import Variant
 from runner.compare.sentences import amount, sentence, words
 from runner.compare.verdict import Comparison, difference_as_json
@@ -43,7 +43,9 @@ class Models:
             if (each.name, each.metric) == (model.name, metric) and each.estimate:
                 kind = self._kind(metric)
                 low, high = amount(kind, each.low), amount(kind, each.high)
-                cell += f" ({amount(kind, each.mean, True)}, {low} to {high}{'; beyond chance' * each.significant})"
+                # Of a few rows an interval reaches beyond what a score can be, and says nothing.
+                interval = f", {low} to {high}{'; beyond chance' * each.significant}" * (each.rows >= LEAST_ROWS)
+                cell += f" ({amount(kind, each.mean, True)}{interval})"
         return cell
 
 

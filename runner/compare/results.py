@@ -115,7 +115,9 @@ def read_models(folder: Path) -> list[Result]:
     """
     grades = graded.read(folder / graded.GRADES, AnswerGrade)
     if not grades:
-        raise RequestError(f"{folder}: {graded.GRADES} not found or empty; python -m runner.evaluate writes it.")
+        raise RequestError(
+            f"{folder}: {graded.GRADES} not found or empty; runner.evaluate with evaluation.graders=[…] writes it."
+        )
     path = folder / layout.EVALUATION
     named = [name for name in graded.SIDES if any(each.model == name for each in grades)]
     # In the order they were named: the first is the one that others are compared with.
@@ -130,7 +132,7 @@ def _ties(grades: Sequence[AnswerGrade], first: str) -> list[AnswerGrade]:
     So a win rate is compared with a half, row by row as any other score.
     """
     has = {each.grader for each in grades if each.model == first}
-    rows = {(each.row, each.grader) for each in grades if each.grader not in has}
+    rows = {(each.row, each.grader) for each in grades if each.grader not in has and each.score is not None}
     return [AnswerGrade(model=first, row=row, grader=grader, score=TIE) for row, grader in sorted(rows)]
 
 

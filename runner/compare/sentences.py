@@ -51,6 +51,9 @@ def _undecided(found: Difference) -> str:
             "another metric may distinguish them"
         )
     more = f"; about {found.enough:,} would be needed" if found.enough and found.enough > found.rows else ""
+    if found.rows < LEAST_ROWS and (found.enough or 0) < LEAST_ROWS:
+        # Whatever the interval: its sentence would contradict the figures next to it.
+        more = f"; fewer than {LEAST_ROWS} rows decide nothing"
     return (
         f"no significant difference in {metric} between {found.name} and {found.other} with these "
         f"{found.rows:,} rows{_family(found, ' (p')}{more}"

@@ -5,6 +5,7 @@ of rows. So neither the order of rows in a file nor that of the sources decides 
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from msgspec import Meta
 from xxhash import xxh3_64_intdigest
 
 from runner.data.json_value import Json
+from runner.data.quoting import shown
 from runner.data.rows import Row, canonical
 
 ALL = 1 << 64
@@ -43,13 +45,7 @@ Mix = tuple[tuple[str, Mixed], ...]
 
 def read(mix: Mapping[str, Json]) -> Mix:
     """Return the sources that `dataset.mix` names. Raises `ValueError` with a sentence for what is wrong."""
-    try:
-        found = msgspec.convert(mix, dict[Annotated[str, Meta(pattern=NAME)], Mixed])
-    except msgspec.ValidationError as error:
-        raise ValueError(
-            f"dataset.mix: {error}; allowed: NAME: {{source: FILES, weight: NUMBER, max_rows: NUMBER}} for each "
-            "source, with letters, digits, - _ and . in its name."
-        ) from None
+    found = {name: _source(name, value) for name, value in mix.items()}
     if len({each.weight is None for each in found.values()}) > 1:
         without = next(name for name, each in found.items() if each.weight is None)
         raise ValueError(f"dataset.mix.{without}: has no weight, while others have; give all sources one, or none.")
@@ -58,6 +54,21 @@ def read(mix: Mapping[str, Json]) -> Mix:
         raise ValueError(f"dataset.mix: {twice} is in more than one source; name it once.")
     # By name, as the order in which they were typed must not change the plan.
     return tuple(sorted(found.items()))
+
+
+def _source(name: str, value: Json) -> Mixed:
+    """Return a source. Raises `ValueError` with a sentence that names it, and its key."""
+    if not re.fullmatch(NAME, name):
+        raise ValueError(f"dataset.mix: a source is called {shown(repr(name))}; allowed: letters, digits, - _ and .")
+    try:
+        return msgspec.convert(value, Mixed)
+    except msgspec.ValidationError as error:
+        # msgspec ends with the place, which is ours to name: " - at `$.weight`".
+        said, _, place = str(error).partition(" - at `$")
+        raise ValueError(
+            f"dataset.mix.{name}{place.rstrip('`')}: {said}; allowed: {{source: FILES, weight: NUMBER above 0, "
+            "max_rows: NUMBER from 1}; what is not wanted is left out."
+        ) from None
 
 
 def train_of(mix: Mix) -> list[str]:

@@ -3,7 +3,7 @@
 No row is kept, only some forty bytes of each: its line, its hash and its prompt's, and a few lengths.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ import msgspec
 from runner.data import kinds
 from runner.data.checking.parts import measured_parts, no_garbage_collection
 from runner.data.checking.processes import Pool, Processes
-from runner.data.findings import Finding, Findings, Group
+from runner.data.findings import EXAMPLES, Finding, Findings, Group
 from runner.data.measured import Measured
 from runner.data.quality.duplicates import find_repeats
 from runner.data.quality.vision import Vision, images_of
-from runner.data.reading.files import DataFile
+from runner.data.reading.files import DataFile, locate
 from runner.data.rows import BadRow, Oddity, Row, with_images
 from runner.data.splits import Selection, Split, bytes_of, splits_of
 from runner.data.statistics import SplitSurvey, Tally
@@ -126,7 +126,20 @@ def survey(
             findings.add(finding)
         sums = {split: tally.sum() for split, tally in tallies.items()}
     by_file = {split: tally.seen.by_file() for split, tally in tallies.items()}
+    for finding in _not_taken(selection, by_file["train"]):
+        findings.add(finding)
     return Survey(sums, tuple(findings), findings.count("error"), by_file)
+
+
+def _not_taken(selection: Selection, by_file: Mapping[str, int]) -> Iterator[Finding]:
+    """Yield a finding for each source of a mixture without a row in it, which the numbers of rows alone would hide."""
+    message = (
+        "none of its rows is taken, as the source that is shortest of rows for its weight decides how many there are; "
+        "give that one less weight, or more rows"
+    )
+    for name, each in selection.mix:
+        if not any(by_file.get(file.name) for file in locate(each.source)):
+            yield Finding("warning", "source-not-taken", f"dataset.mix.{name}", None, message)
 
 
 def _share(selection: Selection) -> Callable[[Measured, int], float]:
@@ -207,9 +220,13 @@ def _too_long(
 def _refuse_long_prompts(file: DataFile, over: Sequence[tuple[int, Row]], limit: TokenLimit) -> None:
     if limit.count_prompts is None or not over:
         return
-    for (number, _), tokens in zip(over, limit.count_prompts([row for _, row in over]), strict=True):
-        if tokens >= limit.max_tokens:
-            raise DataError(
-                f"{file.name}:{number}: the prompt alone fills {limit.key}={limit.max_tokens} tokens, so that "
-                "nothing of the answer is left to learn; shorten the prompt, remove the row or raise the limit."
-            )
+    counts = limit.count_prompts([row for _, row in over])
+    full = [number for (number, _), tokens in zip(over, counts, strict=True) if tokens >= limit.max_tokens]
+    if full:
+        # All of a block, the first megabyte: whoever removes them one by one would start once for each.
+        places = ", ".join(f"{file.name}:{number}" for number in full[:EXAMPLES])
+        more = f" and {len(full) - EXAMPLES:,} more so far" if len(full) > EXAMPLES else ""
+        raise DataError(
+            f"{places}{more}: the prompt alone fills {limit.key}={limit.max_tokens} tokens, so that "
+            "nothing of the answer is left to learn; shorten the prompt, remove the row or raise the limit."
+        )

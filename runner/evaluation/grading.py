@@ -45,7 +45,7 @@ def grade(
     """
     path = folder / graded.GRADES
     tasks = list(_tasks(rows, answers, graders, base))
-    known = {each.key: each for each in graded.read_whole(path, AnswerGrade)}
+    known = _known(folder)
     left = [task for task in tasks if task.key not in known]
     yield Progress("grade", len(tasks) - len(left), len(tasks))
     if left:
@@ -56,9 +56,36 @@ def grade(
                 _keep(file, known[task.key])
                 yield Progress("grade", done, len(tasks))
     found = [known[task.key] for task in tasks]
+    _set_aside(folder, [each for key, each in known.items() if key not in {task.key for task in tasks}])
     # Only now, as a whole: until here the file was appended to, so that a kill loses nothing that was paid for.
-    graded.write(path, found)  # without those of other graders and answers, which are not asked for any more
+    graded.write(path, found)  # without those of other graders and answers, which are not asked for now
     return found
+
+
+def forget_errors(folder: Path, graders: Sequence[Grader]) -> None:
+    """Remove the errors of graders that wait for a network from a folder, so that `grade` asks them again."""
+    # The network's, or a wrong key's; a judge's answer that cannot be read is on the disk and costs nothing again.
+    waiting = {each.name for each in graders if each.concurrent}
+    for path in (folder / graded.FORMER_GRADES, folder / graded.GRADES):
+        found = graded.read_whole(path, AnswerGrade)
+        left = [each for each in found if not (each.error and each.grader in waiting)]
+        if len(left) < len(found):
+            graded.write(path, left)
+
+
+def _known(folder: Path) -> dict[str, AnswerGrade]:
+    """Return the grades that a folder holds by their keys, those that were set aside among them."""
+    files = (folder / graded.FORMER_GRADES, folder / graded.GRADES)
+    return {each.key: each for path in files for each in graded.read_whole(path, AnswerGrade)}
+
+
+def _set_aside(folder: Path, former: Sequence[AnswerGrade]) -> None:
+    """Keep grades of graders and answers that are not asked for now: they may have been paid for."""
+    path = folder / graded.FORMER_GRADES
+    kept = {each.key for each in graded.read_whole(path, AnswerGrade)}
+    if left := [each for each in former if each.key not in kept]:
+        with path.open("ab") as file:
+            file.write(msgspec.json.Encoder().encode_lines(left))
 
 
 @contextmanager
@@ -75,7 +102,7 @@ def ahead(
         return
     folder.mkdir(parents=True, exist_ok=True)
     path, asked, lock = folder / graded.GRADES, {row.row: row for row in rows}, Lock()
-    known = {each.key for each in graded.read_whole(path, AnswerGrade)}
+    known = _known(folder)
     with grader.grading(judge) as grading, path.open("ab") as file:
         pool = ThreadPoolExecutor(at_once if grader.concurrent else 1)
 

@@ -79,11 +79,18 @@ def grade_all(
     folder: Path, rows: Sequence[Asked], answers: Sequence[Answer], graders: Sequence[Grader], keys: JudgeKeys,
     base: str = SIDES[0],
 ) -> Generator[Event, None, list[AnswerGrade]]:  # fmt: skip
-    """Grade answers as `grading.grade` does, with the judge that graders ask; report what that took."""
+    """Grade answers as `grading.grade` does, with the judge that graders ask; report what that took, and what has no
+    grade. Graders that wait for a network are asked again where they had an error.
+    """
+    grading.forget_errors(folder, graders)
     with judge_of(keys, graders) as judge:
         grades = yield from grading.grade(folder, rows, answers, graders, judge, base, keys.concurrency)
         if judge is not None and judge.usage.asked + judge.usage.cached:
             yield Note(in_words(judge.usage, keys))
+    for each in graders:
+        mine = [grade for grade in grades if grade.grader == each.name]
+        if errors := [grade.error for grade in mine if grade.error]:
+            yield Note(f"{each.name}: {len(errors)} of {len(mine)} answers have no grade: {errors[0]}")
     return grades
 
 

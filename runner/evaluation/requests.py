@@ -1,7 +1,7 @@
 """What `python -m runner.evaluate` is asked for: models, and the request whose rows and graders are taken."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from runner import api, planning
@@ -37,7 +37,7 @@ def of(names: Sequence[str], overrides: Sequence[str], runs: Path) -> tuple[Requ
     at_root = {each.name for each in fields(RootKeys)}
     groups = [key for key in (each.partition("=")[0] for each in overrides) if "." not in key and key not in at_root]
     if folder is None or set(groups) - {TRACKING}:
-        return check.request(api.composed(*overrides)), list(names)
+        return _own_prompts(check.request(api.composed(*overrides)), overrides), list(names)
     run = planning.load(folder)
     composed = check.as_composed(run.request)
     # As a whole: the run's rows and graders stay, where its numbers go is chosen again.
@@ -47,6 +47,14 @@ def of(names: Sequence[str], overrides: Sequence[str], runs: Path) -> tuple[Requ
     # One run by itself is compared with the model that it was made from.
     alone = len(names) == 1 and "@" not in names[0]
     return request, [f"{names[0]}@base", names[0]] if alone else list(names)
+
+
+def _own_prompts(request: Request, overrides: Sequence[str]) -> Request:
+    """Return the request without the style of the embedded data where neither its rows nor it are asked for."""
+    about_data = any(each.partition("=")[0].partition(".")[0] == "dataset" for each in overrides)
+    if about_data or not request.evaluation.prompts:
+        return request
+    return replace(request, dataset=replace(request.dataset, style=None))
 
 
 def respondents(names: Sequence[str], request: Request, runs: Path) -> Mapping[str, Respondent]:

@@ -11,7 +11,7 @@ from runner.evaluation import configured, judges, summary
 from runner.evaluation.lockstep import in_lockstep
 from runner.plan import Run
 from runner.record import graded
-from runner.record.events import Metrics, Note
+from runner.record.events import Metrics
 from runner.record.graded import Answer, Asked
 from runner.record.journal import RunState
 
@@ -34,10 +34,6 @@ def _grade(run: Run, state: RunState) -> Events:
     answers = graded.read(run.folder / graded.ANSWERS, Answer)
     graders = configured.of_request(run.request)
     grades = yield from judges.grade_all(run.folder, rows, answers, graders, run.request.evaluation.judge)
-    for each in graders:
-        errors = [grade for grade in grades if grade.grader == each.name and grade.error]
-        if errors:
-            yield Note(f"{each.name}: {len(errors)} of {len(answers)} answers have no grade: {errors[0].error}")
     found = summary.metrics(grades, graders, rows)
     yield Metrics(_last_step(state), found)
     return {"num_graded": len(grades), **found}

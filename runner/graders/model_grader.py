@@ -129,6 +129,12 @@ class ChatGrader(ModelGrader, frozen=True, kw_only=True):
         if not self.input:
             yield "input: got no message; allowed: at least one, which shows the judge {{ sample.output_text }}."
 
+    def warnings(self) -> Iterable[str]:
+        """Return what is odd in the messages: a judge that does not see the answer is paid for nothing."""
+        yield from super().warnings()
+        if all(namespace != "sample" for text in self.templates() for namespace, _ in templates.paths(text)):
+            yield "input: the judge does not see the answer; fix: {{ sample.output_text }} in a message."
+
     def messages(self, subject: Subject) -> list[Json]:
         """Return the messages as a chat request has them, their templates filled; parts of text become one text."""
         return [

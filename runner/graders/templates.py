@@ -15,6 +15,7 @@ from functools import cache
 import msgspec
 
 from runner.data.images import for_people
+from runner.data.quoting import shown
 from runner.graders import Grader, Json, Sample, Subject
 
 NAMESPACES = ("item", "sample")
@@ -23,6 +24,8 @@ _REASONS = {"output_json": ": the answer is not JSON", "output_tools": ": the an
 SAMPLE_KEYS = ("output_text", "output_json", "output_tools", "choices")
 # No braces within: `{{ {"a": 1} }}` stays text, as JSON in a prompt often is.
 _BRACES = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+# One brace, or none that closes: left as it is, no answer would equal it.
+_ALMOST = re.compile(r"\{+\s*(?:item|sample)\.[^\s{}]*\s*\}*")
 _PATH = re.compile(r"[^\s.\[\]]+(?:\.[^\s.\[\]]+|\[\d+\])*")
 
 
@@ -101,7 +104,10 @@ def problems(templates: Iterable[str]) -> Iterator[str]:
 
 
 def warnings(templates: Iterable[str]) -> Iterator[str]:
-    """Yield a sentence for each template that the service may read otherwise."""
+    """Yield a sentence for each template that the service may read otherwise, and each text that was meant as one."""
+    templates = list(templates)
+    for text in [each for template in templates for each in _ALMOST.findall(_BRACES.sub("", template))]:
+        yield f"got '{shown(text)}', which is no template and stays as it is; allowed: {{{{ item.KEY }}}}."
     for namespace, path in [each for template in templates for each in paths(template)]:
         if namespace == "item" and "[" in path:
             yield f"item.{path}: whether the service takes an index in item is not documented; fix: a key of its own."

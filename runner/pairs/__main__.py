@@ -56,7 +56,7 @@ def _pairs(arguments: list[str]) -> None:
 
     planned = making.plan(asked.overrides, asked.runs_folder)
     evaluation, keys = planned.evaluation, planned.keys
-    card.require_ours(Path(keys.to))
+    card.require_ours(Path(keys.to), keys.dataset)
     judge, sampling = planned.request.evaluation.judge, samples.sampling(planned.request)
     known = evaluate.answered(evaluation)
     # Before any answer: a field that the grader needs and that no row has, and what its judge will cost.
@@ -96,11 +96,18 @@ def _show(made: "Made", folder: Path, evaluation: Path) -> None:
     rows += [[f"mean score, {name}", f"{mean:.3f}"] for name, mean in made.means.items()]
     console.table(str(folder / CARD), ["", ""], rows)
     cut_off = made.no_pair.get("every answer is empty or cut off", 0)
+    # What else was found is a note of the grading: how many answers have no grade, and why.
+    if not made.counts["graded answers"]:
+        console.say("warning: no answer has a grade: give the command again when the grader works")
     # The usual reason for few pairs, which a larger n does not help.
-    if cut_off * 2 > made.counts["prompts"]:
+    elif cut_off * 2 > made.counts["prompts"]:
         console.say("warning: most answers are cut off: raise evaluation.max_new_tokens")
     elif not made.counts["pairs"]:
         console.say("warning: no pair: take a grader with finer scores, a smaller margin, a larger n, or other prompts")
+    if made.at_least is None and made.counts["best answers"]:
+        console.say(
+            f"note: {BEST} has best answers whatever their score: at_least=SCORE, or the grader's pass_threshold"
+        )
     console.say(f"answers and grades are kept in {evaluation}")
     for name, method, count in ((PAIRS, "dpo", made.counts["pairs"]), (BEST, "sft", made.counts["best answers"])):
         typed = f"python -m runner method={method} dataset=files dataset.train={folder / name}"

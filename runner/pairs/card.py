@@ -47,10 +47,17 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-def require_ours(folder: Path) -> None:
-    """Raise `RequestError` for a folder whose README.md is not one of ours: it would be lost."""
-    if (folder / CARD).exists() and not (folder / MADE).exists():
-        raise RequestError(f"to: {folder} has a {CARD} that is not a card of pairs; name another folder.")
+def require_ours(folder: Path, prompts: str | Sequence[str]) -> None:
+    """Raise `RequestError` where something would be lost: files that are not ours, or the prompts themselves."""
+    own = [folder / name for name in (PAIRS, BEST, CARD)]
+    if not (folder / MADE).exists() and (foreign := next((each for each in own if each.exists()), None)):
+        raise RequestError(
+            f"to: {foreign} is there and was not made by runner.pairs, as no {MADE} is next to it; name another folder."
+        )
+    # A second round, say: the next one would have only the prompts that this one made pairs of.
+    asked = {file.path.resolve(): file.name for file in locate(prompts)}
+    if found := next((asked[path] for each in own if (path := each.resolve()) in asked), None):
+        raise RequestError(f"to: {found} holds the prompts, and would be overwritten; name another folder.")
 
 
 def write(making: Making, choice: Choice, found: Mapping[str, Sequence[Scored]]) -> Made:
@@ -61,11 +68,11 @@ def write(making: Making, choice: Choice, found: Mapping[str, Sequence[Scored]])
         PAIRS: canonical_lines([pick.pair for pick in choice.pairs]),
         BEST: canonical_lines([pick.conversation for pick in choice.best]),
     }
-    # The card last: where it is, the rows that it describes are.
+    made = _made(making, choice, found, lines)
+    # First, as it makes the folder ours; the card last: where it is, the rows that it describes are.
+    files.write_json(folder / MADE, made)
     for name, content in lines.items():
         files.write(folder / name, content)
-    made = _made(making, choice, found, lines)
-    files.write_json(folder / MADE, made)
     files.write(folder / CARD, page(made).encode())
     return made
 

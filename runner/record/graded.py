@@ -3,6 +3,7 @@
     problems.jsonl   each row that is asked: its id, its prompt, its other fields
     answers.jsonl    each answer: which model, which row, the number of the sample
     grades.jsonl     each grade of an answer by a grader: a score and the reason, or an error
+    former_grades.jsonl    those of graders and answers that are not asked for any more, so that none is paid twice
 
 Rows have the same id wherever they are asked, so that two runs, two methods or two backends compare row by row.
 """
@@ -17,6 +18,7 @@ from runner.data.json_value import Json
 from runner.data.rows import Prompt, Tools, Turns
 from runner.record import files, layout
 from runner.record.layout import ANSWERS as ANSWERS
+from runner.record.layout import FORMER_GRADES as FORMER_GRADES
 from runner.record.layout import GRADES as GRADES
 from runner.record.layout import PROBLEMS as PROBLEMS
 

@@ -1,6 +1,7 @@
 """What all commands share: `--help`, variables from `.env`, and how an error becomes a sentence and an exit code."""
 
 import argparse
+import math
 import select
 import sys
 from collections.abc import Callable, Sequence
@@ -68,6 +69,14 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
         help="where the runs are; RUNNER_RUNS_FOLDER or %(default)s",
     )
     return made
+
+
+def margin(text: str) -> float:
+    """Return the value of `--margin`. Raises `ArgumentTypeError` for one that is none."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text}; allowed: a number above 0, in the metric's own unit")
+    return value
 
 
 def keys(typed: Sequence[str], form: type[Keys]) -> Keys:

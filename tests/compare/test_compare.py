@@ -127,6 +127,10 @@ def test_rows_that_are_few_or_not_there_win_nothing() -> None:
     assert "no held-out row in common" in reported(nothing)
     assert not nothing.significant
     assert not compare("eval/reward_accuracy", variant("A", [1, 1]), variant("B", [0, 0])).significant, "two rows"
+    few = compare("eval/reward_margin", variant("A", [1.0, 1.1, 1.2], metric="reward_margin"),
+                  variant("B", [0.0, 0.1, 0.1], metric="reward_margin"))  # fmt: skip
+    assert few.low > 0
+    assert reported(few).endswith("with these 3 rows; fewer than 10 rows decide nothing")
 
 
 def test_where_no_row_was_judged_by_the_metric_answers_to_the_same_prompts_decide() -> None:

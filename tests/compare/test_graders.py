@@ -1,16 +1,21 @@
 """Comparison by graders: of runs and of the models of an evaluation, one or several, with a margin, against chance."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from runner.compare import __main__ as command
 from runner.compare import verdict
 from runner.compare.difference import compare, corrected
 from runner.compare.models import as_json, compare_models
 from runner.compare.results import Variant, kind, read_all, read_models
 from runner.compare.sentences import sentence
 from runner.errors import RequestError
+from runner.record import graded
+from runner.record.graded import AnswerGrade
 from tests.compare.records import run, write_evaluation
 
 RANDOM = np.random.default_rng(11)
@@ -170,10 +175,23 @@ def test_each_model_is_compared_with_the_first_by_each_grader_corrected(tmp_path
     assert reported["differences"][1]["no_worse"] is True
 
 
-def test_a_row_with_several_samples_is_one_row_and_one_with_an_error_is_none(tmp_path: Path) -> None:
-    from runner.record import graded
-    from runner.record.graded import AnswerGrade
+def test_of_fewer_than_ten_rows_no_interval_is_shown(tmp_path: Path) -> None:
+    """That of two rows goes from -318 to 318 points."""
+    few = {"first": {"correct": [0, 0]}, "second": {"correct": [0, 1]}}
+    assert compare_models(write_evaluation(tmp_path, few)).table[1][1] == ["second", "0.5 (+50.0 points)"]
 
+
+def test_a_grader_that_compares_and_has_errors_alone_is_no_tie(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path, {"first": {}, "second": {"preferred": [1, 1]}})
+    grades = graded.read(folder / graded.GRADES, AnswerGrade)
+    failed = [replace(each, score=None, error="refused") for each in grades]
+    graded.write(folder / graded.GRADES, [failed[0], grades[1]])
+    first, second = read_models(folder)
+    assert first.rows == {"row1": {"preferred": 0.5}}
+    assert second.rows == {"row1": {"preferred": 1.0}}
+
+
+def test_a_row_with_several_samples_is_one_row_and_one_with_an_error_is_none(tmp_path: Path) -> None:
     folder = write_evaluation(tmp_path, {"one": {"correct": [1, 0]}})
     more = [AnswerGrade(model="one", row="row0", sample=1, grader="correct", score=0.0),
             AnswerGrade(model="one", row="row1", sample=1, grader="correct", error="it timed out")]  # fmt: skip
@@ -186,5 +204,15 @@ def test_a_row_with_several_samples_is_one_row_and_one_with_an_error_is_none(tmp
 
 def test_a_folder_without_grades_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"models": [], "graders": []}', "utf-8")
-    with pytest.raises(RequestError, match=r"grades.jsonl not found or empty; python -m runner.evaluate writes it"):
+    with pytest.raises(
+        RequestError, match=r"grades.jsonl not found or empty; runner.evaluate with evaluation.graders="
+    ):
         read_all(tmp_path)
+
+
+def test_what_is_named_twice_takes_part_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Overlapping patterns name a run twice, which would be two seeds that agree."""
+    folder = write_evaluation(tmp_path / "once", {"one": {"right": [0, 1]}, "two": {"right": [1, 1]}})
+    command._compare([str(folder), str(tmp_path / "." / "once" / ".." / "once"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [(each["name"], len(each["runs"])) for each in found["variants"]] == [("model=two", 1), ("model=one", 1)]

@@ -130,6 +130,12 @@ JUDGED = {
 }
 
 
+def test_a_label_may_be_a_whole_number_of_floating_point_as_pandas_writes_it(written: Callable[..., Path]) -> None:
+    row = '{"prompt": "Why?", "completion": "Gas.", "label": %s}'
+    path = written(*(row % label for label in ("1.0", "0.0", '"1.0"')))
+    assert [each.good for each in rows_of(path, "judged") if isinstance(each, Judged)] == [True, False, True]
+
+
 @pytest.mark.parametrize("shape", JUDGED)
 def test_a_label_next_to_each_shape_of_conversations_judges_the_last_answer(
     written: Callable[..., Path], shape: str
@@ -162,6 +168,10 @@ def test_a_pair_is_split_into_a_good_and_a_bad_answer_of_one_line(written: Calla
         (
             '{"prompt": "Why?", "completion": "Gas.", "label": 2}',
             "label data.jsonl:2: the label is 2; allowed: true or ",
+        ),
+        (
+            '{"prompt": "Why?", "completion": "Gas.", "label": 0.7}',
+            "label data.jsonl:2: the label is 0.7; allowed: true or ",
         ),
         ('{"prompt": "Why?", "completion": "Gas."}', "label data.jsonl:2: the label is None; allowed: true or false ("),
         (
@@ -233,6 +243,12 @@ def test_an_implicit_prompt_ends_before_the_assistants_first_turn_that_differs(w
     longer = [*rows, {"role": "assistant", "content": "B"}]
     [pair] = rows_of(written(json.dumps({"chosen": rows, "rejected": longer})))
     assert pair == Pair((user("Why?"),), (assistant("A"),), (assistant("A"), assistant("B")))
+
+
+def test_two_conversations_that_begin_with_different_questions_are_no_pair(written: Callable[..., Path]) -> None:
+    asked = [[{"role": "user", "content": text}, {"role": "assistant", "content": "A"}] for text in ("Why?", "How?")]
+    (group,) = look(written(json.dumps({"chosen": asked[0], "rejected": asked[1]}))).findings
+    assert "data.jsonl:1: the two conversations begin with different turns; both" in str(group.examples[0])
 
 
 def test_alpacas_input_follows_its_instruction_on_a_line_of_its_own(written: Callable[..., Path]) -> None:

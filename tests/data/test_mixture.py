@@ -76,6 +76,18 @@ def test_caps_bound_a_source_and_without_weights_all_rows_are_taken(files: dict[
     assert Counter(sources_of(both)) == {"chat": 30, "code": 60}
 
 
+def test_a_source_of_which_no_row_is_taken_is_a_warning(files: dict[str, Path]) -> None:
+    short = {"chat": {"weight": 1}, "code": {"weight": 1000, "max_rows": 3}}
+    found = survey(mixed(files, short))
+    assert found.splits["train"].rows == 3
+    (group,) = [group for group in found.findings if group.rule == "source-not-taken"]
+    assert group.sentence.startswith(
+        "warning: dataset.mix.chat: none of its rows is taken, as the source that is short"
+    )
+    even = survey(mixed(files, {"chat": {"weight": 1}, "code": {"weight": 1, "max_rows": 3}}))
+    assert "source-not-taken" not in [group.rule for group in even.findings]
+
+
 def test_max_rows_keeps_the_shares(files: dict[str, Path]) -> None:
     assert Counter(sources_of(weighted(files, max_rows=50))) == {"chat": 30, "code": 15, "math": 5}
 
@@ -121,9 +133,11 @@ def test_each_share_is_right_to_a_row_and_no_row_is_taken_twice(given: list[tupl
 @pytest.mark.parametrize(
     ("mix", "reported"),
     [
-        ({"a": {"weight": 1}}, "dataset.mix: Object missing required field `source`"),
-        ({"a": {"source": "x", "wieght": 1}}, "dataset.mix: Object contains unknown field `wieght`"),
-        ({"a/b": {"source": "x"}}, "dataset.mix: Expected `str` matching regex"),
+        ({"a": {"weight": 1}}, "dataset.mix.a: Object missing required field `source`; allowed: {source: FILES, "),
+        ({"a": {"source": "x", "wieght": 1}}, "dataset.mix.a: Object contains unknown field `wieght`; allowed: "),
+        ({"a": {"source": "x"}, "b": {"source": "y", "weight": 0}}, "dataset.mix.b.weight: Expected `float` > 0.0; "),
+        ({"a": "x"}, "dataset.mix.a: Expected `object`, got `str`; allowed: {source: FILES, "),
+        ({"a/b": {"source": "x"}}, "dataset.mix: a source is called 'a/b'; allowed: letters, digits, - _ and ."),
         ({"a": {"source": "x", "weight": 1}, "b": {"source": "y"}}, "dataset.mix.b: has no weight, while others have"),
         ({"a": {"source": "x"}, "b": {"source": ["y", "x"]}}, "dataset.mix: x is in more than one source"),
     ],

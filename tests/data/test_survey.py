@@ -83,8 +83,8 @@ def test_a_repeated_prompt_is_noted(tmp_path: Path) -> None:
     again = trl(simple_pair(1)) | {"chosen": [{"role": "assistant", "content": "Ask it."}]}
     path = write(tmp_path / "data.jsonl", 1, again)
     assert reported(look(path), tmp_path) == [
-        "note repeated-prompt data.jsonl:2: the prompt is the same as at data.jsonl:1, with another answer; "
-        "this is fine if it is meant"
+        "note repeated-prompt data.jsonl:2: the prompt is the same as at data.jsonl:1, with another answer or judgement"
+        "; this is fine if it is meant"
     ]
 
 
@@ -251,6 +251,13 @@ def test_every_finding_has_the_line_of_its_row(tmp_path: Path, sorts: list[str])
         groups = [group for group in found.findings if group.rule == rule] if found else []
         assert [each.line for group in groups for each in group.examples] == expected[:5]
         assert sum(group.count for group in groups) == len(expected)
+
+
+def test_all_rows_whose_prompt_alone_fills_the_limit_are_named_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", *range(9))
+    limit = TokenLimit(10, lambda rows: [11] * len(rows), lambda rows: [9] + [10] * 8, "backend.max_length")
+    with pytest.raises(DataError, match=r"data\.jsonl:2, .*data\.jsonl:6 and 3 more so far: the prompt alone fills"):
+        survey(selection(path), limit)
 
 
 def test_a_row_whose_prompt_alone_fills_the_limit_is_refused_by_file_and_line(tmp_path: Path) -> None:

@@ -175,9 +175,17 @@ def test_a_field_that_is_missing_is_reported_before_anything_is_sent(cloud: Emul
         (["no-such-run"], "run no-such-run: not found"),
         (["endpoint:example.org"], "endpoint:example.org: needs an address and a model's name"),
         (["nonsense:there"], "nonsense:there: no such model; allowed: a run, RUN@base"),
+        (
+            ["endpoint:http://127.0.0.1:1/v1#one", "--margin", "-1"],
+            "argument --margin: got -1; allowed: a number above 0",
+        ),
+        (
+            ["endpoint:http://127.0.0.1:1/v1#one", "evaluation.graders=[pairwise]"],
+            "evaluation.graders: preferred compares two models' answers, and endpoint:http://127.0.0.1:1/v1#one is",
+        ),
     ],
 )
-def test_a_model_that_is_not_there_is_reported_in_a_sentence(
+def test_what_cannot_be_evaluated_is_reported_in_a_sentence(
     models: list[str], message: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(here)
@@ -209,3 +217,15 @@ def test_a_run_its_base_and_a_checkpoint_answer(tiny_model: Path, pairs_file: Pa
         by_model.setdefault(each.model, []).append(each.text)
     assert by_model["one"] == by_model["one@4"]
     assert by_model["one"] != by_model["one@2"]
+
+
+def test_own_prompts_are_not_graded_by_the_style_of_the_embedded_data(cloud: Emulator, here: Path) -> None:
+    without = [each for each in line(cloud) if not each.startswith(("dataset.", "evaluation.graders"))]
+    said = command(here, *without)
+    assert "in style" not in said
+    assert "no answer is graded: name graders" in said
+    assert "runner.compare" not in said
+    graded = command(here, *without, "evaluation.graders=[says_rule.json]")
+    assert "in style" not in graded
+    assert "shows the answers side by side" in graded
+    assert "in style" in command(here, *without, "dataset=house_style")

@@ -1,6 +1,6 @@
 """Answers are graded once: what is on the disk is not graded again, whatever else changes."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -9,9 +9,11 @@ import pytest
 
 from runner.data.rows import Message
 from runner.errors import AccessError
-from runner.evaluation import grading, summary
+from runner.evaluation import grading, judges, summary
 from runner.graders import Grade, Grader, Grading, Judge, Sample, Subject
+from runner.judging.keys import JudgeKeys
 from runner.record import graded
+from runner.record.events import Event, Note
 from runner.record.graded import Answer, AnswerGrade, Asked, row_scores
 from tests import waiting
 
@@ -62,7 +64,15 @@ class NextTo(Grader, frozen=True, kw_only=True):
 def grades(folder: Path, *graders: Grader, answers: list[Answer] = ANSWERS, base: str = "base") -> list[AnswerGrade]:
     seen.clear()
     folder.mkdir(exist_ok=True)
-    work = grading.grade(folder, ROWS, answers, graders, None, base, at_once=3)
+    return result(grading.grade(folder, ROWS, answers, graders, None, base, at_once=3))
+
+
+def judged(folder: Path, *graders: Grader) -> list[AnswerGrade]:
+    seen.clear()
+    return result(judges.grade_all(folder, ROWS, ANSWERS, graders, JudgeKeys()))
+
+
+def result(work: Generator[Event, None, list[AnswerGrade]]) -> list[AnswerGrade]:
     try:
         while True:
             next(work)
@@ -193,3 +203,40 @@ def test_a_grader_sees_the_question_of_a_row_as_a_file_has_it() -> None:
         "answer": "Air.",
     }
     assert Subject(item, Sample("Air.")).question == "Why is the sky blue?"
+
+
+class Down(AtOnce, frozen=True, kw_only=True):
+    """One whose service answers with errors alone."""
+
+    def grade(self, subject: Subject) -> Grade:
+        seen.append(subject.sample.text)
+        return Grade(None, error="it answers 500")
+
+
+def test_a_grader_that_waits_for_a_network_is_asked_again_where_it_had_an_error(tmp_path: Path) -> None:
+    """A service may be up again, or its key be right now; other errors would come again."""
+    first = judged(tmp_path, Down(name="equal"), Equal(name="here"))
+    assert {each.score for each in first if each.grader == "equal"} == {None}
+    again = judged(tmp_path, AtOnce(name="equal"), Equal(name="here"))
+    assert [each.score for each in again if each.grader == "equal"][:6] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    judged(tmp_path, AtOnce(name="equal"), Equal(name="here"))
+    assert len(seen) == 4, "the error of row 3, which stays, with its two answers of each model"
+
+
+def test_answers_without_a_grade_are_counted_with_the_first_reason(tmp_path: Path) -> None:
+    events = list(judges.grade_all(tmp_path, ROWS, ANSWERS, [Equal(name="equal")], JudgeKeys()))
+    assert [each.text for each in events if isinstance(each, Note)] == [
+        "equal: 4 of 16 answers have no grade: three is too much"
+    ]
+
+
+def test_grades_of_graders_that_are_asked_for_again_are_taken_from_the_disk(tmp_path: Path) -> None:
+    """An own service may cost: another grader in between must not throw its grades away."""
+    first = grades(tmp_path, AtOnce(name="equal"))
+    other = grades(tmp_path, Equal(name="other", letters="x"))
+    assert graded.read(tmp_path / graded.GRADES, AnswerGrade) == other
+    for _ in range(2):
+        assert grades(tmp_path, AtOnce(name="equal")) == first
+        assert grades(tmp_path, Equal(name="other", letters="x")) == other
+    assert seen == []
+    assert len(graded.read(tmp_path / graded.FORMER_GRADES, AnswerGrade)) == 32

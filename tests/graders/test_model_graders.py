@@ -209,3 +209,11 @@ def test_a_grader_is_its_configuration(make: Callable[[], Grader]) -> None:
     assert kept["input"] == INPUT
     assert list(make().models()) == ["gpt-4.1"]
     assert make().concurrent
+
+
+def test_a_judge_that_does_not_see_the_answer_is_a_warning() -> None:
+    blind = score_model(input=[{"role": "user", "content": "Is it {{ item.topic }}?"}])
+    assert list(blind.warnings()) == [
+        "input: the judge does not see the answer; fix: {{ sample.output_text }} in a message."
+    ]
+    assert list(score_model().warnings()) == []

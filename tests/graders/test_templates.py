@@ -116,3 +116,15 @@ def test_braces_around_anything_else_are_a_problem(template: str, problem: str) 
 def test_an_index_in_item_may_not_work_at_the_service() -> None:
     assert len(list(warnings(["{{ item.a[0] }}"]))) == 1
     assert list(warnings(["{{ item.a }} {{ sample.output_tools[0].id }}"])) == []
+
+
+@pytest.mark.parametrize("text", ["{{ item.answer", "{ item.answer }", "{sample.output_text}", "{{ item.answer }"])
+def test_what_was_meant_as_a_template_and_is_none_is_a_warning(text: str) -> None:
+    """It would be left as it is, and no answer equals it."""
+    (reported,) = warnings([f"The answer: {text}"])
+    assert reported.startswith(f"got '{text}', which is no template and stays as it is")
+
+
+@pytest.mark.parametrize("text", ['{"a": {{ item.answer }}}', "{{{ item.answer }}}", "item.answer", '{"item": 1}'])
+def test_braces_around_a_template_or_around_json_are_no_warning(text: str) -> None:
+    assert list(warnings([text])) == []

@@ -101,6 +101,9 @@ def test_the_same_command_asks_nothing_again_and_another_margin_neither(cloud: E
     found = json.loads(made(here, *line(cloud, "margin=0.9", "at_least=0.8", "to=strict"), "--json"))
     assert (found["counts"]["pairs"], found["counts"]["best answers"]) == (0, 0)
     assert len(cloud.requests) == before
+    any_score = "note: best.jsonl has best answers whatever their score: at_least=SCORE"
+    assert any_score in made(here, *line(cloud))
+    assert any_score not in made(here, *line(cloud, "at_least=0.8", "to=strict"))
 
 
 def test_a_killed_command_continues_and_each_answer_and_judgement_is_paid_once(cloud: Emulator, here: Path) -> None:
@@ -130,7 +133,12 @@ def test_a_killed_command_continues_and_each_answer_and_judgement_is_paid_once(c
         (["grader=pairwise"], "grader: preferred compares an answer with another model's"),
         (["evaluation.temperature=0"], "evaluation.temperature: got 0, by which all answers to a prompt are the same"),
         (["dataset=absent.jsonl"], "absent.jsonl: no such file"),
-        (["to=own"], "to: own has a README.md that is not a card of pairs; name another folder."),
+        (["to=own"], "to: own/README.md is there and was not made by runner.pairs, as no pairs.json is next to it;"),
+        (["to=by_hand"], "to: by_hand/pairs.jsonl is there and was not made by runner.pairs"),
+        (
+            ["to=earlier", "dataset=earlier/pairs.jsonl"],
+            "to: earlier/pairs.jsonl holds the prompts, and would be overwritten; name another folder.",
+        ),
         (["prompts.jsonl"], "pairs: got 'prompts.jsonl'; allowed: KEY=VALUE"),
         (["max_price=0", "evaluation.judge.input_price=1", "evaluation.judge.output_price=1"], "max_price: got 0, but"),
     ],
@@ -139,14 +147,25 @@ def test_a_killed_command_continues_and_each_answer_and_judgement_is_paid_once(c
 def test_what_cannot_be_made_is_refused_before_anything_is_asked(
     cloud: Emulator, here: Path, given: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (here / "own").mkdir()
-    (here / "own" / "README.md").write_text("mine", "utf-8")
+    pair = '{"prompt": "What is ice?", "chosen": "Cold.", "rejected": "Hot."}'
+    mine = {"own/README.md": "mine", "by_hand/pairs.jsonl": pair, "earlier/pairs.jsonl": pair, "earlier/pairs.json": ""}
+    for name, content in mine.items():
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text(content, "utf-8")
     monkeypatch.chdir(here)
     with pytest.raises(RunnerError) as refused:
         command._pairs([*line(cloud), *given])
     assert refused.value.exit_code == 2
     assert sentence in str(refused.value)
     assert cloud.requests == []
+
+
+def test_where_no_answer_has_a_grade_the_reason_is_said(cloud: Emulator, here: Path) -> None:
+    cloud.judge.rule = lambda text: "no number" if text.startswith("JUDGE") else text
+    said = made(here, *line(cloud))
+    assert f"right: {ROWS * N} of {ROWS * N} answers have no grade: judge-1: the judge's answer is not" in said
+    assert "warning: no answer has a grade: give the command again when the grader works" in said
+    assert "finer scores" not in said
 
 
 def test_a_plan_asks_nothing_and_writes_nothing(cloud: Emulator, here: Path) -> None:

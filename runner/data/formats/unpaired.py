@@ -17,7 +17,7 @@ JUDGEMENTS = ("label", "kto_tag")
 """Keys that judge an answer; a row has one of them."""
 # CSV has texts in place of true and false, and some sets the words of the paper.
 WORDS = {"true": True, "1": True, "desirable": True, "false": False, "0": False, "undesirable": False}
-Label = bool | int | str | None
+Label = bool | int | float | str | None
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -56,7 +56,8 @@ def to_row(raw: Raw) -> Judged:
 
 def judgement(value: Label) -> bool:
     """Say whether an answer is good. Raises `BadRow` where the label says neither."""
-    found = WORDS.get(str(value).strip().lower())
+    # 1.0 and 0.0: what pandas makes of a column in which some are missing.
+    found = WORDS.get(str(value).strip().lower().removesuffix(".0"))
     if found is None:
         raise BadRow(
             "label", f"the label is {shown(repr(value))}; allowed: true or false ({', '.join(WORDS)}); repair it"

@@ -83,5 +83,5 @@ def _finding(what: str, first: tuple[int, str, int], again: tuple[int, str, int]
     if what == "row":
         message = "the row is the same as at {}:{}; it counts twice: remove one of them"
         return Finding("warning", "duplicate-row", file, line, message.format(*before))
-    message = "the prompt is the same as at {}:{}, with another answer; this is fine if it is meant"
+    message = "the prompt is the same as at {}:{}, with another answer or judgement; this is fine if it is meant"
     return Finding("note", "repeated-prompt", file, line, message.format(*before))

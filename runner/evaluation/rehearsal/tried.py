@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from runner.data.quoting import shown
 from runner.errors import DataError
 from runner.evaluation import judges
 from runner.evaluation.grading import item_of
@@ -51,7 +52,7 @@ def _require_fields(rows: Sequence[Asked], grader: Grader) -> None:
     if not lacking:
         return
     row, names = lacking[0]
-    places = ", ".join(each.place or "a held-out row" for each, _ in lacking[:FOUND])
+    places = ", ".join(_where(each) for each, _ in lacking[:FOUND])
     more = f" and {len(lacking) - FOUND:,} more" if len(lacking) > FOUND else ""
     keys = ", ".join(f"item.{key}" for key in item_of(row))
     raise DataError(
@@ -118,4 +119,9 @@ def _subjects(rows: Sequence[Asked]) -> Iterator[tuple[str, Subject]]:
 
 
 def _place(subject: Subject, rows: Sequence[Asked]) -> str:
-    return next((row.place for row in rows if item_of(row) == subject.item and row.place), "a held-out row")
+    return next(_where(row) for row in rows if item_of(row) == subject.item)
+
+
+def _where(row: Asked) -> str:
+    """Return file and line of a row; of a held-out one, which is read without them, what it asks."""
+    return row.place or f"the held-out row {shown(repr(row.shown))}"

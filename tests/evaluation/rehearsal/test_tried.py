@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from runner.data import problems
 from runner.errors import DataError
@@ -44,6 +45,12 @@ def test_a_field_that_one_of_5000_rows_lacks_is_named_by_file_and_line(tmp_path:
         f"{tmp_path}/prompts.jsonl:3142: grader exact names item.answer, which 1 of 5,000 rows do not have; there is "
         "item.messages, item.anwser; add the field to each row, or fix the template."
     )
+
+
+def test_a_held_out_row_without_a_field_is_named_by_what_it_asks(tmp_path: Path) -> None:
+    held_out = [replace(each, place="") for each in rows(tmp_path, {"prompt": "Why?"}, {"prompt": "How?"})]
+    with pytest.raises(DataError, match=r"^the held-out row 'Why\?', the held-out row 'How\?': grader exact names"):
+        rehearsed(held_out, EXACT)
 
 
 def test_good_wrong_and_empty_answers_are_graded(tmp_path: Path) -> None:
