@@ -73,7 +73,10 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
 
 def margin(text: str) -> float:
     """Return the value of `--margin`. Raises `ArgumentTypeError` for one that is none."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"got {text}; allowed: a number above 0, in the metric's own unit")
     return value

@@ -104,7 +104,7 @@ class Sender:
         self._log_metrics([record for record in records if isinstance(record.event, Metrics)])
         for record in records:
             if isinstance(record.event, Samples):
-                self._log_samples(record.event)
+                write_samples(self.client, self.position.run_id, record.event)
             elif isinstance(record.event, Graded):
                 answer_table.write(self.client, self.position.run_id, self.run.folder, record.event)
             elif isinstance(record.event, StepDone) and record.event.step == "save":
@@ -168,15 +168,6 @@ class Sender:
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(self.position.run_id, metrics=metrics[start : start + BATCH])
 
-    def _log_samples(self, event: Samples) -> None:
-        run_id, names = self.position.run_id, list(event.rows[0])
-        # MLflow appends to a table that is there; the last samples are those of the report.
-        if layout.SAMPLES in [each.path for each in self.client.list_artifacts(run_id)]:
-            rows = [[row[name] for name in names] for row in event.rows]
-            self.client.log_dict(run_id, {"columns": names, "data": rows}, layout.SAMPLES)
-        else:
-            self.client.log_table(run_id, {name: [row[name] for row in event.rows] for name in names}, layout.SAMPLES)
-
     def _log_model(self, event: StepDone) -> None:
         from mlflow.entities import LoggedModelOutput
 
@@ -226,6 +217,17 @@ class Sender:
             setattr(self.position, name, value)
         # Whole or not at all: a torn position would begin another MLflow run.
         write(self.run.folder / layout.TRACKING, json.dumps(asdict(self.position)).encode())
+
+
+def write_samples(client: "MlflowClient", run_id: str, event: Samples) -> None:
+    """Leave samples as a table; those that were sent before are replaced."""
+    names = list(event.rows[0])
+    # MLflow appends to a table that is there; the last samples are those of the report.
+    if layout.SAMPLES in [each.path for each in client.list_artifacts(run_id)]:
+        rows = [[row[name] for name in names] for row in event.rows]
+        client.log_dict(run_id, {"columns": names, "data": rows}, layout.SAMPLES)
+    else:
+        client.log_table(run_id, {name: [row[name] for row in event.rows] for name in names}, layout.SAMPLES)
 
 
 def new_records(path: Path, sent_bytes: int) -> tuple[list[Record], int]:
