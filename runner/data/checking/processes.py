@@ -23,6 +23,8 @@ HERE_BYTES = 24_000_000
 """So much is checked in half a second, about as long as a process takes to start."""
 HERE_PIECES = 8
 """Pieces checked here before processes are started: `max_rows` may end the reading, and unknown keys show up."""
+PIPE_BYTES = 1 << 20
+"""What Linux lets anybody have (/proc/sys/fs/pipe-max-size), about a reply."""
 _WORKER = "runner.data.checking.worker"
 
 
@@ -121,6 +123,7 @@ class Worker:
             env=_environment(os.environ),
             start_new_session=True,
         )
+        _widen(_pipe(self._process.stdout))
 
     def ask(self, job: Job, met: Met) -> Checked | DataError:
         """Return what the process replies. Raises `OSError` or `EOFError` if it is gone."""
@@ -148,8 +151,18 @@ class Worker:
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a process that imports from where this one does."""
-    # numpy's threads would take the memory of a worker twice, and are not needed.
-    return {**ours, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+    # numpy's threads would take the memory of a worker twice, and are not needed. The memory of one block serves the
+    # next one, in place of being given back and asked for again page by page.
+    kept = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+    return {**ours, **kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _widen(stream: IO[bytes]) -> None:
+    """Let a whole reply into a pipe: in Linux's usual 64 KB a worker waits for its reader 16 times, 7 % of all time."""
+    with suppress(ImportError, AttributeError, OSError):  # another system, or more than this user may have
+        import fcntl
+
+        fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
