@@ -68,7 +68,7 @@ def test_a_run_learns_from_answers_of_vllm_by_the_weights_of_each_step(
     assert all(np.isfinite(list(values.values())).all() for _, values in measured(the_run(tmp_path)))
     groups = [graded.read(path, Group) for path in sorted(the_run(tmp_path).glob("rollouts/step-*/sampled.jsonl"))]
     assert {len(each.answers) for step in groups for each in step} == {3}
-    assert adapter(the_run(tmp_path))
+    assert adapter(tmp_path)
 
 
 def copied(model: Path, folder: Path) -> Path:
