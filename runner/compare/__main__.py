@@ -41,8 +41,6 @@ def _compare(arguments: list[str]) -> None:
     folders, place = _found(asked)
     # Trials of a sweep that have not begun have no folder yet: the others are compared meanwhile.
     there = [folder for folder in folders if any((folder / name).exists() for name in (layout.PLAN, layout.EVALUATION))]
-    # Named twice, by overlapping patterns say, a run would be taken for two seeds that agree.
-    there = list({folder.resolve(): folder for folder in there}.values())
     found = compare_folders(there, asked.metric, asked.margin)
     target = asked.to or place
     if target is not None:

@@ -56,7 +56,8 @@ def grade(
                 _keep(file, known[task.key])
                 yield Progress("grade", done, len(tasks))
     found = [known[task.key] for task in tasks]
-    _set_aside(folder, [each for key, each in known.items() if key not in {task.key for task in tasks}])
+    asked = {task.key for task in tasks}
+    _set_aside(folder, [each for key, each in known.items() if key not in asked])
     # Only now, as a whole: until here the file was appended to, so that a kill loses nothing that was paid for.
     graded.write(path, found)  # without those of other graders and answers, which are not asked for now
     return found
