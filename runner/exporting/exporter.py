@@ -17,9 +17,6 @@ from runner.record import layout
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What decides a text's tokens; the other files that transformers may write are copies of these.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-
 
 @dataclass(frozen=True)
 class Bound:

@@ -5,6 +5,7 @@ A model is named by its source, `SCHEME:REST`; each scheme is a file in `sources
 
 import json
 import re
+import shutil
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,8 @@ from runner.models.source import Counter, ModelIdentity, Source
 
 COUNTED_ROWS = 64
 """Rows whose tokens are counted for an estimate, by a tokenizer of transformers: 64 take some 50 ms."""
+# What decides a text's tokens; the other files that transformers may write are copies of these.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def identify(source: str, *, offline: bool = False) -> ModelIdentity:
@@ -76,6 +79,13 @@ def tokenizer_folder(folder: Path) -> Path:
     if base is None:
         raise ModelError(f"{folder}: its base model {found.base.source} is not on this machine; run once to fetch it.")
     return base
+
+
+def copy_tokenizer(folder: Path, to: Path) -> None:
+    """Copy a tokenizer's files and the chat template to another folder, bit for bit."""
+    for name in TOKENIZER_FILES:
+        if (folder / name).exists():
+            shutil.copy(folder / name, to / name)
 
 
 def refuse_reward_model(folder: Path) -> None:

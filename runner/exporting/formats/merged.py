@@ -1,11 +1,11 @@
 """`format=merged`: all weights in one folder, as transformers, vLLM and converters load a model."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from runner.exporting.exporter import TOKENIZER_FILES, Bound, Exporter, RunModel
+from runner import models
+from runner.exporting.exporter import Bound, Exporter, RunModel
 
 
 class Merged(Exporter):
@@ -28,9 +28,7 @@ class Merged(Exporter):
         loaded = model.weights().to(getattr(torch, quantization))
         # Configuration and generation's end tokens go with it; the tokenizer's files are copied bit for bit.
         loaded.save_pretrained(folder)
-        for name in TOKENIZER_FILES:
-            if (model.tokenizer.folder / name).exists():
-                shutil.copy(model.tokenizer.folder / name, folder / name)
+        models.copy_tokenizer(model.tokenizer.folder, folder)
 
     def usage(self, name: str, base: str) -> str:
         """Return how it is loaded."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from runner import models
 from runner.errors import ModelError
-from runner.exporting.exporter import TOKENIZER_FILES, Bound, Exporter, RunModel
+from runner.exporting.exporter import Bound, Exporter, RunModel
 
 
 class Peft(Exporter):
@@ -32,9 +32,7 @@ class Peft(Exporter):
         # The run notes its own name for the base model, `hf:ORG/NAME` say, which peft does not read.
         path = folder / "adapter_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | _base(model.reference.base.source), indent=2))
-        for name in TOKENIZER_FILES:
-            if (model.tokenizer.folder / name).exists():
-                shutil.copy(model.tokenizer.folder / name, folder / name)
+        models.copy_tokenizer(model.tokenizer.folder, folder)
 
     def usage(self, name: str, base: str) -> str:
         """Return how it is loaded."""

@@ -7,7 +7,7 @@ a prompt and the beginning of an answer into one token.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from runner.data.rows import Message, Row, Tools
 from runner.errors import DataError
@@ -25,6 +25,11 @@ class TokenRow:
     prompt: list[int]
     answers: tuple[list[int], ...]
     learned: tuple[list[bool], ...]
+
+    @classmethod
+    def answered(cls, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> Self:
+        """Return a prompt with answers of which every token is learned."""
+        return cls(list(prompt), tuple(list(each) for each in answers), tuple([True] * len(each) for each in answers))
 
 
 class Render(Protocol):

@@ -20,7 +20,8 @@ def completed(
     unknown = places(answers)
     if not unknown:
         return answers
-    return filled(answers, unknown, score([row(prompts[place], answers[place][number]) for place, number in unknown]))
+    rows = [TokenRow.answered(prompts[place], [answers[place][number].ids]) for place, number in unknown]
+    return filled(answers, unknown, score(rows))
 
 
 def places(answers: Sequence[Sequence[Sampled]]) -> list[tuple[int, int]]:
@@ -31,11 +32,6 @@ def places(answers: Sequence[Sequence[Sampled]]) -> list[tuple[int, int]]:
         for number, each in enumerate(found)
         if each.ids and (len(each.logps) != len(each.ids) or np.isnan(each.logps).any())
     ]
-
-
-def row(prompt: Sequence[int], answer: Sampled) -> TokenRow:
-    """Return an answer as what `forward` scores, every token of it."""
-    return TokenRow(list(prompt), (list(answer.ids),), ([True] * len(answer.ids),))
 
 
 def filled(

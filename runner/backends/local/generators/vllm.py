@@ -40,7 +40,8 @@ class VllmGenerator(Generator):
         found = self._group.broadcast(found)
         if not sampling.temperature:  # greedy answers are judged, not learned from
             return found
-        logps = forward([_row(prompt, answers) for prompt, answers in zip(prompts, found, strict=True)]).logps
+        pairs = zip(prompts, found, strict=True)
+        logps = forward([TokenRow.answered(prompt, [each.ids for each in answers]) for prompt, answers in pairs]).logps
         theirs = np.array([logp for answers in found for each in answers for logp in each.logps])
         # Those of a nucleus add up to 1 within it, and are others.
         if sampling.top_p == 1:
@@ -49,11 +50,6 @@ class VllmGenerator(Generator):
         return [
             [Sampled(each.ids, [next(ours) for _ in each.ids], each.ended) for each in answers] for answers in found
         ]
-
-
-def _row(prompt: Sequence[int], answers: Sequence[Sampled]) -> TokenRow:
-    ids = tuple(list(each.ids) for each in answers)
-    return TokenRow(list(prompt), ids, tuple([True] * len(each) for each in ids))
 
 
 def _demand_same(apart: float, num_tokens: int) -> None:

@@ -88,7 +88,8 @@ class AdapterServer:
         self._model, self._folder, self._settings, self._seed = model, folder.absolute(), settings, seed
         self._held = ExitStack()
         self._served: Served | None = None
-        self._adapter, self._written = "", ExitStack()
+        # The folder of each adapter that the server has: where it is short of room it reads it again.
+        self._adapter, self._adapters = "", Path()
 
     def answers(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, on_answer: OnAnswer
@@ -109,12 +110,12 @@ class AdapterServer:
     def _started(self) -> Served:
         # Also where the run is stopped or fails: the process ends, and nobody closes anything.
         atexit.register(self.close)
+        self._adapters = Path(self._held.enter_context(TemporaryDirectory()))
         folder = self._folder
         if model_reference.read(folder) is not None:  # of an earlier run: a form of ours, with adapters perhaps
             folder = Path(self._held.enter_context(TemporaryDirectory()))
             load(self._folder, str(self._settings.dtype)).save_pretrained(folder)
-            for path in models.tokenizer_folder(self._folder).glob("*token*"):
-                shutil.copy(path, folder)
+            models.copy_tokenizer(models.tokenizer_folder(self._folder), folder)
         self._served = self._held.enter_context(served(LearningVllm(self._settings, self._seed), folder, BASE))
         return self._served
 
@@ -124,15 +125,12 @@ class AdapterServer:
         name, before = _name(get_peft_model_state_dict(self._model)), self._adapter
         if name == before:
             return
-        # The folder is kept as long as the adapter: a server that is short of room reads it again.
-        with ExitStack() as written:
-            folder = written.enter_context(TemporaryDirectory())
-            self._model.save_pretrained(folder)
-            client.post(f"{url}/load_lora_adapter", {"lora_name": name, "lora_path": folder})
-            if before:
-                client.post(f"{url}/unload_lora_adapter", {"lora_name": before})
-            self._written.close()
-            self._adapter, self._written = name, written.pop_all()
+        self._model.save_pretrained(self._adapters / name)
+        client.post(f"{url}/load_lora_adapter", {"lora_name": name, "lora_path": str(self._adapters / name)})
+        self._adapter = name
+        if before:
+            client.post(f"{url}/unload_lora_adapter", {"lora_name": before})
+            shutil.rmtree(self._adapters / before)
 
     def _asked(
         self, url: str, prompts: Sequence[Sequence[int]], sampling: Sampling, on_answer: OnAnswer

@@ -40,5 +40,5 @@ class PromptData(TrainingData):
             prompt = self._tokenizer.encode_prompt(problem_of(self.rows["train"][number]).given)
             # Any tokens do: whether a layout is exact does not depend on what they say.
             answers = tuple((prompt * len(TRIED_ANSWERS))[-size:] for size in TRIED_ANSWERS)
-            found.append(TokenRow(prompt, answers, tuple([True] * len(each) for each in answers)))
+            found.append(TokenRow.answered(prompt, answers))
         return found
