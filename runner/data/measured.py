@@ -8,17 +8,18 @@ from typing import NamedTuple, Self
 from xxhash import xxh3_64_intdigest
 
 from runner.data.findings import Finding
-from runner.data.quality.text_rules import odd_rows, pairs
+from runner.data.quality.text_rules import odd_rows
 from runner.data.reading.files import DataFile
 from runner.data.reading.row_reader import RowBlock
-from runner.data.rows import Row, Turns, canonical, canonical_lines, uses_tools, with_images
+from runner.data.rows import Row, Turns, calls_tools, canonical_each, canonical_lines, holds_images
 
 
 class Measured(NamedTuple):
     """Rows of a block that belong to one split: their canonical lines, and for each its line, hashes and lengths.
 
     `turns` counts those of prompt and answer, a pair's chosen one; characters are those of that answer's last turn.
-    `odd` is what is odd in their texts. `share` is how much of the file has been read with them, from 0 to 1.
+    `with_tools` and `with_images` have a byte for each row, 1 or 0. `odd` is what is odd in their texts. `share` is how
+    much of the file has been read with them, from 0 to 1.
     """
 
     file: DataFile
@@ -29,8 +30,8 @@ class Measured(NamedTuple):
     prompts: "array[int]"
     turns: "array[int]"
     answer_characters: "array[int]"
-    with_tools: int
-    with_images: int
+    with_tools: bytes
+    with_images: bytes
     odd: list[Finding]
 
     def first(self, count: int) -> Self:
@@ -40,16 +41,15 @@ class Measured(NamedTuple):
         lines = self.lines[:count]
         # Lines within a block ascend, so that the last row's shows what lies behind it.
         last = lines[-1] if lines else 0
-        canonical = b"".join(self.canonical.splitlines(keepends=True)[:count])
         return self._replace(
             lines=lines,
-            canonical=canonical,
+            canonical=b"".join(self.canonical.splitlines(keepends=True)[:count]),
             rows=self.rows[:count],
             prompts=self.prompts[:count],
             turns=self.turns[:count],
             answer_characters=self.answer_characters[:count],
-            with_tools=_lines_with_tools(canonical),
-            with_images=len(with_images(canonical)),
+            with_tools=self.with_tools[:count],
+            with_images=self.with_images[:count],
             odd=[each for each in self.odd if each.line is not None and each.line <= last],
         )
 
@@ -58,10 +58,11 @@ def measure(block: RowBlock, lines: Callable[[Sequence[Row]], bytes] = canonical
     """Return what a survey needs of a block's rows; `lines` makes the lines by which they are fingerprinted."""
     # Encoded once: the fingerprint, the hashes, the search for odd texts and the count of bytes share these lines.
     encoded = lines(block.rows)
-    prompts, answers = columns(block.rows)
+    separate = encoded.split(b"\n")[:-1]
+    prompts, answers = _columns(block.rows)
     odd = [
         Finding("warning", odd.rule, block.file.name, block.lines[place], odd.message)
-        for place, odd in odd_rows(block.rows, encoded)
+        for place, odd in odd_rows(block.rows, encoded, separate)
     ]
     # `map` and comprehensions, not a loop: this runs for every row of a million.
     return Measured(
@@ -69,12 +70,12 @@ def measure(block: RowBlock, lines: Callable[[Sequence[Row]], bytes] = canonical
         share=block.share,
         lines=array("L", block.lines),
         canonical=encoded,
-        rows=_hashes(encoded.split(b"\n")[:-1]),
-        prompts=_hashes(list(map(canonical, prompts))),
+        rows=_hashes(separate),
+        prompts=_hashes(canonical_each(prompts)),
         turns=array("I", list(map(add, map(len, prompts), map(len, answers)))),
         answer_characters=array("I", [len(answer[-1].content or "") if answer else 0 for answer in answers]),
-        with_tools=_lines_with_tools(encoded),
-        with_images=len(with_images(encoded)),
+        with_tools=_with_tools(block.rows, encoded, separate),
+        with_images=bytes(map(holds_images, separate)) if holds_images(encoded) else bytes(len(separate)),
         odd=odd,
     )
 
@@ -89,8 +90,8 @@ def join(parts: Sequence[Measured]) -> Measured:
         prompts=_joined([part.prompts for part in parts]),
         turns=_joined([part.turns for part in parts]),
         answer_characters=_joined([part.answer_characters for part in parts]),
-        with_tools=sum(part.with_tools for part in parts),
-        with_images=sum(part.with_images for part in parts),
+        with_tools=b"".join([part.with_tools for part in parts]),
+        with_images=b"".join([part.with_images for part in parts]),
         odd=[each for part in parts for each in part.odd],
     )
 
@@ -99,9 +100,9 @@ def _joined(arrays: Sequence["array[int]"]) -> "array[int]":
     return array(arrays[0].typecode, b"".join(map(bytes, arrays)))
 
 
-def columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:
+def _columns(rows: Sequence[Row]) -> tuple[list[Turns], list[Turns]]:
     """Return prompts and answers of rows, those of pairs the chosen ones."""
-    return [row.question for row in rows], [row.answer for row in rows]
+    return type(rows[0]).columns(rows) if rows else ([], [])
 
 
 def _hashes(lines: Sequence[bytes]) -> "array[int]":
@@ -110,13 +111,9 @@ def _hashes(lines: Sequence[bytes]) -> "array[int]":
     return array("Q", list(map(xxh3_64_intdigest, lines)))
 
 
-def _lines_with_tools(canonical: bytes) -> int:
-    """Return how many rows declare, call or answer tools."""
-    import numpy as np
-
-    # Few files have tools; four bytes are looked for in the whole block before any line is.
-    text = np.frombuffer(canonical, np.uint8)
-    found = pairs(text, *b'"t')
-    if not (text[found[text[found + 2] == ord("o")] + 3] == ord("o")).any():
-        return 0
-    return sum(map(uses_tools, canonical.splitlines()))
+def _with_tools(rows: Sequence[Row], encoded: bytes, lines: Sequence[bytes]) -> bytes:
+    """Return 1 for each row that declares, calls or answers tools, 0 for the others."""
+    # Few files have any: what a row declares is looked up, in place of a search through all bytes.
+    if not calls_tools(encoded) and all(row.tools is None for row in rows):
+        return bytes(len(rows))
+    return bytes(row.tools is not None or calls_tools(line) for row, line in zip(rows, lines, strict=True))

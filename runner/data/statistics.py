@@ -66,8 +66,12 @@ class Fingerprint:
         """Let the thread hash what has gathered, once it is done with what it had before."""
         self._wait()
         # One piece ahead at most: more would gather in memory where the disk reads faster than a core hashes.
-        self._running = self._helper.submit(self._sha256.update, b"".join(self._parts))
+        self._running = self._helper.submit(self._hash, self._parts)
         self._parts, self._size = [], 0
+
+    def _hash(self, parts: list[bytes]) -> None:
+        for part in parts:
+            self._sha256.update(part)
 
     def _wait(self) -> None:
         if self._running is not None:
@@ -93,8 +97,8 @@ class Tally:
         self._fingerprint.update(part.canonical)
         self._bytes += len(part.canonical)
         self.seen.add(part)
-        self._with_tools += part.with_tools
-        self._with_images += part.with_images
+        self._with_tools += part.with_tools.count(1)
+        self._with_images += part.with_images.count(1)
         self._turns.extend(part.turns)
         self._answers.extend(part.answer_characters)
 

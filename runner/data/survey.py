@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
@@ -19,7 +20,7 @@ from runner.data.measured import Measured
 from runner.data.quality.duplicates import find_repeats
 from runner.data.quality.vision import Vision, images_of
 from runner.data.reading.files import DataFile, locate
-from runner.data.rows import BadRow, Oddity, Row, with_images
+from runner.data.rows import BadRow, Oddity, Row
 from runner.data.splits import Selection, Split, bytes_of, splits_of
 from runner.data.statistics import SplitSurvey, Tally
 from runner.errors import DataError
@@ -162,7 +163,7 @@ def _odd(part: Measured, kind: str, limit: TokenLimit | None, vision: Vision | N
     """Yield what is odd about rows: in their texts, their images, their tokens."""
     yield from part.odd
     # Images first: who learns from text alone has no template that could write them.
-    if vision is not None and part.with_images:
+    if vision is not None and any(part.with_images):
         yield from _as_seen(part, kind, vision)
     if limit is not None:
         yield from _as_tokens(part, kind, limit)
@@ -171,7 +172,7 @@ def _odd(part: Measured, kind: str, limit: TokenLimit | None, vision: Vision | N
 def _as_seen(part: Measured, kind: str, vision: Vision) -> Iterator[Finding]:
     """Yield what is not known of images. Raises `DataError` for rows that cannot be trained on with them."""
     decode, lines = msgspec.json.Decoder(kinds.load(kind)).decode, part.canonical.splitlines()
-    for place in with_images(part.canonical):
+    for place in compress(range(len(lines)), part.with_images):
         line = part.lines[place]
         row: Row = decode(lines[place])
         if not images_of(row):  # another key of that name, as in the schema of a tool

@@ -5,7 +5,7 @@ from functools import partial
 
 from runner import models
 from runner.data import problems
-from runner.data.rows import canonical, uses_tools, with_images
+from runner.data.rows import canonical, holds_images, uses_tools
 from runner.data.survey import TokenLimit
 from runner.errors import DataError
 from runner.models.chat.learned_check import LearnedCheck, of_template
@@ -36,7 +36,7 @@ def refuse_prompts(source: str, prompts: str | Sequence[str] | None) -> None:
     for problem, place in problems.read(prompts or ()):
         line = canonical(problem)
         # Others are written by any template, and there may be many.
-        if uses_tools(line) or with_images(line):
+        if uses_tools(line) or holds_images(line):
             try:
                 tokenizer.render(problem.prompt, answer_next=True, tools=problem.tools)
             except DataError as error:

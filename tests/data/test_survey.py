@@ -116,6 +116,19 @@ def test_rows_with_tools_are_compared_with_them(tmp_path: Path) -> None:
     assert [each.split(":")[1] for each in reported(look(path), tmp_path) if "duplicate-row" in each] == ["3"]
 
 
+def test_rows_that_declare_call_or_answer_tools_are_counted(tmp_path: Path) -> None:
+    plain = trl(simple_pair(1))
+    call = {"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    called = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "1", "content": "Noon."}]
+    rows = [
+        plain,
+        plain | {"tools": [{"type": "function", "function": {"name": "now"}}]},
+        plain | {"prompt": [{"role": "user", "content": "When?"}, *called]},
+        plain | {"prompt": [{"role": "user", "content": 'What does "tool_calls" mean?'}]},
+    ]
+    assert look(write(tmp_path / "data.jsonl", *rows)).splits["train"].with_tools == 2
+
+
 def test_five_places_of_a_rule_are_kept_and_all_are_counted(tmp_path: Path) -> None:
     [group] = look(write(tmp_path / "data.jsonl", *[1] * 9)).findings
     assert group.count == 8

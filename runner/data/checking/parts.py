@@ -26,6 +26,8 @@ def measured_parts(
     Raises `DataError` if a file cannot be read.
     """
     selection = mixed(selection)
+    if selection.max_rows is None:  # else the first pieces may have all that are wanted
+        pool.start()
     for files, splits in sources(selection, splits_of(selection)):
         blocks = _in_order(_jobs(selection, files, splits), pool)
         yield from taken(selection, blocks, splits, report)

@@ -4,11 +4,11 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import IO, Self
 
 from runner import distributed
@@ -55,7 +55,7 @@ class Pool:
         self._processes = processes
         self._begun = 0
         self._threads = ThreadPoolExecutor(processes.count)
-        self._own = threading.local()
+        self._idle = SimpleQueue[Worker]()
         self.workers: list[Worker] = []
 
     @property
@@ -65,9 +65,20 @@ class Pool:
         # Two for each process: one in work, and one that waits for it or for its turn here.
         return 1 if here else 2 * self._processes.count
 
+    def start(self) -> None:
+        """Start the processes, which takes them a quarter of a second, while the first pieces are checked here."""
+        while len(self.workers) < self._processes.count > 1:
+            try:
+                worker = Worker()
+            except OSError:
+                return  # it cannot be started: its pieces are checked here
+            self.workers.append(worker)
+            self._idle.put(worker)
+
     def check(self, job: Job, met: Met) -> "Future[Checked]":
         """Begin to check a piece. The result raises `DataError` where the check does."""
         if self.ahead > 1:
+            self.start()
             return self._threads.submit(self._asked, job, met)
         # Checked at once: nothing else would be done meanwhile.
         self._begun += 1
@@ -85,27 +96,23 @@ class Pool:
         """End all processes, and whatever is in work."""
         for worker in self.workers:
             worker.kill()
-        # A thread that waited for one reads the end of its pipe now; one may have been starting another.
+        # A thread that waited for one reads the end of its pipe now.
         self._threads.shutdown(cancel_futures=True)
         for worker in self.workers:
             worker.end()
 
     def _asked(self, job: Job, met: Met) -> Checked:
-        """Have a piece checked by the process of this thread, or here if that is not possible."""
+        """Have a piece checked by a process, or here if that is not possible."""
         try:
-            worker = getattr(self._own, "worker", None) or self._started()
+            worker = self._idle.get_nowait()  # there are as many threads
             reply = worker.ask(job, met)
-        except (OSError, EOFError, pickle.UnpicklingError):
+        except (Empty, OSError, EOFError, pickle.UnpicklingError):
             # It could not be started, or was ended by the system, as where memory is short.
             return check(job, met)
+        self._idle.put(worker)
         if isinstance(reply, DataError):
             raise reply
         return reply
-
-    def _started(self) -> "Worker":
-        self._own.worker = worker = Worker()
-        self.workers.append(worker)
-        return worker
 
 
 class Worker:

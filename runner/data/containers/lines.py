@@ -15,6 +15,7 @@ from runner.data.containers import (
     Span,
     is_packed,
     lines_of,
+    num_lines,
     open_text,
     share_read,
 )
@@ -35,7 +36,7 @@ def read(file: DataFile) -> Iterator[Piece]:
     with open_text(file.path) as stream:
         start, first = 0, 1
         while text := _whole_lines(stream):
-            numbers = range(first, first + text.count(b"\n") + (not text.endswith(b"\n")))
+            numbers = range(first, first + num_lines(text))
             share = share_read(stream, file.path)
             if start == 0:
                 _refuse_other_layouts(file, lines_of(text, start))

@@ -6,10 +6,12 @@ of those with a right second byte there are few. Only where a mark is found are 
 """
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
@@ -90,14 +92,16 @@ RULES = (
 )
 
 
-def odd_rows(rows: Sequence[Row], canonical: bytes) -> Iterator[tuple[int, Oddity]]:
-    """Yield what is odd in the texts of rows, each with the row's place; `canonical` is all their lines."""
-    row = before = 0
+def odd_rows(rows: Sequence[Row], canonical: bytes, lines: Sequence[bytes]) -> Iterator[tuple[int, Oddity]]:
+    """Yield what is odd in the texts of rows, each with the row's place.
+
+    `canonical` is all their `lines`, each followed by LF.
+    """
+    found = sorted(_marks(canonical))
+    ends = list(accumulate(len(line) + 1 for line in lines)) if found else []
     marked: dict[int, set[bytes]] = {}
-    for position, mark in sorted(_marks(canonical)):
-        row += canonical.count(b"\n", before, position)
-        before = position
-        marked.setdefault(row, set()).add(mark)
+    for position, mark in found:
+        marked.setdefault(bisect_right(ends, position), set()).add(mark)
     for row, marks in marked.items():
         yield from ((row, odd) for odd in odd_texts(rows[row], [rule for rule in RULES if rule.marks & marks]))
 
@@ -115,6 +119,8 @@ def _marks(canonical: bytes) -> Iterator[tuple[int, bytes]]:
             found = found[search.seconds[text[found + 1]]]
         else:
             found = pairs(text, search.first[0], search.second)
+        if not len(found):
+            continue
         found = found[search.thirds[text[found + 2]]]
         if search.first == BACKSLASH[:1]:
             # A backslash after one, which has none before it, stands for itself: formulas are full of `\\\\frac`.

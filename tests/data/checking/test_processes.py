@@ -141,6 +141,13 @@ def test_few_rows_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert Processes.usual(1000) == Processes(1)
 
 
+def test_no_process_is_started_where_the_first_pieces_may_have_all_rows_wanted(tmp_path: Path) -> None:
+    write_lines(tmp_path / "data.jsonl", [trl(simple_pair(number)) for number in range(50)])
+    with Pool(Processes(2)) as pool:
+        outcome(Selection(train=str(tmp_path / "data.jsonl"), kind="preference", max_rows=5), pool)
+        assert not pool.workers
+
+
 def test_processes_end_with_their_pool(tmp_path: Path) -> None:
     write_lines(tmp_path / "data.jsonl", [trl(simple_pair(number)) for number in range(50)])
     with Pool(Processes(2, after=0)) as pool:

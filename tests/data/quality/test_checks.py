@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runner.data.kinds.conversation import Conversation
 from runner.data.kinds.preference import Pair
 from runner.data.quality.text_rules import odd_rows, odd_texts
-from runner.data.rows import canonical_lines
+from runner.data.rows import canonical_each, canonical_lines
 from tests.data.samples import assistant, look, reported, rows_of, unhurried, user
 
 QUESTION, ANSWER = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Gas."}
@@ -312,7 +312,7 @@ texts = st.lists(snippets | letters | st.sampled_from(["\u00a0", "\u200b", "\ufe
 def test_the_quick_search_for_odd_texts_misses_none(parts: list[str]) -> None:
     rows = [Pair((user(part),), (assistant(f"{part}."),), (assistant("No."),)) for part in parts]
     expected = [(place, odd) for place, row in enumerate(rows) for odd in odd_texts(row)]
-    assert list(odd_rows(rows, canonical_lines(rows))) == expected
+    assert list(odd_rows(rows, canonical_lines(rows), canonical_each(rows))) == expected
 
 
 def test_an_invisible_character_inside_a_marker_is_reported_of_both(tmp_path: Path) -> None:
