@@ -39,7 +39,8 @@ _STYLE = """
   .cells { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr) }
   .cell { padding: .6rem .8rem; border-left: 1px solid var(--line); min-width: 0 }
   .cell:first-child { border-left: 0 }
-  .cell .name { margin-bottom: .3rem; overflow-wrap: anywhere } .answer { max-height: 24rem; overflow-y: auto }
+  .cell .name { margin-bottom: .3rem; overflow-wrap: anywhere }
+  .prompt .text { max-height: 14rem; overflow-y: auto } .answer { max-height: 24rem; overflow-y: auto }
   .grade { font-size: .85rem; margin-top: .4rem; padding-left: .5rem; border-left: 3px solid var(--line);
            overflow-wrap: anywhere }
   .grade.up { border-color: var(--up) } .grade.down { border-color: var(--down) }
@@ -52,7 +53,7 @@ _STYLE = """
       --added: #d7f3df; --missing: #fbe0dd; --gone: #844; --c0: #1f77b4; --c1: #d95f02; --c2: #2a8a4a; --c3: #8e44ad }
     body { margin: 0; max-width: none } form { display: none } table { overflow: visible }
     th, td { white-space: normal } .row, figure, tr { break-inside: avoid }
-    .answer, .reason { max-height: none; overflow: visible } }
+    .prompt .text, .answer, .reason { max-height: none; overflow: visible } }
 """
 
 # The only script: without it the rows are there, in their order, unfiltered.

@@ -25,6 +25,8 @@ from runner.tracking.sender import Position
 
 sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (started with it closed; nobody reads on)
 sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+PROMPT_CHARACTERS = 400
+"""So much of a sample's prompt is printed: a document in it would scroll the answers away."""
 WIDTH = None if sys.stdout.isatty() else 120
 """Where there is no terminal to ask (a log file, CI), lines are of this width."""
 
@@ -193,7 +195,9 @@ def show_outcome(run: Run, content: Report, position: Position | None, problem: 
     say()
     # Three show the style; all of them are in the report and MLflow.
     for sample in content["samples"][:3]:
-        table(f"“{sample['prompt']}”", ["", ""], [["before", sample["before"]], ["after", sample["after"]]])
+        prompt = sample["prompt"]
+        cut = f"{prompt[:PROMPT_CHARACTERS]}…" if len(prompt) > PROMPT_CHARACTERS else prompt
+        table(f"“{cut}”", ["", ""], [["before", sample["before"]], ["after", sample["after"]]])
     if content["metrics"]:
         prefixes = ("eval/", "train/loss")
         shown = [[name, f"{value:.4g}"] for name, value in content["metrics"].items() if name.startswith(prefixes)]

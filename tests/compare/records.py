@@ -15,11 +15,18 @@ Scores = Mapping[str, Sequence[float]]
 """Scores of the rows in turn, by grader."""
 
 
-def write(folder: Path, models: Mapping[str, Scores], texts: Mapping[str, Sequence[str]] | None = None) -> Path:
+def write(
+    folder: Path,
+    models: Mapping[str, Scores],
+    texts: Mapping[str, Sequence[str]] | None = None,
+    question: str = "Question {at}?",
+) -> Path:
     """Write rows, answers and grades of models; texts are those of the answers."""
     folder.mkdir(parents=True, exist_ok=True)
     count = max(len(values) for scores in models.values() for values in scores.values())
-    asked = [Asked(row=f"row{at}", prompt=(Message(role="user", content=f"Question {at}?"),)) for at in range(count)]
+    asked = [
+        Asked(row=f"row{at}", prompt=(Message(role="user", content=question.format(at=at)),)) for at in range(count)
+    ]
     answers = [
         Answer(model=model, row=f"row{at}", text=texts[model][at] if texts else f"{model} says {at}")
         for model in models for at in range(count)

@@ -100,6 +100,18 @@ def test_a_number_in_a_title_or_a_sentence_is_on_one_line_at_each_width(page_of_
     )
 
 
+def test_a_long_prompt_is_scrolled_in_its_row_and_printed_whole(browser: Any, tmp_path: Path) -> None:
+    document = "All about ovens. " * 2000
+    write(tmp_path / "run", {"base": {"right": [0.0]}, "tuned": {"right": [1.0]}}, question=document)
+    output.write(verdict.make([run(tmp_path / "run", {"right": [1.0]})]), tmp_path / "to")
+    seen(browser, tmp_path / "to" / "comparison.html", 390, "light")
+    prompt = browser.find_element("css selector", ".prompt .text")
+    assert prompt.text.strip() == document.strip()
+    assert prompt.rect["height"] < 400
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert prompt.rect["height"] > 4000
+
+
 @pytest.mark.parametrize("kind", ["page_of_a_run", "page_of_six_trials"])
 def test_a_page_fits_a_phone_and_a_screen_in_both_themes_and_fetches_nothing(
     kind: str, browser: Any, request: pytest.FixtureRequest
