@@ -7,7 +7,7 @@ across runs by it.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import msgspec
@@ -99,6 +99,8 @@ class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Whether all answers are imitated, so that a judgement next to them changes what a row means."""
     only_where_wanted: ClassVar[bool] = False
     """Whether its formats are recognised for methods that learn from it only; others read such rows as their own."""
+    sides: ClassVar[Mapping[bytes, str]] = {}
+    """What each of two sorts of answers has in its canonical line, where a method learns from their difference."""
     split_of: ClassVar[frozenset[str]] = frozenset()
     """The kinds whose rows hold several of this one (`parts`)."""
 

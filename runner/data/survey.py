@@ -3,7 +3,7 @@
 No row is kept, only some forty bytes of each: its line, its hash and its prompt's, and a few lengths.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -116,9 +116,11 @@ def survey(
     own = nullcontext(pool) if pool else Pool(Processes.usual(bytes_of(selection)))
     with ThreadPoolExecutor(max_workers=1) as helper, no_garbage_collection(), own as checking:
         tallies = {split: Tally(helper) for split in splits}
-        share = _share(selection)
+        share, sides = _share(selection), dict(kinds.load(selection.kind).sides)
         for split, part in measured_parts(selection, findings.add, checking):
             tallies[split].take(part)
+            if split == "train":
+                sides = {mark: side for mark, side in sides.items() if mark not in part.canonical}
             for finding in _odd(part, selection.kind, limit, vision):
                 findings.add(finding)
             rows = sum(tally.rows for tally in tallies.values())
@@ -127,7 +129,7 @@ def survey(
             findings.add(finding)
         sums = {split: tally.sum() for split, tally in tallies.items()}
     by_file = {split: tally.seen.by_file() for split, tally in tallies.items()}
-    for finding in _not_taken(selection, by_file["train"]):
+    for finding in (*_not_taken(selection, by_file["train"]), *_one_sided(by_file["train"], sides.values())):
         findings.add(finding)
     return Survey(sums, tuple(findings), findings.count("error"), by_file)
 
@@ -141,6 +143,16 @@ def _not_taken(selection: Selection, by_file: Mapping[str, int]) -> Iterator[Fin
     for name, each in selection.mix:
         if not any(by_file.get(file.name) for file in locate(each.source)):
             yield Finding("warning", "source-not-taken", f"dataset.mix.{name}", None, message)
+
+
+def _one_sided(files: Iterable[str], missing: Collection[str]) -> Iterator[Finding]:
+    """Yield a finding where all answers are judged alike; `missing` are the judgements that none has."""
+    if len(missing) == 1:  # of no rows at all both are missing, which is said elsewhere
+        message = (
+            f"no answer is judged {''.join(missing)}; the method learns from the difference of good and bad ones; "
+            "check the judgements, or add such answers"
+        )
+        yield Finding("warning", "one-sided", ", ".join(files), None, message)
 
 
 def _share(selection: Selection) -> Callable[[Measured, int], float]:

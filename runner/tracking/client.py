@@ -5,6 +5,7 @@ import os
 import socket
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -57,6 +58,11 @@ def demand_answer(uri: str) -> None:
             database.execute("PRAGMA schema_version")
     elif where.hostname and scheme in PORTS:
         socket.create_connection((where.hostname, where.port or PORTS[scheme]), CONNECT_SECONDS).close()
+
+
+def is_gone(uri: str) -> bool:
+    """Say whether a store is a file that is not there: it was removed, or the command is given in another folder."""
+    return uri.startswith("sqlite:///") and not Path(uri.partition("///")[2]).exists()
 
 
 def experiment(client: "MlflowClient", name: str) -> str:

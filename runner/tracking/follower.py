@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from runner.plan import Run
 from runner.record import layout
-from runner.tracking.client import error_line, store
+from runner.tracking.client import error_line, is_gone, store
 from runner.tracking.sender import Position, Sender, position_of
 
 TICK_SECONDS = 2.0
@@ -41,7 +41,8 @@ class Follower:
             self._runs = [each for each in self._runs if each is not run]
             position = position_of(run)
             # A finished run that MLflow has whole is not touched: the same command again would only renew its times.
-            if position.status != status or self._behind(run, position):
+            gone = is_gone(store(run.request.tracking.uri))
+            if position.status != status or self._behind(run, position) or gone:
                 for seconds in RETRY_SECONDS:
                     time.sleep(seconds)
                     error = self._attempt(run, status)

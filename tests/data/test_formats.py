@@ -192,7 +192,7 @@ def test_a_judgement_that_cannot_be_learned_from_is_reported_by_its_line(
     written: Callable[..., Path], tmp_path: Path, row: str, message: str
 ) -> None:
     path = written('{"prompt": "Why?", "completion": "Gas.", "label": true}', row)
-    [found] = reported(look(path, "judged"), tmp_path)
+    found, *_ = reported(look(path, "judged"), tmp_path)
     assert found.startswith(f"error {message}")
 
 

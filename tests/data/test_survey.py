@@ -129,6 +129,16 @@ def test_rows_that_declare_call_or_answer_tools_are_counted(tmp_path: Path) -> N
     assert look(write(tmp_path / "data.jsonl", *rows)).splits["train"].with_tools == 2
 
 
+@pytest.mark.parametrize(("labels", "missing"), [([True, True], "bad"), ([False], "good"), ([True, False], "")])
+def test_answers_that_are_all_judged_alike_are_reported(labels: list[bool], missing: str, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Why is bread {at}?", "completion": "Air.", "label": label} for at, label in enumerate(labels)]
+    found = reported(look(write(tmp_path / "data.jsonl", *rows), "judged"), tmp_path)
+    assert found == [
+        f"warning one-sided data.jsonl: no answer is judged {missing}; the method learns from the difference of good "
+        "and bad ones; check the judgements, or add such answers"
+    ] * bool(missing)
+
+
 def test_five_places_of_a_rule_are_kept_and_all_are_counted(tmp_path: Path) -> None:
     [group] = look(write(tmp_path / "data.jsonl", *[1] * 9)).findings
     assert group.count == 8

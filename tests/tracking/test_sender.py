@@ -81,13 +81,14 @@ def samples_in_mlflow(folder: Path) -> list[dict[str, str]]:
     return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
 
 
-def test_a_store_that_does_not_know_a_run_that_is_resumed_gets_all_of_it(
-    tiny_model: Path, pairs_file: Path, tmp_path: Path
+@pytest.mark.parametrize("status", ["finished", ""])
+def test_a_store_that_does_not_know_a_run_gets_all_of_it_from_the_same_command(
+    status: str, tiny_model: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
     assert run_command(tmp_path, "-m", "runner", *tracked(tiny_model, pairs_file)).returncode == 0
     tracking = the_run(tmp_path) / "tracking.json"
-    # As where it was killed before the end was sent, and is resumed in a folder with an mlflow.db of its own.
-    tracking.write_text(tracking.read_text("utf-8").replace('"finished"', '""'), "utf-8")
+    # Without a status as where it was killed before the end was sent.
+    tracking.write_text(tracking.read_text("utf-8").replace('"finished"', f'"{status}"'), "utf-8")
     (tmp_path / "mlflow.db").rename(tmp_path / "gone.db")
     process = run_command(tmp_path, "-m", "runner", *tracked(tiny_model, pairs_file))
     assert process.returncode == 0, process.stderr

@@ -1,6 +1,6 @@
 """A judged answer: a prompt, one answer, and whether it is a good one: what thumbs up and down leave behind."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from runner.data.json_value import Json
@@ -14,6 +14,7 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
 
     label: ClassVar[str] = "answers judged good or bad"
     only_where_wanted: ClassVar[bool] = True
+    sides: ClassVar[Mapping[bytes, str]] = {b'"good":true': "good", b'"good":false': "bad"}
     split_of: ClassVar[frozenset[str]] = frozenset({"preference"})
 
     prompt: Turns
