@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 from runner.data.json_value import Json
 from runner.data.kinds.preference import Pair
 from runner.data.quality.checks import asks, check_order, has_text
+from runner.data.quality.tool_calls import check_calls
 from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, on_the_wire, text_of
 
 
@@ -74,6 +75,7 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
             question.role == "user"
             and answer.role == "assistant"
             and answer.weight != 0
+            and not answer.tool_calls
             and has_text(question.content)
             and has_text(answer.content)
         )
@@ -100,7 +102,7 @@ class Conversation(Row, frozen=True, gc=False, omit_defaults=True, forbid_unknow
         # A turn that only calls a tool has no content, and is learned by its call.
         if not all(has_text(turn.content) or turn.tool_calls for turn in learned):
             raise BadRow("empty-answer", "an answer is empty; it needs text; write it, or set its weight to 0")
-        return oddities
+        return oddities + check_calls([turns], self.tools)
 
 
 KIND = Conversation

@@ -6,6 +6,7 @@ from typing import ClassVar
 from runner.data.json_value import Json
 from runner.data.kinds.preference import Pair
 from runner.data.quality.checks import asks, check_answer, check_order, has_text
+from runner.data.quality.tool_calls import check_calls
 from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
 
 
@@ -68,7 +69,9 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
         if not self.prompt or not asks(self.prompt[-1]):
             raise BadRow("no-prompt", "the prompt is empty; the answer must reply to something; add it")
         check_answer("judged", self.reply)
-        return check_order(tuple([turn.role for turn in self.prompt]))
+        return check_order(tuple([turn.role for turn in self.prompt])) + check_calls(
+            [self.prompt + self.reply], self.tools
+        )
 
     def is_plain(self) -> bool:
         """Say whether it is a question of the user and an answer."""
@@ -76,7 +79,7 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
         if len(self.prompt) != 1 or len(self.reply) != 1:
             return False
         question, answer = self.prompt[0], self.reply[0]
-        roles = question.role == "user" and answer.role == "assistant"
+        roles = question.role == "user" and answer.role == "assistant" and not answer.tool_calls
         return roles and has_text(question.content) and has_text(answer.content)
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 from runner.data.json_value import Json
 from runner.data.quality.checks import asks, check_answer, check_order
+from runner.data.quality.tool_calls import check_calls
 from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, on_the_wire, text_of
 
 
@@ -87,14 +88,14 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
                 "equal-answers",
                 "the chosen and the rejected answer are equal; they must differ; change one or remove the row",
             )
-        return oddities
+        return oddities + check_calls([prompt + self.chosen, prompt + self.rejected], self.tools)
 
     def is_plain(self) -> bool:
         """Say whether user and assistant speak in turn, then one turn an answer; a third of the time of `check`."""
         before, question, prompt = "assistant", None, self.prompt
         for turn in prompt[1:] if prompt and prompt[0].role == "system" else prompt:
             role, question = turn.role, turn.content
-            if role == before or (role != "user" and role != "assistant"):
+            if role == before or (role != "user" and role != "assistant") or turn.tool_calls:
                 return False
             before = role
         if before != "user" or len(self.chosen) != 1 or len(self.rejected) != 1:
@@ -103,6 +104,8 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
         chosen, rejected = good.content, bad.content
         # Written out: a call of `has_text` for each would take as long as all of this.
         if not chosen or not rejected or not question or good.role != "assistant" or bad.role != "assistant":
+            return False
+        if good.tool_calls or bad.tool_calls:
             return False
         return not (chosen == rejected or chosen.isspace() or rejected.isspace() or question.isspace())
 

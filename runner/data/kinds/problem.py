@@ -7,6 +7,7 @@ import msgspec
 
 from runner.data.json_value import Json
 from runner.data.quality.checks import asks, check_order
+from runner.data.quality.tool_calls import check_calls
 from runner.data.rows import BadRow, Learned, Oddity, Prompt, Row, Text, Tools, Turns, numbered, on_the_wire
 
 
@@ -72,7 +73,7 @@ class Problem(Row, frozen=True, gc=False, omit_defaults=True):
                 f"the prompt ends with a turn of the {self.prompt[-1].role}; it must end with the user's or a tool's; "
                 "remove that turn",
             )
-        return oddities
+        return oddities + check_calls([self.prompt], self.tools)
 
 
 KIND = Problem

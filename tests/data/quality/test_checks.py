@@ -19,17 +19,18 @@ QUESTION, ANSWER = {"role": "user", "content": "Why?"}, {"role": "assistant", "c
 OTHER, SYSTEM = {"role": "assistant", "content": "No."}, {"role": "system", "content": "Be brief."}
 CALL = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "look", "arguments": "{}"}}]}
 RESULT = {"role": "tool", "content": "3", "tool_call_id": "1"}
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
 EMPTY = {"role": "assistant", "content": " \n"}
 UNLEARNED = ANSWER | {"weight": 0}
 Turns = list[dict[str, Any]]
 
 
-def pair(prompt: Turns, chosen: Turns, rejected: Turns) -> str:
-    return json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}, ensure_ascii=False)
+def pair(prompt: Turns, chosen: Turns, rejected: Turns, **more: Any) -> str:
+    return json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}, ensure_ascii=False)
 
 
-def chat(*turns: dict[str, Any]) -> str:
-    return json.dumps({"messages": turns}, ensure_ascii=False)
+def chat(*turns: dict[str, Any], **more: Any) -> str:
+    return json.dumps({"messages": turns, **more}, ensure_ascii=False)
 
 
 def text_pair(prompt: str, chosen: str, rejected: str = "No.") -> str:
@@ -144,16 +145,16 @@ BAD_CONVERSATIONS = [
 GOOD_PAIRS = [
     pair([SYSTEM, QUESTION], [ANSWER], [OTHER]),
     pair([SYSTEM, {"role": "developer", "content": "Be kind."}, QUESTION], [ANSWER], [OTHER]),
-    pair([QUESTION, CALL, RESULT, RESULT], [ANSWER], [OTHER]),
-    pair([QUESTION], [CALL, RESULT, ANSWER], [OTHER]),
+    pair([QUESTION, CALL, RESULT, RESULT], [ANSWER], [OTHER], tools=TOOLS),
+    pair([QUESTION], [CALL, RESULT, ANSWER], [OTHER], tools=TOOLS),
     pair([QUESTION, ANSWER, ANSWER, QUESTION], [ANSWER], [OTHER]),
     pair([QUESTION], [ANSWER], [{"role": "assistant", "content": "Gas. "}]),
 ]
 GOOD_CONVERSATIONS = [
     chat(SYSTEM, QUESTION, ANSWER),
     chat(QUESTION, EMPTY | {"weight": 0}, QUESTION, ANSWER),
-    chat(QUESTION, CALL, RESULT, ANSWER),
-    chat(QUESTION, CALL),
+    chat(QUESTION, CALL, RESULT, ANSWER, tools=TOOLS),
+    chat(QUESTION, CALL, tools=TOOLS),
 ]
 
 

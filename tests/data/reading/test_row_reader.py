@@ -27,8 +27,9 @@ weights = st.sampled_from([None, 0, 1])
 
 
 def turns(*roles: str) -> st.SearchStrategy[tuple[Message, ...]]:
-    """Return turns with these roles and any content."""
-    return st.tuples(*(st.builds(Message, st.just(role), contents, weight=weights) for role in roles))
+    """Return turns with these roles and any content, some of which call a tool that is not declared."""
+    turn = {"weight": weights, "tool_calls": st.sampled_from([None, None, [{"function": {"name": "look"}}]])}
+    return st.tuples(*(st.builds(Message, st.just(role), contents, **turn) for role in roles))
 
 
 anything = st.lists(st.sampled_from(ROLES), max_size=3).flatmap(lambda roles: turns(*roles))

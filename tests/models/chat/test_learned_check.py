@@ -76,7 +76,8 @@ def test_words_that_the_template_leaves_out_are_named(folder: Path, tmp_path: Pa
         {"role": "user", "content": "What time is it?"},
         {"role": "assistant", "content": "Let me see.", "tool_calls": [CALL]},
     ]
-    [said] = found(folder, tmp_path, GOOD, {"messages": turns}, template=calls_alone)
+    tools: Json = [{"type": "function", "function": {"name": "now"}}]
+    [said] = found(folder, tmp_path, GOOD, {"messages": turns, "tools": tools}, template=calls_alone)
     assert said.startswith("rows.jsonl:2: the chat template leaves out what the assistant says, 'Let me see.'; ")
 
 
