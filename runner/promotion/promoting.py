@@ -37,6 +37,7 @@ def promote(run: Run, keys: Keys, runs: Path) -> Moved:
 
     Raises `RefusedError` with the sentence where it is not, `RequestError` where nothing can be compared.
     """
+    tuned = contenders.of_run(run, run.folder.name)  # one that has not finished is refused by that
     with opened(store(run.request.tracking.uri)) as registry:
         position = _in_mlflow(run, registry)
         name = keys.name or run.request.tracking.register or planning.data_name(run.request)
@@ -45,7 +46,7 @@ def promote(run: Run, keys: Keys, runs: Path) -> Moved:
             # The alias may have moved before the process could move the deployment: it is moved now.
             texts = _serve(registry, holder, run, keys)
             return Moved(version=holder, sentences=(f"{run.folder.name} has {name}@{keys.alias} already", *texts))
-        found = _decide(registry, holder, run, keys, runs)
+        found = _decide(registry, holder, run, tuned, keys, runs)
         if not found.promote:
             raise RefusedError(f"{run.folder.name} is not promoted to {name}@{keys.alias}: {found.why}.")
         # Only now: a run that is refused leaves no version behind.
@@ -124,13 +125,12 @@ def _in_mlflow(run: Run, registry: Registry) -> Position:
     return position
 
 
-def _decide(registry: Registry, holder: Version | None, run: Run, keys: Keys, runs: Path) -> decision.Decision:
-    one: Contender
+def _decide(
+    registry: Registry, holder: Version | None, run: Run, tuned: Contender, keys: Keys, runs: Path
+) -> decision.Decision:
     if holder:
-        other = contenders.load(registry.folder(holder, runs), f"version {holder.number}")
-        one = contenders.of_run(run, run.folder.name)
+        one, other = tuned, contenders.load(registry.folder(holder, runs), f"version {holder.number}")
     else:
-        contenders.of_run(run, run.folder.name)  # one that has not finished is refused by that
         one, other = contenders.base_of(run)
     return decision.decide(one, other, keys.metric, keys.no_worse_than, lambda: cost.cheaper(one, other))
 

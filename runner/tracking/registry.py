@@ -10,7 +10,7 @@ import msgspec
 
 from runner.errors import RequestError, ServiceError
 from runner.promotion.history import Move
-from runner.tracking.client import connect, error_line, register, shown
+from runner.tracking.client import connect, error_line, is_gone, register, shown
 from runner.tracking.folders import folder_of
 
 if TYPE_CHECKING:
@@ -46,8 +46,17 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def opened(uri: str) -> Iterator["Registry"]:
-    """Yield the registry of a store. Raises `ServiceError` in one sentence for whatever the store refuses."""
+    """Yield the registry of a store.
+
+    Raises `RequestError` where it is a file that is not there, `ServiceError` in one sentence for whatever it refuses.
+    """
     from mlflow.exceptions import MlflowException
+
+    if is_gone(uri):  # to ask it would make an empty one
+        raise RequestError(
+            f"MLflow: {uri} is not there, where models have their names; give the command in the folder where the runs "
+            "were made, or name the store in MLFLOW_TRACKING_URI."
+        )
 
     # Around all of it: MLflow raises wherever it is asked, and a user's sentence is one.
     try:

@@ -124,6 +124,23 @@ def test_a_store_without_the_model_is_named_and_left_as_it_is(place: Place, tmp_
     assert MlflowClient(elsewhere).search_registered_models() == []
 
 
+@pytest.mark.parametrize("line", [("no-", "name=n"), ("history=true",), ("back=true",)])
+def test_a_store_that_is_not_there_is_named_and_not_made(line: tuple[str, ...], place: Place, tmp_path: Path) -> None:
+    said = place.promote(*line, code=2, store=f"sqlite:///{tmp_path}/mlflow.db")
+    assert f"sqlite:///{tmp_path}/mlflow.db is not there, where models have their names; give the command in" in said
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_run_that_has_not_finished_is_refused_by_that(place: Place) -> None:
+    (run,) = place.folder.glob("runs/no-*")
+    report = run / "report.json"
+    kept = report.read_text("utf-8")
+    report.write_text(kept.replace('"status": "finished"', '"status": "failed"'), "utf-8")
+    said = place.promote("no-", "name=n", code=2)
+    report.write_text(kept, "utf-8")
+    assert "is failed; give its command again, then promote what it has made" in said
+
+
 def test_the_command_goes_back_and_says_what_to_type_next(place: Place) -> None:
     place.promote("no-", "name=typed", "as=typed")
     place.promote("cloth", "name=typed", "as=typed", "metric=cloth")
