@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from runner import stores
 from runner.errors import AccessError, RequestError, ServiceError
 from runner.exporting import destinations
 from runner.record import layout
@@ -153,3 +154,17 @@ def test_an_address_to_push_to_that_holds_a_credential_is_refused_without_showin
     with pytest.raises(RequestError, match=r"push: .*: the address holds a credential") as caught:
         destinations.find(address)
     assert "KEPT" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'Could not connect to the endpoint URL: "http://me:KEPT@127.0.0.1:9/bucket"',
+        "no host in DefaultEndpointsProtocol=https;AccountName=a;AccountKey=KEPT;EndpointSuffix=core.windows.net",
+        "https://a.blob.core.windows.net/c/x?sv=2026&sig=KEPT did not answer",
+    ],
+)
+def test_what_a_client_says_is_shown_without_the_secret_in_it(said: str) -> None:
+    shown = stores.reason(OSError(said))
+    assert "KEPT" not in shown
+    assert "[…]" in shown
