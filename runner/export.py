@@ -10,7 +10,7 @@ RUN is a run's folder, its name under `runs/`, or the start of its plan id. The 
   force=true           keep one that is not the run's model, marked
   license=…            licence of the model, for the model card
   push=hub:ORG/NAME    send it away, after asking; or s3://BUCKET/PATH,
-                       abfs://CONTAINER@ACCOUNT/PATH
+                       abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH
   yes=true             send it without asking
 
   python -m runner.export dpo-house_style format=gguf quantization=q8_0

@@ -13,7 +13,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from runner.backends.local.machine import hardware
-from tests import scheduling, tiny
+from tests import object_stores, scheduling, tiny
 
 # Modules are compiled once and not again in each of some thousand processes, a quarter to half a second each,
 # whatever the developer's shell says.
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own settings out of the tests."""
-    foreign = ("AZURE_", "OPENAI_", "IDENTITY_", "MSI_", "TINKER_")
+    foreign = ("AWS_", "AZURE_", "OPENAI_", "IDENTITY_", "MSI_", "TINKER_")
     own = (
         "MLFLOW_TRACKING_URI",
         "HYDRA_FULL_ERROR",
@@ -136,6 +136,13 @@ def embedded_model() -> Path:
     from runner.request import hydra_config
 
     return models.fetch(OmegaConf.load(hydra_config.home() / "conf" / "model" / "smollm2.yaml").source)
+
+
+@pytest.fixture(scope="session", params=["s3", "azure"])
+def object_store(request: pytest.FixtureRequest) -> Iterator[object_stores.ObjectStore]:
+    """A server of each kind; a test that asks for it is done with both."""
+    with getattr(object_stores, request.param)() as store:
+        yield store
 
 
 def pair_row(number: int) -> dict[str, object]:

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
-from runner import cache
-from runner.data.quoting import shown
+from runner import cache, stores
 from runner.data.sources import Source
 from runner.errors import DataError
 
@@ -22,7 +21,6 @@ _VERSION = re.compile(
     r"etag|.*modified|mtime|created|content_md5|md5hash|crc32c|versionid|generation|size", re.IGNORECASE
 )
 """What servers say of a file that changes with its content."""
-_SECRET = re.compile(r"sig|.*signature|.*token|.*key|.*secret|.*password|.*credential", re.IGNORECASE)
 
 
 class _Copy(msgspec.Struct, frozen=True):
@@ -36,7 +34,7 @@ class _Copy(msgspec.Struct, frozen=True):
 class Address(Source):
     """Files at an address, of which `*` stands for any part of a name where the server lists its files."""
 
-    schemes = ("https", "http", "s3", "abfs", "abfss", "az", "gs", "gcs")
+    schemes = ("https", "http", *stores.CLIENTS)
 
     def pinned(self, name: str) -> str:
         """Return the name, after fetching what has changed since the last time."""
@@ -48,7 +46,8 @@ class Address(Source):
         return _noted(name) or self._ask(name)
 
     def _ask(self, name: str) -> Sequence[tuple[str, Path]]:
-        _refuse_secrets(name)
+        if fault := stores.fault_in(name):
+            raise DataError(f"{fault}.")
         try:
             copies = _fetched(name, _folder())
         except DataError:
@@ -83,9 +82,7 @@ def _noted(name: str) -> Sequence[tuple[str, Path]]:
 def _fetched(name: str, folder: Path) -> list[_Copy]:
     """Return the files of an address, those that are not here yet after fetching them."""
     try:
-        from fsspec.core import url_to_fs
-
-        files, path = url_to_fs(name)
+        files, path = stores.reach(name)
     except ImportError as error:
         raise DataError(
             f"{name}: an address is read by fsspec, for s3: with s3fs and for abfs: with adlfs ({error}); "
@@ -115,28 +112,18 @@ def _fetched(name: str, folder: Path) -> list[_Copy]:
     return copies
 
 
-def _refuse_secrets(name: str) -> None:
-    """Raise `DataError` for an address that lets in whoever has it: it is shown, logged and kept with the run."""
-    parts = urlsplit(name)
-    keys = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRET.fullmatch(key)]
-    if keys or parts.password or (parts.username and parts.scheme.startswith("http")):
-        what = f"the query has `{shown(keys[0])}`" if keys else "it has a user before @"
-        raise DataError(
-            f"{parts.scheme}://{parts.hostname}{parts.path}: the address holds a credential ({what}), and is kept with "
-            "the run; leave it out and give the credential in the environment, as the cloud's own tools take it."
-        )
-
-
 def _is_answer(error: Exception) -> bool:
     """Say whether a server has answered that it does not give a file; else it was not reached."""
-    # fsspec says of both that there is no such file, and keeps as the cause what has happened.
-    return isinstance(error, FileNotFoundError | PermissionError) and not isinstance(error.__cause__, OSError)
+    # fsspec's HTTP says of both that there is no such file, and keeps as the cause what has happened.
+    missing = isinstance(error, FileNotFoundError) and not isinstance(error.__cause__, OSError)
+    return missing or stores.is_refusal(error)
 
 
 def _refused(name: str, error: Exception) -> DataError:
     error = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    said = shown((str(error).strip() or type(error).__name__).splitlines()[0], 300)
-    return DataError(f"{name}: cannot be fetched ({said}); check the address, and the credential in the environment.")
+    return DataError(
+        f"{name}: cannot be fetched ({stores.reason(error)}); check the address, and the credential in the environment."
+    )
 
 
 SOURCE = Address()

@@ -6,6 +6,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import ClassVar
 
+from runner import stores
 from runner.errors import RequestError
 
 
@@ -29,7 +30,9 @@ class Destination(ABC):
 
 
 def find(address: str) -> Destination:
-    """Return the destination of an address. Raises `RequestError` with those that there are."""
+    """Return the destination of an address. Raises `RequestError` with those that there are, or with its fault."""
+    if fault := stores.fault_in(address):
+        raise RequestError(f"push: {fault}.")
     every: list[Destination] = [import_module(f"{__name__}.{each.name}").DESTINATION for each in iter_modules(__path__)]
     # Asked by scheme before the address is looked at: which part is wrong, only the destination knows.
     for found in every:

@@ -3,18 +3,20 @@
 from pathlib import Path
 from typing import ClassVar
 
+from runner import stores
 from runner.errors import AccessError, RequestError, ServiceError
 from runner.exporting.destinations import Destination
 from runner.record import layout
-
-PACKAGES = {"s3": "s3fs", "abfs": "adlfs", "abfss": "adlfs", "gs": "gcsfs", "file": "fsspec"}
 
 
 class Store(Destination):
     """A store that fsspec knows; the credentials are those its client finds by itself."""
 
-    schemes: ClassVar[tuple[str, ...]] = tuple(PACKAGES)
-    form = "s3://BUCKET/PATH, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH, gs://BUCKET/PATH, file:///FOLDER"
+    schemes: ClassVar[tuple[str, ...]] = (*stores.CLIENTS, "file")
+    form = (
+        "s3://BUCKET/PATH, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH, abfs://CONTAINER/PATH, "
+        "gs://BUCKET/PATH, file:///FOLDER"
+    )
 
     def demand(self, address: str) -> None:
         """Raise `RequestError` where the store's client is not installed, or the address names no path."""
@@ -27,26 +29,39 @@ class Store(Destination):
             # Before the export is made: a package that is missing would be found after minutes.
             fsspec.get_filesystem_class(scheme)
         except ImportError as error:
-            raise RequestError(
-                f"push: {scheme}:// needs {PACKAGES[scheme]}; pip install {PACKAGES[scheme]}."
-            ) from error
+            client = stores.CLIENTS.get(scheme, "fsspec")
+            raise RequestError(f"push: {scheme}:// needs {client}; pip install {client}.") from error
 
     def push(self, folder: Path, address: str) -> str:
         """Send each file of a folder; `export.json` comes last, so that a reader never takes a part for the whole."""
-        import fsspec
-
-        files = [each for each in folder.rglob("*") if each.is_file()]
         try:
-            store, place = fsspec.url_to_fs(address)
-            for each in sorted(files, key=lambda each: each.name == layout.EXPORT):
-                at = f"{place.rstrip('/')}/{each.relative_to(folder).as_posix()}"
-                store.makedirs(at.rpartition("/")[0], exist_ok=True)  # of a store without folders it makes none
-                store.put_file(str(each), at)
-        except PermissionError as error:
-            raise AccessError(f"push: {address}: the store does not let us in: {error}") from error
+            _send(folder, address)
         except Exception as error:  # each client has errors of its own, with no class in common
-            raise ServiceError(f"push: {address}: {str(error).strip().splitlines()[0]}") from error
+            said = stores.reason(error)
+            if stores.is_refusal(error) or stores.lacks_credential(error):
+                kept = stores.credential_of(address)
+                raise AccessError(f"push: {address}: the store does not let us in: {said}; check {kept}.") from error
+            raise ServiceError(
+                f"push: {address}: {said}; check the address, or give the same command again."
+            ) from error
         return address
+
+
+def _send(folder: Path, address: str) -> None:
+    store, place = stores.reach(address)
+
+    def there(path: Path) -> str:
+        return f"{place.rstrip('/')}/{path.relative_to(folder).as_posix()}"
+
+    # That of an earlier push would call what is half replaced whole.
+    if store.exists(there(folder / layout.EXPORT)):
+        store.rm_file(there(folder / layout.EXPORT))
+    files = [each for each in folder.rglob("*") if each.is_file()]
+    for each in sorted(files, key=lambda each: each.name == layout.EXPORT):
+        # Only here: of s3fs and gcsfs it would make the bucket, of a name that was mistyped, too.
+        if address.startswith("file:"):
+            store.makedirs(there(each.parent), exist_ok=True)
+        store.put_file(str(each), there(each))
 
 
 DESTINATION = Store()
