@@ -21,7 +21,7 @@ def call(*ids: str | None, name: str = "look") -> Message:
     return Message("assistant", tool_calls=made)
 
 
-def told(id: str | None = None) -> Message:
+def answer(id: str | None = None) -> Message:
     return Message("tool", "3", tool_call_id=id)
 
 
@@ -30,10 +30,10 @@ def odd(*turns: Message, tools: list[dict[str, Any]] | None = None) -> list[tupl
 
 
 GOOD = [
-    (user("How many?"), call("a"), told("a"), assistant("3.")),
-    (user("How many?"), call("a", "b"), told("b"), told("a"), assistant("3.")),
-    (user("How many?"), call(None, None), told(), told(), assistant("3.")),
-    (user("How many?"), call("a"), told("a"), call("b"), told("b"), assistant("3."), user("Sure?"), call("c")),
+    (user("How many?"), call("a"), answer("a"), assistant("3.")),
+    (user("How many?"), call("a", "b"), answer("b"), answer("a"), assistant("3.")),
+    (user("How many?"), call(None, None), answer(), answer(), assistant("3.")),
+    (user("How many?"), call("a"), answer("a"), call("b"), answer("b"), assistant("3."), user("Sure?"), call("c")),
 ]
 
 
@@ -58,8 +58,8 @@ def test_a_call_that_the_row_does_not_declare_is_named(tools: list[dict[str, Any
     "turns",
     [
         (user("How many?"), call("a"), assistant("3.")),
-        (user("How many?"), call("a", "b"), told("a"), assistant("3.")),
-        (user("How many?"), call(None, None), told(), assistant("3.")),
+        (user("How many?"), call("a", "b"), answer("a"), assistant("3.")),
+        (user("How many?"), call(None, None), answer(), assistant("3.")),
     ],
 )
 def test_a_call_without_an_answer_before_the_next_turn_is_named(turns: tuple[Message, ...]) -> None:
@@ -71,12 +71,12 @@ def test_a_call_without_an_answer_before_the_next_turn_is_named(turns: tuple[Mes
 
 
 def test_an_answer_to_another_call_is_named_and_the_open_call_too() -> None:
-    found = odd(user("How many?"), call("a"), told("z"), assistant("3."), tools=[LOOK])
+    found = odd(user("How many?"), call("a"), answer("z"), assistant("3."), tools=[LOOK])
     assert [rule for rule, _ in found] == ["unanswered-call", "unknown-call"]
     assert found[1][1].startswith("turn 3 answers the call 'z', which the assistant has not just made")
 
 
 def test_a_call_in_the_prompt_of_a_pair_is_named_once() -> None:
-    row = Pair((user("How many?"), call("a"), told("a"), user("Sure?")), (assistant("Yes."),), (assistant("No."),))
+    row = Pair((user("How many?"), call("a"), answer("a"), user("Sure?")), (assistant("Yes."),), (assistant("No."),))
     assert [each.rule for each in row.check()] == ["undeclared-call"]
     assert not row.is_plain()
