@@ -160,3 +160,19 @@ def pairs_file(tmp_path: Path) -> Path:
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(pair_row(number)) + "\n" for number in range(16)), "utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def emulated_vllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The emulated program, as a file that can be run: it is of another environment, as vLLM's is."""
+    path = tmp_path_factory.mktemp("bin") / "vllm"
+    root = Path(__file__).parent.parent
+    path.write_text(f'#!/bin/sh\nPYTHONPATH={root} exec {sys.executable} -m tests.emulator.vllm "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="session")
+def any_vllm(emulated_vllm: Path) -> Path:
+    """vLLM itself where RUNNER_VLLM names its program, else the emulated one."""
+    return Path(os.environ.get("RUNNER_VLLM", emulated_vllm))

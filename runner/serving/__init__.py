@@ -2,5 +2,6 @@
 
 engines/      one engine a file: what it loads, how its process is started
 server.py     the process: started, waited for, ended
+bound.py      what ends it with the process that wants it
 client.py     what is asked of it over HTTP on this machine
 """

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,14 +14,12 @@ from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
 from runner.errors import RequestError, ServiceError
-from runner.serving import client
+from runner.serving import bound, client
 from runner.serving.engines import Engine
 
 START_SECONDS = 900
 """The longest that an engine may take to load a model: 70 billion weights from a slow disk."""
 END_SECONDS = 10
-SHOWN = 400
-"""Characters of an engine's last words that an error quotes."""
 
 
 class Served(NamedTuple):
@@ -30,7 +29,7 @@ class Served(NamedTuple):
     model: str
     process: "subprocess.Popen[bytes]"
     last_words: Callable[[], str] = str
-    """Returns the end of what the engine has printed so far."""
+    """Returns of what the engine has printed so far what says most of why it ends."""
 
 
 @contextmanager
@@ -43,48 +42,51 @@ def served(engine: Engine, folder: Path, model: str, port: int = 0) -> Iterator[
     port = free(port)
     # Offline: the export is whole, and an engine that asked a hub for more would serve something else.
     environment = os.environ | {"HF_HUB_OFFLINE": "1"} | dict(engine.environment)
+    # By its path and without `site`: a small process that starts at once.
+    line = [sys.executable, "-I", "-S", bound.__file__, *engine.command(folder.absolute(), model, port)]
     with TemporaryFile() as log:
         process = subprocess.Popen(
-            engine.command(folder.absolute(), model, port), stdin=subprocess.PIPE, stdout=log, stderr=log,
-            env=environment, cwd=folder.absolute().parent, start_new_session=True,
+            line, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, cwd=folder.absolute().parent,
+            start_new_session=True,
         )  # fmt: skip
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(process, url, engine, log)
-            yield Served(f"{url}/v1", engine.called(folder, model), process, partial(_last, log))
+            yield Served(f"{url}/v1", engine.called(folder, model), process, partial(_last, engine, log))
         finally:
             _end(process)
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, engine: Engine, log: IO[bytes]) -> None:
-    # Both engines answer /health only once the weights are loaded; before that it refuses, or says 503.
+    # Engines answer /health only once the weights are loaded; before that it refuses, or says 503.
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise ServiceError(f"{engine.name}: ended with {process.returncode} before it answered: {_last(log)}")
+            raise ServiceError(
+                f"{engine.name}: ended with {process.returncode} before it answered: {_last(engine, log)}"
+            )
         with suppress(ServiceError):
             client.get(f"{url}/health")
             return
         time.sleep(0.1)
-    raise ServiceError(f"{engine.name}: did not answer within {START_SECONDS} s: {_last(log)}")
+    raise ServiceError(f"{engine.name}: did not answer within {START_SECONDS} s: {_last(engine, log)}")
 
 
-def _last(log: IO[bytes]) -> str:
-    # The end is what matters: engines print pages before they fail.
+def _last(engine: Engine, log: IO[bytes]) -> str:
     log.seek(0)
-    return " ".join(log.read().decode(errors="replace").split())[-SHOWN:] or "it said nothing"
+    return engine.reason(log.read().decode(errors="replace")) or "it said nothing"
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End an engine with what it has started: its whole session, first asked, then killed."""
-    assert process.stdin is not None
-    process.stdin.close()
+    # Both, as what an engine has started may outlive it: vLLM's process that holds the GPU, say.
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # the latter of macOS, where all of them have ended
             os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(END_SECONDS)
-            return
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 def free(port: int) -> int:

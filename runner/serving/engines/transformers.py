@@ -5,31 +5,21 @@ Called as `python -m runner.serving.engines.transformers NAME PORT` in the folde
 
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
-from runner.errors import RequestError
-from runner.serving.engines import Engine
+from runner.serving.engines import PackageEngine
 
 
-class Transformers(Engine):
+class Transformers(PackageEngine):
     """transformers' own server, for a few users at a time."""
 
     name = "transformers"
     form = "merged"
-
-    def demand(self) -> None:
-        """Raise `RequestError` where what it serves with is not installed."""
-        missing = [name for name in ("fastapi", "uvicorn", "openai") if not find_spec(name)]
-        if missing:
-            raise RequestError(
-                f"engine: transformers serves with {', '.join(missing)}, which is not installed; "
-                "pip install 'runner[export]'."
-            )
+    packages = ("fastapi", "uvicorn", "openai")
 
     def command(self, folder: Path, model: str, port: int) -> list[str]:
         """Return this module as a command: all requests are answered by that model."""
-        return [sys.executable, "-W", "ignore", "-m", __name__, folder.name, str(port)]
+        return self.module(folder.name, str(port))
 
     def called(self, folder: Path, model: str) -> str:
         """Return the folder's name: a request for another model than it was started with is refused."""
@@ -58,7 +48,7 @@ def main() -> None:
     Serve(model, host="127.0.0.1", port=int(port))
 
 
-ENGINE = Transformers()
+ENGINE = Transformers
 
 if __name__ == "__main__":
     main()

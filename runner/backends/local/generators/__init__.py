@@ -4,7 +4,6 @@ own.py    our own loop over the model in this process
 vllm.py   vLLM in a process of its own, which is handed the adapter whenever it has learned
 """
 
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -12,6 +11,7 @@ from runner.backends.local.keys import Local
 from runner.errors import RequestError
 from runner.models.chat.tokenizer import TokenRow
 from runner.record.samples import Sampling
+from runner.serving.engines.vllm import find
 from runner.training.engine import OnAnswer, Sampled, TokenLogps
 
 Forward = Callable[[Sequence[TokenRow]], TokenLogps]
@@ -37,7 +37,7 @@ def choose(settings: Local, on_gpu: bool) -> tuple[str, str]:
     """Return the generator that `auto` means for answers that are learned from, and the reason."""
     if not on_gpu:
         return "own", "vLLM is faster on a GPU only"
-    if shutil.which(settings.runtime.vllm) is None:
+    if find(settings.runtime.vllm) is None:
         return "own", f"the program {settings.runtime.vllm} is not found"
     if reason := lacks(settings):
         return "own", f"vLLM cannot be handed {reason}"
@@ -51,7 +51,7 @@ def refuse(settings: Local, graded: bool) -> None:
     wrong = "" if graded else "with a method that learns from stored answers, which samples none while it learns"
     if not wrong and (reason := lacks(settings)):
         wrong = f"which cannot be handed {reason}"
-    if not wrong and shutil.which(settings.runtime.vllm) is None:
+    if not wrong and find(settings.runtime.vllm) is None:
         wrong = (
             f"but no program {settings.runtime.vllm} is found; install vLLM, in an environment of its own if need be, "
             "and name its program by backend.runtime.vllm"

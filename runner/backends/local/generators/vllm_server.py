@@ -53,32 +53,30 @@ class _Completion(msgspec.Struct):
 class LearningVllm(Vllm):
     """vLLM as it is started for a base model and adapters of it that come while it runs."""
 
-    environment: ClassVar[Mapping[str, str]] = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    environment: ClassVar[Mapping[str, str]] = {**Vllm.environment, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
 
     def __init__(self, settings: Local, seed: int) -> None:
+        super().__init__(settings.runtime.vllm)
         self._settings, self._seed = settings, seed
 
     def command(self, folder: Path, model: str, port: int) -> list[str]:
         """Return `vllm serve FOLDER` with room for an adapter."""
-        settings, runtime = self._settings, self._settings.runtime
+        return [*super().command(folder, model, port), "--enable-lora"]
+
+    def options(self, folder: Path) -> dict[str, str | int | float]:
+        """Return how the base model is loaded, and what the answers and their log-probabilities are of."""
+        settings = self._settings
         rank = next((each for each in RANKS if each >= settings.lora.rank), settings.lora.rank)
-        options = {
-            "host": "127.0.0.1", "port": port, "served-model-name": model, "max-lora-rank": rank,
-            "dtype": settings.dtype, "max-model-len": settings.max_length,
-            "gpu-memory-utilization": runtime.vllm_memory,
+        return {
+            **super().options(folder),
+            "max-lora-rank": rank, "dtype": settings.dtype, "max-model-len": settings.max_length,
+            "gpu-memory-utilization": settings.runtime.vllm_memory,
             # One for all: seeds of single requests are slow on a GPU, and on a CPU vLLM 0.32 fails with them. What is
             # drawn depends on what is computed together, so that a run that is repeated draws other answers.
             "seed": self._seed,
             # Those of the distribution that is drawn from, at its temperature.
             "logprobs-mode": "processed_logprobs",
-            # A model's own defaults, top_k say, would change what is drawn from.
-            "generation-config": "vllm",
         }  # fmt: skip
-        # It does not outlive this process, even one that is killed, and then keeps no GPU.
-        bound = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
-        program = shutil.which(runtime.vllm) or runtime.vllm
-        line = [program, "serve", str(folder), "--enable-lora", "--disable-uvicorn-access-log"]
-        return [*bound, *line, *(f"--{name}={value}" for name, value in options.items())]
 
 
 class AdapterServer:

@@ -26,23 +26,17 @@ from tests.execution.test_resume import adapter, measured, quietly, run_command,
 
 __all__ = ["problems"]
 
-ROOT = Path(__file__).parents[4]
 REAL = os.environ.get("RUNNER_VLLM")
 
 
 @pytest.fixture
-def vllm(tmp_path: Path) -> Path:
-    """The emulated program, as a file that can be run."""
-    path = tmp_path / "bin" / "vllm"
-    path.parent.mkdir()
-    path.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.emulator.vllm "$@"\n')
-    path.chmod(0o755)
-    return path
+def vllm(emulated_vllm: Path) -> Path:
+    return emulated_vllm
 
 
 def asked(model: Path) -> list[dict[str, Any]]:
     """Return what the emulated program was asked, but for whether it is there."""
-    lines = [json.loads(line) for line in (model / "asked.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in model.with_name("model.asked.jsonl").read_text().splitlines()]
     return [line for line in lines if line["path"] != "/health"]
 
 
