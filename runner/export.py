@@ -6,6 +6,8 @@ RUN is a run's folder, its name under `runs/`, or the start of its plan id. The 
   quantization=…       how its weights are kept, by default as is said first
   rows=20              held-out rows that the proof asks
   max_new_tokens=64    tokens of an answer that are compared
+  engine=vllm          prove it by an engine of runner.serve in place of what
+                       the form is made for; program=PATH where it is elsewhere
   check=FOLDER         prove an export that is there already; write nothing
   force=true           keep one that is not the run's model, marked
   license=…            licence of the model, for the model card
@@ -41,6 +43,8 @@ class Asked:
     quantization: str | None = None
     rows: PositiveInt = 20
     max_new_tokens: PositiveInt = 64
+    engine: str | None = None
+    program: str | None = None
     check: str | None = None
     force: bool = False
     license: str | None = None
@@ -57,11 +61,17 @@ def _export(arguments: list[str]) -> None:
     description = f"{(__doc__ or '').rstrip()}\n\n{_forms()}"
     run, asked = cli.run_and_keys("runner.export", description, arguments, Asked)
     from runner.exporting import card, carry_out, destinations
+    from runner.serving import engines
 
+    if asked.program and not asked.engine:
+        raise RequestError("program: it is an engine's; name that as well, engine=vllm.")
     if asked.check and asked.push:
         raise RequestError("push: with check=FOLDER nothing is sent; leave one of them out.")
     destination = destinations.find(asked.push) if asked.push else None
-    planned = carry_out.wanted(run, asked.format, asked.quantization, asked.rows, asked.max_new_tokens, asked.force)
+    engine = engines.load(asked.engine, asked.program) if asked.engine else None
+    planned = carry_out.wanted(
+        run, asked.format, asked.quantization, asked.rows, asked.max_new_tokens, asked.force, engine
+    )
     if asked.check:
         _check(planned, Path(asked.check))
         return

@@ -3,6 +3,8 @@
 RUN is a run's folder, its name under `runs/`, or the start of its plan id. The rest is KEY=VALUE:
 
   engine=transformers  the engine, of those below
+  program=…            of engine=vllm, where vLLM is in another environment:
+                       program=/opt/vllm/bin/vllm
   quantization=…       how the weights are kept, as in runner.export --help
   port=8000            0 takes one that is free
   rows=20              of the export's proof, as max_new_tokens=64 and
@@ -10,8 +12,8 @@ RUN is a run's folder, its name under `runs/`, or the start of its plan id. The 
 
   python -m runner.serve dpo-house_style engine=llama_cpp
 
-What the engine loads is exported and proven first, once (runner.export). Once it answers, it is asked some of the
-held-out prompts by both of its interfaces. Ctrl-C ends it.
+What the engine loads is exported and proven first, once (runner.export), by the engine itself. Once it answers, it is
+asked some of the held-out prompts by both of its interfaces. Ctrl-C ends it.
 """
 
 import signal
@@ -26,6 +28,7 @@ class Asked:
     """The keys of the command."""
 
     engine: str = "transformers"
+    program: str | None = None
     quantization: str | None = None
     port: Port = 8000
     rows: PositiveInt = 20
@@ -47,10 +50,12 @@ def _serve(arguments: list[str]) -> None:
     from runner.serving import engines, greeting
     from runner.serving.server import free, served
 
-    engine = engines.load(asked.engine)
+    engine = engines.load(asked.engine, asked.program)
     engine.demand()
     port = free(asked.port)  # before an export that may take a quarter of an hour
-    planned = carry_out.wanted(run, engine.form, asked.quantization, asked.rows, asked.max_new_tokens, asked.force)
+    planned = carry_out.wanted(
+        run, engine.form, asked.quantization, asked.rows, asked.max_new_tokens, asked.force, engine
+    )
     folder, export = carry_out.export(planned, console.say)
     console.say(f"starting {engine.name} with {folder} …")
     with served(engine, folder, run.name, port) as found:

@@ -14,12 +14,14 @@ from runner import __version__, cache, planning
 from runner.errors import ProofError, RequestError
 from runner.exporting import formats, programs
 from runner.exporting.exporter import Bound, Exporter, RunModel
+from runner.exporting.programs import Program
 from runner.exporting.proof import Proof, prove
 from runner.exporting.quantized import cost
 from runner.exporting.reference import Reference, folder_of, reference
 from runner.plan import Run
 from runner.record import layout
 from runner.record.files import read_kept, write_json
+from runner.serving.engines import Engine
 
 Say = Callable[[str], None]
 
@@ -54,6 +56,8 @@ class Wanted:
 
     run: Run
     exporter: Exporter
+    program: Program
+    """What loads it for the proof."""
     quantization: str
     rows: int
     max_new_tokens: int
@@ -70,15 +74,24 @@ class Wanted:
         return self.exporter.bounds[self.quantization]
 
 
-def wanted(folder: Path, form: str, quantization: str | None, rows: int, max_new_tokens: int, force: bool) -> Wanted:
-    """Return what is asked for. Raises `RequestError` for a form or a precision that there is not."""
+def wanted(
+    folder: Path, form: str, quantization: str | None, rows: int, max_new_tokens: int, force: bool,
+    engine: Engine | None = None,
+) -> Wanted:  # fmt: skip
+    """Return what is asked for; `engine` is to prove it in place of the program that the form is made for.
+
+    Raises `RequestError` for a form or a precision that there is not, and an engine that loads another form.
+    """
     exporter = formats.load(form)
     quantization = quantization or next(iter(exporter.bounds))
     if quantization not in exporter.bounds:
         allowed = ", ".join(exporter.bounds)
         raise RequestError(f"quantization: got {quantization} with format={form}; allowed: {allowed}.")
-    programs.load(exporter.program).demand()  # before the weights are written, which may take minutes
-    return Wanted(planning.load(folder), exporter, quantization, rows, max_new_tokens, force)
+    if engine and engine.form != form:
+        raise RequestError(f"engine: {engine.name} loads format={engine.form}, got {form}; leave engine= out.")
+    program = programs.load(engine.name if engine else exporter.program, engine)
+    program.demand()  # before the weights are written, which may take minutes
+    return Wanted(planning.load(folder), exporter, program, quantization, rows, max_new_tokens, force)
 
 
 def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
@@ -91,8 +104,11 @@ def export(asked: Wanted, say: Say) -> tuple[Path, Export]:
         kept = read_kept(asked.folder / layout.EXPORT, Export)
         answers = known(asked, model)
         # The content, too: what was edited or half copied since is written again.
-        if kept is not None and _fits(kept, asked, answers) and kept.files == _digests(asked.folder):
-            return asked.folder, kept
+        if kept is not None and _written(kept, asked, answers):
+            if _fits(kept, asked, answers):
+                return asked.folder, kept
+            if (found := _proven_again(kept, asked, answers, say)) is not None:
+                return asked.folder, found
         return asked.folder, _made(asked, model, answers, say)
 
 
@@ -152,7 +168,7 @@ def check(asked: Wanted, folder: Path, known: Reference, say: Say) -> Export:
     """
     if not folder.is_dir():
         raise RequestError(f"check: {folder} is no folder; name one with an export in it.")
-    program = programs.load(asked.exporter.program)
+    program = asked.program
     say(f"asking it {len(known.asked.prompts)} {known.split} prompts by {program.version()} …")
     said = program.evidence(folder, known.asked)
     proof = prove(known.asked, known.run, known.base, said, asked.bound)
@@ -174,7 +190,26 @@ def _digests(folder: Path) -> dict[str, str]:
     return found
 
 
+def _proven_again(kept: Export, asked: Wanted, known: Reference, say: Say) -> Export | None:
+    """Return what another program says of what is there, or to other rows; None where it is to be made again."""
+    # What a quantised form costs is another program's, too.
+    if not kept.proven or asked.quantization in asked.exporter.quantized:
+        return None
+    found = check(asked, asked.folder, known, say)
+    if not found.proven:
+        return None
+    found = msgspec.structs.replace(found, files=kept.files)
+    write_json(asked.folder / layout.EXPORT, found)
+    return found
+
+
+def _written(kept: Export, asked: Wanted, known: Reference) -> bool:
+    """Say whether what is there is what our version has made of the same weights."""
+    same = (kept.digest, kept.runner) == (known.digest, __version__)
+    return same and kept.files == _digests(asked.folder)
+
+
 def _fits(kept: Export, asked: Wanted, known: Reference) -> bool:
-    """Say whether what is there was made of the same weights by the same programs, and asked as many rows."""
-    same = (kept.digest, kept.runner, kept.proof.rows) == (known.digest, __version__, len(known.asked.scored))
-    return same and kept.program == programs.load(asked.exporter.program).version() and (kept.proven or asked.force)
+    """Say whether it was proven by the same program, with as many rows."""
+    same = (kept.proof.rows, kept.program) == (len(known.asked.scored), asked.program.version())
+    return same and (kept.proven or asked.force)

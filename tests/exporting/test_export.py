@@ -1,11 +1,13 @@
 """Exports of real runs, loaded by the programs made for them; and that one which was changed on purpose is refused."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,12 +18,14 @@ from msgspec.structs import replace
 from runner import api, export
 from runner.errors import ModelError, ProofError, RequestError
 from runner.exporting import carry_out, formats, programs
-from runner.exporting.carry_out import Wanted
+from runner.exporting.carry_out import Export, Wanted
 from runner.exporting.converted import Converted
 from runner.exporting.exporter import RunModel
 from runner.exporting.formats import peft
 from runner.exporting.programs import transformers
 from runner.record import layout
+from runner.serving import engines
+from runner.serving.engines import Engine
 
 pytestmark = pytest.mark.slow
 
@@ -33,8 +37,10 @@ def quiet(text: str) -> None:
     """Say nothing."""
 
 
-def wanted(run: Path, form: str, quantization: str | None = None, force: bool = False) -> Wanted:
-    return carry_out.wanted(run, form, quantization, ROWS, 24, force)
+def wanted(
+    run: Path, form: str, quantization: str | None = None, force: bool = False, engine: Engine | None = None
+) -> Wanted:
+    return carry_out.wanted(run, form, quantization, ROWS, 24, force, engine)
 
 
 @pytest.fixture
@@ -200,6 +206,61 @@ def test_a_merged_model_that_was_changed_is_refused(
     shutil.copytree(folder, tmp_path / "changed")
     change(tmp_path / "changed")
     assert name in refused(tuned("llama"), tmp_path / "changed", "merged")
+
+
+def test_vllm_proves_weights_that_are_there_and_writes_none(in_process: None, tuned: Tuned, any_vllm: Path) -> None:
+    run, engine = tuned("llama"), engines.load("vllm", str(any_vllm))
+    folder, before = carry_out.export(wanted(run, "merged"), quiet)
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    said: list[str] = []
+    assert carry_out.export(wanted(run, "merged", engine=engine), said.append)[0] == folder
+    (line,) = said
+    assert re.fullmatch(f"asking it {ROWS} validation prompts by vllm [0-9].* …", line)
+    found = msgspec.json.decode((folder / layout.EXPORT).read_bytes(), type=Export)
+    assert found.proven
+    assert found.proof.largest < 1e-4
+    assert found.files == before.files
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    assert carry_out.export(wanted(run, "merged", engine=engine), said.append)[1] == found
+    assert said == [line]
+
+
+@pytest.mark.parametrize(("change", "name"), [CHANGES[0], pytest.param(*CHANGES[2], marks=pytest.mark.exhaustive)])
+def test_a_model_that_was_changed_is_refused_by_vllm(
+    change: Callable[[Path], None], name: str, in_process: None, tuned: Tuned, tmp_path: Path, any_vllm: Path
+) -> None:
+    run = tuned("llama")
+    folder, _ = carry_out.export(wanted(run, "merged"), quiet)
+    shutil.copytree(folder, tmp_path / "changed")
+    change(tmp_path / "changed")
+    asked = wanted(run, "merged", engine=engines.load("vllm", str(any_vllm)))
+    found = carry_out.check(asked, tmp_path / "changed", carry_out.known(asked), quiet)
+    assert not found.proven
+    assert name in found.proof.refusal
+
+
+def test_vllm_that_does_not_stop_at_an_end_token_is_refused(
+    in_process: None, tuned: Tuned, emulated_vllm: Path
+) -> None:
+    run = tuned("llama")
+    folder, _ = carry_out.export(wanted(run, "merged"), quiet)
+    asked = wanted(run, "merged", engine=engines.load("vllm", str(emulated_vllm)))
+    known = carry_out.known(asked)
+    other = replace(known, asked=replace(known.asked, ends=[7]))
+    assert "end of an answer: it does not stop at id 7" in carry_out.check(asked, folder, other, quiet).proof.refusal
+
+
+def test_an_engine_that_loads_another_form_or_a_program_without_an_engine_is_refused(tuned: Tuned) -> None:
+    with pytest.raises(RequestError, match="engine: vllm loads format=merged, got gguf"):
+        wanted(tuned("llama"), "gguf", engine=engines.load("vllm"))
+    with pytest.raises(RequestError, match="program: it is an engine's; name that as well"):
+        export._export([str(tuned("llama")), "program=/opt/vllm/bin/vllm"])
+
+
+def test_a_program_that_is_not_vllm_is_refused_in_a_sentence(tuned: Tuned) -> None:
+    asked = wanted(tuned("llama"), "merged", engine=engines.load("vllm", "false"))
+    with pytest.raises(RequestError, match=r"program: .*/false does not say its version .*; is it vLLM's?"):
+        asked.program.version()
 
 
 class OtherEnd(RunModel):

@@ -1,4 +1,7 @@
-"""The programs that exports are made for, one module each, with `PROGRAM = …`; each runs in its own process."""
+"""The programs that exports are made for, one module each, which ends with its class: `PROGRAM = …`.
+
+Each runs in its own process.
+"""
 
 import os
 import subprocess
@@ -14,6 +17,7 @@ import msgspec
 
 from runner.errors import ProofError, RequestError
 from runner.exporting.evidence import Evidence, Questions
+from runner.serving.engines import Engine
 
 QUIET = {"ORT_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
 """ONNX Runtime 1.32 reports what it loads to mobile.events.data.microsoft.com, on Linux, too, unless asked not to.
@@ -29,9 +33,13 @@ FORCED = 1e4
 class Program(ABC):
     """A program that loads an export and answers: by its own template, tokenizer and arithmetic, none of ours."""
 
+    def __init__(self, engine: Engine | None = None) -> None:
+        self.engine = engine
+        """The engine of `runner.serve` that was asked for, of the same name; None where none was."""
+
     @abstractmethod
     def demand(self) -> None:
-        """Raise `RequestError` where it is not installed, with how to install it."""
+        """Raise `RequestError` where it is not there, with how to install it."""
 
     @abstractmethod
     def evidence(self, folder: Path, asked: Questions) -> Evidence:
@@ -54,7 +62,9 @@ class Packages(Program):
     """What installs them: `runner[EXTRA]`."""
 
     def demand(self) -> None:
-        """Raise `RequestError` where one is not installed."""
+        """Raise `RequestError` where one is not installed, or the engine that was asked for is not there."""
+        if self.engine:
+            self.engine.demand()
         try:
             self.version()
         except PackageNotFoundError as error:
@@ -94,8 +104,8 @@ def answer(answers: Callable[[str, Questions], Evidence]) -> None:
     output.buffer.write(msgspec.json.encode(answers(folder, asked)))
 
 
-def load(name: str) -> Program:
-    """Return a program by the name of its module."""
-    # By its module's name: an exporter names one, and a user never does.
-    found: Program = import_module(f"{__name__}.{name}").PROGRAM
-    return found
+def load(name: str, engine: Engine | None = None) -> Program:
+    """Return a program by the name of its module, with the engine of that name where one was asked for."""
+    # By its module's name: an exporter names one, and a user an engine, which is called the same.
+    found: type[Program] = import_module(f"{__name__}.{name}").PROGRAM
+    return found(engine)

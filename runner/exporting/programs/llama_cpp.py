@@ -7,20 +7,16 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from runner.errors import ProofError, ServiceError
+from runner.errors import ServiceError
+from runner.exporting.by_engine import Asked, ByEngine
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored
-from runner.exporting.programs import FORCED, Program
+from runner.exporting.programs import FORCED
 from runner.hosted.prompts import chat_messages
-from runner.serving import client, engines
+from runner.serving import client
 from runner.serving.client import Json
-from runner.serving.server import served
-
-Form = TypeVar("Form")
 
 
 class _Rendered(msgspec.Struct):
@@ -47,33 +43,11 @@ class _Props(msgspec.Struct):
     eos_token: str
 
 
-class LlamaCpp(Program):
-    """llama.cpp, of the package xllamacpp."""
-
-    def demand(self) -> None:
-        """Raise `RequestError` where it is not installed."""
-        engines.load("llama_cpp").demand()
-
-    def version(self) -> str:
-        """Return the package's version, which names the build of llama.cpp."""
-        return f"xllamacpp {version('xllamacpp')}"
-
-    def evidence(self, folder: Path, asked: Questions) -> Evidence:
-        """Return what the server says; raises `ProofError` where it cannot load the file, or fails."""
-        try:
-            with served(engines.load("llama_cpp"), folder, "export") as found:
-                return _Asked(found.url.removesuffix("/v1")).evidence(asked)
-        except ServiceError as error:
-            raise ProofError(f"{folder}: llama.cpp cannot use the export: {error}") from error
-
-
-class _Asked:
-    """A server that is asked."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
+class _Server(Asked):
+    """Its own routes, next to those of OpenAI's."""
 
     def evidence(self, asked: Questions) -> Evidence:
+        """Return what it says."""
         prompts = [self._ids(chat_messages(each), True) for each in asked.prompts]
         # Of the file's own key; that it also knows other ends by their text is what llama.cpp does with any file.
         props = client.decoded(client.get(f"{self.url}/props"), self.url, _Props)
@@ -88,11 +62,11 @@ class _Asked:
 
     def _ids(self, messages: Sequence[Json], answer_next: bool) -> Ids:
         body: dict[str, Json] = {"messages": messages, "add_generation_prompt": answer_next}
-        return self._tokens(self._post("apply-template", body, _Rendered).prompt)
+        return self._tokens(self.post("apply-template", body, _Rendered).prompt)
 
     def _tokens(self, text: str) -> Ids:
         # As its chat completions tokenise what the template has written.
-        return self._post("tokenize", {"content": text, "add_special": True, "parse_special": True}, _Tokens).tokens
+        return self.post("tokenize", {"content": text, "add_special": True, "parse_special": True}, _Tokens).tokens
 
     def _say(self, prompt: Ids, limit: int, **more: Json) -> _Said:
         # Greedy by its first sampler: a temperature of 0 alone leaves the other samplers at their defaults.
@@ -103,7 +77,7 @@ class _Asked:
             "samplers": ["top_k"],
             "top_k": 1,
         }
-        return self._post("completion", body | more, _Said)
+        return self.post("completion", body | more, _Said)
 
     def _logps(self, row: Scored) -> list[float]:
         found = []
@@ -121,8 +95,16 @@ class _Asked:
         said = self._say(prompt, 3, logit_bias=[[end, FORCED]])
         return said.stop_type == "eos" and said.tokens_predicted == 1
 
-    def _post(self, name: str, body: dict[str, Json], form: type[Form]) -> Form:
-        return client.decoded(client.post(f"{self.url}/{name}", body), self.url, form)
+
+class LlamaCpp(ByEngine):
+    """llama.cpp, of the package xllamacpp."""
+
+    name = "llama_cpp"
+    asked = _Server
+
+    def version(self) -> str:
+        """Return the package's version, which names the build of llama.cpp."""
+        return f"xllamacpp {version('xllamacpp')}"
 
 
-PROGRAM = LlamaCpp()
+PROGRAM = LlamaCpp

@@ -82,7 +82,7 @@ def answers(folder: str, asked: Questions) -> Evidence:
     )
 
 
-PROGRAM = Mlx()
+PROGRAM = Mlx
 
 if __name__ == "__main__":
     answer(answers)

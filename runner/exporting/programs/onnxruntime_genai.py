@@ -86,7 +86,7 @@ def answers(folder: str, asked: Questions) -> Evidence:
     )
 
 
-PROGRAM = OnnxRuntime()
+PROGRAM = OnnxRuntime
 
 if __name__ == "__main__":
     answer(answers)

@@ -89,7 +89,7 @@ def answers(folder: str, asked: Questions) -> Evidence:
         )
 
 
-PROGRAM = Transformers()
+PROGRAM = Transformers
 
 if __name__ == "__main__":
     answer(answers)
