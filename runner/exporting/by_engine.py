@@ -10,7 +10,7 @@ from runner.exporting.programs import Program
 from runner.serving import client, engines
 from runner.serving.client import Json
 from runner.serving.engines import Engine
-from runner.serving.server import served
+from runner.serving.server import Served, served
 
 Form = TypeVar("Form")
 MODEL = "export"
@@ -51,6 +51,12 @@ class ByEngine(Program):
         """Return what the server says; raises `ProofError` where it cannot load the export, or fails."""
         try:
             with served(self.started, folder, MODEL) as found:
-                return self.asked(found.url.removesuffix("/v1")).evidence(asked)
+                return self._asked(found, asked)
         except ServiceError as error:
             raise ProofError(f"{folder}: {self.name} cannot use the export: {error}") from error
+
+    def _asked(self, found: Served, asked: Questions) -> Evidence:
+        try:
+            return self.asked(found.url.removesuffix("/v1")).evidence(asked)
+        except ServiceError as error:
+            raise ServiceError(f"{error}; it printed: {found.last_words()}") from error

@@ -209,7 +209,7 @@ def test_a_merged_model_that_was_changed_is_refused(
 
 
 def test_vllm_proves_weights_that_are_there_and_writes_none(in_process: None, tuned: Tuned, any_vllm: Path) -> None:
-    run, engine = tuned("llama"), engines.load("vllm", str(any_vllm))
+    run, engine = tuned("wide_heads"), engines.load("vllm", str(any_vllm))
     folder, before = carry_out.export(wanted(run, "merged"), quiet)
     written = (folder / "model.safetensors").stat().st_mtime_ns
     said: list[str] = []
@@ -229,7 +229,7 @@ def test_vllm_proves_weights_that_are_there_and_writes_none(in_process: None, tu
 def test_a_model_that_was_changed_is_refused_by_vllm(
     change: Callable[[Path], None], name: str, in_process: None, tuned: Tuned, tmp_path: Path, any_vllm: Path
 ) -> None:
-    run = tuned("llama")
+    run = tuned("wide_heads")
     folder, _ = carry_out.export(wanted(run, "merged"), quiet)
     shutil.copytree(folder, tmp_path / "changed")
     change(tmp_path / "changed")
@@ -242,7 +242,7 @@ def test_a_model_that_was_changed_is_refused_by_vllm(
 def test_vllm_that_does_not_stop_at_an_end_token_is_refused(
     in_process: None, tuned: Tuned, emulated_vllm: Path
 ) -> None:
-    run = tuned("llama")
+    run = tuned("wide_heads")
     folder, _ = carry_out.export(wanted(run, "merged"), quiet)
     asked = wanted(run, "merged", engine=engines.load("vllm", str(emulated_vllm)))
     known = carry_out.known(asked)
