@@ -1,7 +1,7 @@
 """Calls of tools that do not fit what is around them: each is legal JSON, and something else than was meant.
 
 OpenAI and Foundry refuse a conversation in which a call has no answer, after the file was sent; a model that learns to
-call what it was not told of does so later, too.
+call a tool that it does not know calls others, too.
 Source: https://platform.openai.com/docs/guides/function-calling
 """
 

@@ -21,7 +21,8 @@ class Mlx(Converted):
     # As measured: docs/export.md.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "float16": Bound(0.02, 0.9),
-        "float32": Bound(1e-4, 0.95),
+        # Its arithmetic on CPUs: 0.00011 with the 135M model, where ONNX Runtime is 0.000009 apart.
+        "float32": Bound(1e-3, 0.95),
         "bfloat16": Bound(0.1, 0.25),
         "8bit": Bound(0.1, 0.0),
         "4bit": Bound(1.0, 0.0),
