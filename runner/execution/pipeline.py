@@ -85,7 +85,9 @@ def plan_and_run(composed: "DictConfig") -> None:
         console.show_plan(proposal, done, planning.count_tokens(proposal))
         if run.request.show:
             shown_rows.show_rows(run, run.request.show)
-    if run.request.rehearse and not done:
+    if run.request.rehearse and done:
+        console.say("note: rehearse=true: the run was finished before, so that nothing is rehearsed; again=true does")
+    elif run.request.rehearse:
         _rehearse_base(run)
     if run.request.mode == "run":
         asks = not run.request.sweep and not backends.of(run).stops_at_price  # of a sweep's price the sweep has asked

@@ -77,3 +77,7 @@ def test_a_plan_asks_the_base_model_once(tiny_model: Path, pairs_file: Path, tmp
     again = warm.run(line, cwd=tmp_path, env=own)
     assert table in again.stdout
     assert kept.stat().st_mtime_ns == before
+    made = warm.run([*(each for each in line if "=plan" not in each), "backend.max_steps=1"], cwd=tmp_path, env=own)
+    assert made.returncode == 0, made.stderr
+    finished = warm.run([*line, "backend.max_steps=1"], cwd=tmp_path, env=own)
+    assert "note: rehearse=true: the run was finished before, so that nothing is rehearsed" in finished.stdout
