@@ -20,7 +20,7 @@ class Mlx(Converted):
     library = "mlx"
     # As measured: docs/export.md.
     bounds: ClassVar[Mapping[str, Bound]] = {
-        "float16": Bound(0.02, 0.9),
+        "float16": Bound(0.02, 0.75),  # activations have 16 bits, too: 18 of 20 answers of the 135M model
         # Its arithmetic on CPUs: 0.00011 with the 135M model, where ONNX Runtime is 0.000009 apart.
         "float32": Bound(1e-3, 0.95),
         "bfloat16": Bound(0.1, 0.25),
