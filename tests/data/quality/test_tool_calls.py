@@ -80,3 +80,10 @@ def test_a_call_in_the_prompt_of_a_pair_is_named_once() -> None:
     row = Pair((user("How many?"), call("a"), answer("a"), user("Sure?")), (assistant("Yes."),), (assistant("No."),))
     assert [each.rule for each in row.check()] == ["undeclared-call"]
     assert not row.is_plain()
+
+
+@pytest.mark.parametrize("wrong", [["look"], {"is": "look"}, 3, None])
+def test_anything_may_be_in_the_place_of_a_name_or_an_id(wrong: Any) -> None:
+    function = {"name": wrong, "arguments": "{}"}
+    made = Message("assistant", tool_calls=[{"id": wrong, "function": function}])
+    assert odd(user("How many?"), made, answer(), assistant("3."), tools=[{"function": function}, {"name": wrong}]) == []
