@@ -158,6 +158,12 @@ def test_a_pair_is_split_into_a_good_and_a_bad_answer_of_one_line(written: Calla
     assert look(path, "judged").splits["train"].rows == 2
 
 
+def test_of_a_pair_that_is_split_what_tools_say_is_not_learned() -> None:
+    answer = (Message("assistant", tool_calls=[{"function": {"name": "look"}}]), Message("tool", "3"), assistant("3."))
+    good, bad = Judged.parts(Pair((user("How many?"),), answer, (assistant("Many."),)))
+    assert [[each.spans for each in row.learned()] for row in (good, bad)] == [[((1, 2), (3, 4))], [((1, 2),)]]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
