@@ -15,7 +15,7 @@ import msgspec
 
 from runner.data import kinds
 from runner.data.formats import Format, ToRow
-from runner.data.formats.unpaired import JUDGEMENTS, WORDS
+from runner.data.formats.unpaired import JUDGEMENTS, judged
 from runner.data.quoting import shown
 from runner.data.reading.content_parts import join_parts
 from runner.data.reading.unknown_keys import Unread, fit, unknown_key
@@ -165,8 +165,8 @@ def _refuse(unread: Unread, format: Format) -> None:
             f"the key `tools` is not read in format {format.name}; give the rows in format chat or trl, "
             "or leave the key out",
         )
-    judged = str(unread.value).strip().lower() in WORDS
-    if key in JUDGEMENTS and not of and kinds.load(format.kind).every_answer_is_good and judged:
+    judges = key in JUDGEMENTS and not of and judged(unread.value) is not None
+    if judges and kinds.load(format.kind).every_answer_is_good:
         raise BadRow(
             "unpaired-judgement",
             f"the key `{key}` ({unread.value}) judges the answer: these are unpaired judgements, from which method=kto "
