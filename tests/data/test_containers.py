@@ -370,6 +370,22 @@ def test_messages_with_bytes_in_them_are_texts(tmp_path: Path) -> None:
     assert rows_of(path, "conversation") == [Conversation((user("Why?"), assistant("Gas.")))]
 
 
+def test_tools_and_calls_in_parquet_have_only_the_keys_of_their_own_row(tmp_path: Path) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": "Look."},
+                {"role": "assistant", "tool_calls": [{"function": {"name": name, "arguments": {argument: 1}}}]},
+            ],
+            "tools": [{"name": name, "parameters": {"properties": {argument: {"enum": [1, None]}}}}],
+        }
+        for name, argument in (("look", "far"), ("count", "to"))
+    ]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_parquet(tmp_path / "data.parquet", rows)
+    assert rows_of(tmp_path / "data.parquet", "conversation") == rows_of(tmp_path / "data.jsonl", "conversation")
+
+
 def unchecked(*texts: bytes) -> Any:
     """Return a column that says it is of texts, as a careless writer makes it."""
     return pyarrow.array(texts, pyarrow.binary()).view(pyarrow.string())
