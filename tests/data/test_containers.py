@@ -342,6 +342,16 @@ def test_a_zstd_file_is_read_whole_or_reported_to_be_cut_off_or_damaged(write: W
     assert refusal(write(f"{name}.zst", packed[:-5] + b"?" * 5)) == wrong
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, ZstdCompressor().compress])
+def test_a_parquet_file_that_is_packed_once_more_is_refused_as_that(
+    write: Write, tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    write_parquet(whole := tmp_path / "whole.parquet", [trl_text(simple_pair(1))])
+    assert refusal(write("data.parquet.gz", pack(whole.read_bytes()))) == (
+        "data.parquet.gz: is Parquet within gzip or zstd; Parquet is packed by itself: unpack the file."
+    )
+
+
 def test_a_parquet_file_that_was_cut_off_is_reported_so(write: Write, tmp_path: Path) -> None:
     write_parquet(whole := tmp_path / "whole.parquet", [trl_text(simple_pair(1))])
     said = refusal(write("data.parquet", whole.read_bytes()[:-10]))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.data.containers import Block
+from runner.data.containers import Block, is_packed, open_text
 from runner.data.formats import formats
 from runner.data.quoting import shown
 from runner.data.reading.files import DataFile
@@ -40,6 +40,9 @@ def read(file: DataFile) -> Iterator[Block]:
             f"{file.name}: reading Parquet needs pyarrow; install it with `pip install pyarrow`, "
             "or save the data as JSON Lines."
         ) from None
+    with open_text(file.path) as stream:
+        if is_packed(stream):
+            raise DataError(f"{file.name}: is Parquet within gzip or zstd; Parquet is packed by itself: unpack the file.")
     first = 1
     try:
         with ParquetFile(file.path) as table:
