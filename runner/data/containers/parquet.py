@@ -3,8 +3,8 @@
 Columns of bytes are texts, too: Spark writes them so. A text that is not UTF-8 is passed on as it is, and makes its
 row a bad one when that is decoded; in columns that no format reads it may be anything.
 
-Within a column all objects have the same keys: where a row has not got one, the file has null. In tools and calls, which
-a chat template writes as they are, such keys are left out, as TRL does (`remove_none_values`).
+Within a column all objects have the same keys: where a row has not got one, the file has null. In tools and calls,
+which a chat template writes as they are, such keys are left out, as TRL does (`remove_none_values`).
 """
 
 import json
@@ -42,7 +42,9 @@ def read(file: DataFile) -> Iterator[Block]:
         ) from None
     with open_text(file.path) as stream:
         if is_packed(stream):
-            raise DataError(f"{file.name}: is Parquet within gzip or zstd; Parquet is packed by itself: unpack the file.")
+            raise DataError(
+                f"{file.name}: is Parquet within gzip or zstd; Parquet is packed by itself: unpack the file."
+            )
     first = 1
     try:
         with ParquetFile(file.path) as table:

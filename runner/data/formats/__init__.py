@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from runner.data import kinds
-from runner.data.reading.content_parts import join_parts
+from runner.data.reading.content_parts import join_parts, list_tools
 from runner.data.reading.unknown_keys import fit
 from runner.data.rows import BadRow, Message, Role, Row
 from runner.errors import DataError
@@ -127,7 +127,7 @@ def prompt_turns(prompt: Text) -> tuple[Message, ...]:
 
 def _fits(sample: Mapping[str, object], format: Format) -> bool:
     try:
-        fit(join_parts(sample), format.raw)
+        fit(join_parts(list_tools(sample)), format.raw)
     except ValueError:
         return False
     return True

@@ -53,9 +53,7 @@ def _undeclared(calls: Sequence[dict[str, Json]], place: int, declared: set[str 
 def _unanswered(calls: Sequence[dict[str, Json]], answers: Sequence[Message], place: int) -> Iterator[Oddity]:
     # Without ids, as many data sets have them, answers are in the order of the calls.
     answered = {each.tool_call_id for each in answers}
-    open_calls = (
-        calls[len(answers) :] if answered <= {None} else [each for each in calls if _id(each) not in answered]
-    )
+    open_calls = calls[len(answers) :] if answered <= {None} else [each for each in calls if _id(each) not in answered]
     for call in open_calls:
         yield Oddity(
             "unanswered-call",

@@ -88,7 +88,9 @@ def test_a_call_in_the_prompt_of_a_pair_is_named_once() -> None:
 def test_anything_may_be_in_the_place_of_a_name_or_an_id(wrong: Any) -> None:
     function = {"name": wrong, "arguments": "{}"}
     made = Message("assistant", tool_calls=[{"id": wrong, "function": function}])
-    assert odd(user("How many?"), made, answer(), assistant("3."), tools=[{"function": function}, {"name": wrong}]) == []
+    assert (
+        odd(user("How many?"), made, answer(), assistant("3."), tools=[{"function": function}, {"name": wrong}]) == []
+    )
 
 
 @pytest.mark.parametrize("returned", ["", None])
