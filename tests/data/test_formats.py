@@ -158,6 +158,12 @@ def test_a_pair_is_split_into_a_good_and_a_bad_answer_of_one_line(written: Calla
     assert look(path, "judged").splits["train"].rows == 2
 
 
+@pytest.mark.parametrize("shape", PAIRS)
+def test_a_pair_that_is_split_may_have_a_label_which_is_not_read(written: Callable[..., Path], shape: str) -> None:
+    path = written(json.dumps(json.loads(PAIRS[shape]) | {"label": "science"}))
+    assert [row.reply for row in rows_of(path, "judged") if isinstance(row, Judged)] == [PAIR.chosen, PAIR.rejected]
+
+
 def test_of_a_pair_that_is_split_what_tools_say_is_not_learned() -> None:
     answer = (Message("assistant", tool_calls=[{"function": {"name": "look"}}]), Message("tool", "3"), assistant("3."))
     good, bad = Judged.parts(Pair((user("How many?"),), answer, (assistant("Many."),)))
