@@ -10,7 +10,7 @@ import msgspec
 from runner.data.formats import recognise
 from runner.data.json_value import Json
 from runner.data.kinds.problem import Problem
-from runner.data.reading.content_parts import join_parts
+from runner.data.reading.content_parts import join_parts, list_tools
 from runner.data.reading.decode_errors import explain
 from runner.data.reading.files import locate
 from runner.data.reading.row_reader import read_file
@@ -52,15 +52,15 @@ def problem_of(row: Mapping[str, Json]) -> Problem:
         return Problem(turns[: len(turns) - len(answer)], fields, _tools(row))
     # Rows for training, too: their good answer is what a grader compares with.
     for format in recognise(row)[:1]:
-        known = join_parts({key: value for key, value in row.items() if key in format.all_keys})
+        known = join_parts(list_tools({key: value for key, value in row.items() if key in format.all_keys}))
         try:
             problem = Problem.of(format.to_row(fit(known, format.raw)[0]))
         except ValueError as error:  # msgspec.ValidationError is one
             raise explain(error, msgspec.json.encode(row), format) from None
         assert problem is not None
         others = {key: value for key, value in row.items() if key not in (*format.all_keys, *RESERVED)}
-        # A format that reads tools has them in a form of its own: sharegpt's may be JSON in a text.
-        tools = problem.tools if "tools" in format.all_keys else _tools(row)
+        # A format that reads tools may have them at a place of its own: foundry's are in `input`.
+        tools = problem.tools if problem.tools is not None or "tools" in format.all_keys else _tools(row)
         return Problem(problem.prompt, others | problem.reference, tools)
     key = next((key for key in QUESTIONS if key in row), None)
     if key is None:
@@ -80,7 +80,7 @@ def problem_of(row: Mapping[str, Json]) -> Problem:
 def _tools(row: Mapping[str, Json]) -> Tools | None:
     """Return the tools of a row. Raises `BadRow` where they are no list of objects."""
     try:
-        return msgspec.convert(row.get("tools"), Tools | None)
+        return msgspec.convert(list_tools({"tools": row.get("tools")}), dict[str, Tools | None])["tools"]
     except msgspec.ValidationError as error:
         raise BadRow("not-tools", f"its `tools` are no list of objects ({error}); repair them") from None
 

@@ -342,6 +342,16 @@ def test_a_zstd_file_is_read_whole_or_reported_to_be_cut_off_or_damaged(write: W
     assert refusal(write(f"{name}.zst", packed[:-5] + b"?" * 5)) == wrong
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, ZstdCompressor().compress])
+def test_a_parquet_file_that_is_packed_once_more_is_refused_as_that(
+    write: Write, tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    write_parquet(whole := tmp_path / "whole.parquet", [trl_text(simple_pair(1))])
+    assert refusal(write("data.parquet.gz", pack(whole.read_bytes()))) == (
+        "data.parquet.gz: is Parquet within gzip or zstd; Parquet is packed by itself: unpack the file."
+    )
+
+
 def test_a_parquet_file_that_was_cut_off_is_reported_so(write: Write, tmp_path: Path) -> None:
     write_parquet(whole := tmp_path / "whole.parquet", [trl_text(simple_pair(1))])
     said = refusal(write("data.parquet", whole.read_bytes()[:-10]))
@@ -368,6 +378,22 @@ def test_messages_with_bytes_in_them_are_texts(tmp_path: Path) -> None:
     type = pyarrow.list_(pyarrow.struct([("role", pyarrow.binary()), ("content", pyarrow.binary())]))
     path = parquet(tmp_path / "data.parquet", messages=pyarrow.array([turns], type))
     assert rows_of(path, "conversation") == [Conversation((user("Why?"), assistant("Gas.")))]
+
+
+def test_tools_and_calls_in_parquet_have_only_the_keys_of_their_own_row(tmp_path: Path) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": "Look."},
+                {"role": "assistant", "tool_calls": [{"function": {"name": name, "arguments": {argument: 1}}}]},
+            ],
+            "tools": [{"name": name, "parameters": {"properties": {argument: {"enum": [1, None]}}}}],
+        }
+        for name, argument in (("look", "far"), ("count", "to"))
+    ]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_parquet(tmp_path / "data.parquet", rows)
+    assert rows_of(tmp_path / "data.parquet", "conversation") == rows_of(tmp_path / "data.jsonl", "conversation")
 
 
 def unchecked(*texts: bytes) -> Any:

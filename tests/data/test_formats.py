@@ -158,6 +158,18 @@ def test_a_pair_is_split_into_a_good_and_a_bad_answer_of_one_line(written: Calla
     assert look(path, "judged").splits["train"].rows == 2
 
 
+@pytest.mark.parametrize("shape", PAIRS)
+def test_a_pair_that_is_split_may_have_a_label_which_is_not_read(written: Callable[..., Path], shape: str) -> None:
+    path = written(json.dumps(json.loads(PAIRS[shape]) | {"label": "science"}))
+    assert [row.reply for row in rows_of(path, "judged") if isinstance(row, Judged)] == [PAIR.chosen, PAIR.rejected]
+
+
+def test_of_a_pair_that_is_split_what_tools_say_is_not_learned() -> None:
+    answer = (Message("assistant", tool_calls=[{"function": {"name": "look"}}]), Message("tool", "3"), assistant("3."))
+    good, bad = Judged.parts(Pair((user("How many?"),), answer, (assistant("Many."),)))
+    assert [[each.spans for each in row.learned()] for row in (good, bad)] == [[((1, 2), (3, 4))], [((1, 2),)]]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -334,6 +346,41 @@ def test_tools_are_kept_in_every_shape_that_has_them(tmp_path: Path) -> None:
     write_lines(other := tmp_path / "trl.jsonl", [SHAPES["trl"](simple_pair(1)) | {"tools": tools}])
     assert rows_of(path)[0].tools == tools
     assert rows_of(path) == rows_of(other)
+
+
+@pytest.mark.parametrize("shape", ["foundry", "trl", "trl_implicit"])
+def test_tools_may_be_json_in_a_text(tmp_path: Path, shape: str) -> None:
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    row = SHAPES[shape](simple_pair(1))
+    row.get("input", row)["tools"] = json.dumps(tools)
+    write_lines(path := tmp_path / "data.jsonl", [row])
+    assert [each.tools for each in rows_of(path)] == [tools]
+    assert [each.tools for each in rows_of(path, "problem")] == [tools]
+
+
+def test_a_table_may_have_tools_in_some_of_its_rows(tmp_path: Path) -> None:
+    rows = [
+        TEXT_SHAPES["trl"](simple_pair(number)) | {"tools": text} for number, text in enumerate(["[{}]", "", "null"])
+    ]
+    write_csv(path := tmp_path / "data.csv", rows)
+    assert [each.tools for each in rows_of(path)] == [[{}], None, None]
+
+
+def test_the_tools_of_a_foundry_pair_are_those_of_its_prompt(tmp_path: Path) -> None:
+    tools = [{"name": "add"}]
+    row = SHAPES["foundry"](simple_pair(1))
+    row["input"]["tools"] = tools
+    write_lines(path := tmp_path / "data.jsonl", [row])
+    assert [each.tools for each in rows_of(path, "problem")] == [tools]
+
+
+def test_a_text_called_tools_in_the_arguments_of_a_call_stays_a_text(tmp_path: Path) -> None:
+    turn = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": {"tools": "[]"}}}]}
+    row = {"messages": [{"role": "user", "content": "Hm"}, turn], "tools": '[{"name": "add"}]'}
+    write_lines(path := tmp_path / "data.jsonl", [row])
+    [found] = rows_of(path, "conversation")
+    assert found.answer[0].tool_calls == turn["tool_calls"]
+    assert found.tools == [{"name": "add"}]
 
 
 REFUSED: list[tuple[str, str, str]] = [

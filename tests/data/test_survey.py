@@ -88,6 +88,10 @@ def test_a_repeated_prompt_is_noted(tmp_path: Path) -> None:
     ]
 
 
+def test_that_both_answers_of_a_split_pair_have_one_prompt_is_not_noted(tmp_path: Path) -> None:
+    assert reported(look(write(tmp_path / "data.jsonl", 1, 2), "judged"), tmp_path) == []
+
+
 def test_rows_are_compared_over_files_and_shapes(tmp_path: Path) -> None:
     flat = {"prompt": "How old is oak 2?", "chosen": "Count its 2 rings.", "rejected": "Hard to say, 2?"}
     files = [write(tmp_path / "a.jsonl", 1, 2), write(tmp_path / "b.jsonl", 3, flat)]

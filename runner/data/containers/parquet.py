@@ -2,15 +2,18 @@
 
 Columns of bytes are texts, too: Spark writes them so. A text that is not UTF-8 is passed on as it is, and makes its
 row a bad one when that is decoded; in columns that no format reads it may be anything.
+
+Within a column all objects have the same keys: where a row has not got one, the file has null. In tools and calls,
+which a chat template writes as they are, such keys are left out, as TRL does (`remove_none_values`).
 """
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.data.containers import Block
+from runner.data.containers import Block, is_packed, open_text
 from runner.data.formats import formats
 from runner.data.quoting import shown
 from runner.data.reading.files import DataFile
@@ -37,6 +40,11 @@ def read(file: DataFile) -> Iterator[Block]:
             f"{file.name}: reading Parquet needs pyarrow; install it with `pip install pyarrow`, "
             "or save the data as JSON Lines."
         ) from None
+    with open_text(file.path) as stream:
+        if is_packed(stream):
+            raise DataError(
+                f"{file.name}: is Parquet within gzip or zstd; Parquet is packed by itself: unpack the file."
+            )
     first = 1
     try:
         with ParquetFile(file.path) as table:
@@ -71,16 +79,35 @@ def _lines(file: DataFile, batch: "RecordBatch") -> list[bytes]:
     # The usual file has texts that are UTF-8, and is done here.
     if not any("binary" in str(type) for type in batch.schema.types):
         try:
-            return [_encode(row) for row in batch.to_pylist()]
+            return [_encode(row) for row in _rows(batch)]
         except UnicodeDecodeError:
             pass  # what is said to be text is not: look at its bytes
     types = [_of_bytes(type) for type in batch.schema.types]
-    rows = batch.cast(pyarrow.schema(zip(names, types, strict=True))).to_pylist()
+    rows = _rows(batch.cast(pyarrow.schema(zip(names, types, strict=True))))
     known = {key for format in formats().values() for key in format.all_keys}
     # Bytes that are no UTF-8 come through as they are where a format reads the key, so that decoding the row
     # says which is wrong; elsewhere (an image, say) they are of no interest.
     errors = {name: "surrogateescape" if name in known else "replace" for name in names}
     return [_line({name: _text(value, errors[name]) for name, value in row.items()}) for row in rows]
+
+
+def _rows(batch: "RecordBatch") -> list[dict[str, Any]]:
+    """Return the rows of a batch, their tools and calls without the keys that are another row's."""
+    rows: list[dict[str, Any]] = batch.to_pylist()
+    # By the types: most files have none, and lose no time.
+    for name in [field.name for field in batch.schema if "struct<" in str(field.type) and "tool" in str(field)]:
+        for row in rows:
+            row[name] = _present(row[name])
+    return rows
+
+
+def _present(value: object) -> object:
+    """Return a value without what is null in its objects."""
+    if isinstance(value, list):
+        return [_present(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _present(each) for key, each in value.items() if each is not None}
+    return value
 
 
 def _of_bytes(type: "DataType") -> "DataType":

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from runner.data import kinds
-from runner.data.reading.content_parts import join_parts
+from runner.data.reading.content_parts import join_parts, list_tools
 from runner.data.reading.unknown_keys import fit
 from runner.data.rows import BadRow, Message, Role, Row
 from runner.errors import DataError
@@ -86,10 +86,13 @@ def named(name: str) -> Format:
 def recognise(sample: Mapping[str, object], kind: str = "") -> list[Format]:
     """Return the formats a row may be of: those it has most keys of and, if several, whose types it fits.
 
-    Formats of a kind that is recognised only where it is wanted come first for `kind`, and are none for others.
+    Formats of a kind that is recognised only where it is wanted come first for `kind`, but for rows that hold several
+    of it, and are none for others.
     """
     complete = [each for each in recognised_for(kind) if each.has_its_keys(sample)]
-    if own := [each for each in complete if kinds.load(each.kind).only_where_wanted]:
+    own = [each for each in complete if kinds.load(each.kind).only_where_wanted]
+    # A pair with a label is a pair: which of its answers is the good one, it says itself.
+    if own and not any(each.kind in kinds.load(kind).split_of for each in complete):
         return own
     # Of `chosen` and `rejected` alone, and with `prompt`, the latter says more: it is the format with most keys.
     most = max((len(each.keys) for each in complete), default=0)
@@ -127,7 +130,7 @@ def prompt_turns(prompt: Text) -> tuple[Message, ...]:
 
 def _fits(sample: Mapping[str, object], format: Format) -> bool:
     try:
-        fit(join_parts(sample), format.raw)
+        fit(join_parts(list_tools(sample)), format.raw)
     except ValueError:
         return False
     return True

@@ -56,13 +56,18 @@ def to_row(raw: Raw) -> Judged:
 
 def judgement(value: Label) -> bool:
     """Say whether an answer is good. Raises `BadRow` where the label says neither."""
-    # 1.0 and 0.0: what pandas makes of a column in which some are missing.
-    found = WORDS.get(str(value).strip().lower().removesuffix(".0"))
+    found = judged(value)
     if found is None:
         raise BadRow(
             "label", f"the label is {shown(repr(value))}; allowed: true or false ({', '.join(WORDS)}); repair it"
         )
     return found
+
+
+def judged(value: object) -> bool | None:
+    """Say whether a value of a key that may judge calls an answer good; None where it says neither."""
+    # 1.0 and 0.0: what pandas makes of a column in which some are missing.
+    return WORDS.get(str(value).strip().lower().removesuffix(".0"))
 
 
 FORMAT = Format("unpaired", "judged", Raw, to_row, one_of=JUDGEMENTS)

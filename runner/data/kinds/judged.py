@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from runner.data.json_value import Json
-from runner.data.kinds.preference import Pair
+from runner.data.kinds.preference import Pair, spoken
 from runner.data.quality.checks import asks, check_answer, check_order, has_text
 from runner.data.quality.tool_calls import check_calls
 from runner.data.rows import BadRow, Learned, Oddity, Row, Text, Tools, Turns, numbered, text_of
@@ -44,9 +44,8 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
         return self.reply
 
     def learned(self) -> Sequence[Learned]:
-        """Return the prompt with its answer."""
-        whole = self.prompt + self.reply
-        return [Learned(whole, ((len(self.prompt), len(whole)),))]
+        """Return the prompt with its answer; what tools say in an answer is not learned."""
+        return [Learned(self.prompt + self.reply, spoken(self.reply, len(self.prompt)))]
 
     def targets(self) -> tuple[float, ...]:
         """Return 1 for a good answer, 0 for a bad one."""

@@ -40,7 +40,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
         """Return the prompt with each answer, the chosen one first; what tools say in an answer is not learned."""
         start = len(self.prompt)
         # The turns of the prompt come first in both, so that it is tokenised and computed once.
-        return [Learned(self.prompt + each, _spoken(each, start)) for each in (self.chosen, self.rejected)]
+        return [Learned(self.prompt + each, spoken(each, start)) for each in (self.chosen, self.rejected)]
 
     def texts(self) -> Iterator[Text]:
         """Yield each turn's text."""
@@ -110,7 +110,7 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
         return not (chosen == rejected or chosen.isspace() or rejected.isspace() or question.isspace())
 
 
-def _spoken(answer: Turns, start: int) -> tuple[tuple[int, int], ...]:
+def spoken(answer: Turns, start: int) -> tuple[tuple[int, int], ...]:
     """Return where the assistant speaks in an answer whose first turn has the number `start`."""
     ends = [place for place, turn in enumerate(answer) if turn.role == "tool"]
     pieces = pairwise([-1, *ends, len(answer)])

@@ -32,8 +32,8 @@ def has_text(content: str | None) -> bool:
 
 
 def asks(turn: Message) -> bool:
-    """Say whether a turn can be replied to: it has text, or an image."""
-    return has_text(turn.content) or bool(turn.images)
+    """Say whether a turn can be replied to: it has text, or an image, or is what a tool returned, be it nothing."""
+    return has_text(turn.content) or bool(turn.images) or turn.role == "tool"
 
 
 # Bounded, as a hostile file may have another order in each row.

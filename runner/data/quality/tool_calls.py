@@ -21,7 +21,7 @@ def check_calls(conversations: Sequence[Turns], tools: Tools | None) -> tuple[Od
 
 def _odd_calls(turns: Turns, tools: Tools | None) -> Iterator[Oddity]:
     declared = {_name(each) for each in tools or ()}
-    open_ids: set[object] = set()
+    open_ids: set[str | None] = set()
     for place, turn in enumerate(turns):
         if turn.role == "tool":
             if turn.tool_call_id is not None and turn.tool_call_id not in open_ids:
@@ -32,20 +32,20 @@ def _odd_calls(turns: Turns, tools: Tools | None) -> Iterator[Oddity]:
                 )
             continue
         calls = (turn.tool_calls or ()) if turn.role == "assistant" else ()
-        open_ids = {call.get("id") for call in calls}
+        open_ids = set(map(_id, calls))
         yield from _undeclared(calls, place, declared)
         if calls and place + 1 < len(turns):
             answers = list(takewhile(lambda each: each.role == "tool", turns[place + 1 :]))
             yield from _unanswered(calls, answers, place)
 
 
-def _undeclared(calls: Sequence[dict[str, Json]], place: int, declared: set[object]) -> Iterator[Oddity]:
+def _undeclared(calls: Sequence[dict[str, Json]], place: int, declared: set[str | None]) -> Iterator[Oddity]:
     for name in dict.fromkeys(map(_name, calls)):
         if name is not None and name not in declared:
-            names = ", ".join(sorted(f"`{shown(str(each))}`" for each in declared if each)) or "none"
+            names = ", ".join(sorted(f"`{shown(each)}`" for each in declared if each)) or "none"
             yield Oddity(
                 "undeclared-call",
-                f"turn {place + 1} calls `{shown(str(name))}`, which the row does not declare (its `tools`: {names}); "
+                f"turn {place + 1} calls `{shown(name)}`, which the row does not declare (its `tools`: {names}); "
                 "declare it, or correct the name",
             )
 
@@ -53,9 +53,7 @@ def _undeclared(calls: Sequence[dict[str, Json]], place: int, declared: set[obje
 def _unanswered(calls: Sequence[dict[str, Json]], answers: Sequence[Message], place: int) -> Iterator[Oddity]:
     # Without ids, as many data sets have them, answers are in the order of the calls.
     answered = {each.tool_call_id for each in answers}
-    open_calls = (
-        calls[len(answers) :] if answered <= {None} else [each for each in calls if each.get("id") not in answered]
-    )
+    open_calls = calls[len(answers) :] if answered <= {None} else [each for each in calls if _id(each) not in answered]
     for call in open_calls:
         yield Oddity(
             "unanswered-call",
@@ -64,7 +62,17 @@ def _unanswered(calls: Sequence[dict[str, Json]], answers: Sequence[Message], pl
         )
 
 
-def _name(value: dict[str, Json]) -> object:
+def _name(value: dict[str, Json]) -> str | None:
     """Return the name of a tool or a call, in OpenAI's form or without its `function`; None where there is none."""
     function = value.get("function")
-    return (function if isinstance(function, dict) else value).get("name")
+    return _text((function if isinstance(function, dict) else value).get("name"))
+
+
+def _id(call: dict[str, Json]) -> str | None:
+    """Return the id of a call; None where it has none, as in many data sets."""
+    return _text(call.get("id"))
+
+
+def _text(value: Json) -> str | None:
+    # Calls and tools are carried through as they are: anything may be in the place of a name.
+    return value if isinstance(value, str) else None

@@ -15,9 +15,9 @@ import msgspec
 
 from runner.data import kinds
 from runner.data.formats import Format, ToRow
-from runner.data.formats.unpaired import JUDGEMENTS, WORDS
+from runner.data.formats.unpaired import JUDGEMENTS, judged
 from runner.data.quoting import shown
-from runner.data.reading.content_parts import join_parts
+from runner.data.reading.content_parts import join_parts, list_tools
 from runner.data.reading.unknown_keys import Unread, fit, unknown_key
 from runner.data.rows import BadRow, Oddity, Row
 
@@ -78,12 +78,12 @@ class Reader:
                     raise
 
     def read_thoroughly(self, line: bytes) -> tuple[Row, list[Unread]]:
-        """Return the row of a line and which keys in it are not read, wherever they are; contents may be in parts.
+        """Return the row of a line and which keys in it are not read, wherever they are.
 
-        Raises `ValueError` where the line is not one of the format, `BadRow` where it means something else without
-        the keys.
+        Contents may be in parts, and tools in a text. Raises `ValueError` where the line is not one of the format,
+        `BadRow` where it means something else without the keys.
         """
-        raw, unread = fit(join_parts(msgspec.json.decode(line)), self._format.raw)
+        raw, unread = fit(join_parts(list_tools(msgspec.json.decode(line))), self._format.raw)
         for each in unread:
             _refuse(each, self._format)
         return self._to_row(raw), unread
@@ -165,8 +165,8 @@ def _refuse(unread: Unread, format: Format) -> None:
             f"the key `tools` is not read in format {format.name}; give the rows in format chat or trl, "
             "or leave the key out",
         )
-    judged = str(unread.value).strip().lower() in WORDS
-    if key in JUDGEMENTS and not of and kinds.load(format.kind).every_answer_is_good and judged:
+    judges = key in JUDGEMENTS and not of and judged(unread.value) is not None
+    if judges and kinds.load(format.kind).every_answer_is_good:
         raise BadRow(
             "unpaired-judgement",
             f"the key `{key}` ({unread.value}) judges the answer: these are unpaired judgements, from which method=kto "

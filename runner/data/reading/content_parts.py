@@ -1,4 +1,7 @@
-"""Content given as a list of parts: its texts are joined, so that identity does not depend on how it was cut."""
+"""What rows say in two ways, brought into one, so that their identity does not depend on it.
+
+Content may be a list of parts, whose texts are joined; tools may be JSON in a text, as tables have them.
+"""
 
 import msgspec
 
@@ -26,6 +29,24 @@ def join_parts(value: object) -> object:
         text, found = _joined(value["content"], value["role"])
         return value | {"content": text} | ({images.KEY: found} if found else {})
     return {key: join_parts(each) for key, each in value.items()}
+
+
+def list_tools(row: object) -> object:
+    """Return a row with its tools as a list, where they are the JSON of one in a text, as TRL takes them, too."""
+    if not isinstance(row, dict):
+        return row
+    # Not within lists: in the arguments of a call a text of that name is a text.
+    return {key: _listed(each) if key == "tools" else list_tools(each) for key, each in row.items()}
+
+
+def _listed(tools: object) -> object:
+    if not isinstance(tools, str):
+        return tools
+    try:
+        found = msgspec.json.decode(tools.strip() or "null")  # a blank cell of a table
+    except (msgspec.DecodeError, RecursionError):
+        return tools
+    return found if found is None or isinstance(found, list) else tools
 
 
 def _joined(parts: list[object], role: object) -> tuple[str, list[object]]:

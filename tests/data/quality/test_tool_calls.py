@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.judged import Judged
 from runner.data.kinds.preference import Pair
+from runner.data.kinds.problem import Problem
 from runner.data.rows import Message
 from tests.data.samples import assistant, user
 
@@ -80,3 +82,20 @@ def test_a_call_in_the_prompt_of_a_pair_is_named_once() -> None:
     row = Pair((user("How many?"), call("a"), answer("a"), user("Sure?")), (assistant("Yes."),), (assistant("No."),))
     assert [each.rule for each in row.check()] == ["undeclared-call"]
     assert not row.is_plain()
+
+
+@pytest.mark.parametrize("wrong", [["look"], {"is": "look"}, 3, None])
+def test_anything_may_be_in_the_place_of_a_name_or_an_id(wrong: Any) -> None:
+    function = {"name": wrong, "arguments": "{}"}
+    made = Message("assistant", tool_calls=[{"id": wrong, "function": function}])
+    assert (
+        odd(user("How many?"), made, answer(), assistant("3."), tools=[{"function": function}, {"name": wrong}]) == []
+    )
+
+
+@pytest.mark.parametrize("returned", ["", None])
+def test_a_tool_that_returns_nothing_can_be_replied_to(returned: str | None) -> None:
+    prompt = (user("Stop."), call("a"), Message("tool", returned, tool_call_id="a"))
+    good, bad = (assistant("Stopped."),), (assistant("No."),)
+    for row in (Pair(prompt, good, bad, [LOOK]), Judged(prompt, good, True, [LOOK]), Problem(prompt, {}, [LOOK])):
+        assert row.check() == ()

@@ -43,6 +43,7 @@ UNPAIRED = (
         ({"messages": TURNS, "label": True}, "`label` (True)"),
         ({"messages": TURNS, "label": False}, "`label` (False)"),
         ({"messages": TURNS, "label": 0}, "`label` (0)"),
+        ({"messages": TURNS, "label": 1.0}, "`label` (1.0)"),
         ({"messages": TURNS, "label": "undesirable"}, "`label` (undesirable)"),
         ({"prompt": "Why?", "completion": "Gas.", "label": True}, "`label` (True)"),
         (ALPACA | {"kto_tag": False}, "`kto_tag` (False)"),
