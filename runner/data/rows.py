@@ -231,7 +231,7 @@ def uses_tools(line: bytes) -> bool:
     return _TOOLS.search(line) is not None
 
 
-_CALLS = re.compile(rb'(?<!\\)"tool_call(s|_id)"')
+_CALLS = re.compile(rb'(?<!\\)"tool_call(s|_id)":')
 
 
 def calls_tools(lines: bytes) -> bool:

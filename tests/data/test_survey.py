@@ -129,6 +129,7 @@ def test_rows_that_declare_call_or_answer_tools_are_counted(tmp_path: Path) -> N
         plain | {"tools": [{"type": "function", "function": {"name": "now"}}]},
         plain | {"prompt": [{"role": "user", "content": "When?"}, *called]},
         plain | {"prompt": [{"role": "user", "content": 'What does "tool_calls" mean?'}]},
+        plain | {"prompt": [{"role": "user", "content": "tool_calls"}]},
     ]
     assert look(write(tmp_path / "data.jsonl", *rows)).splits["train"].with_tools == 2
 
