@@ -257,10 +257,14 @@ def test_an_engine_that_loads_another_form_or_a_program_without_an_engine_is_ref
         export._export([str(tuned("llama")), "program=/opt/vllm/bin/vllm"])
 
 
-def test_a_program_that_is_not_vllm_is_refused_in_a_sentence(tuned: Tuned) -> None:
-    asked = wanted(tuned("llama"), "merged", engine=engines.load("vllm", "false"))
-    with pytest.raises(RequestError, match=r"program: .*/false does not say its version .*; is it vLLM's?"):
-        asked.program.version()
+@pytest.mark.parametrize(
+    ("program", "reason"), [("false", "does not say its version .*"), ("true", "says no number as its version")]
+)
+def test_a_program_that_is_not_vllm_is_refused_before_the_weights_are_written(
+    program: str, reason: str, tuned: Tuned
+) -> None:
+    with pytest.raises(RequestError, match=rf"program: .*/{program} {reason}; is it vLLM's\?"):
+        wanted(tuned("llama"), "merged", engine=engines.load("vllm", program))
 
 
 class OtherEnd(RunModel):

@@ -91,6 +91,11 @@ class Vllm(ByEngine):
     name = "vllm"
     asked = _Server
 
+    def demand(self) -> None:
+        """Raise `RequestError` where it is not there, or is another program."""
+        super().demand()
+        self.version()  # before the weights are written
+
     def version(self) -> str:
         """Return what the program says of its version."""
         return self._version
@@ -100,9 +105,12 @@ class Vllm(ByEngine):
         program = self.started.demand()
         try:
             done = subprocess.run([program, "--version"], capture_output=True, check=True, timeout=VERSION_SECONDS)
-            return f"vllm {done.stdout.split()[-1].decode()}"
-        except (OSError, subprocess.SubprocessError, IndexError) as error:
+        except (OSError, subprocess.SubprocessError) as error:
             raise RequestError(f"program: {program} does not say its version ({error}); is it vLLM's?") from error
+        said = done.stdout.decode(errors="replace").split()
+        if not said or not said[-1][0].isdigit():
+            raise RequestError(f"program: {program} says no number as its version; is it vLLM's?")
+        return f"vllm {said[-1]}"
 
 
 PROGRAM = Vllm
