@@ -9,7 +9,7 @@ which a chat template writes as they are, such keys are left out, as TRL does (`
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -91,9 +91,9 @@ def _lines(file: DataFile, batch: "RecordBatch") -> list[bytes]:
     return [_line({name: _text(value, errors[name]) for name, value in row.items()}) for row in rows]
 
 
-def _rows(batch: "RecordBatch") -> list[dict[str, Any]]:
+def _rows(batch: "RecordBatch") -> list[dict[str, object]]:
     """Return the rows of a batch, their tools and calls without the keys that are another row's."""
-    rows: list[dict[str, Any]] = batch.to_pylist()
+    rows: list[dict[str, object]] = batch.to_pylist()
     # By the types: most files have none, and lose no time.
     for name in [field.name for field in batch.schema if "struct<" in str(field.type) and "tool" in str(field)]:
         for row in rows:

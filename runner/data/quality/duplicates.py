@@ -45,9 +45,11 @@ def find_repeats(splits: Sequence[Seen]) -> Iterator[Finding]:
         yield _finding("row", _place(splits, first), _place(splits, again))
     same_rows = {again for _, again in rows}
     for first, again in _repeats([split.prompts for split in splits]):
+        if again in same_rows:
+            continue
         before, place = _place(splits, first), _place(splits, again)
         # Both answers of a pair that is split have one prompt, which is at one place.
-        if again not in same_rows and place != before:
+        if place != before:
             yield _finding("prompt", before, place)
 
 
