@@ -145,6 +145,13 @@ def object_store(request: pytest.FixtureRequest) -> Iterator[object_stores.Objec
         yield store
 
 
+@pytest.fixture
+def open_store(object_store: object_stores.ObjectStore, monkeypatch: pytest.MonkeyPatch) -> object_stores.ObjectStore:
+    """Return a store whose credential is in the environment."""
+    object_store.enter("right", monkeypatch)
+    return object_store
+
+
 def pair_row(number: int) -> dict[str, object]:
     """Return a preference row in the hosted service's shape; every number gives another one."""
     question = f"How do I keep {number} loaves of bread fresh?"

@@ -28,6 +28,10 @@ PLACE = "models"
 """The bucket or container that there is."""
 SECRET = "secret-token-"
 """How keys begin, so that tests/conftest.py finds them in any file that a test writes."""
+# Azure's client asks a server that is gone again for 84 s, whatever the environment says.
+GONE = pytest.mark.parametrize(
+    "object_store", ["s3", pytest.param("azure", marks=pytest.mark.exhaustive)], indirect=True
+)
 
 
 @dataclass(frozen=True)

@@ -16,24 +16,12 @@ from runner.data.survey import SplitSurvey, survey
 from runner.errors import DataError
 from tests import warm
 from tests.conftest import pair_row
-from tests.object_stores import ObjectStore
-
-# Azure's client asks a server that is gone again for 84 s, whatever the environment says.
-GONE = pytest.mark.parametrize(
-    "object_store", ["s3", pytest.param("azure", marks=pytest.mark.exhaustive)], indirect=True
-)
+from tests.object_stores import GONE, ObjectStore
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def store(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """Return a store whose credential is in the environment."""
-    object_store.enter("right", monkeypatch)
-    return object_store
 
 
 def lines(*numbers: int) -> bytes:
@@ -49,23 +37,27 @@ def copies(folder: Path) -> set[Path]:
 
 
 def test_a_file_in_an_object_store_has_the_rows_that_it_has_here_packed_or_not(
-    store: ObjectStore, tmp_path: Path
+    open_store: ObjectStore, tmp_path: Path
 ) -> None:
     (tmp_path / "here.jsonl").write_bytes(lines(*range(20)))
-    store.put("same/rows.jsonl", lines(*range(20)))
-    store.put("same/rows.jsonl.gz", gzip.compress(lines(*range(20))))
+    open_store.put("same/rows.jsonl", lines(*range(20)))
+    open_store.put("same/rows.jsonl.gz", gzip.compress(lines(*range(20))))
     prints = {
         train(name).fingerprint
-        for name in (str(tmp_path / "here.jsonl"), store.at("same/rows.jsonl"), store.at("same/rows.jsonl.gz"))
+        for name in (
+            str(tmp_path / "here.jsonl"),
+            open_store.at("same/rows.jsonl"),
+            open_store.at("same/rows.jsonl.gz"),
+        )
     }
     assert len(prints) == 1
 
 
 def test_a_file_in_an_object_store_is_fetched_again_only_when_it_has_changed_by_its_etag(
-    store: ObjectStore, tmp_path: Path
+    open_store: ObjectStore, tmp_path: Path
 ) -> None:
-    name = store.at("changed/rows.jsonl")
-    store.put("changed/rows.jsonl", lines(10, 11))
+    name = open_store.at("changed/rows.jsonl")
+    open_store.put("changed/rows.jsonl", lines(10, 11))
     assert pinned(name) == name
     first = train(name).fingerprint
     (copy,) = copies(tmp_path)
@@ -73,7 +65,7 @@ def test_a_file_in_an_object_store_is_fetched_again_only_when_it_has_changed_by_
     assert copies(tmp_path) == {copy}
 
     assert len(lines(10, 12)) == len(lines(10, 11)), "so that its size says nothing"
-    store.put("changed/rows.jsonl", lines(10, 12))
+    open_store.put("changed/rows.jsonl", lines(10, 12))
     assert train(name).fingerprint == first, "as the plan that was made has it"
     pinned(name)
     assert train(name).fingerprint != first
@@ -81,15 +73,15 @@ def test_a_file_in_an_object_store_is_fetched_again_only_when_it_has_changed_by_
 
 
 def test_a_pattern_in_an_object_store_is_its_files_sorted_and_new_ones_are_seen_by_the_same_process(
-    store: ObjectStore,
+    open_store: ObjectStore,
 ) -> None:
-    name = store.at("glob/*.jsonl")
+    name = open_store.at("glob/*.jsonl")
     for each in ("glob/b.jsonl", "glob/a.jsonl", "glob/a.txt"):
-        store.put(each, lines(1))
+        open_store.put(each, lines(1))
     pinned(name)
-    assert [file.name for file in locate(name)] == [store.at("glob/a.jsonl"), store.at("glob/b.jsonl")]
-    store.put("glob/b.jsonl", lines(1, 2))
-    store.put("glob/c.jsonl", lines(3))
+    assert [file.name for file in locate(name)] == [open_store.at("glob/a.jsonl"), open_store.at("glob/b.jsonl")]
+    open_store.put("glob/b.jsonl", lines(1, 2))
+    open_store.put("glob/c.jsonl", lines(3))
     pinned(name)
     assert len(locate(name)) == 3
     assert train(name).rows == 4
@@ -97,29 +89,29 @@ def test_a_pattern_in_an_object_store_is_its_files_sorted_and_new_ones_are_seen_
 
 @GONE
 def test_what_was_fetched_of_an_object_store_is_read_while_it_does_not_answer(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    open_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.put("offline/rows.jsonl", lines(1, 2))
-    name = store.at("offline/*.jsonl")
+    open_store.put("offline/rows.jsonl", lines(1, 2))
+    name = open_store.at("offline/*.jsonl")
     pinned(name)
-    store.enter("gone", monkeypatch)
+    open_store.enter("gone", monkeypatch)
     assert pinned(name) == name
     assert train(name).rows == 2
     with pytest.raises(DataError, match=r"never.jsonl: cannot be fetched \(.*onnect") as caught:
-        pinned(store.at("offline/never.jsonl"))
-    assert store.shows_no_key(str(caught.value))
+        pinned(open_store.at("offline/never.jsonl"))
+    assert open_store.shows_no_key(str(caught.value))
 
 
 @pytest.mark.parametrize("name", ["refused/rows.jsonl", "refused/*.jsonl"])
 def test_an_object_store_that_does_not_let_us_in_is_refused_although_a_copy_is_here(
-    name: str, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    name: str, open_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.put("refused/rows.jsonl", lines(1))
-    pinned(store.at(name))
-    store.enter("wrong", monkeypatch)
+    open_store.put("refused/rows.jsonl", lines(1))
+    pinned(open_store.at(name))
+    open_store.enter("wrong", monkeypatch)
     with pytest.raises(DataError, match=r"cannot be fetched .*check the address, and the credential") as caught:
-        pinned(store.at(name))
-    assert store.shows_no_key(str(caught.value))
+        pinned(open_store.at(name))
+    assert open_store.shows_no_key(str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -132,15 +124,17 @@ def test_an_object_store_that_does_not_let_us_in_is_refused_although_a_copy_is_h
         ("models/folder", r"cannot be fetched \(.*does not exist"),
     ],
 )
-def test_what_is_not_in_an_object_store_is_a_sentence(name: str, sentence: str, store: ObjectStore) -> None:
-    store.put("folder/rows.jsonl", lines(1))
+def test_what_is_not_in_an_object_store_is_a_sentence(name: str, sentence: str, open_store: ObjectStore) -> None:
+    open_store.put("folder/rows.jsonl", lines(1))
     with pytest.raises(DataError, match=sentence):
-        pinned(f"{store.scheme}://{name}")
+        pinned(f"{open_store.scheme}://{name}")
 
 
 @pytest.mark.parametrize("object_store", ["azure"], indirect=True)
-def test_a_container_with_its_account_is_read_unless_the_connection_is_of_another_account(store: ObjectStore) -> None:
-    store.put("forms/rows.jsonl", lines(1, 2))
+def test_a_container_with_its_account_is_read_unless_the_connection_is_of_another_account(
+    open_store: ObjectStore,
+) -> None:
+    open_store.put("forms/rows.jsonl", lines(1, 2))
     form = "abfs://models@{}.dfs.core.windows.net/forms/*.jsonl"
     assert train(form.format("runnertests")).rows == 2
     with pytest.raises(DataError, match=r"CONNECTION_STRING is preferred to the address.* account another; unset it"):
