@@ -105,6 +105,10 @@ def no_secret_is_written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     assert [str(path) for path in files if b"secret-token-" in path.read_bytes()] == []
 
 
+SEEING = "seeing"
+"""The name of the tiny model that sees images."""
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the folder of an architecture's tiny model, which is made once per test run."""
@@ -116,7 +120,8 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         with FileLock(f"{folder}.lock", timeout=120):  # as pytest-xdist's documentation shares a session fixture
             if not folder.exists():
                 draft.mkdir(exist_ok=True)
-                tiny.make_model(draft, architecture).rename(folder)
+                made = tiny.make_seeing_model(draft) if architecture == SEEING else tiny.make_model(draft, architecture)
+                made.rename(folder)
         return folder
 
     return make
@@ -125,6 +130,11 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 @pytest.fixture(scope="session")
 def tiny_model(tiny_models: Callable[[str], Path]) -> Path:
     return tiny_models("llama")
+
+
+@pytest.fixture(scope="session")
+def seeing_model(tiny_models: Callable[[str], Path]) -> Path:
+    return tiny_models(SEEING)
 
 
 @pytest.fixture(scope="session")

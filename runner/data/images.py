@@ -37,6 +37,16 @@ class Image(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_un
         return self.url.startswith("data:")
 
     @property
+    def format(self) -> str:
+        """The format of one that is in its row, as services name it: png, jpeg or webp."""
+        return FORMATS[self.url.removeprefix("data:").partition(";")[0]].lower()
+
+    @property
+    def base64(self) -> str:
+        """The content of one that is in its row, as it is written there."""
+        return self.url.partition(",")[2]
+
+    @property
     def name(self) -> str:
         """What it is called in messages."""
         # Without a password and what follows `?`: a signed address is a key to whoever reads the message.

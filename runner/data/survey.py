@@ -219,8 +219,9 @@ def _too_long(
     Raises `DataError` for one whose prompt alone fills it.
     """
     # A token takes a byte at least, so most rows need no tokenizer.
-    pairs = zip(part.lines, lines, strict=True)
-    long = [(number, decode(line)) for number, line in pairs if len(line) > limit.max_tokens]
+    rows = zip(part.lines, lines, part.with_images, strict=True)
+    # An image may take more tokens than it has bytes.
+    long = [(number, decode(line)) for number, line, seen in rows if len(line) > limit.max_tokens or seen]
     counts = limit.count_tokens([row for _, row in long]) if long else []
     over = [(*each, tokens) for each, tokens in zip(long, counts, strict=True) if tokens > limit.max_tokens]
     _refuse_long_prompts(part.file, [each[:2] for each in over], limit)

@@ -64,7 +64,8 @@ def counter(source: str) -> Counter | None:
     folder = found.cached(rest)
     if folder is None:
         return found.counter(rest)
-    return Counter(ChatTokenizer(tokenizer_folder(folder)).total, COUNTED_ROWS)
+    # Where rows with images are not trained on, they have been refused before they are counted.
+    return Counter(ChatTokenizer(tokenizer_folder(folder), sees=True).total, COUNTED_ROWS)
 
 
 def tokenizer_folder(folder: Path) -> Path:

@@ -24,15 +24,15 @@ def template_of(source: str) -> str | None:
     return f"{template.name} ({template.digest[:12]})"
 
 
-def refuse_prompts(source: str, prompts: str | Sequence[str] | None) -> None:
-    """Raise `DataError` for own prompts with images, or with tools that a model's chat template cannot write.
+def refuse_prompts(source: str, prompts: str | Sequence[str] | None, sees: bool = False) -> None:
+    """Raise `DataError` for own prompts with images, unless the model `sees`, or tools that its template cannot write.
 
     It says file and line.
     """
     folder = models.cached(source) if prompts else None
     if folder is None:
         return
-    tokenizer = ChatTokenizer(models.tokenizer_folder(folder))
+    tokenizer = ChatTokenizer(models.tokenizer_folder(folder), sees)
     for problem, place in problems.read(prompts or ()):
         line = canonical(problem)
         # Others are written by any template, and there may be many.
@@ -43,12 +43,15 @@ def refuse_prompts(source: str, prompts: str | Sequence[str] | None) -> None:
                 raise DataError(f"{place}: {error}") from None
 
 
-def limit_of(source: str, max_length: int) -> TokenLimit | None:
-    """Return `backend.max_length` as a limit that counts by a model's tokenizer, None where that is not here."""
+def limit_of(source: str, max_length: int, sees: bool = False) -> TokenLimit | None:
+    """Return `backend.max_length` as a limit that counts by a model's tokenizer, None where that is not here.
+
+    `sees` says whether the model is to learn from images, too.
+    """
     folder = models.cached(source)
     if folder is None:
         return None
-    tokenizer = ChatTokenizer(models.tokenizer_folder(folder))
+    tokenizer = ChatTokenizer(models.tokenizer_folder(folder), sees)
     rows, prompts = (partial(count, at_most=max_length) for count in (tokenizer.counts, tokenizer.prompt_counts))
     return TokenLimit(
         max_length, rows, prompts, key="backend.max_length", check=LearnedCheck(tokenizer, max_length),

@@ -4,6 +4,7 @@ Their tokenizer is the hub's, and a few MB; weights are fetched only where an ad
 `SCHEME:NAME@SOURCE` takes both from another source, as for a server of one's own: `tinker:my/model@path:FOLDER`.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from runner import models
 from runner.errors import ModelError
 from runner.models.source import Source
 
-TOKENIZER = ["config.json", "generation_config.json", "tokenizer*.json", "*.jinja"]
-"""The files of a model that its tokens depend on, and where an answer ends."""
+TOKENIZER = ["config.json", "generation_config.json", "tokenizer*.json", "*.jinja", "*processor_config.json"]
+"""The files of a model that its tokens depend on, those of images too, and where an answer ends."""
 
 
 class ServedModel(Source):
@@ -53,7 +54,8 @@ class ServedModel(Source):
         Raises `ModelError` where it cannot be had.
         """
         name, source = self.split(rest)
-        if found := models.cached(source):
+        found = models.cached(source)
+        if found is not None and not _lacks_processor(found):
             return found
         if not source.startswith("hf:"):
             return models.fetch(source)
@@ -67,3 +69,10 @@ class ServedModel(Source):
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"model.source: the hub gave no tokenizer of {name}: {reason}") from error
+
+
+def _lacks_processor(folder: Path) -> bool:
+    """Say whether a model that sees came without its image processor, as earlier versions of the runner fetched it."""
+    path = folder / "config.json"
+    sees = path.exists() and "vision_config" in json.loads(path.read_text("utf-8"))
+    return sees and not any(folder.glob("*processor_config.json"))

@@ -75,11 +75,11 @@ class RemoteBackend(Backend[Settings]):
         if "validation" not in survey.splits:
             refuse_judging(request.evaluation)
         grader_of(request)
-        refuse_prompts(request.model.source, request.evaluation.prompts)
+        refuse_prompts(request.model.source, request.evaluation.prompts, sees=True)
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return `max_length`, where the model's tokenizer is here."""
-        return limit_of(request.model.source, self.settings.of(request).max_length)
+        return limit_of(request.model.source, self.settings.of(request).max_length, sees=True)
 
     def resolve(
         self, settings: Settings, method: AnyMethod, hyperparameters: Hyperparameters, num_rows: int

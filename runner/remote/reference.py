@@ -149,7 +149,7 @@ class RunRows:
     @cached_property
     def tokenizer(self) -> ChatTokenizer:
         """The tokenizer of the base model."""
-        return ChatTokenizer(self.target.tokenizer_folder())
+        return ChatTokenizer(self.target.tokenizer_folder(), sees=True)
 
     @cached_property
     def _mismatched(self) -> dict[Split, MismatchedRows]:

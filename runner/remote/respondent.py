@@ -33,7 +33,7 @@ class RemoteRespondent:
 
     def replies(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Sequence[Reply]]:
         """Yield the answers to each prompt."""
-        tokenizer = ChatTokenizer(self._tokenizer)
+        tokenizer = ChatTokenizer(self._tokenizer, sees=True)
         stops = ends(self._tokenizer)
         # All before the first is paid for: a prompt that the template refuses stops none in the middle.
         for prompt in [tokenizer.encode_prompt(each) for each in prompts]:

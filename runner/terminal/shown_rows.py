@@ -29,7 +29,7 @@ def show_rows(run: Run, count: int) -> None:
             f"{run.plan.model.source.partition('@')[0]} is not"
         )
         return
-    tokenizer = ChatTokenizer(models.tokenizer_folder(folder))
+    tokenizer = ChatTokenizer(models.tokenizer_folder(folder), sees=True)
     legend = _body([Piece("learned", "learned"), Piece(", ", "read"), Piece("only read", "read")])
     console.terminal.print(Text("Rows as the model sees them: ", style="bold") + legend, soft_wrap=True)
     for number, row in enumerate(islice(run.rows("train"), count), 1):

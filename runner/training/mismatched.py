@@ -60,7 +60,7 @@ class MismatchedRows(Sequence[TokenRow]):
         candidates = map(self._rows.__getitem__, (numbers[each] for each in self._others(place)))
         # Both answers of a split pair may be in one batch; of such a one the answer is not mismatched.
         other = next((row for row in candidates if row.prompt != own.prompt), self._rows[numbers[place - 1]])
-        return cut(TokenRow(own.prompt, other.answers, other.learned), self._max_length)
+        return cut(TokenRow(own.prompt, other.answers, other.learned, own.images), self._max_length)
 
     def _others(self, place: int) -> Iterable[int]:
         """Yield the places that an answer may come from: the row before, as in TRL, and so on round the batch."""

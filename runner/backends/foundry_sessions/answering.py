@@ -8,6 +8,7 @@ import msgspec
 
 from runner.backends.foundry_sessions import wire
 from runner.backends.foundry_sessions.api import Api
+from runner.models.chat.image_tokens import images_among
 from runner.record.samples import Sampling
 from runner.remote.engine.service import Answering, ResultGone
 from runner.training.engine import Sampled
@@ -45,7 +46,8 @@ class SessionAnswering(Answering):
         # Left out where a model names none: an empty list may mean that nothing ends an answer.
         stop = {"stop_criteria": list(ends)} if ends else {}
         body = {
-            "num_samples": sampling.per_prompt, "prompt": wire.chunks(prompt), "sampling_params": parameters | stop,
+            "num_samples": sampling.per_prompt, "prompt": wire.chunks(prompt, images_among(prompt)),
+            "sampling_params": parameters | stop,
             "topk_prompt_logprobs": 0, "seq_id": int(number), "prompt_logprobs": False,
         }  # fmt: skip
         content = self._asked(session, "sample", msgspec.json.encode(body), f"&checkpoint_id={checkpoint}")

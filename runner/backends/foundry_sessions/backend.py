@@ -19,9 +19,11 @@ from runner.models import remote_model
 from runner.models.sources.run import find
 from runner.models.sources.session import SOURCE
 from runner.plan import Proposal, Run
+from runner.remote import vision
 from runner.remote.backend import RemoteBackend
 from runner.remote.money import rates
 from runner.remote.target import Limits, Target, ends, origin_of
+from runner.remote.vision import ImageLimits
 from runner.request.keys import Request
 from runner.training.engine import Abilities, problems
 
@@ -41,6 +43,8 @@ class FoundrySessionsBackend(RemoteBackend[FoundrySessions]):
     name = "foundry_sessions"
     settings = FoundrySessions
     grades = True
+    # MAX_IMAGES_PER_EXAMPLE, MAX_IMAGE_BYTES and formats of the package's models, 1.0.0b1.
+    vision = staticmethod(partial(vision.of, name, ImageLimits(("jpeg", "png", "webp"), 64, 10_000_000)))
     repeats = (
         "a lost answer is found by its request's id; else a probe shows whether an optimizer step was taken, and the "
         "count of steps is checked after each"

@@ -48,8 +48,8 @@ class TinkerAnswering(Answering):
         # A number of its own for each: two requests under one would be one to a service that deduplicates.
         number = self._sampled[sampler]
         self._sampled[sampler] += 1
-        chunks = [{"type": "encoded_text", "tokens": list(prompt)}]
-        body = {"type": "sample", "sampling_session_id": sampler, "seq_id": number, "prompt": {"chunks": chunks}}
+        body = {"type": "sample", "sampling_session_id": sampler, "seq_id": number}
+        body |= {"prompt": {"chunks": wire.chunks(prompt)}}
         return self._api.content(str(self._api.ask("asample", {**body, **more})["request_id"]), PROTOBUF)
 
     def base_model(self, sampler: str) -> str:

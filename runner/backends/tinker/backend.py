@@ -15,9 +15,11 @@ from runner.data.survey import Survey
 from runner.errors import AccessError, RequestError
 from runner.models.sources.tinker import SOURCE
 from runner.plan import Run
+from runner.remote import vision
 from runner.remote.backend import RemoteBackend
 from runner.remote.money import rates
 from runner.remote.target import Limits, Target, ends, origin_of
+from runner.remote.vision import ImageLimits
 from runner.request.keys import Request
 from runner.training.engine import Abilities
 
@@ -45,6 +47,8 @@ class TinkerBackend(RemoteBackend[TinkerKeys]):
     settings = TinkerKeys
     grades = True
     asks_base = True
+    # The formats of ImageChunk in the package, 0.38; of number and size neither it nor the documentation says anything.
+    vision = staticmethod(partial(vision.of, name, ImageLimits(("jpeg", "png"))))
     repeats = "a lost answer is asked for again under the same number, where the service knows it"
 
     def check(self, request: Request, survey: Survey) -> None:

@@ -1,5 +1,6 @@
 """What is protobuf on Tinker's wire: forward and forward_backward, and answers; the messages are the package's own."""
 
+from base64 import b64decode
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from runner.data.json_value import Json
 from runner.errors import ServiceError
+from runner.models.chat.image_tokens import PlacedImage, images_among, runs
 from runner.remote.engine.service import FloatArray, Score
 from runner.training.engine import Sampled
 
@@ -37,7 +40,13 @@ def request(model: str, score: Score, number: int) -> bytes:
     for datum in score.data:
         ids = np.asarray(datum.ids, np.int64)
         entry = message.data.add()
-        entry.model_input.add().encoded_text.tokens = ids[:-1].astype(np.int32).tobytes()
+        for part in runs(datum.ids[:-1], datum.images):
+            chunk = entry.model_input.add()
+            if isinstance(part, PlacedImage):
+                chunk.image.data, chunk.image.format = b64decode(part.image.base64), part.image.format
+                chunk.image.expected_tokens = part.num_tokens
+            else:
+                chunk.encoded_text.tokens = np.asarray(part, np.int32).tobytes()
         for name, dtype, array in (
             ("target_tokens", pb.DTYPE_INT64, ids[1:]),
             # float32 is all that the wire has.
@@ -48,6 +57,16 @@ def request(model: str, score: Score, number: int) -> bytes:
             tensor.shape.append(len(array))
     content: bytes = message.SerializeToString(deterministic=True)
     return content
+
+
+def chunks(ids: Sequence[int]) -> list[dict[str, Json]]:
+    """Return a prompt, some of whose ids may stand for images, as JSON has it."""
+    return [
+        {"type": "image", "data": part.image.base64, "format": part.image.format, "expected_tokens": part.num_tokens}
+        if isinstance(part, PlacedImage)
+        else {"type": "encoded_text", "tokens": [*part]}
+        for part in runs(ids, images_among(ids))
+    ]
 
 
 def logps(content: bytes, score: Score) -> FloatArray:

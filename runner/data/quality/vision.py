@@ -29,7 +29,7 @@ class TextAlone:
         raise BadRow(
             "image",
             f"the row holds an image ({images_of(row)[0].name}), and backend={self.backend} trains on text alone; "
-            "take such rows out, or use backend=foundry with a model that sees",
+            "take such rows out, or use backend=foundry, foundry_sessions or tinker with a model that sees",
         )
 
     def tokens(self, row: Row) -> int:

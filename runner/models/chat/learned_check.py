@@ -10,7 +10,7 @@ from itertools import chain, pairwise
 
 from runner.data.findings import Finding
 from runner.data.quoting import shown
-from runner.data.rows import BadRow, Oddity, Row, uses_tools
+from runner.data.rows import BadRow, Oddity, Row, holds_images, uses_tools
 from runner.errors import DataError
 from runner.models.chat.row_tokens import TokenRow, prompt_text
 from runner.models.chat.template import FILE, SETTINGS
@@ -63,6 +63,9 @@ class LearnedCheck:
         self._tokenizer, self._max_length = tokenizer, max_length
         self._shapes = Counter[tuple[object, ...]]()
         self._seen = 0
+        processor = tokenizer.template.processor
+        # In somebody's words it would be an image to the model.
+        self._placeholder = processor.placeholder.encode() if processor else None
         self._is_blank = cache(lambda token: not tokenizer.token(token).strip())
 
     def chosen(self, lines: Sequence[bytes]) -> list[int]:
@@ -79,8 +82,10 @@ class LearnedCheck:
         key = shape(line)
         self._shapes[key] += 1
         self._seen += 1
-        # Of tools each row has others, and their arguments may be spoilt in any.
-        return self._shapes[key] <= SHAPE_ROWS or self._seen <= FIRST_ROWS or uses_tools(line)
+        # Of tools and images each row has others, and may have one that is spoilt.
+        if self._shapes[key] <= SHAPE_ROWS or self._seen <= FIRST_ROWS or uses_tools(line) or holds_images(line):
+            return True
+        return self._placeholder is not None and self._placeholder in line
 
     def _tokens(self, rows: Sequence[Row]) -> list[TokenRow | BadRow | None]:
         """Return each row's tokens, or why it has none; None for a row that is a prompt alone."""

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, Self
 
 from runner.data.rows import Message, Row, Tools
 from runner.errors import DataError
+from runner.models.chat.image_tokens import PlacedImage, images_among
 from runner.models.chat.tool_calls import called
 
 
@@ -25,11 +26,14 @@ class TokenRow:
     prompt: list[int]
     answers: tuple[list[int], ...]
     learned: tuple[list[bool], ...]
+    images: tuple[PlacedImage, ...] = ()
+    """Among the tokens of the prompt and, in a conversation, of the answer behind it."""
 
     @classmethod
     def answered(cls, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> Self:
         """Return a prompt with answers of which every token is learned."""
-        return cls(list(prompt), tuple(list(each) for each in answers), tuple([True] * len(each) for each in answers))
+        learned = tuple([True] * len(each) for each in answers)
+        return cls(list(prompt), tuple(list(each) for each in answers), learned, images_among(prompt))
 
 
 class Render(Protocol):
@@ -155,10 +159,17 @@ def cut(tokens: TokenRow, max_length: int) -> TokenRow:
         raise DataError(
             f"the prompt alone fills backend.max_length={max_length} tokens; shorten it or raise the limit."
         )
+    # A part of an image is none, and a service refuses it.
+    if tokens.images and tokens.images[-1].end > max_length:
+        raise DataError(
+            f"backend.max_length={max_length} cuts the row before the end of its last image; shorten it or raise the "
+            "limit."
+        )
     return TokenRow(
         tokens.prompt,
         tuple(answer[:room] for answer in tokens.answers),
         tuple(learned[:room] for learned in tokens.learned),
+        tokens.images,
     )
 
 

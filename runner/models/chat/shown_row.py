@@ -1,5 +1,6 @@
 """A row as the model sees it, for people: the rendered text in pieces that are read, learned or lost."""
 
+import re
 from collections.abc import Sequence
 from itertools import groupby, repeat
 from typing import Literal, NamedTuple
@@ -31,13 +32,13 @@ class ShownRow(NamedTuple):
 
 
 def shown_row(tokenizer: ChatTokenizer, row: Row, max_length: int) -> ShownRow:
-    """Return a row as it is trained on; of a prompt without answers that alone.
+    """Return a row as it is trained on, the placeholders of an image as one; of a prompt without answers that alone.
 
     Raises `DataError` for a row that the template or the limit of length leaves nothing to learn of.
     """
     if not all(each.spans for each in row.learned()):
         text = tokenizer.render(row.question, answer_next=True, tools=row.tools)
-        return ShownRow(text, [], len(tokenizer.encode(text)), 0)
+        return ShownRow(_short(text, tokenizer), [], len(tokenizer.encode(text)), 0)
     tokens = tokenizer.row(row, max_length)
     start, prompt, answers = len(tokens.prompt), "", []
     for each, learned in zip(row.learned(), tokens.learned, strict=True):
@@ -45,8 +46,9 @@ def shown_row(tokenizer: ChatTokenizer, row: Row, max_length: int) -> ShownRow:
         offsets = tokenizer.with_offsets(text)[1]
         begins = [begin for begin, _ in offsets[start:]]
         fates: list[Fate] = ["learned" if token else "read" for token in learned]
-        prompt = text[: begins[0]]
-        answers.append(_pieces(text, begins, [*fates, *repeat(CUT, len(begins) - len(fates))]))
+        prompt = _short(text[: begins[0]], tokenizer)
+        pieces = _pieces(text, begins, [*fates, *repeat(CUT, len(begins) - len(fates))])
+        answers.append([Piece(_short(each.text, tokenizer), each.fate) for each in pieces])
     # A pair's prompt once, as it is computed.
     count = start + sum(map(len, tokens.answers))
     return ShownRow(prompt, answers, count, sum(map(sum, tokens.learned)))
@@ -60,3 +62,12 @@ def _pieces(text: str, begins: Sequence[int], fates: Sequence[Fate]) -> list[Pie
         # Up to the next piece, so that no character is lost where a token has none of its own.
         found.append(Piece(text[begin : begins[place] if place < len(begins) else len(text)], fate))
     return found
+
+
+def _short(text: str, tokenizer: ChatTokenizer) -> str:
+    """Return a text with the placeholder of each image once, and how often it is there: an image takes a thousand."""
+    processor = tokenizer.template.processor
+    if processor is None:
+        return text
+    many = re.compile(f"(?:{re.escape(processor.placeholder)}){{2,}}")
+    return many.sub(lambda found: f"{processor.placeholder}×{len(found[0]) // len(processor.placeholder)}", text)

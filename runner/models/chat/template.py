@@ -13,6 +13,8 @@ import msgspec
 from runner.data.json_value import Json
 from runner.data.rows import Message, Tools
 from runner.errors import DataError, ModelError
+from runner.models import vision
+from runner.models.chat.image_tokens import expanded
 from runner.models.chat.tool_calls import NEEDS, Abilities, Chat, as_chat, needs, probed
 
 if TYPE_CHECKING:
@@ -33,10 +35,13 @@ class Marked(NamedTuple):
 
 
 class ChatTemplate:
-    """The chat template of a model's folder: a file of its own, or a key of the tokenizer's settings."""
+    """The chat template of a model's folder: a file of its own, or a key of the tokenizer's settings.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Images are written by it where the model `sees` them, each as often as it has tokens, and else refused.
+    """
+
+    def __init__(self, folder: Path, sees: bool = False) -> None:
+        self.folder, self._sees = folder, sees
 
     def render(self, messages: Sequence[Message], answer_next: bool = False, tools: Tools | None = None) -> str:
         """Return the text the model sees; with `answer_next` it ends where the assistant begins to speak.
@@ -52,7 +57,8 @@ class ChatTemplate:
     def _marked(self, messages: Sequence[Message], answer_next: bool, tools: Tools | None) -> Marked:
         from jinja2.exceptions import TemplateError
 
-        if any(message.images for message in messages):
+        images = [image for message in messages for image in message.images or ()]
+        if images and not self._sees:
             raise DataError(
                 f"{self.folder.name}: a prompt holds an image, which a model here does not see; take it out, or ask a "
                 "hosted model that sees."
@@ -62,13 +68,26 @@ class ChatTemplate:
         chat = as_chat(messages, can.objects)
         try:
             # `or None`: templates would announce an empty list of tools.
-            return template.render(chat, answer_next, tools or None)
+            found = template.render(chat, answer_next, tools or None)
         except (TemplateError, TypeError, ValueError) as error:
             roles = ", ".join(message.role for message in messages)
             raise DataError(
                 f"{self.folder.name}: the model's chat template refuses a row with the turns {roles} ({error}); "
                 "change or remove such rows, or choose another model."
             ) from None
+        # Of texts without any, too: a placeholder in somebody's words would be an image to the model.
+        processor = self.processor
+        if processor is None and images:
+            processor = vision.find(self.folder)  # raises, and says why it is not known
+        return found if processor is None else Marked(*expanded(found.text, found.spans, images, processor))
+
+    @cached_property
+    def processor(self) -> vision.ImageProcessor | None:
+        """What the model makes of images; None where it is not to see any, or has none that is known."""
+        try:
+            return vision.find(self.folder) if self._sees else None
+        except ModelError:
+            return None
 
     def _abilities(self, messages: Sequence[Message], tools: Tools | None, template: "Compiled") -> Abilities:
         """Return what a template writes of tools. Raises `DataError` where that is less than a row has."""

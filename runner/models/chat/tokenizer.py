@@ -6,22 +6,33 @@ of prompt and prompt + answer part (as TRL does it): the same ids as theirs, whi
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 
+from runner.data.images import Image
+from runner.data.quality.vision import images_of
 from runner.data.rows import Message, Prompt, Row, Tools
+from runner.errors import ModelError
+from runner.models import vision
 from runner.models.chat.encoder import Encoder
+from runner.models.chat.image_tokens import IdsWithImages, PlacedImage, placed
 from runner.models.chat.row_tokens import RewrittenError, cut, marked_row, prompt_text, rendered, token_row
 from runner.models.chat.row_tokens import TokenRow as TokenRow
 from runner.models.chat.template import FILE, FOLDER, SETTINGS, ChatTemplate
 
 
 class ChatTokenizer(Encoder):
-    """A model's tokenizer and chat template, read from its folder.
+    """A model's tokenizer and chat template, read from its folder; rows with images are refused unless it `sees` them.
 
     Raises `ModelError` where the folder has no `tokenizer.json` or no chat template.
     """
+
+    def __init__(self, folder: Path, sees: bool = False) -> None:
+        super().__init__(folder)
+        self._sees = sees
 
     @cached_property
     def digest(self) -> str:
@@ -32,6 +43,8 @@ class ChatTokenizer(Encoder):
         more = sorted(self.folder.glob(f"{FOLDER}/*.jinja"))
         for path in [*(self.folder / name for name in ("tokenizer.json", SETTINGS, FILE)), *more]:
             found.update(sha256(path.read_bytes() if path.exists() else b"").digest())
+        if self._sees:
+            found.update(vision.digest(self.folder).encode())  # nothing, for a model without images
         return found.hexdigest()
 
     def render(self, messages: Sequence[Message], answer_next: bool = False, tools: Tools | None = None) -> str:
@@ -44,11 +57,44 @@ class ChatTokenizer(Encoder):
     @cached_property
     def template(self) -> ChatTemplate:
         """The model's chat template."""
-        return ChatTemplate(self.folder)
+        return ChatTemplate(self.folder, self._sees)
+
+    @cached_property
+    def placeholder(self) -> int | None:
+        """The id of the token that stands for images; None where none are seen.
+
+        Raises `ModelError` where the tokenizer has no such token.
+        """
+        if self.template.processor is None:
+            return None
+        name = self.template.processor.placeholder
+        ids = self.encode(name)
+        if len(ids) != 1:
+            raise ModelError(
+                f"{self.folder.name}: the tokenizer has no {name}, which stands for images; take rows with images out, "
+                "or choose another model."
+            )
+        return ids[0]
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """Return the ids of a prompt, up to where the assistant begins to speak. Raises what `render` raises."""
-        return self.encode(self.render(prompt.turns, answer_next=True, tools=prompt.tools))
+        """Return the ids of a prompt, up to where the assistant begins to speak, with its images where it has some.
+
+        Raises what `render` raises.
+        """
+        ids = self.encode(self.render(prompt.turns, answer_next=True, tools=prompt.tools))
+        images = [image for turn in prompt.turns for image in turn.images or ()]
+        return IdsWithImages(ids, self._placed(ids, images)) if images else ids
+
+    def with_images(self, tokens: TokenRow, row: Row) -> TokenRow:
+        """Return a row's tokens with its images in their places."""
+        images = images_of(row)
+        return replace(tokens, images=self._placed(tokens.prompt + tokens.answers[0], images)) if images else tokens
+
+    def _placed(self, ids: list[int], images: Sequence[Image]) -> tuple[PlacedImage, ...]:
+        placeholder, processor = self.placeholder, self.template.processor
+        assert placeholder is not None  # else no text would have been rendered
+        assert processor is not None
+        return placed(ids, placeholder, images, processor)
 
     def row(self, row: Row, max_length: int | None = None) -> TokenRow:
         """Return a row's ids; each prompt + answer is cut after `max_length` tokens, as TRL cuts it.
@@ -68,6 +114,7 @@ class ChatTokenizer(Encoder):
                 tokens = token_row(row, encoded, self.folder.name)
             except RewrittenError as error:
                 tokens = self._by_marks(given, error)
+            tokens = self.with_images(tokens, given)
             yield tokens if max_length is None else cut(tokens, max_length)
 
     def _by_marks(self, row: Row, error: RewrittenError) -> TokenRow:

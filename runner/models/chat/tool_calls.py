@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from runner.data import images
 from runner.data.json_value import Json
 from runner.data.quoting import shown
 from runner.data.rows import Message, Tools
@@ -53,6 +54,13 @@ def as_chat(messages: Sequence[Message], objects: bool) -> Chat:
     """
     chat: Chat = [msgspec.to_builtins(message) for message in messages]
     for number, (turn, message) in enumerate(zip(chat, messages, strict=True), 1):
+        if message.images:
+            # Without what they hold: templates write the same for each.
+            del turn[images.KEY]
+            turn["content"] = [
+                {"type": "text", "text": each} if isinstance(each, str) else {"type": "image"}
+                for each in images.pieces(message.content or "", message.images)
+            ]
         if message.tool_calls:
             turn["tool_calls"] = [_call(call, objects, number) for call in message.tool_calls]
     return chat

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from runner.models.chat.image_tokens import images_among
 from runner.models.chat.tokenizer import TokenRow
 from runner.record.samples import Sampling
 from runner.remote.engine import incomplete
@@ -15,7 +16,7 @@ from runner.remote.engine.doubt import LATE, InDoubt, another_driver
 from runner.remote.engine.driver import Driver
 from runner.remote.engine.ledger import Best, Checkpoint, Drawn
 from runner.remote.engine.ledger import Sampled as SampledTokens
-from runner.remote.engine.service import Answer, Datum, FloatArray, Save, Score, Step
+from runner.remote.engine.service import Answer, Datum, FloatArray, Save, Score, Step, content_of
 from runner.remote.target import Limits
 from runner.training.by_primitives import ByPrimitives, gradient
 from runner.training.engine import Adam, OnAnswer, Pending, Sampled, TokenLogps, ignore_answer
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 DATUMS = 1024
 """The sequences that one request holds at most; `Limits` says how many tokens."""
+IMAGE_BYTES = 16
+"""As many bytes of images count as a token: no wire that is known has fewer for one."""
 SAME_NATS = 0.05
 """Between two passes over the same rows, weights that nobody has changed differ by less, on average."""
 
@@ -182,7 +185,8 @@ class RemoteEngine(ByPrimitives):
 
 def question(step: int, prompt: Sequence[int], sampling: Sampling) -> str:
     """Return what is asked of the weights after so many steps, as a name."""
-    return sha256(msgspec.json.encode([step, list(prompt), sampling])).hexdigest()[:32]
+    asked = msgspec.json.encode([step, list(prompt), sampling])
+    return sha256(asked + content_of(images_among(prompt))).hexdigest()[:32]
 
 
 def numbers(values: Mapping[str, float]) -> dict[str, float]:
@@ -203,19 +207,20 @@ def datums(rows: Sequence[TokenRow], weights: FloatArray) -> Iterator[Datum]:
             own = np.zeros(len(mask))
             own[mask] = weights[at : at + int(mask.sum())]
             at += int(mask.sum())
-            yield Datum(ids, own, mask.tolist())
+            yield Datum(ids, own, mask.tolist(), row.images)
 
 
 def _requests(rows: Sequence[TokenRow], weights: FloatArray, most_tokens: int) -> Iterator[list[Datum]]:
     """Yield rows as sequences in requests that a service does not have to cut."""
     part, tokens = list[Datum](), 0
     for datum in datums(rows, weights):
-        if part and (len(part) == DATUMS or tokens + len(datum.ids) > most_tokens):
+        size = len(datum.ids) + sum(len(each.image.url) for each in datum.images) // IMAGE_BYTES
+        if part and (len(part) == DATUMS or tokens + size > most_tokens):
             yield part
             part, tokens = [], 0
         # A sequence that is larger than a request may be is sent alone: the service says what it thinks of it.
         part.append(datum)
-        tokens += len(datum.ids)
+        tokens += size
     if part:
         yield part
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from runner.backends import RemoteJob
 from runner.errors import ServiceError
+from runner.models.chat.image_tokens import PlacedImage
 from runner.record.samples import Sampling
 from runner.training.engine import Adam, Sampled
 
@@ -48,11 +49,20 @@ class Conflict(ServiceError):
 
 @dataclass(frozen=True)
 class Datum:
-    """A sequence of token ids (N + 1,): for each of the N that are predicted a weight, and whether it is learned."""
+    """A sequence of token ids (N + 1,): for each of the N that are predicted a weight, and whether it is learned.
+
+    Some of the ids stand for `images`.
+    """
 
     ids: Sequence[int]
     weights: FloatArray
     learned: Sequence[bool]
+    images: tuple[PlacedImage, ...] = ()
+
+
+def content_of(images: Sequence[PlacedImage]) -> bytes:
+    """Return what identifies images: a digest of each, which its tokens do not tell from another of its size."""
+    return b"".join(sha256(each.image.url.encode()).digest() for each in images)
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,9 @@ class Score:
         """All that decides the result, weights included."""
         # Lengths need no place in it: the ids and the weights of a sequence are equally many, but for one.
         return b"".join(
-            np.asarray(datum.ids, np.int64).tobytes() + datum.weights.tobytes() for datum in self.data
-        )  # fmt: skip
+            np.asarray(datum.ids, np.int64).tobytes() + datum.weights.tobytes() + content_of(datum.images)
+            for datum in self.data
+        )
 
 
 @dataclass(frozen=True)
@@ -196,7 +207,7 @@ class Answering(ABC):
 
     @abstractmethod
     def sample(self, sampler: str, prompt: Sequence[int], sampling: Sampling, ends: Sequence[int]) -> Sequence[Sampled]:
-        """Return answers to a prompt; `ends` are the ids that end one."""
+        """Return answers to a prompt, some of whose ids may stand for images; `ends` are the ids that end one."""
 
 
 class Service(ABC):

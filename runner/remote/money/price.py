@@ -125,7 +125,7 @@ def _evaluations(run: "Run", steps: int) -> int:
 
 
 def _mean_tokens(counted: _Counted, split: Split) -> float:
-    tokenizer = ChatTokenizer(models.tokenizer_folder(counted.folder))
+    tokenizer = ChatTokenizer(models.tokenizer_folder(counted.folder), sees=True)
     # The first rows stand for all, as their order says nothing of their length.
     rows = list(islice(counted.run.rows(split), COUNTED_ROWS))
     found = tokenizer.rows(rows, RemoteKeys.of(counted.run.request).max_length)

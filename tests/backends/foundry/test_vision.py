@@ -107,13 +107,13 @@ PAIR = {
             conversation(1, part(ADDRESS)),
             ("backend=local", "method=sft"),
             f"the row holds an image ({ADDRESS}), and backend=local trains on text alone; take such rows out, or use "
-            "backend=foundry with a model that sees.",
+            "backend=foundry, foundry_sessions or tinker with a model that sees.",
         ),
         (
             conversation(1, part(ADDRESS)),
             ("backend=tinker", "method=sft", "model.source=tinker:Qwen/Qwen3-8B"),
-            f"the row holds an image ({ADDRESS}), and backend=tinker trains on text alone; take such rows out, or use "
-            "backend=foundry with a model that sees.",
+            f"the image {ADDRESS} is at an address, and sessions take the content of images alone; write "
+            "data:image/png;base64,… in its place, or use backend=foundry.",
         ),
     ],
     ids=["a model that does not see", "a method", "too many", "here", "tinker"],

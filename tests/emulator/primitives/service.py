@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Self
 from tests.emulator.faults import Fault, Faults
 from tests.emulator.messages import Answer, Refusal, Reply, Request, match
 from tests.emulator.primitives.records import Checkpoint, Future, Model, Sampler, Session
+from tests.emulator.primitives.seeing import SeeingTrainer, sees
 from tests.emulator.primitives.trainer import Trainer
 from tests.emulator.server import Server
 
@@ -190,7 +191,8 @@ class Primitives(ABC):
         """Return a new model of a base; refuse one that is not offered."""
         if base not in self.bases:
             raise Refusal(400, f"Model {base} is not supported; supported: {', '.join(self.bases)}.", "invalid_model")
-        return Trainer(base, self.bases[base], rank, seed, alpha, self.dtype)
+        folder = self.bases[base]
+        return (SeeingTrainer if sees(folder) else Trainer)(base, folder, rank, seed, alpha, self.dtype)
 
     def begin(self, operation: str, model: Model, work: Callable[[], Answer | dict[str, Any]]) -> Future:
         """Queue some work of a model; requests of all models are carried out in the order in which they came."""

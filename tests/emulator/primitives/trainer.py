@@ -33,6 +33,18 @@ RECIPE = LocalRecipe(
     evaluate_every=1, checkpoint_every=1, keep_best=False, tokens_at_once=1024,
 )  # fmt: skip
 Logps = list[NDArray[np.floating]]
+SEEN = 0
+"""The id that stands for images in a sequence, before a model puts its own in its place."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image in a sequence: its file, and the tokens that stand for it, so many from `start` on."""
+
+    start: int
+    expected_tokens: int
+    content: bytes
+    format: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Lesson:
 
     ids: list[int]
     weights: NDArray[np.floating]
+    images: Sequence[Picture] = ()
 
     @property
     def row(self) -> TokenRow:
@@ -73,10 +86,14 @@ class Trainer:
 
     def forward(self, lessons: Sequence[Lesson]) -> Logps:
         """Return the log-probability of each predicted token."""
+        for lesson in lessons:
+            self._refuse(lesson.images)
         return _split(lessons, self.engine.forward([lesson.row for lesson in lessons]).logps)
 
     def forward_backward(self, lessons: Sequence[Lesson]) -> Logps:
         """Add the gradient of -Σ weights · logps; return the log-probabilities."""
+        for lesson in lessons:
+            self._refuse(lesson.images)
         weights = np.concatenate([lesson.weights for lesson in lessons])
         return _split(lessons, self.engine.forward_backward([lesson.row for lesson in lessons], weights).logps)
 
@@ -108,9 +125,14 @@ class Trainer:
             for name, tensor in self.engine.learner.weights.items():
                 tensor.copy_(weights.state.weights[name])
 
-    def sample(self, prompt: Sequence[int], sampling: Sampling) -> list[Sampled]:
+    def sample(self, prompt: Sequence[int], sampling: Sampling, images: Sequence[Picture] = ()) -> list[Sampled]:
         """Return answers to a prompt."""
+        self._refuse(images)
         return self.engine.sample([prompt], sampling)[0]
+
+    def _refuse(self, images: Sequence[Picture]) -> None:
+        if images:
+            raise ValueError(f"{self.base} sees no images.")
 
     def export(self, folder: Path) -> None:
         """Write the adapter as peft does."""

@@ -1,5 +1,6 @@
 """What is JSON on the wire of Foundry's sessions: sequences with weights, log-probabilities, prompts and answers."""
 
+from base64 import b64decode
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,11 +8,14 @@ import numpy as np
 
 from runner.record.samples import Sampling
 from runner.training.engine import Sampled
-from tests.emulator.primitives.trainer import Lesson, Logps, Trainer
+from tests.emulator.primitives.trainer import SEEN, Lesson, Logps, Picture, Trainer
 from tests.emulator.sessions.emulator import refusal
 
 if TYPE_CHECKING:
     from tests.emulator.sessions.emulator import SessionsEmulator as Service
+
+MOST_IMAGES, MOST_BYTES = 64, 10_000_000
+"""What the service takes of images in an example, by the package."""
 
 
 def lessons(given: dict[str, Any]) -> list[Lesson]:
@@ -22,20 +26,30 @@ def lessons(given: dict[str, Any]) -> list[Lesson]:
 
 
 def _lesson(datum: dict[str, Any]) -> Lesson:
-    tokens = _tokens(datum["model_input"])
+    tokens, images = read(datum["model_input"])
     inputs = {name: tensor["data"] for name, tensor in datum["loss_fn_inputs"].items()}
     targets, weights = [int(token) for token in inputs.get("target_tokens", ())], inputs.get("weights", ())
     if not len(tokens) == len(targets) == len(weights):
         raise refusal(400, "invalid_request", "cross_entropy needs target_tokens and weights, as long as the input.")
-    if tokens[1:] != targets[:-1]:
+    # Targets at the places of an image are any: they have no weight.
+    if any(token not in (target, SEEN) for token, target in zip(tokens[1:], targets[:-1], strict=True)):
         raise refusal(400, "invalid_request", "The emulator takes targets that are the input, shifted by one.")
-    return Lesson([*tokens, targets[-1]], np.array(weights, np.float64))
+    return Lesson([*tokens, targets[-1]], np.array(weights, np.float64), images)
 
 
-def _tokens(given: dict[str, Any]) -> list[int]:
-    if any(chunk["type"] != "text" for chunk in given["chunks"]):
-        raise refusal(400, "invalid_request", "The emulator takes text only.")
-    return [token for chunk in given["chunks"] for token in chunk["tokens"]]
+def read(given: dict[str, Any]) -> tuple[list[int], list[Picture]]:
+    """Return the ids of an input, `SEEN` where they stand for images, and these; refuse more than the service takes."""
+    ids, images = list[int](), list[Picture]()
+    for chunk in given["chunks"]:
+        if chunk["type"] == "text":
+            ids += chunk["tokens"]
+            continue
+        image = Picture(len(ids), chunk["expected_tokens"], b64decode(chunk["data"], validate=True), chunk["format"])
+        images.append(image)
+        ids += [SEEN] * image.expected_tokens
+    if len(images) > MOST_IMAGES or any(len(image.content) > MOST_BYTES for image in images):
+        raise refusal(400, "invalid_request", f"At most {MOST_IMAGES} images of {MOST_BYTES} bytes are taken.")
+    return ids, images
 
 
 def loss(given: Sequence[Lesson], logps: Logps) -> float:
@@ -63,14 +77,14 @@ def _answer(service: "Service", found: Sampled) -> dict[str, Any]:
 
 def answers(service: "Service", trainer: Trainer, body: dict[str, Any]) -> dict[str, Any]:
     """Return sampled answers, and the log-probabilities of the prompt where they are asked for."""
-    prompt, asked = _tokens(body["prompt"]), body["sampling_params"]
+    (prompt, images), asked = read(body["prompt"]), body["sampling_params"]
     how = Sampling(
         max_new_tokens=asked["max_tokens"], temperature=asked["temperature"], top_p=asked["top_p"],
         per_prompt=body["num_samples"], seed=asked.get("seed") or 0,
     )  # fmt: skip
-    found = [_answer(service, each) for each in trainer.sample(prompt, how)]
+    found = [_answer(service, each) for each in trainer.sample(prompt, how, images)]
     scored = None
     if body.get("prompt_logprobs"):
-        lesson = Lesson(prompt, np.zeros(len(prompt) - 1, np.float32))
+        lesson = Lesson(prompt, np.zeros(len(prompt) - 1, np.float32), images)
         scored = [None, *trainer.forward([lesson])[0].tolist()]
     return {"sequences": found, "prompt_logprobs": scored, "prompt_tokens": len(prompt)}

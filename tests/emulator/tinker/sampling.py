@@ -46,7 +46,7 @@ def get(service: "Service", request: Request, id: str) -> Answer:
 def asample(service: "Service", request: Request) -> Answer:
     """Answer a prompt, and score it where that is asked for."""
     body = request.json()
-    prompt = [token for chunk in body["prompt"]["chunks"] for token in chunk["tokens"]]
+    prompt, images = wire.prompt(body["prompt"]["chunks"])
     keys = body["sampling_params"]
     how = Sampling(
         max_new_tokens=keys["max_tokens"], per_prompt=body["num_samples"], temperature=keys.get("temperature", 1.0),
@@ -60,9 +60,9 @@ def asample(service: "Service", request: Request) -> Answer:
         trainer = _scratch(service, found)
 
         def work() -> Answer:
-            lesson = Lesson(prompt, np.zeros(len(prompt) - 1, np.float32))
+            lesson = Lesson(prompt, np.zeros(len(prompt) - 1, np.float32), images)
             scored = trainer.forward([lesson])[0] if body.get("prompt_logprobs") else None
-            return wire.answers(trainer.sample(prompt, how), scored)
+            return wire.answers(trainer.sample(prompt, how, images), scored)
 
         future = service.begin("asample", Model(found.id, session, trainer, {}), work)
     names = [f"{future.id}:{number}" for number in range(how.per_prompt)]

@@ -1,5 +1,6 @@
 """The messages that are protobuf on the wire, as the package `tinker` encodes and decodes them."""
 
+from base64 import b64decode
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from tinker.proto import tinker_public_pb2 as pb
 
 from runner.training.engine import Sampled
 from tests.emulator.messages import Answer, Refusal
-from tests.emulator.primitives.trainer import Lesson, Logps
+from tests.emulator.primitives.trainer import SEEN, Lesson, Logps, Picture
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 DTYPES: dict[int, Any] = {pb.DTYPE_FLOAT32: np.float32, pb.DTYPE_INT64: np.int64, pb.DTYPE_INT32: np.int32}
@@ -32,14 +33,41 @@ def lessons(message: pb.ForwardBackwardRequest) -> list[Lesson]:
 
 
 def _lesson(datum: pb.Datum) -> Lesson:
-    tokens = np.concatenate([np.frombuffer(chunk.encoded_text.tokens, np.int32) for chunk in datum.model_input])
+    tokens, images = _read(datum.model_input)
     inputs = {name: _array(tensor) for name, tensor in datum.loss_fn_inputs.items()}
     targets, weights = inputs.get("target_tokens"), inputs.get("weights")
     if targets is None or weights is None or not len(tokens) == len(targets) == len(weights):
         raise Refusal(400, "cross_entropy needs target_tokens and weights, as long as the input.", "invalid_datum")
-    if not (tokens[1:] == targets[:-1]).all():
+    # Targets at the places of an image are any: they have no weight.
+    if not ((tokens[1:] == targets[:-1]) | (tokens[1:] == SEEN)).all():
         raise Refusal(400, "The emulator takes targets that are the input, shifted by one.", "invalid_datum")
-    return Lesson([*tokens.tolist(), int(targets[-1])], weights.astype(np.float32))
+    return Lesson([*tokens.tolist(), int(targets[-1])], weights.astype(np.float32), images)
+
+
+def _read(chunks: Sequence[pb.Chunk]) -> tuple[Any, list[Picture]]:
+    """Return the ids of an input, `SEEN` where they stand for images, and these."""
+    ids, images = list[Any](), list[Picture]()
+    for chunk in chunks:
+        if chunk.HasField("image"):
+            start, image = sum(map(len, ids)), chunk.image
+            images.append(Picture(start, image.expected_tokens, image.data, image.format))
+            ids.append(np.full(image.expected_tokens, SEEN, np.int32))
+        else:
+            ids.append(np.frombuffer(chunk.encoded_text.tokens, np.int32))
+    return np.concatenate(ids), images
+
+
+def prompt(chunks: Sequence[dict[str, Any]]) -> tuple[list[int], list[Picture]]:
+    """Return the ids of a prompt as JSON has it, `SEEN` where they stand for images, and these."""
+    ids, images = list[int](), list[Picture]()
+    for chunk in chunks:
+        if chunk["type"] == "image":
+            content = b64decode(chunk["data"], validate=True)
+            images.append(Picture(len(ids), chunk["expected_tokens"], content, chunk["format"]))
+            ids += [SEEN] * chunk["expected_tokens"]
+        else:
+            ids += chunk["tokens"]
+    return ids, images
 
 
 def _array(tensor: pb.Tensor) -> Any:

@@ -116,7 +116,12 @@ class TokenStore(Sequence[TokenRow]):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.block(index // self._block_rows).row(index % self._block_rows)
+        found = self.block(index // self._block_rows).row(index % self._block_rows)
+        placeholder = self._tokenizer.placeholder
+        # Of a row with images its tokens are stored, and where the images are among them is found again.
+        if placeholder is None or placeholder not in chain(found.prompt, *found.answers):
+            return found
+        return self._tokenizer.with_images(found, self._rows[index])
 
     @property
     def num_blocks(self) -> int:
@@ -132,14 +137,17 @@ class TokenStore(Sequence[TokenRow]):
     def unchecked(self) -> list[int]:
         """Return the blocks that have a row long enough to fill `max_length` with its prompt alone.
 
-        Such a row stops a run, and had better do so before the first step: a token takes a byte at least.
+        Such a row stops a run, and had better do so before the first step: a token takes a byte at least. Of a model
+        that sees images all blocks are returned.
         """
 
         def longest(number: int) -> int:
             start = number * self._block_rows
             return self._rows.longest(start, min(start + self._block_rows, len(self)))
 
-        return [number for number in range(self.num_blocks) if longest(number) > self._max_length]
+        # An image may take more tokens than it has bytes, and has to be written by the template and to fit as a whole.
+        seen = self._tokenizer.placeholder is not None
+        return [number for number in range(self.num_blocks) if seen or longest(number) > self._max_length]
 
     def _block(self, number: int) -> Block:
         name = f"{self._key}-{number:06}"
