@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from errno import EADDRINUSE
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,6 +21,8 @@ from runner.serving.engines import Engine
 START_SECONDS = 900
 """The longest that an engine may take to load a model: 70 billion weights from a slow disk."""
 END_SECONDS = 10
+PORTS = 3
+"""How many free ports are tried: two engines that start at once may choose the same."""
 
 
 class Served(NamedTuple):
@@ -38,23 +41,39 @@ def served(engine: Engine, folder: Path, model: str, port: int = 0) -> Iterator[
 
     Raises `RequestError` where the port is taken, `ServiceError` with the engine's last words where it does not start.
     """
-    # Between here and the engine's start another process may take it; then the engine ends, and its words say so.
-    port = free(port)
+    with TemporaryFile() as log:
+        process, url = _started(engine, folder, model, port, log)
+        try:
+            yield Served(f"{url}/v1", engine.called(folder, model), process, partial(_last, engine, log))
+        finally:
+            _end(process)
+
+
+def _started(
+    engine: Engine, folder: Path, model: str, port: int, log: IO[bytes]
+) -> "tuple[subprocess.Popen[bytes], str]":  # fmt: skip
+    """Return the process of an engine that answers, and where; raises what `served` raises."""
     # Offline: the export is whole, and an engine that asked a hub for more would serve something else.
     environment = os.environ | {"HF_HUB_OFFLINE": "1"} | dict(engine.environment)
-    # By its path and without `site`: a small process that starts at once.
-    line = [sys.executable, "-I", "-S", bound.__file__, *engine.command(folder.absolute(), model, port)]
-    with TemporaryFile() as log:
+    for attempt in range(PORTS):
+        at = free(port)
+        # By its path and without `site`: a small process that starts at once.
+        line = [sys.executable, "-I", "-S", bound.__file__, *engine.command(folder.absolute(), model, at)]
         process = subprocess.Popen(
             line, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, cwd=folder.absolute().parent,
             start_new_session=True,
         )  # fmt: skip
         try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(process, url, engine, log)
-            yield Served(f"{url}/v1", engine.called(folder, model), process, partial(_last, engine, log))
-        finally:
+            _wait(process, f"http://127.0.0.1:{at}", engine, log)
+            return process, f"http://127.0.0.1:{at}"
+        except BaseException as error:
             _end(process)
+            # Until the engine binds it, another process may take a free port; the next one that is free will do.
+            taken = isinstance(error, ServiceError) and os.strerror(EADDRINUSE) in str(error)
+            if port or not taken or attempt == PORTS - 1:
+                raise
+        log.truncate(0)
+    raise AssertionError("unreachable")
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, engine: Engine, log: IO[bytes]) -> None:

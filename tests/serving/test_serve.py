@@ -17,7 +17,7 @@ from runner.errors import RequestError, ServiceError
 from runner.record import layout
 from runner.serving import client, engines
 from runner.serving.engines import Engine
-from runner.serving.server import served
+from runner.serving.server import free, served
 from runner.terminal import cli
 from tests import waiting, warm
 from tests.exporting.conftest import tuned as tuned
@@ -170,6 +170,33 @@ def test_an_engine_that_does_not_start_is_a_sentence_with_its_last_words(tmp_pat
     broken = served(Broken(), tmp_path, "m")
     with pytest.raises(ServiceError, match="broken: ended with 1 before it answered: no such architecture"):
         broken.__enter__()
+
+
+class Beaten(Deaf):
+    """An engine whose port another process takes before it does, the first time or always."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.ports = times, list[int]()
+
+    def command(self, folder: Path, model: str, port: int) -> list[str]:
+        """Return what finds the port taken, and later what answers."""
+        self.ports.append(port)
+        if len(self.ports) > self.times:
+            return super().command(folder, model, port)
+        taken = f"import socket; at = ('127.0.0.1', {port}); one = socket.create_server(at); socket.create_server(at)"
+        return [sys.executable, "-c", taken]
+
+
+def test_where_another_process_takes_the_free_port_the_engine_gets_another(tmp_path: Path) -> None:
+    engine = Beaten(2)
+    with served(engine, tmp_path, "m") as found:
+        assert found.url == f"http://127.0.0.1:{engine.ports[2]}/v1"
+    for times, port, tries in ((3, 0, 3), (1, free(0), 1)):
+        engine = Beaten(times)
+        beaten = served(engine, tmp_path, "m", port)
+        with pytest.raises(ServiceError, match=r"broken: ended with 1 before .*Address already in use"):
+            beaten.__enter__()
+        assert len(engine.ports) == tries
 
 
 def test_an_engine_is_ended_with_what_it_has_started(tmp_path: Path) -> None:
