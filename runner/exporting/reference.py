@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from runner.data.quality.vision import images_of
 from runner.data.rows import Message, Prompt, Row, Turns
 from runner.errors import DataError
 from runner.exporting.evidence import Evidence, Ids, Questions, Scored
@@ -69,13 +70,16 @@ def _rows(run: Run, tokenizer: ChatTokenizer, count: int) -> tuple[str, list[_Ro
         found = list(islice(_asked(run.rows(split), tokenizer), count))
         if found:
             return split, found
-    raise DataError(f"{run.folder.name}: no row has a prompt of at most {PROMPT_TOKENS:,} tokens to ask the export.")
+    raise DataError(
+        f"{run.folder.name}: no row has a prompt of text alone, of at most {PROMPT_TOKENS:,} tokens, to ask the export."
+    )
 
 
 def _asked(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator[_Row]:
     seen = set[Turns]()
     for row in rows:
-        if row.tools or not row.question or row.question in seen:
+        # Of a model that sees, only its text is exported and proven.
+        if row.tools or images_of(row) or not row.question or row.question in seen:
             continue
         seen.add(row.question)
         if len(tokenizer.encode_prompt(Prompt(row.question))) <= PROMPT_TOKENS:

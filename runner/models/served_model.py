@@ -4,12 +4,12 @@ Their tokenizer is the hub's, and a few MB; weights are fetched only where an ad
 `SCHEME:NAME@SOURCE` takes both from another source, as for a server of one's own: `tinker:my/model@path:FOLDER`.
 """
 
-import json
 import re
 from pathlib import Path
 
 from runner import models
 from runner.errors import ModelError
+from runner.models import vision
 from runner.models.source import Source
 
 TOKENIZER = ["config.json", "generation_config.json", "tokenizer*.json", "*.jinja", "*processor_config.json"]
@@ -73,6 +73,4 @@ class ServedModel(Source):
 
 def _lacks_processor(folder: Path) -> bool:
     """Say whether a model that sees came without its image processor, as earlier versions of the runner fetched it."""
-    path = folder / "config.json"
-    sees = path.exists() and "vision_config" in json.loads(path.read_text("utf-8"))
-    return sees and not any(folder.glob("*processor_config.json"))
+    return vision.sees(folder) and not any(folder.glob("*processor_config.json"))

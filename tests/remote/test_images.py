@@ -5,11 +5,13 @@ import random
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 pytest.importorskip("tinker")
 pytest.importorskip("azure.ai.finetuningsessions")
@@ -101,6 +103,31 @@ def test_a_model_learns_what_is_on_a_picture_and_a_session_that_ends_on_the_way_
     (broken,) = (world.folder / "again").glob("*/")
     assert measured(broken)[45, "eval/loss"] == pytest.approx(held_out, rel=1e-4)
     assert world.service.disarm() is False
+    if world.backend == "tinker":
+        demand_the_same_by_transformers(world, whole)
+        said_of_export = world.command("runner.export", whole.name, code=2)
+        assert "no row has a prompt of text alone, of at most 1,024 tokens, to ask the export." in said_of_export
+
+
+def demand_the_same_by_transformers(world: World, run: Path) -> None:
+    """Require the adapter that was fetched to have the run's losses of the held-out rows, loaded by transformers."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoImageProcessor, AutoModelForImageTextToText
+
+    library, processor = AutoModelForImageTextToText, AutoImageProcessor.from_pretrained(world.model)
+    model = PeftModel.from_pretrained(library.from_pretrained(world.model), str(run / "model" / "adapter-1")).eval()
+    tokenizer = ChatTokenizer(world.model, sees=True)
+    for row, line in zip(conversations(6, 1), (run / "evaluation.jsonl").read_text().splitlines(), strict=True):
+        [url] = [each["image_url"]["url"] for each in row["messages"][0]["content"] if each["type"] == "image_url"]
+        turns = (Message("user", "What is it? ", images=(Image(url, at=12),)), Message(**row["messages"][1]))
+        tokens = tokenizer.row(Conversation(turns))
+        ids = torch.tensor([tokens.prompt + tokens.answers[0]])
+        pixels = processor(images=[Pillow.open(BytesIO(b64decode(Image(url).base64)))], return_tensors="pt")
+        kinds = (ids == tokenizer.placeholder).int()
+        logps = model(input_ids=ids, mm_token_type_ids=kinds, **pixels).logits[0].log_softmax(-1)
+        own = [logps[place - 1, ids[0, place]].item() for place in range(len(tokens.prompt), ids.shape[1])]
+        assert json.loads(line)["loss"] == pytest.approx(-sum(own) / len(own), abs=1e-4)
 
 
 def tokens_trained(run: Path) -> str:

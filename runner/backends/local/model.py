@@ -12,7 +12,7 @@ from runner import distributed, models
 from runner.backends.local.keys import Local
 from runner.backends.local.reward_model.head import has_head
 from runner.errors import ModelError, RequestError
-from runner.models import model_reference
+from runner.models import model_reference, vision
 from runner.models.source import ModelIdentity
 from runner.record import layout
 
@@ -209,4 +209,9 @@ def _load_plain(folder: Path, dtype: str, trust_remote_code: bool, **more: objec
             folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, **more
         )
     except (OSError, ValueError, KeyError) as error:
+        if vision.sees(folder):
+            raise ModelError(
+                f"model.source: {folder} is a model that sees images, which transformers does not load as a language "
+                "model; choose one that it does, or train it by sessions (backend=foundry_sessions, tinker)."
+            ) from error
         raise ModelError(f"model.source: {folder} cannot be loaded: {str(error).splitlines()[0]}") from error

@@ -76,6 +76,12 @@ def find(folder: Path) -> ImageProcessor:
         raise ModelError(f"{folder.name}: the settings of the image processor cannot be read: {error}.") from error
 
 
+def sees(folder: Path) -> bool:
+    """Say whether a model's folder describes one that sees images, with or without its image processor."""
+    path = folder / "config.json"
+    return path.exists() and "vision_config" in msgspec.json.decode(path.read_bytes())
+
+
 def digest(folder: Path) -> str:
     """Return the sha256 of an image processor's settings; empty where a folder has none."""
     settings = _settings(folder)

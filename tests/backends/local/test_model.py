@@ -12,7 +12,7 @@ from torch import Tensor
 from runner.backends.local import backend, model
 from runner.backends.local.keys import Local, Lora, Runtime
 from runner.backends.local.scoring.scorer import Scorer, exact
-from runner.errors import RequestError
+from runner.errors import ModelError, RequestError
 from runner.models.source import ModelIdentity
 from tests.backends.local import plain
 from tests.backends.local.plain import AWKWARD, pair
@@ -163,6 +163,11 @@ def test_what_few_bits_need_is_reported_before_anything_is_made(monkeypatch: pyt
     with pytest.raises(RequestError, match=r"got int8, which needs packages .* pip install 'runner\[qlora\]'"):
         backend._refuse_weights(replace(SETTINGS, quantization="int8"))
     backend._refuse_weights(SETTINGS)
+
+
+def test_a_model_that_sees_images_is_refused_with_where_it_is_trained(seeing_model: Path) -> None:
+    with pytest.raises(ModelError, match=r"is a model that sees images, .*; choose one that it does, or train it by"):
+        model.load(seeing_model)
 
 
 def test_adapters_do_not_merge_into_weights_in_few_bits(tiny_model: Path, tmp_path: Path) -> None:
