@@ -416,11 +416,11 @@ def test_bytes_that_nobody_reads_need_not_be_text(tmp_path: Path) -> None:
     assert warning.startswith("warning ignored-key key data.parquet:1: ")
 
 
-def test_pictures_in_parquet_are_refused_as_pictures(tmp_path: Path) -> None:
+def test_bytes_in_a_column_of_images_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
     picture = {"bytes": b"\x89PNG\xff", "path": "a.png"}
     path = parquet(tmp_path / "data.parquet", prompt=["Why?"], completion=["Gas."], image=[picture])
     [error] = reported(look(path, "conversation"), tmp_path)
-    assert error.startswith("error not-text data.parquet:1: the key `image` holds what is not text; ")
+    assert error.startswith("error image data.parquet:1: the image a.png is no JPEG, PNG or WEBP; convert it")
 
 
 def test_a_column_name_of_parquet_that_is_not_utf8_is_a_sentence(write: Write, tmp_path: Path) -> None:

@@ -17,11 +17,14 @@ from typing import BinaryIO, NamedTuple
 
 from runner.data.containers.packed import BadZstd, open_packed
 from runner.data.reading.files import DataFile
+from runner.data.reading.image_values import COLUMNS
 from runner.errors import DataError
 
 # A megabyte: large enough for decoding to be what takes the time, small enough for memory not to depend
 # on the file.
 BLOCK_BYTES = 1 << 20
+ROWS_WITH_IMAGES, BYTES_WITH_IMAGES = 50, 1 << 14
+"""How large a block is where rows may name files of images, whose contents are read with it; about as many rows."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 # In this order: UTF-32's byte order mark begins with UTF-16's. Texts of two or four bytes per character are
@@ -134,6 +137,11 @@ def head(file: DataFile) -> bytes:
         if re.match(beginning, start, re.DOTALL):
             raise DataError(f"{file.name}: the file is {what}.")
     return start
+
+
+def names_images(start: bytes) -> bool:
+    """Say whether the first bytes of a file have a key whose value may be files of images."""
+    return any(f'"{key}"'.encode() in start for key in COLUMNS)
 
 
 def container_of(file: DataFile, start: bytes) -> str:

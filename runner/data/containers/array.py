@@ -8,7 +8,16 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from runner.data.containers import BLOCK_BYTES, BYTE_ORDER_MARK, Block, head, open_text, share_read
+from runner.data.containers import (
+    BLOCK_BYTES,
+    BYTE_ORDER_MARK,
+    ROWS_WITH_IMAGES,
+    Block,
+    head,
+    names_images,
+    open_text,
+    share_read,
+)
 from runner.data.reading.files import DataFile
 from runner.errors import DataError
 
@@ -35,9 +44,9 @@ def read(file: DataFile) -> Iterator[Block]:
     """
     with open_text(file.path) as stream:
         stream.read(len(BYTE_ORDER_MARK) if head(file).startswith(BYTE_ORDER_MARK) else 0)
-        items = split_array(stream.read)
+        items, size = split_array(stream.read), ROWS_WITH_IMAGES if names_images(head(file)) else ROWS_A_BLOCK
         try:
-            while batch := list(islice(items, ROWS_A_BLOCK)):
+            while batch := list(islice(items, size)):
                 share = share_read(stream, file.path)
                 yield Block([line for line, _ in batch], [item for _, item in batch], share)
         except BadArray as bad:

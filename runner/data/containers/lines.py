@@ -10,11 +10,14 @@ from typing import BinaryIO
 
 from runner.data.containers import (
     BLOCK_BYTES,
+    BYTES_WITH_IMAGES,
     Block,
     Piece,
     Span,
+    head,
     is_packed,
     lines_of,
+    names_images,
     num_lines,
     open_text,
     share_read,
@@ -33,9 +36,10 @@ def read(file: DataFile) -> Iterator[Piece]:
     A file that is not packed gives spans, as it can be read from anywhere. Raises `DataError` if it begins as a table
     does, or with an object that goes over several lines.
     """
+    size = BYTES_WITH_IMAGES if names_images(head(file)) else BLOCK_BYTES
     with open_text(file.path) as stream:
         start, first = 0, 1
-        while text := _whole_lines(stream):
+        while text := _whole_lines(stream, size):
             numbers = range(first, first + num_lines(text))
             share = share_read(stream, file.path)
             if start == 0:
@@ -47,9 +51,9 @@ def read(file: DataFile) -> Iterator[Piece]:
             start, first = start + len(text), numbers.stop
 
 
-def _whole_lines(stream: BinaryIO) -> bytes:
+def _whole_lines(stream: BinaryIO, size: int) -> bytes:
     """Return the next lines, a little more than a block together; a longer row is one line all the same."""
-    text = stream.read(BLOCK_BYTES + 1)
+    text = stream.read(size + 1)
     return text if text.endswith(b"\n") else text + stream.readline()
 
 

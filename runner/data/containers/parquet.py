@@ -8,19 +8,21 @@ which a chat template writes as they are, such keys are left out, as TRL does (`
 """
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.data.containers import Block, is_packed, open_text
+from runner.data.containers import ROWS_WITH_IMAGES, Block, is_packed, open_text
 from runner.data.formats import formats
 from runner.data.quoting import shown
 from runner.data.reading.files import DataFile
+from runner.data.reading.image_values import COLUMNS
 from runner.errors import DataError
 
 if TYPE_CHECKING:
-    from pyarrow import DataType, RecordBatch
+    from pyarrow import DataType, RecordBatch, Schema
 
 ROWS_A_BLOCK = 1000  # rows, not bytes: a batch comes decoded
 # str: dates and decimals, which no format reads.
@@ -48,7 +50,8 @@ def read(file: DataFile) -> Iterator[Block]:
     first = 1
     try:
         with ParquetFile(file.path) as table:
-            for batch in table.iter_batches(ROWS_A_BLOCK):
+            size = ROWS_A_BLOCK if {*COLUMNS}.isdisjoint(table.schema_arrow.names) else ROWS_WITH_IMAGES
+            for batch in table.iter_batches(size):
                 rows = _lines(file, batch)
                 numbers = range(first, first + len(rows))
                 first += len(rows)
@@ -76,6 +79,7 @@ def _lines(file: DataFile, batch: "RecordBatch") -> list[bytes]:
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
         raise DataError(f"{file.name}: has more than one column '{shown(twice)}'; rename one of them.")
+    pictures = _pictures(batch.schema)
     # The usual file has texts that are UTF-8, and is done here.
     if not any("binary" in str(type) for type in batch.schema.types):
         try:
@@ -88,7 +92,12 @@ def _lines(file: DataFile, batch: "RecordBatch") -> list[bytes]:
     # Bytes that are no UTF-8 come through as they are where a format reads the key, so that decoding the row
     # says which is wrong; elsewhere (an image, say) they are of no interest.
     errors = {name: "surrogateescape" if name in known else "replace" for name in names}
-    return [_line({name: _text(value, errors[name]) for name, value in row.items()}) for row in rows]
+    return [
+        _line(
+            {name: _picture(value) if name in pictures else _text(value, errors[name]) for name, value in row.items()}
+        )
+        for row in rows
+    ]
 
 
 def _rows(batch: "RecordBatch") -> list[dict[str, object]]:
@@ -107,6 +116,24 @@ def _present(value: object) -> object:
         return [_present(each) for each in value]
     if isinstance(value, dict):
         return {key: _present(each) for key, each in value.items() if each is not None}
+    return value
+
+
+def _pictures(schema: "Schema") -> set[str]:
+    """Return the columns of images that hold their bytes, as `datasets` writes them."""
+    return {field.name for field in schema if field.name in COLUMNS and "binary" in str(field.type)}
+
+
+def _picture(value: object) -> object:
+    """Return an image's bytes as base64, in the object that `datasets` has for it; a list of them likewise."""
+    if isinstance(value, list):
+        return [_picture(each) for each in value]
+    if isinstance(value, bytes):
+        return {"bytes": b64encode(value).decode()}
+    if isinstance(value, dict):
+        encoded = _picture(value["bytes"]) if value.get("bytes") else None
+        others = {key: _text(each, "replace") for key, each in value.items() if key != "bytes"}
+        return others | encoded if isinstance(encoded, dict) else others
     return value
 
 

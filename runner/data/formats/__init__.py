@@ -18,6 +18,7 @@ import msgspec
 
 from runner.data import kinds
 from runner.data.reading.content_parts import join_parts, list_tools
+from runner.data.reading.image_values import place_images
 from runner.data.reading.unknown_keys import fit
 from runner.data.rows import BadRow, Message, Role, Row
 from runner.errors import DataError
@@ -130,7 +131,8 @@ def prompt_turns(prompt: Text) -> tuple[Message, ...]:
 
 def _fits(sample: Mapping[str, object], format: Format) -> bool:
     try:
-        fit(join_parts(list_tools(sample)), format.raw)
+        # Where images are matters here, and not what they are.
+        fit(join_parts(place_images(list_tools(sample), lambda image: "https://image")), format.raw)
     except ValueError:
         return False
     return True

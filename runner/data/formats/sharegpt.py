@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from runner.data.formats import Format
+from runner.data.images import KEY, Image
 from runner.data.json_value import Json
 from runner.data.kinds.conversation import Conversation
 from runner.data.quoting import shown
@@ -36,6 +37,7 @@ class Turn(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
     sender: str = msgspec.field(name="from")
     value: str
+    images: tuple[Image, ...] | None = msgspec.field(default=None, name=KEY)
 
 
 class Raw(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -72,7 +74,8 @@ def messages(system: str | None, *turns: Turn) -> tuple[Message, ...]:
             result.append(Message("assistant", tool_calls=[_function_call(call, turn.value)]))
         else:
             role = _role(turn)
-            result.append(Message(role, turn.value, tool_call_id=call if role == "tool" and call else None))
+            of_call = call if role == "tool" and call else None
+            result.append(Message(role, turn.value, tool_call_id=of_call, images=turn.images))
     return tuple(result)
 
 

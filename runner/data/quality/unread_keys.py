@@ -8,7 +8,9 @@ All types of rows forbid unknown keys, which costs nothing. Where a line has som
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +20,7 @@ from runner.data.formats import Format, ToRow
 from runner.data.formats.unpaired import JUDGEMENTS, judged
 from runner.data.quoting import shown
 from runner.data.reading.content_parts import join_parts, list_tools
+from runner.data.reading.image_values import place_images, read_image
 from runner.data.reading.unknown_keys import Unread, fit, unknown_key
 from runner.data.rows import BadRow, Oddity, Row
 
@@ -47,11 +50,15 @@ NOTHING_MET = Met()
 class Reader:
     """Makes rows of the lines of a file, and says which of their keys the format does not read.
 
-    `to_row` makes a row of what a line holds; `met` is what an earlier reader of the same file ended with.
+    `to_row` makes a row of what a line holds; `met` is what an earlier reader of the same file ended with. Images may
+    be files, relative to `folder`.
     """
 
-    def __init__(self, format: Format, to_row: ToRow, met: Met = NOTHING_MET) -> None:
+    def __init__(
+        self, format: Format, to_row: ToRow, met: Met = NOTHING_MET, folder: Path | None = None
+    ) -> None:  # fmt: skip
         self._format = format
+        self._folder = folder
         self._to_row = to_row
         self._skipped = [*met.skipped]
         self._named = {*met.named}
@@ -80,10 +87,11 @@ class Reader:
     def read_thoroughly(self, line: bytes) -> tuple[Row, list[Unread]]:
         """Return the row of a line and which keys in it are not read, wherever they are.
 
-        Contents may be in parts, and tools in a text. Raises `ValueError` where the line is not one of the format,
-        `BadRow` where it means something else without the keys.
+        Contents may be in parts, images apart, and tools in a text. Raises `ValueError` where the line is not one of
+        the format, `BadRow` where it means something else without the keys.
         """
-        raw, unread = fit(join_parts(list_tools(msgspec.json.decode(line))), self._format.raw)
+        placed = place_images(list_tools(msgspec.json.decode(line)), partial(read_image, self._folder))
+        raw, unread = fit(join_parts(placed), self._format.raw)
         for each in unread:
             _refuse(each, self._format)
         return self._to_row(raw), unread

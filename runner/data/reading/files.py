@@ -16,10 +16,16 @@ EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file as the user calls it (for messages) and where it is."""
+    """A file as the user calls it (for messages) and where it is; what is not `own` was fetched from elsewhere."""
 
     name: str
     path: Path
+    own: bool = True
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder to which paths in it are relative; None for a file from elsewhere, where they mean nothing."""
+        return self.path.parent if self.own else None
 
 
 def locate(where: str | Sequence[str]) -> tuple[DataFile, ...]:
@@ -66,7 +72,7 @@ def _matches(name: str) -> Iterator[DataFile]:
     source = sources.of(name)
     # A file here may be called like an address, and is meant then.
     if source is not None and not Path(name).is_file():
-        yield from (DataFile(called, path) for called, path in source.files(name))
+        yield from (DataFile(called, path, own=False) for called, path in source.files(name))
         return
     if "://" in name:
         known = ", ".join(f"{scheme}:" for scheme in sources.by_scheme())

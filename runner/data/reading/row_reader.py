@@ -90,7 +90,7 @@ def steps_of(file: DataFile, format: Format, kind: str, met: Met = NOTHING_MET) 
     split = format.kind in wanted.split_of
     own = format.kind == kind or split
     to_row = format.to_row if own else _converted(file, format, wanted)
-    return Steps(format, Reader(format, to_row, met), wanted if split else None)
+    return Steps(format, Reader(format, to_row, met, file.folder), wanted if split else None)
 
 
 def good_rows(file: DataFile, block: Block, steps: Steps) -> RowBlock:

@@ -1,6 +1,7 @@
 """Rows with images for hosted jobs: what a plan refuses and counts, and what is sent."""
 
 import json
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,25 @@ def test_rows_with_images_are_sent_unchanged_and_the_models_are_asked_with_them(
         {"type": "input_image", "image_url": image["image_url"]["url"], "detail": "auto"},
     ]
     assert ended.samples[0]["prompt"] == "What is on picture 12?[image]"
+
+
+def test_images_in_files_are_sent_with_their_content(cloud: Emulator, tmp_path: Path) -> None:
+    rows = []
+    for name, first, count in (("train", 0, 12), ("held_out", 12, 2)):
+        expected = write_conversations(tmp_path / f"{name}.jsonl", count, first)
+        for number, row in enumerate(expected, first):
+            encoded = row["messages"][0]["content"][1]["image_url"]["url"].partition(",")[2]
+            (tmp_path / f"{number}.png").write_bytes(b64decode(encoded))
+        named = [
+            {"messages": [{"role": "user", "content": f"What is on picture {number}?<image>"}, row["messages"][1]],
+             "images": [f"{number}.png"]}
+            for number, row in enumerate(expected, first)
+        ]  # fmt: skip
+        write_lines(tmp_path / f"{name}.jsonl", named)
+        rows += expected
+    ended = carry_out(planned(tmp_path, tmp_path / "runs", *SEEING, "evaluation.samples=0"))
+    assert ended.code == 0, ended.message
+    assert [json.loads(line) for line in cloud.created_files[0].content.splitlines()] == rows[:12]
 
 
 def test_the_service_fails_a_job_whose_model_does_not_see(

@@ -75,7 +75,7 @@ MEDIA = "holds what is not text; only text is learned; leave the row or the key 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"messages": TURNS, "images": ["a.png"]}, f"not-text data.jsonl:1: the key `images` {MEDIA}"),
+        ({"messages": TURNS, "videos": ["a.mp4"]}, f"not-text data.jsonl:1: the key `videos` {MEDIA}"),
         ({"messages": TURNS, "audio": "a.wav"}, f"not-text data.jsonl:1: the key `audio` {MEDIA}"),
         (
             {"messages": [TURNS[0] | {"images": ["a.png"]}, TURNS[1]]},
