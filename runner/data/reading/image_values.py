@@ -66,7 +66,7 @@ def read_image(folder: Path | None, value: object) -> str:
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise BadRow(
-            "image", f"the image {shown(value)} cannot be read ({said}); paths are relative to the data's file; mend it"
+            "image", f"the image {shown(value)} cannot be read ({said}); paths are relative to the data's file; fix it"
         ) from None
     return _data_uri(b64encode(content).decode(), value)
 

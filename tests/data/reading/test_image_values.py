@@ -136,7 +136,7 @@ REFUSED = {
                          "a content has a place for an image, and the row has no image for it; give it in `images`"),
     "no file": ({"images": ["oak.png"], "messages": [user("?"), ANSWER]},
                 "the image oak.png cannot be read (No such file or directory); paths are relative to the data's file; "
-                "mend it"),
+                "fix it"),
     "another file": ({"images": ["data.jsonl"], "messages": [user("?"), ANSWER]},
                      "the image data.jsonl is no JPEG, PNG or WEBP; convert it, or leave the row out"),
     "no image": ({"images": [7], "messages": [user("?"), ANSWER]},
