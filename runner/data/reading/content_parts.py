@@ -10,8 +10,10 @@ from runner.data.images import Image
 from runner.data.quoting import shown
 from runner.data.rows import BadRow
 
-SEEING = "user"
-"""The role whose turns may hold images: what others say is learned, or is a rule."""
+SEEING = ("user", "human")
+"""Whose turns may hold images, by role or, in ShareGPT's, by `from`: what others say is learned, or is a rule."""
+TURNS = {"role": "content", "from": "value"}
+"""The key of who speaks in a turn, and of what is said; the second pair is ShareGPT's."""
 
 
 def join_parts(value: object) -> object:
@@ -25,9 +27,10 @@ def join_parts(value: object) -> object:
     if not isinstance(value, dict):
         return value
     # Only in messages: lists elsewhere, as in a tool's JSON schema, are left as they are.
-    if "role" in value and isinstance(value.get("content"), list):
-        text, found = _joined(value["content"], value["role"])
-        return value | {"content": text} | ({images.KEY: found} if found else {})
+    for speaker, said in TURNS.items():
+        if speaker in value and isinstance(value.get(said), list):
+            text, found = _joined(value[said], value[speaker])
+            return value | {said: text} | ({images.KEY: found} if found else {})
     return {key: join_parts(each) for key, each in value.items()}
 
 
@@ -65,7 +68,7 @@ def _joined(parts: list[object], role: object) -> tuple[str, list[object]]:
 def _image(part: dict[str, object], at: int, role: object) -> Image:
     """Return an image of a turn. Raises `BadRow` for one that no service takes."""
     layout = '{"type": "image_url", "image_url": {"url": …, "detail": "low", "high" or "auto"}}'
-    if role != SEEING:
+    if role not in SEEING:
         raise BadRow("image", f"a turn of the {shown(str(role))} holds an image; only the user's may; move it there")
     value = part.get("image_url")
     given = {"at": at, **value} if isinstance(value, dict) else value

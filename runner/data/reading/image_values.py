@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from runner.data import images
 from runner.data.quoting import shown
+from runner.data.reading.content_parts import SEEING, TURNS
 from runner.data.rows import BadRow
 
 COLUMNS = ("images", "image")
 MARK = "<image>"
-ASKING = ("user", "human")
 HOLDING = ("image", "url", "path", "base64")
 """The keys in which a part may hold its image."""
 SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png", b"RIFF": "webp"}
@@ -108,7 +107,8 @@ def _with(turns: list[dict[str, object]], parts: Iterator[dict[str, object]], at
     for turn in turns:
         if _asks(turn):
             content = _content(turn, parts if at_start else iter(()))
-            turn = _turn(turn, content if at_start else [next(parts) if _is_place(part) else part for part in content])
+            filled = content if at_start else [next(parts) if _is_place(part) else part for part in content]
+            turn = turn | {_text_key(turn): filled}
         found.append(turn)
     return found
 
@@ -118,23 +118,9 @@ def _content(turn: dict[str, object], first: Iterator[dict[str, object]]) -> lis
     content = turn[_text_key(turn)]
     if isinstance(content, list):
         return [*first, *content]
-    texts = str(content).split(MARK)
+    texts = str(content or "").split(MARK)
     places = chain.from_iterable([{"type": "image"}, {"type": "text", "text": text}] for text in texts[1:])
     return [*first, {"type": "text", "text": texts[0]}, *places]
-
-
-def _turn(turn: dict[str, object], content: list[object]) -> dict[str, object]:
-    """Return a turn with another content; one of ShareGPT's, whose text has no parts, as text and images."""
-    if "content" in turn:
-        return turn | {"content": content}
-    text, found = "", list[object]()
-    for part in content:
-        assert isinstance(part, dict)
-        if part["type"] == "text":
-            text += part["text"]
-        else:
-            found.append({**part["image_url"], "at": len(text)})
-    return turn | {"value": text} | ({images.KEY: found} if found else {})
 
 
 def _own_parts(value: object, url_of: UrlOf) -> object:
@@ -163,17 +149,21 @@ def _own_part(part: object, url_of: UrlOf) -> object:
 
 def _turns(value: object) -> list[dict[str, object]] | None:
     """Return a value that is turns, None for any other."""
-    if not isinstance(value, list) or not all(isinstance(each, dict) and _text_key(each) in each for each in value):
+    if not isinstance(value, list) or not all(isinstance(each, dict) and _says(each) for each in value):
         return None
     return value or None
 
 
+def _says(turn: dict[str, object]) -> bool:
+    return isinstance(turn.get(_text_key(turn), turn), str | list | None)
+
+
 def _text_key(turn: dict[str, object]) -> str:
-    return "content" if "role" in turn else "value"
+    return TURNS["role" if "role" in turn else "from"]
 
 
 def _asks(turn: dict[str, object]) -> bool:
-    return turn.get("role", turn.get("from")) in ASKING
+    return turn.get("role", turn.get("from")) in SEEING
 
 
 def _marks(turn: dict[str, object]) -> int:

@@ -139,6 +139,14 @@ REFUSED = {
                 "fix it"),
     "another file": ({"images": ["data.jsonl"], "messages": [user("?"), ANSWER]},
                      "the image data.jsonl is no JPEG, PNG or WEBP; convert it, or leave the row out"),
+    "no file of ShareGPT": (
+        {"images": ["data:image/gif;base64,R0lG"], "conversations": [{"from": "human", "value": "<image>?"},
+                                                                     {"from": "gpt", "value": "An oak."}]},
+        "the image data:image/gif;base64,R0lG begins with 'data:image/gif;base64'; allowed: data:image/jpeg;base64,…, "
+        "data:image/png;base64,…, data:image/webp;base64,…; convert it, or leave the row out"),
+    "a turn that is no text": (
+        {"images": [OAK], "messages": [{"role": "user", "content": None}, {"role": "assistant", "content": 7}]},
+        "`messages[1].content` is an integer; allowed: text or null; change it"),
     "no image": ({"images": [7], "messages": [user("?"), ANSWER]},
                  "an image is 7; allowed: an address, a file's path or its content"),
     "nowhere to put it": (
