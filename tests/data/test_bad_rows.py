@@ -56,6 +56,10 @@ BAD_ROWS = [
         "a turn of the assistant holds an image",
     ),
     (changed(preferred_output=[{"role": "assistant", "content": "x", "weight": 2}]), "weight"),
+    (
+        changed(preferred_output=[{"role": "assistant", "content": "x", "weight": 0}]),
+        "every turn of the chosen answer has",
+    ),
     (changed(input={"messages": turns("user"), "tools": 3}), "tools"),
 ]
 

@@ -44,7 +44,7 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
         return self.reply
 
     def learned(self) -> Sequence[Learned]:
-        """Return the prompt with its answer; what tools say in an answer is not learned."""
+        """Return the prompt with its answer, of which what tools say, and turns with `weight: 0`, are not learned."""
         return [Learned(self.prompt + self.reply, spoken(self.reply, len(self.prompt)))]
 
     def targets(self) -> tuple[float, ...]:
@@ -79,7 +79,7 @@ class Judged(Row, frozen=True, gc=False, omit_defaults=True):
             return False
         question, answer = self.prompt[0], self.reply[0]
         roles = question.role == "user" and answer.role == "assistant" and not answer.tool_calls
-        return roles and has_text(question.content) and has_text(answer.content)
+        return roles and answer.weight != 0 and has_text(question.content) and has_text(answer.content)
 
 
 KIND = Judged

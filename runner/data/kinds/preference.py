@@ -37,7 +37,10 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
         return [row.prompt for row in rows], [row.chosen for row in rows]
 
     def learned(self) -> Sequence[Learned]:
-        """Return the prompt with each answer, the chosen one first; what tools say in an answer is not learned."""
+        """Return the prompt with each answer, the chosen one first.
+
+        Of an answer what tools say, and turns with `weight: 0`, are not learned.
+        """
         start = len(self.prompt)
         # The turns of the prompt come first in both, so that it is tokenised and computed once.
         return [Learned(self.prompt + each, spoken(each, start)) for each in (self.chosen, self.rejected)]
@@ -105,14 +108,17 @@ class Pair(Row, frozen=True, gc=False, omit_defaults=True):
         # Written out: a call of `has_text` for each would take as long as all of this.
         if not chosen or not rejected or not question or good.role != "assistant" or bad.role != "assistant":
             return False
-        if good.tool_calls or bad.tool_calls:
+        if good.tool_calls or bad.tool_calls or good.weight == 0 or bad.weight == 0:
             return False
         return not (chosen == rejected or chosen.isspace() or rejected.isspace() or question.isspace())
 
 
 def spoken(answer: Turns, start: int) -> tuple[tuple[int, int], ...]:
-    """Return where the assistant speaks in an answer whose first turn has the number `start`."""
-    ends = [place for place, turn in enumerate(answer) if turn.role == "tool"]
+    """Return where the assistant speaks in an answer whose first turn has the number `start`.
+
+    Its turns with `weight: 0` are left out, as what a tool says.
+    """
+    ends = [place for place, turn in enumerate(answer) if turn.role == "tool" or turn.weight == 0]
     pieces = pairwise([-1, *ends, len(answer)])
     return tuple((start + before + 1, start + end) for before, end in pieces if end > before + 1)
 

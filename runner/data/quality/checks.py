@@ -24,6 +24,11 @@ def check_answer(which: str, answer: Turns) -> None:
         )
     if not has_text(answer[-1].content) and not answer[-1].tool_calls:
         raise BadRow("empty-answer", f"the {which} answer is empty; it needs text; write it or remove the row")
+    if all(turn.weight == 0 for turn in answer if turn.role == "assistant"):
+        raise BadRow(
+            "nothing-to-learn",
+            f"every turn of the {which} answer has weight 0; one at least needs weight 1; set it or remove the row",
+        )
 
 
 def has_text(content: str | None) -> bool:

@@ -77,13 +77,15 @@ def prompt_text(row: Row, render: Render) -> str:
 
 def rendered(row: Row, render: Render) -> list[Rendered]:
     """Return the texts whose tokens show where a row's answers begin and end."""
-    found: list[Rendered] = []
+    found, first = list[Rendered](), tuple[Message, ...]()
     render = partial(render, tools=row.tools)
     for messages, spans in row.learned():
         turns, whole = list[Turn](), render(messages)
         for start, end in spans:
-            shared = found and not turns  # what comes before the first answer is the same in all conversations
+            # What comes before the first answer is mostly the same in all conversations.
+            shared = bool(found) and not turns and messages[:start] == first
             before = found[0].turns[0].before if shared else render(messages[:start], answer_next=True)
+            first = first or messages[:start]
             # Of the last turn the whole text shows it: one rendering less for most rows.
             through = render(messages[:end]) if end < len(messages) else None
             if through is not None and not whole.startswith(through):
@@ -119,10 +121,14 @@ def token_row(row: Sequence[Rendered], ids: Mapping[str, list[int]], model: str)
     ]
     # Where a token joins the end of the prompt and the beginning of one answer, both answers begin there.
     first = min(start[0] if start else len(whole) for start, whole in zip(starts, wholes, strict=True))
+    # Turns with weight 0 may come before what is learned, in each answer others.
+    alike = len({turn.before for each in row for turn in each.turns[:1]}) == 1
+    if not alike:
+        first = min(first, *(common_prefix(wholes[0], whole) for whole in wholes))
     masks = []
     for each, whole, begins in zip(row, wholes, starts, strict=True):
         learned = [False] * len(whole)
-        for turn, start in zip(each.turns, [first, *begins[1:]], strict=False):
+        for turn, start in zip(each.turns, [first if alike else begins[0], *begins[1:]], strict=False):
             through = whole if turn.through is None else ids[turn.through]
             end = min(len(through), len(whole))  # less than the turn where the row is cut
             if common_prefix(through, whole) < end:

@@ -10,6 +10,7 @@ import pytest
 
 from runner.data.json_value import Json
 from runner.data.kinds.conversation import Conversation
+from runner.data.kinds.judged import Judged
 from runner.data.kinds.preference import Pair
 from runner.data.rows import Message, Prompt, Row
 from runner.errors import DataError
@@ -118,6 +119,34 @@ def test_an_answer_of_several_turns_is_learned_without_what_tools_say_in_it(tmp_
         '\n{"name": "now", "arguments": {}}\n\nNoon.\n',
         "Who knows.\n",
     ]
+
+
+NOON, MIDNIGHT = Message("assistant", "Noon."), Message("assistant", "Midnight.")
+LEFT_OUT = Message("assistant", "Let me look. ", weight=0, tool_calls=[CALL])
+OTHER_LEFT_OUT = Message("assistant", "One moment. ", weight=0, tool_calls=[CALL])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "learned"),
+    [
+        ((LEFT_OUT, CALLED[1], NOON), (LEFT_OUT, CALLED[1], MIDNIGHT), ["Noon.\n", "Midnight.\n"]),
+        ((LEFT_OUT, CALLED[1], NOON), (OTHER_LEFT_OUT, CALLED[1], MIDNIGHT), ["Noon.\n", "Midnight.\n"]),
+        ((LEFT_OUT, CALLED[1], NOON), (MIDNIGHT,), ["Noon.\n", "Midnight.\n"]),
+        ((MIDNIGHT,), (LEFT_OUT, CALLED[1], NOON), ["Midnight.\n", "Noon.\n"]),
+        ((*CALLED, LEFT_OUT, CALLED[1], NOON), (NOON,),
+         ['\n{"name": "now", "arguments": {}}\n\nNoon.\n', "Noon.\n"]),
+    ],
+)  # fmt: skip
+def test_turns_of_an_answer_with_weight_0_are_read_and_not_learned(
+    chosen: tuple[Message, ...], rejected: tuple[Message, ...], learned: list[str], tmp_path: Path
+) -> None:
+    tokenizer = ChatTokenizer(tokenizer_folder(tmp_path, "hermes", marks=False))
+    row = tokenizer.row(pair := Pair(PROMPT, chosen, rejected, [TOOL]))
+    assert [learned_text(tokenizer, row, each) for each in (0, 1)] == learned
+    for answer, whole in zip(row.answers, pair.learned(), strict=True):
+        assert row.prompt + answer == tokenizer.encode(tokenizer.render(whole.messages, tools=pair.tools))
+    [judged] = [tokenizer.row(Judged(PROMPT, chosen, good=True, tools=[TOOL]))]
+    assert learned_text(tokenizer, judged, 0) == learned[0]
 
 
 def learned_text(tokenizer: ChatTokenizer, row: TokenRow, number: int) -> str:
