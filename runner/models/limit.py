@@ -5,7 +5,8 @@ from functools import partial
 
 from runner import models
 from runner.data import problems
-from runner.data.rows import canonical, holds_images, uses_tools
+from runner.data.quality.vision import Vision, images_of
+from runner.data.rows import BadRow, canonical, holds_images, uses_tools
 from runner.data.survey import TokenLimit
 from runner.errors import DataError
 from runner.models.chat.learned_check import LearnedCheck, of_template
@@ -24,21 +25,25 @@ def template_of(source: str) -> str | None:
     return f"{template.name} ({template.digest[:12]})"
 
 
-def refuse_prompts(source: str, prompts: str | Sequence[str] | None, sees: bool = False) -> None:
-    """Raise `DataError` for own prompts with images, unless the model `sees`, or tools that its template cannot write.
+def refuse_prompts(source: str, prompts: str | Sequence[str] | None, vision: Vision | None = None) -> None:
+    """Raise `DataError` for own prompts with images that the model does not see, or tools that its template leaves out.
 
-    It says file and line.
+    It says file and line. Without `vision` no images are seen.
     """
     folder = models.cached(source) if prompts else None
     if folder is None:
         return
-    tokenizer = ChatTokenizer(models.tokenizer_folder(folder), sees)
+    tokenizer = ChatTokenizer(models.tokenizer_folder(folder), sees=vision is not None)
     for problem, place in problems.read(prompts or ()):
         line = canonical(problem)
         # Others are written by any template, and there may be many.
         if uses_tools(line) or holds_images(line):
             try:
+                # All that is odd about them is looked for, though only what is refused is of interest.
+                _ = [*vision.look(problem)] if vision and images_of(problem) else []
                 tokenizer.render(problem.prompt, answer_next=True, tools=problem.tools)
+            except BadRow as bad:
+                raise DataError(f"{place}: {bad}.") from None
             except DataError as error:
                 raise DataError(f"{place}: {error}") from None
 

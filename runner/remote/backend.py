@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from runner import distributed, methods
+from runner import backends, distributed, methods
 from runner.backends import Backend, Jobs, Lines, Removal, Resolved, Respondent, Result, Step, step_of
 from runner.cost import Cost, Tokens
 from runner.data.survey import Survey, TokenLimit
@@ -75,7 +75,7 @@ class RemoteBackend(Backend[Settings]):
         if "validation" not in survey.splits:
             refuse_judging(request.evaluation)
         grader_of(request)
-        refuse_prompts(request.model.source, request.evaluation.prompts, sees=True)
+        refuse_prompts(request.model.source, request.evaluation.prompts, backends.vision(request))
 
     def limit(self, request: Request) -> TokenLimit | None:
         """Return `max_length`, where the model's tokenizer is here."""

@@ -199,6 +199,19 @@ def test_what_the_services_take_differs(seeing_model: Path, tmp_path: Path) -> N
                 assert refusals[1] == ""
 
 
+def test_own_prompts_may_hold_images_that_the_service_takes(world: World) -> None:
+    written(world, conversations)
+    rows = [{"messages": asked("What is it?", part(picture(format=each)))} for each in ("PNG", "WEBP")]
+    asking = line(world, "method=sft", "mode=plan", "evaluation.prompts=own.jsonl")
+    write_lines(world.folder / "own.jsonl", rows[:1])
+    world.command(*asking)
+    write_lines(world.folder / "own.jsonl", rows)
+    if world.backend == "tinker":
+        assert "own.jsonl:2: the image data:image/webp;base64,UklGR" in world.refusal(*asking)
+    else:
+        world.command(*asking)
+
+
 def test_a_model_that_sees_nothing_is_named_with_the_row(tiny_model: Path, tmp_path: Path) -> None:
     with tinker_world(tiny_model, tmp_path) as world:
         written(world, conversations)
