@@ -17,7 +17,7 @@ import numpy as np
 
 from runner import cache
 from runner.data import kinds
-from runner.data.rows import Row
+from runner.data.rows import IMAGES, Row
 
 LINES, ENDS = "lines.jsonl", "ends.npy"
 
@@ -55,6 +55,11 @@ class RowStore(Sequence[Row]):
         """Return the bytes of the longest line from row `start` up to, not including, row `end`."""
         before = [self._ends[start - 1]] if start else [np.uint64(0)]
         return int(np.diff(self._ends[start:end], prepend=np.asarray(before, "<u8")).max())
+
+    def hold_images(self, start: int, end: int) -> bool:
+        """Say whether one of the rows from `start` up to, not including, `end` holds images."""
+        before = int(self._ends[start - 1]) if start else 0
+        return self._lines.find(IMAGES, before, int(self._ends[end - 1])) >= 0
 
 
 def write_rows(folder: Path, blocks: Iterable[tuple[Sequence[Row], bytes]]) -> None:

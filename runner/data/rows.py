@@ -213,13 +213,14 @@ def canonical_each(values: Iterable[Row | Turns]) -> list[bytes]:
     return list(map(_encoder.encode, values))  # a call of `canonical` for each takes a quarter longer
 
 
-_IMAGES = f'"{images.KEY}":'.encode()
+IMAGES = f'"{images.KEY}":'.encode()
+"""What is in the canonical line of each row with images, and of some others."""
 
 
 def holds_images(lines: bytes) -> bool:
     """Say whether a row holds images, by its canonical line; of several lines, whether one does."""
     # A single byte is found twenty times as fast as several, and few texts have an underscore.
-    return b"_" in lines and _IMAGES in lines
+    return b"_" in lines and IMAGES in lines
 
 
 # Inside a text, quotation marks have a backslash.

@@ -137,17 +137,16 @@ class TokenStore(Sequence[TokenRow]):
     def unchecked(self) -> list[int]:
         """Return the blocks that have a row long enough to fill `max_length` with its prompt alone.
 
-        Such a row stops a run, and had better do so before the first step: a token takes a byte at least. Of a model
-        that sees images all blocks are returned.
+        Such a row stops a run, and had better do so before the first step: a token takes a byte at least. Blocks with
+        images are among them: an image takes as many tokens as it likes, and has to fit as a whole.
         """
 
-        def longest(number: int) -> int:
+        def is_suspect(number: int) -> bool:
             start = number * self._block_rows
-            return self._rows.longest(start, min(start + self._block_rows, len(self)))
+            rows = start, min(start + self._block_rows, len(self))
+            return self._rows.longest(*rows) > self._max_length or self._rows.hold_images(*rows)
 
-        # An image may take more tokens than it has bytes, and has to be written by the template and to fit as a whole.
-        seen = self._tokenizer.placeholder is not None
-        return [number for number in range(self.num_blocks) if seen or longest(number) > self._max_length]
+        return [number for number in range(self.num_blocks) if is_suspect(number)]
 
     def _block(self, number: int) -> Block:
         name = f"{self._key}-{number:06}"

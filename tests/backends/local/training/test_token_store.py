@@ -7,6 +7,7 @@ import pytest
 
 from runner.backends.local.training import token_store
 from runner.backends.local.training.token_store import Block, TokenStore
+from runner.data.images import Image
 from runner.data.kinds.conversation import Conversation
 from runner.data.kinds.preference import Pair
 from runner.data.row_store import RowStore, write_rows
@@ -14,6 +15,7 @@ from runner.data.rows import Message, Row, canonical_lines
 from runner.errors import DataError
 from runner.models.chat.tokenizer import ChatTokenizer
 from tests.backends.local.plain import AWKWARD
+from tests.pictures import picture
 
 
 def pairs(count: int) -> list[Row]:
@@ -117,6 +119,18 @@ def test_a_row_that_cannot_be_learned_is_named(tokenizer: ChatTokenizer, tmp_pat
     with pytest.raises(DataError, match=r"dataset\.train, row 7: the prompt alone fills backend\.max_length=200"):
         found[4]
     assert blocks(tmp_path) == []
+
+
+def test_rows_with_images_are_looked_at_first_and_keep_them(seeing_model: Path, tmp_path: Path) -> None:
+    tokenizer = ChatTokenizer(seeing_model, sees=True)
+    rows: list[Row] = [Pair((Message("user", "a"),), (Message("assistant", "b"),), (Message("assistant", "c"),))] * 12
+    seen = Message("user", "How is it?", images=(Image(picture(40, 30)), Image(picture(), at=4)))
+    rows[5] = Pair((seen,), (Message("assistant", "Fresh."),), (Message("assistant", "Blue."),))
+    found = store(tmp_path, rows, tokenizer)
+    assert found.unchecked() == [1]
+    assert found[5] == tokenizer.row(rows[5], 200)
+    assert [each.num_tokens for each in found[5].images] == [4, 1]
+    assert found[4].images == ()
 
 
 def test_a_block_written_and_mapped_is_the_same(tmp_path: Path) -> None:
