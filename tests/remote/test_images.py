@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,6 +23,7 @@ from runner.backends.tinker import wire as tinker_wire
 from runner.data.images import Image
 from runner.data.kinds.conversation import Conversation
 from runner.data.rows import Message, Prompt
+from runner.data.splits import Selection, read_rows
 from runner.models.chat.image_tokens import IdsWithImages, PlacedImage, runs
 from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.events import Note
@@ -197,6 +200,22 @@ def test_what_the_services_take_differs(seeing_model: Path, tmp_path: Path) -> N
             else:
                 assert "the row has 65 images; sessions take 64 of one row; divide it." in refusals[0]
                 assert refusals[1] == ""
+
+
+def test_a_plan_counts_images_without_torch_and_without_transformers(world: World) -> None:
+    written(world, conversations)
+    code = (
+        "import sys; from runner import api, planning\n"
+        f"found = planning.count_tokens(api.plan(*{line(world, 'method=sft')[1:]!r}))\n"
+        "print(found.splits['train'], sorted({'torch', 'transformers', 'azure.core', 'tinker'} & {*sys.modules}))"
+    )
+    # An interpreter of its own: others have imported what this one must not.
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=world.folder, env=world.environment(), check=True, capture_output=True
+    )
+    tokenizer = ChatTokenizer(world.model, sees=True)
+    rows = read_rows(Selection(train=str(world.folder / "train.jsonl"), kind="conversation"), "train")
+    assert done.stdout.decode() == f"{sum(map(tokenizer.total, rows))} []\n"
 
 
 def test_own_prompts_may_hold_images_that_the_service_takes(world: World) -> None:
