@@ -114,6 +114,11 @@ def _refused(wanted: _Wanted, error: Exception) -> DataError:
     # The hub's own first line says whether the name is wrong, or access is needed; it holds no token.
     said = shown((str(error).strip() or type(error).__name__).splitlines()[0], 300)
     where = f"hf:{wanted.repo}@{wanted.revision}"
+    if _is_unreachable(error):
+        return DataError(
+            f"{where}: the hub was not reached ({said}), and it is not on this machine yet; check the network, and "
+            "HF_ENDPOINT and HF_HUB_OFFLINE where they are set."
+        )
     return DataError(f"{where}: the hub did not give it ({said}); check name, revision and access (HF_TOKEN).")
 
 

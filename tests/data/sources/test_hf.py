@@ -133,7 +133,7 @@ def test_a_split_comes_from_the_hub_once_and_is_pinned_to_its_commit(hub: str, t
     # The library tries five times for half a minute, unless it is said that there is no network.
     known, refused, _ = ask(lost, home, "hf:org/pairs", "hf:org/pairs@v2:train", offline="1")
     assert known == f"hf:org/pairs@{main}:train 6"
-    assert refused.startswith(f"DataError hf:org/pairs@{COMMITS['v2']}: the hub did not give it (")
+    assert refused.startswith(f"DataError hf:org/pairs@{COMMITS['v2']}: the hub was not reached (")
 
 
 @pytest.mark.parametrize("name", ["hf:pairs", "hf:a/b/c", "hf:org/pairs@", "hf:org/pairs:"])
