@@ -122,13 +122,13 @@ def token_row(row: Sequence[Rendered], ids: Mapping[str, list[int]], model: str)
     # Where a token joins the end of the prompt and the beginning of one answer, both answers begin there.
     first = min(start[0] if start else len(whole) for start, whole in zip(starts, wholes, strict=True))
     # Turns with weight 0 may come before what is learned, in each answer others.
-    alike = len({turn.before for each in row for turn in each.turns[:1]}) == 1
+    alike = len({turn.before for each in row for turn in each.turns[:1]}) <= 1
     if not alike:
         first = min(first, *(common_prefix(wholes[0], whole) for whole in wholes))
     masks = []
     for each, whole, begins in zip(row, wholes, starts, strict=True):
         learned = [False] * len(whole)
-        for turn, start in zip(each.turns, [first if alike else begins[0], *begins[1:]], strict=False):
+        for turn, start in zip(each.turns, [first, *begins[1:]] if alike else begins, strict=False):
             through = whole if turn.through is None else ids[turn.through]
             end = min(len(through), len(whole))  # less than the turn where the row is cut
             if common_prefix(through, whole) < end:

@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from runner.data.kinds.conversation import Conversation
 from runner.data.kinds.preference import Pair
+from runner.data.kinds.problem import Problem
 from runner.data.rows import Message, Row
 from runner.errors import DataError, ModelError
 from runner.models.chat.tokenizer import ChatTokenizer
@@ -122,6 +123,15 @@ def test_a_model_without_a_template_is_refused_with_the_way_out(folder: Path, tm
     (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     with pytest.raises(ModelError, match="the model has no chat template; choose an instruction-tuned model"):
         ChatTokenizer(tmp_path).render([Message("user", "Hi")])
+
+
+def test_a_prompt_alone_has_all_its_tokens_and_nothing_learned(tiny_model: Path) -> None:
+    tokenizer = ChatTokenizer(tiny_model)
+    problem = Problem((Message("user", "Why is the sky blue?"),))
+    row = tokenizer.row(problem)
+    assert row.prompt == tokenizer.encode(tokenizer.render(problem.question))
+    assert (row.answers, row.learned) == (([],), ([],))
+    assert tokenizer.total(problem) == len(row.prompt)
 
 
 def test_prompts_are_counted_up_to_the_first_learned_answer(tiny_model: Path) -> None:
