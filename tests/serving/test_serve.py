@@ -255,9 +255,9 @@ def test_vllm_that_is_nowhere_is_refused_with_how_to_name_it(program: str) -> No
 
 def test_a_program_that_is_there_and_cannot_be_run_is_refused_by_that(tmp_path: Path) -> None:
     (tmp_path / "vllm").touch(0o644)
-    with pytest.raises(RequestError, match="program: .*/vllm is not executable; name another one, or chmod"):
+    with pytest.raises(RequestError, match=r"program: .*/vllm is not executable; name another one, or chmod"):
         engines.load("vllm", str(tmp_path / "vllm")).demand()
-    with pytest.raises(RequestError, match="program: .* is a folder; name the program in it"):
+    with pytest.raises(RequestError, match=r"program: .* is a folder; name the program in it"):
         engines.load("vllm", str(tmp_path)).demand()
 
 
