@@ -108,8 +108,8 @@ def shown_history(keys: Keys) -> tuple[str, list[list[str]]]:
         holder, found = registry.holder(name, keys.alias), registry.moves(name, keys.alias)
         if not holder and not found:
             raise RequestError(
-                f"history: nothing ever had {name}@{keys.alias}; look for another name=MODEL or as=ALIAS, or in another "
-                "store (MLFLOW_TRACKING_URI)."
+                f"history: nothing ever had {name}@{keys.alias}; look for another name=MODEL or as=ALIAS, or in "
+                "another store (MLFLOW_TRACKING_URI)."
             )
         rows = []
         for number, move in enumerate(found):
