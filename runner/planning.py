@@ -187,14 +187,16 @@ def load(folder: Path) -> Run:
 
     Raises `RequestError` where the folder holds no plan, or one of another version that cannot be read.
     """
+    reading = folder / layout.PLAN
     try:
-        plan = msgspec.json.decode((folder / layout.PLAN).read_bytes(), type=Plan)
-        request = check.request(msgspec.json.decode((folder / layout.REQUEST).read_bytes()))
+        plan = msgspec.json.decode(reading.read_bytes(), type=Plan)
+        reading = folder / layout.REQUEST
+        request = check.request(msgspec.json.decode(reading.read_bytes(), type=dict[str, object]))
     except FileNotFoundError as error:
         raise RequestError(f"{error.filename}: not there, so {folder} is no run that was begun; name one.") from error
     except msgspec.MsgspecError as error:
         raise RequestError(
-            f"{folder / layout.PLAN}: is no plan that this version reads ({error}); it makes and reads plans of format "
+            f"{reading}: is no {reading.stem} that this version reads ({error}); it makes and reads plans of format "
             f"{FORMAT}; give the run's command again, or read the run with the version that made it."
         ) from error
     return _run(request, plan, folder)

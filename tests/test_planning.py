@@ -30,6 +30,18 @@ def test_a_plan_of_an_earlier_format_is_another_plan_and_can_still_be_read(
     assert run_folders.of_plan(now.plan.id, tmp_path / "runs") is None
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "{"])
+def test_a_request_of_a_run_that_is_damaged_is_named_in_a_sentence(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = planned(tmp_path, monkeypatch)
+    run.folder.mkdir(parents=True)
+    execute.keep(run)
+    (run.folder / layout.REQUEST).write_text(content)
+    with pytest.raises(RequestError, match=r"request\.json: is no request that this version reads"):
+        planning.load(run.folder)
+
+
 def test_a_plan_that_this_version_cannot_read_is_refused_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from runner.request.types import PositiveFloat, PositiveInt
 
 # MLflow's own rule (mlflow.utils.validation).
 Alias = Annotated[str, Meta(pattern=r"^[\w-]{1,100}$")]
+ModelName = Annotated[str, Meta(pattern=r"^[^/:]+$")]
 DeploymentName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{1,63}$")]
 
 
@@ -22,7 +23,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, rename={"alias": "as"}):
 
     alias: Alias = "champion"
     """The alias that the model gets, and whose holder it is compared with."""
-    name: str | None = None
+    name: ModelName | None = None
     """The registered model; null takes `tracking.register` of the run, else what its data is called."""
     metric: str | None = None
     """What decides: a grader, or a metric such as eval/loss; null takes the first grader that both have."""

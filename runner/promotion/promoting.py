@@ -38,6 +38,8 @@ def promote(run: Run, keys: Keys, runs: Path) -> Moved:
     Raises `RefusedError` with the sentence where it is not, `RequestError` where nothing can be compared.
     """
     tuned = contenders.of_run(run, run.folder.name)  # one that has not finished is refused by that
+    if keys.deployment:  # refused, where it can have none, before a version is made
+        _deployment(run, keys.deployment)
     with opened(store(run.request.tracking.uri)) as registry:
         position = _in_mlflow(run, registry)
         name = keys.name or run.request.tracking.register or planning.data_name(run.request)
@@ -104,6 +106,11 @@ def shown_history(keys: Keys) -> tuple[str, list[list[str]]]:
     with opened(store(None)) as registry:
         name = _named(registry, keys)
         holder, found = registry.holder(name, keys.alias), registry.moves(name, keys.alias)
+        if not holder and not found:
+            raise RequestError(
+                f"history: nothing ever had {name}@{keys.alias}; look for another name=MODEL or as=ALIAS, or in "
+                "another store (MLFLOW_TRACKING_URI)."
+            )
         rows = []
         for number, move in enumerate(found):
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(move.at))

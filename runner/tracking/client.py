@@ -36,6 +36,8 @@ def connect(uri: str) -> "MlflowClient":
     # Without these the client tries a dead server for many minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    # One for each small file of a run is no news.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     demand_answer(uri)
     from mlflow import MlflowClient
 

@@ -160,3 +160,16 @@ def test_what_a_client_says_is_shown_without_the_secret_in_it(said: str) -> None
     shown = stores.reason(OSError(said))
     assert "KEPT" not in shown
     assert "[…]" in shown
+
+
+@pytest.mark.parametrize("inside", ["", "/copy", "/tokenizer/.."])
+def test_an_export_that_is_pushed_into_itself_is_refused_and_left_as_it_is(inside: str, folder: Path) -> None:
+    before = contents(folder)
+    with pytest.raises(RequestError, match=r"push: got file://.*, which is the export itself or in it; name another"):
+        push(folder, f"file://{folder}{inside}")
+    assert contents(folder) == before
+
+
+def test_a_folder_of_this_machine_is_pushed_to_by_its_whole_path_alone() -> None:
+    with pytest.raises(RequestError, match=r"push: got file://tmp/x, which names no folder; allowed: .*file:///FOLDER"):
+        destinations.find("file://tmp/x")

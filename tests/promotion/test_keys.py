@@ -19,6 +19,8 @@ def test_keys_are_read_as_they_are_typed() -> None:
         ("no_worse_than=-1", "no_worse_than: got '-1'; allowed: a number > 0 or null."),
         ("as=a b", "as: got 'a b'; allowed: text like"),
         ("as=v1", "as: got v1, which means a version in MLflow; take a name such as champion."),
+        ("name=a/b", "name: got 'a/b'; allowed: text like"),
+        ("name=", "name: got ''; allowed: text like"),
         ("to=2", "promote: to: goes with back=true; leave the others out."),
         ("back=true history=true", "promote: back, history: one at a time; leave the others out."),
         ("back=perhaps", "back: got 'perhaps'; allowed: true or false."),

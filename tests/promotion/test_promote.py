@@ -161,10 +161,18 @@ def test_the_command_goes_back_and_says_what_to_type_next(place: Place) -> None:
         ),
         (("no-", "deployment=bot", "name=n"), "deployment: got bot, but a model of backend=local has none; leave it"),
         (("back=true", "as=nobody"), "as: no registered model has the alias nobody; promote a run first"),
+        (("history=true", "name=n", "as=nobody"), "history: nothing ever had n@nobody; look for another name=MODEL"),
     ],
-    ids=["metric", "deployment", "name"],
+    ids=["metric", "deployment", "name", "history"],
 )
 def test_what_cannot_be_is_said_in_a_sentence(line: tuple[str, ...], reported: str, place: Place) -> None:
     said = place.promote(*line, code=2)
     assert reported in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_deployment_that_a_model_cannot_have_is_refused_before_a_version_is_made(place: Place) -> None:
+    from mlflow import MlflowClient
+
+    place.promote("cloth", "deployment=bot", "name=undeployed", "metric=cloth", code=2)
+    assert "undeployed" not in [each.name for each in MlflowClient(place.store).search_registered_models()]

@@ -253,6 +253,14 @@ def test_vllm_that_is_nowhere_is_refused_with_how_to_name_it(program: str) -> No
         engines.load("vllm", program).demand()
 
 
+def test_a_program_that_is_there_and_cannot_be_run_is_refused_by_that(tmp_path: Path) -> None:
+    (tmp_path / "vllm").touch(0o644)
+    with pytest.raises(RequestError, match=r"program: .*/vllm is not executable; name another one, or chmod"):
+        engines.load("vllm", str(tmp_path / "vllm")).demand()
+    with pytest.raises(RequestError, match=r"program: .* is a folder; name the program in it"):
+        engines.load("vllm", str(tmp_path)).demand()
+
+
 def test_vllm_is_looked_for_in_this_environment_and_then_on_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

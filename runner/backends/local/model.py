@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 
 from runner import distributed, models
 from runner.backends.local.keys import Local
@@ -19,6 +20,9 @@ from runner.record import layout
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
+"""What transformers and peft raise of weights that are damaged, missing or of another model."""
 
 
 def device(wanted: str) -> torch.device:
@@ -61,7 +65,10 @@ def load(folder: Path, dtype: str = "float32", trust_remote_code: bool = False, 
     model = load(models.fetch(found.base.source), dtype, trust_remote_code)
     # A run that started from another run's adapters has them all: each is merged before the next is put on.
     for adapter in found.adapters:
-        model = PeftModel.from_pretrained(model, str(folder / adapter)).merge_and_unload()
+        try:
+            model = PeftModel.from_pretrained(model, str(folder / adapter)).merge_and_unload()
+        except UNREADABLE as error:
+            raise _unreadable(folder / adapter, error) from error
     return model
 
 
@@ -208,10 +215,14 @@ def _load_plain(folder: Path, dtype: str, trust_remote_code: bool, **more: objec
         return models.quiet_transformers().AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, **more
         )
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         if vision.sees(folder):
             raise ModelError(
                 f"model.source: {folder} is a model that sees images, which transformers does not load as a language "
                 "model; choose one that it does, or train it by sessions (backend=foundry_sessions, tinker)."
             ) from error
-        raise ModelError(f"model.source: {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"model.source: {folder} cannot be loaded: {str(error).splitlines()[0]}")

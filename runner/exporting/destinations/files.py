@@ -21,7 +21,8 @@ class Store(Destination):
     def demand(self, address: str) -> None:
         """Raise `RequestError` where the store's client is not installed, or the address names no path."""
         scheme, _, rest = address.partition("://")
-        if "/" not in rest.rstrip("/"):
+        # Of file://tmp/x fsspec makes a folder tmp here, though it looks like one of the machine's.
+        if "/" not in rest.rstrip("/") or (scheme == "file" and not rest.startswith("/")):
             raise RequestError(f"push: got {address}, which names no folder; allowed: {self.form}.")
         try:
             import fsspec
@@ -33,7 +34,12 @@ class Store(Destination):
             raise RequestError(f"push: {scheme}:// needs {client}; pip install {client}.") from error
 
     def push(self, folder: Path, address: str) -> str:
-        """Send each file of a folder; `export.json` comes last, so that a reader never takes a part for the whole."""
+        """Send each file of a folder; `export.json` comes last, so that a reader never takes a part for the whole.
+
+        Raises `RequestError` where the place is the folder itself, whose proof would be deleted, or in it.
+        """
+        if address.startswith("file:") and Path(stores.reach(address)[1]).resolve().is_relative_to(folder.resolve()):
+            raise RequestError(f"push: got {address}, which is the export itself or in it; name another folder.")
         try:
             _send(folder, address)
         except Exception as error:  # each client has errors of its own, with no class in common

@@ -32,6 +32,10 @@ class Vllm(Engine):
         """Return the path of its program. Raises `RequestError` where there is none."""
         found = find(self.program or NAME)
         if found is None:
+            if self.program and (path := Path(self.program).expanduser()).exists():
+                fix = "name the program in it" if path.is_dir() else "name another one, or chmod +x it"
+                is_what = "a folder" if path.is_dir() else "not executable"
+                raise RequestError(f"program: {self.program} is {is_what}; {fix}, as program=PATH/bin/vllm.")
             raise RequestError(
                 f"program: no program {self.program or NAME} is found; install vLLM, in an environment of its own if "
                 "need be (pip install vllm), and name it by program=PATH/bin/vllm, or use engine=transformers."

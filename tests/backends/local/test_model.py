@@ -1,6 +1,7 @@
 """Each option of the model is at work: kinds of adapters, activations computed again, weights in few bits."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,16 @@ def test_what_few_bits_need_is_reported_before_anything_is_made(monkeypatch: pyt
 def test_a_model_that_sees_images_is_refused_with_where_it_is_trained(seeing_model: Path) -> None:
     with pytest.raises(ModelError, match=r"is a model that sees images, .*; choose one that it does, or train it by"):
         model.load(seeing_model)
+
+
+def test_weights_that_are_damaged_are_named_in_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    model.save(ready(base), tmp_path / "model", "an id", ModelIdentity(f"path:{base}", "a digest"))
+    (adapter,) = (tmp_path / "model").rglob("*.safetensors")
+    for damaged, folder in ((adapter, tmp_path / "model"), (base / "model.safetensors", base)):
+        damaged.write_bytes(damaged.read_bytes()[:500])
+        with pytest.raises(ModelError, match=rf"model.source: {damaged.parent} cannot be loaded: .* header"):
+            model.load(folder)
 
 
 def test_adapters_do_not_merge_into_weights_in_few_bits(tiny_model: Path, tmp_path: Path) -> None:
