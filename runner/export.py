@@ -65,6 +65,9 @@ def _export(arguments: list[str]) -> None:
 
     if asked.program and not asked.engine:
         raise RequestError("program: it is an engine's; name that as well, engine=vllm.")
+    # As an unset variable of the shell leaves them: the export would not be checked, or not be sent, without a word.
+    if empty := [key for key in ("check", "push") if getattr(asked, key) == ""]:
+        raise RequestError(f"{empty[0]}: got nothing after the equals sign; name a folder, or leave it out.")
     if asked.check and asked.push:
         raise RequestError("push: with check=FOLDER nothing is sent; leave one of them out.")
     destination = destinations.find(asked.push) if asked.push else None

@@ -90,7 +90,8 @@ def lower_is_better(name: str) -> bool:
 
 def compare(metric: str, one: Variant, other: Variant) -> Difference:
     """Return how far `one` is above `other` in a metric, over the held-out rows that all their runs have judged."""
-    name = metric.rpartition("/")[2]
+    # What was measured in training has another prefix, which no row has: there are no rows to compare by.
+    name = metric.removeprefix("eval/")
     # A run without the metric does not empty the set: the other seeds of its variant speak for it.
     judged = [having for run in (*one.runs, *other.runs) if (having := _having(run, name))]
     common = sorted(set.intersection(*judged)) if judged else []

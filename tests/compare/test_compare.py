@@ -174,6 +174,12 @@ def test_runs_without_metrics_are_said_to_lack_the_one_of_their_method() -> None
     assert verdict.make([result("a", method="sft")]).verdict == "nothing to rank: no run has eval/loss yet"
 
 
+def test_what_was_measured_in_training_has_no_rows_to_compare_by() -> None:
+    low, high = (variant(name, values, metric="loss") for name, values in (("A", np.zeros(50)), ("B", np.ones(50))))
+    assert compare("eval/loss", low, high).rows == 50
+    assert compare("train/loss", low, high).rows == 0
+
+
 def test_only_rows_that_both_have_judged_are_compared() -> None:
     assert compare("eval/reward_accuracy", variant("A", np.ones(50)), variant("B", np.zeros(30))).rows == 30
 

@@ -364,6 +364,9 @@ def test_a_folder_to_check_has_to_be_there_and_no_hub_is_asked_for_it(tuned: Tun
         carry_out.check(asked, tmp_path / "gpt2", carry_out.known(asked), quiet)
     with pytest.raises(RequestError, match="push: with check=FOLDER nothing is sent"):
         export._export([str(asked.run.folder), "check=copy", "push=hub:ORG/NAME"])
+    for key in ("check", "push"):  # as an unset variable of the shell leaves them
+        with pytest.raises(RequestError, match=f"^{key}: got nothing after the equals sign; name a folder"):
+            export._export([str(asked.run.folder), f"{key}="])
 
 
 def test_an_architecture_that_gguf_does_not_know_is_refused_with_what_it_knows() -> None:
