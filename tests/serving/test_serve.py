@@ -211,7 +211,7 @@ def test_where_another_process_takes_the_port_that_was_asked_for_that_is_said(
     tmp_path: Path, closing: ExitStack
 ) -> None:
     engine, port = Beaten(1, closing), free(0)
-    with pytest.raises(RequestError, match=f"port: {port} cannot be had .*; port=0 takes one that is free"):
+    with pytest.raises(RequestError, match=rf"port: {port} cannot be had .*; port=0 takes one that is free"):
         served(engine, tmp_path, "m", port).__enter__()
     assert engine.ports == [port]
 
@@ -243,7 +243,7 @@ def test_a_port_that_is_taken_is_refused_with_what_helps(tmp_path: Path) -> None
     with served(Deaf(), tmp_path, "m") as found:
         port = int(found.url.rpartition(":")[2].removesuffix("/v1"))
         second = served(Deaf(), tmp_path, "m", port)
-        with pytest.raises(RequestError, match=f"port: {port} cannot be had .*; port=0 takes one that is free"):
+        with pytest.raises(RequestError, match=rf"port: {port} cannot be had .*; port=0 takes one that is free"):
             second.__enter__()
 
 
