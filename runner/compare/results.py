@@ -12,6 +12,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from runner import methods, plan, planning
 from runner.errors import RequestError
 from runner.methods import Metric
