@@ -100,7 +100,7 @@ class _Server(Asked):
     def _begun(self, before: Ids, token: int) -> float:
         """Return the log-probability of a token that begins a character, of an emoji say, and does not end it.
 
-        The server says nothing of such a token when it is the last one. It is found among those that were likely in place
+        The server says nothing of such a token when it is the last one. It is found among those likely in place
         of a whole character.
         """
         forced = [[self._tokens("a")[-1], FORCED]]
