@@ -84,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _found(asked: argparse.Namespace) -> tuple[list[Path], Path | None]:
     """Return the folders of the runs that are meant, and the sweep's own folder where it is one."""
+    if asked.filter and not asked.experiment:
+        raise RequestError("--filter: it is of the runs of an MLflow experiment; name that as well, --experiment NAME.")
     if asked.experiment:
         from runner.tracking import folders as tracked
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -17,7 +18,7 @@ from runner import methods, plan, planning
 from runner.errors import RequestError
 from runner.methods import Metric
 from runner.plan import Run
-from runner.record import graded, journal, layout, outcome
+from runner.record import files, graded, journal, layout, outcome
 from runner.record.events import Metrics
 from runner.record.graded import AnswerGrade
 
@@ -121,7 +122,8 @@ def read_models(folder: Path) -> list[Result]:
     path = folder / layout.EVALUATION
     named = [name for name in graded.SIDES if any(each.model == name for each in grades)]
     # In the order they were named: the first is the one that others are compared with.
-    models = msgspec.json.decode(path.read_bytes())["models"] if path.exists() else named
+    evaluation = files.read_json(path, dict[str, Any])
+    models = evaluation["models"] if evaluation else named
     grades = [*grades, *_ties(grades, models[0])]
     return [_model(folder, str(name), [each for each in grades if each.model == name]) for name in models]
 
@@ -204,7 +206,7 @@ def _curves(events: Iterable[Metrics]) -> dict[str, list[tuple[int, float]]]:
 def _rows(path: Path) -> Rows:
     if not path.exists():
         return {}
-    lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+    lines = [files.decoded(path, line, dict[str, Any]) for line in path.read_bytes().splitlines()]
     return {line.pop("row"): line for line in lines}
 
 

@@ -126,8 +126,10 @@ def make(
 
     `graders` means all graders that all have. Without a metric it is the first headline that every finished run has,
     else the first grader; different methods are compared by their answers. `margin`, in the metric's own unit, is what
-    counts as no worse. Raises `RequestError` where no run has a metric, with those that there are.
+    counts as no worse. Raises `RequestError` where no run has a metric, with those that there are, or for no margin.
     """
+    if margin is not None and not 0 < margin < math.inf:
+        raise RequestError(f"margin: got {margin:g}; allowed: a number above 0, in the metric's own unit.")
     taking_part = variants(results)
     asked = [metric] if isinstance(metric, str) else metric or []
     metrics = _known(asked, results) or [_metric(results)]

@@ -92,6 +92,8 @@ def planned(found: Proposal) -> Planned:
 
 def require_price(request: Request, dollars: float | None, max_price: float | None) -> None:
     """Raise `RequestError` unless a run that costs something has a limit that it keeps."""
+    if max_price is not None and not max_price >= 0:  # NaN is above no price
+        raise RequestError(f"max_price: got {max_price:g}; allowed: a number ≥ 0.")
     backend = backends.load(request.backend.name)
     # A judge's price is in the dollars; what is not known may be anything.
     paid = backend.hosted or backend.stops_at_price or dollars != 0

@@ -6,19 +6,29 @@ from typing import TypeVar
 
 import msgspec
 
+from runner.errors import DataError
+
 Form = TypeVar("Form")
 
 
 def read_json(path: Path, form: type[Form]) -> Form | None:
-    """Return what a JSON file holds, None where there is no such file. Raises `msgspec.MsgspecError` for another."""
-    return msgspec.json.decode(path.read_bytes(), type=form) if path.exists() else None
+    """Return what a JSON file holds, None where there is no such file. Raises `DataError` where it is damaged."""
+    return decoded(path, path.read_bytes(), form) if path.exists() else None
+
+
+def decoded(path: Path, content: bytes, form: type[Form]) -> Form:
+    """Return what JSON, of a file, holds. Raises `DataError` with the file where that is damaged."""
+    try:
+        return msgspec.json.decode(content, type=form)
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{path}: is damaged ({error}); restore it, or move the folder away to start over.") from error
 
 
 def read_kept(path: Path, form: type[Form]) -> Form | None:
     """Return what a JSON file holds that can be made again; None without it, and where it is not of this form."""
     try:
         return read_json(path, form)
-    except msgspec.DecodeError:  # damaged, or of another version
+    except DataError:  # damaged, or of another version
         return None
 
 

@@ -86,10 +86,10 @@ def write(path: Path, values: Iterable[Kept]) -> None:
 
 
 def read(path: Path, form: type[Kept]) -> Sequence[Kept]:
-    """Return the values of a file; none where there is no such file."""
+    """Return the values of a file; none where there is no such file. Raises `DataError` where it is damaged."""
     if not path.exists():
         return []
-    return [msgspec.json.decode(line, type=form) for line in path.read_bytes().splitlines()]
+    return [files.decoded(path, line, form) for line in path.read_bytes().splitlines()]
 
 
 def read_whole(path: Path, form: type[Kept]) -> Sequence[Kept]:

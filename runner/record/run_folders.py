@@ -44,6 +44,8 @@ def find(name: str, runs: Path) -> Path:
 
     Raises `ModelError` with the runs that exist, where none or several match.
     """
+    if not name:  # a variable of the shell that is not set: every name starts with it, and `clean` would take the run
+        raise ModelError("run: got an empty name; give a run's folder, its name or the start of its plan id.")
     for folder in (Path(name), runs / name):
         if (folder / layout.JOURNAL).exists():
             return folder

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from errno import EADDRINUSE
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -56,6 +55,8 @@ def _started(
     # Offline: the export is whole, and an engine that asked a hub for more would serve something else.
     environment = os.environ | {"HF_HUB_OFFLINE": "1"} | dict(engine.environment)
     for attempt in range(PORTS):
+        log.seek(0)  # of the engine before, which shares the place
+        log.truncate()
         at = free(port)
         # By its path and without `site`: a small process that starts at once.
         line = [sys.executable, "-I", "-S", bound.__file__, *engine.command(folder.absolute(), model, at)]
@@ -66,13 +67,20 @@ def _started(
         try:
             _wait(process, f"http://127.0.0.1:{at}", engine, log)
             return process, f"http://127.0.0.1:{at}"
-        except BaseException as error:
+        except ServiceError:
             _end(process)
-            # Until the engine binds it, another process may take a free port; the next one that is free will do.
-            taken = isinstance(error, ServiceError) and os.strerror(EADDRINUSE) in str(error)
-            if port or not taken or attempt == PORTS - 1:
-                raise
-        log.truncate(0)
+            # Until the engine binds it, another process may take the port; not every engine says that this is why.
+            try:
+                free(at)
+            except RequestError:
+                if port:
+                    raise
+                if attempt < PORTS - 1:
+                    continue
+            raise
+        except BaseException:
+            _end(process)
+            raise
     raise AssertionError("unreachable")
 
 

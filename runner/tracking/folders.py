@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import RequestError
 from runner.record import layout, run_folders
-from runner.tracking.client import connect, shown, store
+from runner.tracking.client import connect, is_gone, shown, store
 from runner.tracking.mlflow_runs import PLAN_ID
 from runner.tracking.sender import KEPT
 
@@ -25,6 +25,8 @@ def found(name: str, expression: str, runs_folder: Path) -> list[Path]:
     """
     from mlflow.exceptions import MlflowException
 
+    if is_gone(store(None)):  # connecting makes it, with all of its tables
+        raise RequestError(f"--experiment: got {name}, but {shown(store(None))} is not there; set MLFLOW_TRACKING_URI.")
     client = connect(store(None))
     experiment = client.get_experiment_by_name(name)
     if experiment is None:

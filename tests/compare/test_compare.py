@@ -149,6 +149,12 @@ def test_where_no_row_was_judged_by_the_metric_answers_to_the_same_prompts_decid
     assert found.verdict.endswith("but the other one does not differ significantly")
 
 
+@pytest.mark.parametrize("margin", [0.0, -0.02, float("nan"), float("inf")])
+def test_a_margin_that_is_none_is_refused_whoever_asks(margin: float) -> None:
+    with pytest.raises(RequestError, match=r"margin: got .*; allowed: a number above 0"):
+        verdict.make([result("a", [0, 1]), result("b", [1, 1])], margin=margin)
+
+
 def test_rows_that_come_out_alike_are_said_to() -> None:
     same = compare("eval/reward_accuracy", variant("A", np.ones(50)), variant("B", np.ones(50)))
     assert reported(same).startswith("A and B come out alike in reward accuracy on each of 50 rows; another metric")

@@ -216,3 +216,15 @@ def test_what_is_named_twice_takes_part_once(tmp_path: Path, capsys: pytest.Capt
     command._compare([str(folder), str(tmp_path / "." / "once" / ".." / "once"), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert [(each["name"], len(each["runs"])) for each in found["variants"]] == [("model=two", 1), ("model=one", 1)]
+
+
+def test_a_filter_needs_an_experiment_and_a_store_that_is_not_there_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(RequestError, match=r"--filter: .* name that as well, --experiment NAME"):
+        command._compare(["--filter", "metrics.x < 1"])
+    with pytest.raises(RequestError, match=r"--experiment: got runner, but sqlite:///mlflow.db is not there"):
+        command._compare(["--experiment", "runner"])
+    assert not list(tmp_path.iterdir())

@@ -16,10 +16,12 @@ pytest.importorskip("xllamacpp")
 from msgspec.structs import replace
 
 from runner import api, export
+from runner.data.rows import Message, Prompt
 from runner.errors import ModelError, ProofError, RequestError
-from runner.exporting import carry_out, formats, programs
+from runner.exporting import carry_out, formats, programs, reference
 from runner.exporting.carry_out import Export, Wanted
 from runner.exporting.converted import Converted
+from runner.exporting.evidence import Questions, Scored
 from runner.exporting.exporter import RunModel
 from runner.exporting.formats import peft
 from runner.exporting.programs import transformers
@@ -92,6 +94,20 @@ def test_a_gguf_file_is_proven_by_llama_cpp_itself(architecture: str, quantizati
     # With 8 bits near ties of a model of this size come out either way; the bound does not ask for the same answers.
     assert found.proof.same_replies >= ROWS - 1 or quantization in ("bf16", "q8_0")
     assert [each.name for each in folder.iterdir() if each.suffix == ".gguf"] == ["model.gguf"]
+
+
+def test_llama_cpp_says_how_likely_the_parts_of_a_character_are(tuned: Tuned) -> None:
+    asked = wanted(tuned("qwen2"), "gguf", "f32")
+    folder, _ = carry_out.export(asked, quiet)
+    question = (Message("user", "Why?"),)
+    model = RunModel(asked.run.folder)
+    prompt = model.tokenizer.encode_prompt(Prompt(question))
+    scored = Scored(question, prompt, model.tokenizer.encode("Air \N{FIRE} is \u0645\u0631."))
+    program = programs.load("llama_cpp")
+    said = program.evidence(folder, Questions([question], [scored], model.ends, 2))
+    expected = reference.logps(model.weights(), scored)
+    assert len(scored.answer) > len("Air X is XX."), "characters are several tokens"
+    assert said.logps[0] == pytest.approx(expected, abs=0.02)
 
 
 CONVERTED = [

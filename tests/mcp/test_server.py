@@ -141,6 +141,8 @@ def test_what_an_agent_may_not_ask_for_is_refused_and_a_hosted_run_needs_a_limit
                 await ask("run", overrides=HOSTED, dry=False)
             with pytest.raises(RequestError, match=r"max_price: got 0\.01, but this run takes about \$\d"):
                 await ask("run", overrides=HOSTED, dry=False, max_price=0.01)
+            with pytest.raises(RequestError, match="max_price: got -1; allowed: a number ≥ 0"):
+                await ask("run", overrides=HOSTED, dry=False, max_price=-1)
 
     anyio.run(talk)
     assert not (here / "runs").exists()

@@ -5,6 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runner.errors import DataError
+from runner.record import graded, outcome
 from runner.record.files import safe_name, write_json
 
 
@@ -14,6 +16,16 @@ def test_json_takes_the_place_of_what_was_there_and_leaves_no_draft(tmp_path: Pa
     write_json(path, {"status": "finished"})
     assert msgspec.json.decode(path.read_bytes()) == {"status": "finished"}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"status":', b"\xff\xfe\x00[1"])
+def test_damaged_files_of_a_run_are_named_in_a_sentence(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"report\.json: is damaged \(.*; restore it"):
+        outcome.read(tmp_path)
+    (tmp_path / "grades.jsonl").write_bytes(content + b"\n")
+    with pytest.raises(DataError, match=r"grades\.jsonl: is damaged \(.*; restore it"):
+        graded.read(tmp_path / "grades.jsonl", graded.AnswerGrade)
 
 
 def test_a_value_that_cannot_be_encoded_leaves_the_file_as_it_was(tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def test_a_run_that_was_set_aside_is_found_by_its_own_name(runs: Path) -> None:
     assert run_folders.find("one-aaaa1111.before-1", runs) == runs / "one-aaaa1111.before-1"
 
 
+def test_an_empty_name_is_no_run(runs: Path) -> None:
+    with pytest.raises(ModelError, match="run: got an empty name; give a run's folder"):
+        run_folders.find("", runs)
+
+
 def test_a_run_is_found_by_name_folder_and_plan_id(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for name in ("dpo-one-11112222", "dpo-two-33334444"):

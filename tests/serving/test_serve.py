@@ -4,9 +4,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import openai
@@ -173,30 +175,45 @@ def test_an_engine_that_does_not_start_is_a_sentence_with_its_last_words(tmp_pat
 
 
 class Beaten(Deaf):
-    """An engine whose port another process takes before it does, the first time or always."""
+    """An engine whose port another process takes before it does, the first time or always, and that does not say so."""
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, times: int, closing: ExitStack) -> None:
         self.times, self.ports = times, list[int]()
+        self.closing = closing
 
     def command(self, folder: Path, model: str, port: int) -> list[str]:
-        """Return what finds the port taken, and later what answers."""
+        """Return what ends, as the port is taken, and later what answers."""
         self.ports.append(port)
         if len(self.ports) > self.times:
             return super().command(folder, model, port)
-        taken = f"import socket; at = ('127.0.0.1', {port}); one = socket.create_server(at); socket.create_server(at)"
-        return [sys.executable, "-c", taken]
+        other = socket.create_server(("127.0.0.1", port))
+        self.closing.callback(other.close)
+        return [sys.executable, "-c", "raise SystemExit('cannot listen')"]
 
 
-def test_where_another_process_takes_the_free_port_the_engine_gets_another(tmp_path: Path) -> None:
-    engine = Beaten(2)
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    with ExitStack() as found:
+        yield found
+
+
+def test_where_another_process_takes_the_free_port_the_engine_gets_another(tmp_path: Path, closing: ExitStack) -> None:
+    engine = Beaten(2, closing)
     with served(engine, tmp_path, "m") as found:
         assert found.url == f"http://127.0.0.1:{engine.ports[2]}/v1"
-    for times, port, tries in ((3, 0, 3), (1, free(0), 1)):
-        engine = Beaten(times)
-        beaten = served(engine, tmp_path, "m", port)
-        with pytest.raises(ServiceError, match=r"broken: ended with 1 before .*Address already in use"):
-            beaten.__enter__()
-        assert len(engine.ports) == tries
+    always = Beaten(3, closing)
+    with pytest.raises(ServiceError, match="broken: ended with 1 before it answered: cannot listen"):
+        served(always, tmp_path, "m").__enter__()
+    assert len(always.ports) == 3
+
+
+def test_where_another_process_takes_the_port_that_was_asked_for_that_is_said(
+    tmp_path: Path, closing: ExitStack
+) -> None:
+    engine, port = Beaten(1, closing), free(0)
+    with pytest.raises(RequestError, match=rf"port: {port} cannot be had .*; port=0 takes one that is free"):
+        served(engine, tmp_path, "m", port).__enter__()
+    assert engine.ports == [port]
 
 
 def test_an_engine_is_ended_with_what_it_has_started(tmp_path: Path) -> None:
@@ -226,7 +243,7 @@ def test_a_port_that_is_taken_is_refused_with_what_helps(tmp_path: Path) -> None
     with served(Deaf(), tmp_path, "m") as found:
         port = int(found.url.rpartition(":")[2].removesuffix("/v1"))
         second = served(Deaf(), tmp_path, "m", port)
-        with pytest.raises(RequestError, match=f"port: {port} cannot be had .*; port=0 takes one that is free"):
+        with pytest.raises(RequestError, match=rf"port: {port} cannot be had .*; port=0 takes one that is free"):
             second.__enter__()
 
 

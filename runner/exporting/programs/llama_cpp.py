@@ -18,6 +18,9 @@ from runner.hosted.prompts import chat_messages
 from runner.serving import client
 from runner.serving.client import Json
 
+WHOLE_VOCABULARY = 1_000_000
+"""More tokens than any model has; the server says all that there are."""
+
 
 class _Rendered(msgspec.Struct):
     prompt: str
@@ -30,6 +33,7 @@ class _Tokens(msgspec.Struct):
 class _Token(msgspec.Struct):
     id: int
     logprob: float
+    top_logprobs: "list[_Token]" = []
 
 
 class _Said(msgspec.Struct):
@@ -84,11 +88,28 @@ class _Server(Asked):
         for place, token in enumerate(row.answer):
             # What came before is in its cache: one token is computed at a time.
             said = self._say([*row.prompt, *row.answer[:place]], 1, n_probs=1, logit_bias=[[token, FORCED]])
+            if not said.completion_probabilities:
+                found.append(self._begun([*row.prompt, *row.answer[:place]], token))
+                continue
             (each,) = said.completion_probabilities
             if each.id != token:
                 raise ServiceError(f"{self.url}: said token {each.id} where it was made to say {token}")
             found.append(each.logprob)
         return found
+
+    def _begun(self, before: Ids, token: int) -> float:
+        """Return the log-probability of a token that begins a character, of an emoji say, and does not end it.
+
+        The server says nothing of such a token when it is the last one. It is found among those likely in place
+        of a whole character.
+        """
+        forced = [[self._tokens("a")[-1], FORCED]]
+        for likely in (1000, WHOLE_VOCABULARY):  # of which an answer has megabytes
+            said = self._say(before, 1, n_probs=likely, logit_bias=forced)
+            for each in said.completion_probabilities[0].top_logprobs:
+                if each.id == token:
+                    return each.logprob
+        raise ServiceError(f"{self.url}: does not say how likely token {token} is")
 
     def _stops(self, prompt: Ids, end: int) -> bool:
         # Three tokens: one that does not stop has to have the room to continue.
