@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from errno import EADDRINUSE
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -67,21 +68,27 @@ def _started(
         try:
             _wait(process, f"http://127.0.0.1:{at}", engine, log)
             return process, f"http://127.0.0.1:{at}"
-        except ServiceError:
+        except BaseException as error:
             _end(process)
-            # Until the engine binds it, another process may take the port; not every engine says that this is why.
-            try:
-                free(at)
-            except RequestError:
-                if port:
-                    raise
-                if attempt < PORTS - 1:
-                    continue
-            raise
-        except BaseException:
-            _end(process)
-            raise
+            if not (isinstance(error, ServiceError) and _is_taken(at, error)):
+                raise
+            if port:
+                free(port)  # raises, and says what helps
+            if port or attempt == PORTS - 1:
+                raise
     raise AssertionError("unreachable")
+
+
+def _is_taken(port: int, error: ServiceError) -> bool:
+    """Say whether an engine has ended because another process took its port before it did."""
+    if os.strerror(EADDRINUSE) in str(error):
+        return True
+    # Not every engine says that this is why.
+    try:
+        free(port)
+    except RequestError:
+        return True
+    return False
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, engine: Engine, log: IO[bytes]) -> None:

@@ -186,8 +186,8 @@ class Beaten(Deaf):
         self.ports.append(port)
         if len(self.ports) > self.times:
             return super().command(folder, model, port)
-        other = socket.create_server(("127.0.0.1", port))
-        self.closing.callback(other.close)
+        other = self.closing.enter_context(socket.socket())
+        other.bind(("127.0.0.1", port))  # and does not listen: an answer would be waited for
         return [sys.executable, "-c", "raise SystemExit('cannot listen')"]
 
 
