@@ -24,7 +24,7 @@ from runner.data.images import Image
 from runner.data.kinds.conversation import Conversation
 from runner.data.rows import Message, Prompt
 from runner.data.splits import Selection, read_rows
-from runner.models.chat.image_tokens import IdsWithImages, PlacedImage, runs
+from runner.models.chat.image_tokens import PlacedImage, chunks, runs
 from runner.models.chat.tokenizer import ChatTokenizer
 from runner.record.events import Note
 from runner.record.journal import read
@@ -296,10 +296,9 @@ def test_what_is_sent_is_what_the_packages_make_of_the_same(
             tinkers.append(types.EncodedTextChunk(tokens=each))
     assert [type(each).__name__ for each in tinkers] == ["EncodedTextChunk", "ImageChunk"] * 2 + ["EncodedTextChunk"]
     theirs = json.loads(json.dumps(azure.ModelInput(chunks=azures), cls=SdkJSONEncoder))
-    assert sessions_wire.chunks(datum.ids[:-1], datum.images) == theirs
+    assert sessions_wire.model_input(datum.ids[:-1], datum.images) == theirs
     whole = types.ModelInput(chunks=tinkers)
-    prompt = IdsWithImages(datum.ids[:-1], datum.images)
-    assert tinker_wire.chunks(prompt) == json.loads(whole.model_dump_json())["chunks"]
+    assert chunks(datum.ids[:-1], datum.images, "encoded_text") == json.loads(whole.model_dump_json())["chunks"]
     inputs = {
         "target_tokens": types.TensorData(data=datum.ids[1:], dtype="int64", shape=[len(datum.ids) - 1]),
         "weights": types.TensorData(data=datum.weights.tolist(), dtype="float32", shape=[len(datum.weights)]),

@@ -46,7 +46,7 @@ class SessionAnswering(Answering):
         # Left out where a model names none: an empty list may mean that nothing ends an answer.
         stop = {"stop_criteria": list(ends)} if ends else {}
         body = {
-            "num_samples": sampling.per_prompt, "prompt": wire.chunks(prompt, images_among(prompt)),
+            "num_samples": sampling.per_prompt, "prompt": wire.model_input(prompt, images_among(prompt)),
             "sampling_params": parameters | stop,
             "topk_prompt_logprobs": 0, "seq_id": int(number), "prompt_logprobs": False,
         }  # fmt: skip

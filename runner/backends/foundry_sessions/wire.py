@@ -7,7 +7,7 @@ import numpy as np
 
 from runner.data.json_value import Json
 from runner.errors import ServiceError
-from runner.models.chat.image_tokens import PlacedImage, runs
+from runner.models.chat.image_tokens import PlacedImage, chunks
 from runner.remote.engine.service import Answer, FloatArray, Operation, Save, Score
 
 ROUTES = {"state": "checkpoint", "sampler": "checkpoint_sample"}
@@ -64,19 +64,9 @@ class Accepted(msgspec.Struct):
     session_id: str = ""
 
 
-def chunks(ids: Sequence[int], images: Sequence[PlacedImage] = ()) -> dict[str, Json]:
+def model_input(ids: Sequence[int], images: Sequence[PlacedImage] = ()) -> dict[str, Json]:
     """Return token ids, some of which stand for images, as the input of a model."""
-    return {"chunks": [_image(part) if isinstance(part, PlacedImage) else _text(part) for part in runs(ids, images)]}
-
-
-def _text(ids: list[int]) -> dict[str, Json]:
-    tokens: list[Json] = [*ids]
-    return {"type": "text", "tokens": tokens}
-
-
-def _image(placed: PlacedImage) -> dict[str, Json]:
-    image = placed.image
-    return {"type": "image", "data": image.base64, "format": image.format, "expected_tokens": placed.num_tokens}
+    return {"chunks": chunks(ids, images, "text")}
 
 
 def request(operation: Operation) -> tuple[str, bytes]:
@@ -103,7 +93,7 @@ def _scoring(score: Score) -> bytes:
     """
     data = [
         {
-            "model_input": chunks(datum.ids[:-1], datum.images),
+            "model_input": model_input(datum.ids[:-1], datum.images),
             "loss_fn_inputs": {
                 "target_tokens": {"data": [float(token) for token in datum.ids[1:]]},
                 "weights": {"data": datum.weights.tolist()},

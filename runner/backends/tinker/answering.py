@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from runner.backends.tinker import wire
 from runner.backends.tinker.api import PROTOBUF, Api
+from runner.models.chat.image_tokens import chunks, images_among
 from runner.record.samples import Sampling
 from runner.remote.engine.service import Answering
 from runner.training.engine import Sampled
@@ -48,8 +49,8 @@ class TinkerAnswering(Answering):
         # A number of its own for each: two requests under one would be one to a service that deduplicates.
         number = self._sampled[sampler]
         self._sampled[sampler] += 1
-        body = {"type": "sample", "sampling_session_id": sampler, "seq_id": number}
-        body |= {"prompt": {"chunks": wire.chunks(prompt)}}
+        given = {"chunks": chunks(prompt, images_among(prompt), "encoded_text")}
+        body = {"type": "sample", "sampling_session_id": sampler, "seq_id": number, "prompt": given}
         return self._api.content(str(self._api.ask("asample", {**body, **more})["request_id"]), PROTOBUF)
 
     def base_model(self, sampler: str) -> str:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.data.json_value import Json
 from runner.errors import ServiceError
-from runner.models.chat.image_tokens import PlacedImage, images_among, runs
+from runner.models.chat.image_tokens import PlacedImage, runs
 from runner.remote.engine.service import FloatArray, Score
 from runner.training.engine import Sampled
 
@@ -57,16 +56,6 @@ def request(model: str, score: Score, number: int) -> bytes:
             tensor.shape.append(len(array))
     content: bytes = message.SerializeToString(deterministic=True)
     return content
-
-
-def chunks(ids: Sequence[int]) -> list[dict[str, Json]]:
-    """Return a prompt, some of whose ids may stand for images, as JSON has it."""
-    return [
-        {"type": "image", "data": part.image.base64, "format": part.image.format, "expected_tokens": part.num_tokens}
-        if isinstance(part, PlacedImage)
-        else {"type": "encoded_text", "tokens": [*part]}
-        for part in runs(ids, images_among(ids))
-    ]
 
 
 def logps(content: bytes, score: Score) -> FloatArray:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from runner.data.images import Content, Image, look_into
+from runner.data.json_value import Json
 from runner.errors import DataError
 from runner.models.vision import ImageProcessor
 
@@ -45,6 +46,22 @@ def runs(ids: Sequence[int], images: Sequence[PlacedImage]) -> Iterator[list[int
         start = image.end
     if start < len(ids):
         yield list(ids[start:])
+
+
+def chunks(ids: Sequence[int], images: Sequence[PlacedImage], text: str) -> list[Json]:
+    """Return ids, some of which stand for images, as services take them in JSON; `text` is the type of a chunk of ids.
+
+    Sources: `ModelInput` of the packages azure-ai-finetuningsessions 1.0.0b1 and tinker 0.38.
+    """
+    return [_chunk(part, text) for part in runs(ids, images)]
+
+
+def _chunk(part: list[int] | PlacedImage, text: str) -> Json:
+    if isinstance(part, PlacedImage):
+        image = part.image
+        return {"type": "image", "data": image.base64, "format": image.format, "expected_tokens": part.num_tokens}
+    tokens: list[Json] = [*part]
+    return {"type": text, "tokens": tokens}
 
 
 def num_tokens(image: Image, processor: ImageProcessor) -> int:

@@ -1,6 +1,7 @@
 """A LoRA model of the emulated service: our own engine behind the primitives, and its state as a checkpoint."""
 
 import copy
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -45,6 +46,19 @@ class Picture:
     expected_tokens: int
     content: bytes
     format: str
+
+
+def of_chunks(chunks: Sequence[dict[str, Any]]) -> tuple[list[int], list[Picture]]:
+    """Return the ids of chunks in JSON, `SEEN` where they stand for images, and these."""
+    ids, images = list[int](), list[Picture]()
+    for chunk in chunks:
+        if chunk["type"] == "image":
+            content = b64decode(chunk["data"], validate=True)
+            images.append(Picture(len(ids), chunk["expected_tokens"], content, chunk["format"]))
+            ids += [SEEN] * chunk["expected_tokens"]
+        else:
+            ids += chunk["tokens"]
+    return ids, images
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What is JSON on the wire of Foundry's sessions: sequences with weights, log-probabilities, prompts and answers."""
 
-from base64 import b64decode
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from runner.record.samples import Sampling
 from runner.training.engine import Sampled
-from tests.emulator.primitives.trainer import SEEN, Lesson, Logps, Picture, Trainer
+from tests.emulator.primitives.trainer import SEEN, Lesson, Logps, Picture, Trainer, of_chunks
 from tests.emulator.sessions.emulator import refusal
 
 if TYPE_CHECKING:
@@ -39,14 +38,7 @@ def _lesson(datum: dict[str, Any]) -> Lesson:
 
 def read(given: dict[str, Any]) -> tuple[list[int], list[Picture]]:
     """Return the ids of an input, `SEEN` where they stand for images, and these; refuse more than the service takes."""
-    ids, images = list[int](), list[Picture]()
-    for chunk in given["chunks"]:
-        if chunk["type"] == "text":
-            ids += chunk["tokens"]
-            continue
-        image = Picture(len(ids), chunk["expected_tokens"], b64decode(chunk["data"], validate=True), chunk["format"])
-        images.append(image)
-        ids += [SEEN] * image.expected_tokens
+    ids, images = of_chunks(given["chunks"])
     if len(images) > MOST_IMAGES or any(len(image.content) > MOST_BYTES for image in images):
         raise refusal(400, "invalid_request", f"At most {MOST_IMAGES} images of {MOST_BYTES} bytes are taken.")
     return ids, images

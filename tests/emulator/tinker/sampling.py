@@ -8,7 +8,7 @@ import numpy as np
 from runner.record.samples import Sampling
 from tests.emulator.messages import Answer, Refusal, Request
 from tests.emulator.primitives.records import Model, Sampler, Session
-from tests.emulator.primitives.trainer import Lesson, Trainer
+from tests.emulator.primitives.trainer import Lesson, Trainer, of_chunks
 from tests.emulator.tinker import wire
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def get(service: "Service", request: Request, id: str) -> Answer:
 def asample(service: "Service", request: Request) -> Answer:
     """Answer a prompt, and score it where that is asked for."""
     body = request.json()
-    prompt, images = wire.prompt(body["prompt"]["chunks"])
+    prompt, images = of_chunks(body["prompt"]["chunks"])
     keys = body["sampling_params"]
     how = Sampling(
         max_new_tokens=keys["max_tokens"], per_prompt=body["num_samples"], temperature=keys.get("temperature", 1.0),

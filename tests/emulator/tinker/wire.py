@@ -1,6 +1,5 @@
 """The messages that are protobuf on the wire, as the package `tinker` encodes and decodes them."""
 
-from base64 import b64decode
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,19 +54,6 @@ def _read(chunks: Sequence[pb.Chunk]) -> tuple[Any, list[Picture]]:
         else:
             ids.append(np.frombuffer(chunk.encoded_text.tokens, np.int32))
     return np.concatenate(ids), images
-
-
-def prompt(chunks: Sequence[dict[str, Any]]) -> tuple[list[int], list[Picture]]:
-    """Return the ids of a prompt as JSON has it, `SEEN` where they stand for images, and these."""
-    ids, images = list[int](), list[Picture]()
-    for chunk in chunks:
-        if chunk["type"] == "image":
-            content = b64decode(chunk["data"], validate=True)
-            images.append(Picture(len(ids), chunk["expected_tokens"], content, chunk["format"]))
-            ids += [SEEN] * chunk["expected_tokens"]
-        else:
-            ids += chunk["tokens"]
-    return ids, images
 
 
 def _array(tensor: pb.Tensor) -> Any:
