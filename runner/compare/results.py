@@ -109,6 +109,12 @@ def read_all(folder: Path) -> list[Result]:
     return read_models(folder) if (folder / layout.EVALUATION).exists() else [read(folder)]
 
 
+class _Evaluation(msgspec.Struct):
+    """What is read of `evaluation.json`."""
+
+    models: list[str]
+
+
 def read_models(folder: Path) -> list[Result]:
     """Return each model whose answers are graded in a folder: those of an evaluation, or a run's `base` and `tuned`.
 
@@ -122,10 +128,10 @@ def read_models(folder: Path) -> list[Result]:
     path = folder / layout.EVALUATION
     named = [name for name in graded.SIDES if any(each.model == name for each in grades)]
     # In the order they were named: the first is the one that others are compared with.
-    evaluation = files.read_json(path, dict[str, Any])
-    models = evaluation["models"] if evaluation else named
+    evaluation = files.read_json(path, _Evaluation)
+    models = evaluation.models if evaluation else named
     grades = [*grades, *_ties(grades, models[0])]
-    return [_model(folder, str(name), [each for each in grades if each.model == name]) for name in models]
+    return [_model(folder, name, [each for each in grades if each.model == name]) for name in models]
 
 
 def _ties(grades: Sequence[AnswerGrade], first: str) -> list[AnswerGrade]:

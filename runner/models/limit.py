@@ -39,8 +39,8 @@ def refuse_prompts(source: str, prompts: str | Sequence[str] | None, vision: Vis
         # Others are written by any template, and there may be many.
         if uses_tools(line) or holds_images(line):
             try:
-                # All that is odd about them is looked for, though only what is refused is of interest.
-                _ = [*vision.look(problem)] if vision and images_of(problem) else []
+                if vision and images_of(problem):
+                    list(vision.look(problem))  # what is odd is of no interest here, and what is refused is raised
                 tokenizer.render(problem.prompt, answer_next=True, tools=problem.tools)
             except BadRow as bad:
                 raise DataError(f"{place}: {bad}.") from None

@@ -6,8 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from runner import methods, models
-from runner.data.images import look_into
-from runner.data.quality.vision import images_of
+from runner.data.quality.vision import images_of, looked_into
 from runner.data.rows import BadRow, Oddity, Row
 from runner.errors import DataError, ModelError
 from runner.models import vision
@@ -17,10 +16,10 @@ from runner.request.keys import Request
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What a service takes of images: formats, how many in a sequence, bytes of one; None where it says nothing."""
+    """What a service takes of images: formats, how many in a row, bytes of one; None where it says nothing."""
 
     formats: tuple[str, ...]
-    per_sequence: int | None = None
+    per_row: int | None = None
     bytes: int | None = None
 
 
@@ -42,22 +41,12 @@ class SessionVision:
                 f"the row holds an image, and method={self.method} samples and learns from text alone; take such rows "
                 "out, or use method=sft or dpo",
             )
-        found, most = images_of(row), self.limits.per_sequence
-        if most is not None and len(found) > most:
-            raise BadRow("image", f"the row has {len(found)} images; sessions take {most} of one row; divide it")
-        for image in found:
-            content = look_into(image)
+        for image, content in looked_into(images_of(row), self.limits.per_row, self.limits.bytes, "sessions take"):
             if content is None:
                 raise BadRow(
                     "image",
                     f"the image {image.name} is at an address, and sessions take the content of images alone; write "
                     "data:image/png;base64,… in its place, or use backend=foundry",
-                )
-            if self.limits.bytes is not None and content.num_bytes > self.limits.bytes:
-                raise BadRow(
-                    "image",
-                    f"the image {image.name} has {content.num_bytes:,} bytes; sessions take up to "
-                    f"{self.limits.bytes:,}; make it smaller",
                 )
             if image.format not in self.limits.formats:
                 raise BadRow(

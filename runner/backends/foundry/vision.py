@@ -12,7 +12,7 @@ from runner import models
 from runner.backends.foundry.catalogue import Catalogue, ImageTokens, Model, catalogue
 from runner.backends.foundry.keys import Foundry
 from runner.data.images import Content, Image, look_into
-from runner.data.quality.vision import images_of
+from runner.data.quality.vision import images_of, looked_into
 from runner.data.rows import BadRow, Oddity, Row
 from runner.data.survey import Survey
 from runner.errors import DataError
@@ -42,19 +42,9 @@ class FoundryVision:
         found, limits = images_of(row), self.table.images
         if self.model is not None and self.method not in self.model.sees:
             raise BadRow("image", self._blind())
-        if limits is not None and len(found) > limits.per_row:
-            raise BadRow(
-                "image", f"the row has {len(found)} images; the service takes {limits.per_row} of one row; divide it"
-            )
-        for image in found:
-            content = look_into(image)
-            if content is not None and limits is not None and content.num_bytes > limits.bytes:
-                raise BadRow(
-                    "image",
-                    f"the image {image.name} has {content.num_bytes:,} bytes; the service takes up to "
-                    f"{limits.bytes:,}; make it smaller",
-                )
-        if away := [image for image in found if not image.is_here]:
+        per_row, num_bytes = (limits.per_row, limits.bytes) if limits else (None, None)
+        seen = looked_into(found, per_row, num_bytes, "the service takes")
+        if away := [image for image, content in seen if content is None]:
             yield Oddity(
                 "image-address",
                 f"the image {away[0].name} is not fetched: that it is there, its format and its size, only the service "

@@ -43,8 +43,9 @@ def read(file: DataFile) -> Iterator[Block]:
     Raises `DataError` if the array is not closed, or is not all there is in the file.
     """
     with open_text(file.path) as stream:
-        stream.read(len(BYTE_ORDER_MARK) if head(file).startswith(BYTE_ORDER_MARK) else 0)
-        items, size = split_array(stream.read), ROWS_WITH_IMAGES if names_images(head(file)) else ROWS_A_BLOCK
+        start = head(file)
+        stream.read(len(BYTE_ORDER_MARK) if start.startswith(BYTE_ORDER_MARK) else 0)
+        items, size = split_array(stream.read), ROWS_WITH_IMAGES if names_images(start) else ROWS_A_BLOCK
         try:
             while batch := list(islice(items, size)):
                 share = share_read(stream, file.path)

@@ -79,7 +79,6 @@ def _lines(file: DataFile, batch: "RecordBatch") -> list[bytes]:
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
         raise DataError(f"{file.name}: has more than one column '{shown(twice)}'; rename one of them.")
-    pictures = _pictures(batch.schema)
     # The usual file has texts that are UTF-8, and is done here.
     if not any("binary" in str(type) for type in batch.schema.types):
         try:
@@ -88,6 +87,7 @@ def _lines(file: DataFile, batch: "RecordBatch") -> list[bytes]:
             pass  # what is said to be text is not: look at its bytes
     types = [_of_bytes(type) for type in batch.schema.types]
     rows = _rows(batch.cast(pyarrow.schema(zip(names, types, strict=True))))
+    pictures = _pictures(batch.schema)
     known = {key for format in formats().values() for key in format.all_keys}
     # Bytes that are no UTF-8 come through as they are where a format reads the key, so that decoding the row
     # says which is wrong; elsewhere (an image, say) they are of no interest.
@@ -131,9 +131,8 @@ def _picture(value: object) -> object:
     if isinstance(value, bytes):
         return {"bytes": b64encode(value).decode()}
     if isinstance(value, dict):
-        encoded = _picture(value["bytes"]) if value.get("bytes") else None
         others = {key: _text(each, "replace") for key, each in value.items() if key != "bytes"}
-        return others | encoded if isinstance(encoded, dict) else others
+        return others | ({"bytes": b64encode(value["bytes"]).decode()} if value.get("bytes") else {})
     return value
 
 

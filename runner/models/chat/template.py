@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import msgspec
 
 from runner.data.json_value import Json
+from runner.data.quality.vision import images_in
 from runner.data.rows import Message, Tools
 from runner.errors import DataError, ModelError
 from runner.models import vision
@@ -57,7 +58,7 @@ class ChatTemplate:
     def _marked(self, messages: Sequence[Message], answer_next: bool, tools: Tools | None) -> Marked:
         from jinja2.exceptions import TemplateError
 
-        images = [image for message in messages for image in message.images or ()]
+        images = images_in(messages)
         if images and not self._sees:
             raise DataError(
                 f"{self.folder.name}: a prompt holds an image, which a model here does not see; take it out, or ask a "

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from runner.data.images import Image
-from runner.data.quality.vision import images_of
+from runner.data.quality.vision import images_in, images_of
 from runner.data.rows import Message, Prompt, Row, Tools
 from runner.errors import ModelError
 from runner.models import vision
@@ -82,7 +82,7 @@ class ChatTokenizer(Encoder):
         Raises what `render` raises.
         """
         ids = self.encode(self.render(prompt.turns, answer_next=True, tools=prompt.tools))
-        images = [image for turn in prompt.turns for image in turn.images or ()]
+        images = images_in(prompt.turns)
         return IdsWithImages(ids, self._placed(ids, images)) if images else ids
 
     def with_images(self, tokens: TokenRow, row: Row) -> TokenRow:
